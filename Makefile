@@ -1,0 +1,34 @@
+# Everything runs in a virtual environment that is made on first use. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+LATEST := .venv-latest
+PIP := -m pip install --quiet --disable-pip-version-check --no-compile
+
+.PHONY: demo test test-latest lint clean
+
+demo: $(VENV)/ready  ## the four notebooks in order, offline, into runs/demo; FORCE=1 runs again what is done
+	$(VENV)/bin/python -m utils.demo $(if $(FORCE),--force)
+
+test: $(VENV)/ready  ## lint and all tests, on Colab's versions
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest --cov=utils --cov-fail-under=85 $(ARGS)
+
+test-latest: $(LATEST)/ready  ## the same tests on the newest versions
+	$(LATEST)/bin/python -m pytest $(ARGS)
+
+$(VENV)/ready: requirements-dev.txt requirements-colab.txt constraints-colab.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) --requirement requirements-dev.txt --constraint constraints-colab.txt
+	touch $@
+
+# The newest of everything but torch, whose pin keeps the CPU build.
+$(LATEST)/ready: requirements-dev.txt requirements-colab.txt
+	$(PYTHON) -m venv $(LATEST)
+	sed 's/==.*//' requirements-colab.txt > $(LATEST)/newest.txt
+	grep -v '^-r' requirements-dev.txt | sed '/^torch==/!s/==.*//' >> $(LATEST)/newest.txt
+	$(LATEST)/bin/python $(PIP) --upgrade --requirement $(LATEST)/newest.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(LATEST) runs

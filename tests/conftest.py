@@ -1,0 +1,43 @@
+"""What the tests share."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the project; the test skips where it is missing."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip("real data not here: ../shared/data is missing")
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory) -> Path:
+    """An untrained base model of the demo's size, saved the usual way."""
+    from utils.demo import base_model
+
+    folder = tmp_path_factory.mktemp("tiny_base")
+    processor = base_model.new_processor(["lung: clear. heart: normal. No pleural effusion or pneumothorax."])
+    processor.save_pretrained(folder)
+    base_model.new_model(processor).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_dataset(tmp_path_factory):
+    """A dataset of 12 training, 4 validation and 5 test phantoms, with the truth of validation filled in."""
+    from utils import hf_dataset, split, studies
+    from utils.demo import phantoms
+    from utils.settings import DatasetSettings
+
+    folder = phantoms.write(tmp_path_factory.mktemp("phantoms") / "data", 12, 4, 5, seed=3, processes=1)
+    texts = {study.id: study.original_report for study in studies.load_studies(folder)["val"]}
+    findings = dict(zip(texts, split.split_findings(list(texts.values())), strict=True))
+    annotation = studies.write_annotation(folder / "annotation_with_val.json", folder, findings)
+    dataset, _ = hf_dataset.build(studies.load_studies(folder, annotation), DatasetSettings())
+    return dataset

@@ -1,0 +1,116 @@
+"""Reports: written in batches, kept as they come, resumed, and never mixed up."""
+
+import json
+import shutil
+
+import pytest
+from peft import get_peft_model
+
+from utils import generation, model
+from utils.settings import GenerationSettings, preset
+from utils.training import READING
+from utils.workspace import StepError
+
+SHORT = GenerationSettings(batch_size=2, max_new_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    reading = {"base": str(tiny_base), "image_tokens": "base", "precision": "fp32"}
+    get_peft_model(model.load_model(**reading), model.lora_config(preset("demo").training)).save_pretrained(
+        folder
+    )
+    (folder / READING).write_text(json.dumps(reading))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def writer(adapter):
+    return generation.Writer(adapter)
+
+
+def test_every_study_gets_a_report_and_none_twice(writer, phantom_dataset, tmp_path, monkeypatch):
+    path, split = tmp_path / "generations.jsonl", phantom_dataset["test"]
+    rows = generation.write_reports(writer, split, "test", path, SHORT)
+    assert [row["id"] for row in rows] == split["id"]
+    monkeypatch.setattr(writer, "write", lambda *_: pytest.fail("a report was written again"))
+    assert generation.write_reports(writer, split, "test", path, SHORT) == rows
+
+
+def test_a_line_cut_off_by_a_kill_is_dropped_said_and_written_again(
+    writer, phantom_dataset, tmp_path, capsys
+):
+    path, split = tmp_path / "generations.jsonl", phantom_dataset["test"]
+    rows = generation.write_reports(writer, split, "test", path, SHORT)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-25])
+    assert generation.write_reports(writer, split, "test", path, SHORT) == rows
+    assert "cut off" in capsys.readouterr().out
+    assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
+
+
+def test_batching_does_not_change_a_report(writer, phantom_dataset):
+    studies = [study["images"] for study in phantom_dataset["test"]]
+    alone = [writer.write([views], 12)[0] for views in studies[:3]]
+    assert writer.write(studies[:3], 12) == alone
+
+
+def test_reports_of_another_adapter_are_refused(writer, phantom_dataset, tmp_path):
+    path = tmp_path / "generations.jsonl"
+    line = {
+        "system": generation.MODEL,
+        "split": "test",
+        "id": "x",
+        "text": "",
+        "report": {},
+        "adapter": "other",
+    }
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(StepError, match="another adapter"):
+        generation.write_reports(writer, phantom_dataset["test"], "test", path, SHORT)
+    assert json.loads(path.read_text()) == line
+
+
+def test_a_foreign_file_is_named_and_left_alone(tmp_path):
+    path = tmp_path / "generations.jsonl"
+    path.write_text("my notes\n")
+    with pytest.raises(StepError, match=r"generations\.jsonl is not a file of reports"):
+        generation.read_generations(path, "a")
+    assert path.read_text() == "my notes\n"
+
+
+def test_shuffled_studies_are_each_written_from_another(writer, phantom_dataset, tmp_path):
+    split = phantom_dataset["test"]
+    order = generation.other_studies(len(split))
+    assert sorted(order) == list(range(len(split))) and all(i != other for i, other in enumerate(order))
+    seen = []
+    real = writer.write
+    writer.write = lambda studies, most: seen.extend(studies) or real(studies, most)
+    try:
+        generation.write_reports(writer, split, "test", tmp_path / "g.jsonl", SHORT, generation.SHUFFLED)
+    finally:
+        writer.write = real
+    pixels = {study["id"]: study["images"][0].tobytes() for study in split}
+    by_pixels = {value: name for name, value in pixels.items()}
+    assert {by_pixels[views[0].tobytes()] for views in seen} == set(split["id"])
+    lines = [json.loads(line) for line in (tmp_path / "g.jsonl").read_text().splitlines()]
+    assert all(by_pixels[views[0].tobytes()] != line["id"] for views, line in zip(seen, lines, strict=True))
+
+
+def test_the_limits_of_studies_hold(writer, phantom_dataset, tmp_path):
+    few = SHORT.model_copy(update={"studies": 2, "shuffled": 3})
+    split = phantom_dataset["test"]
+    assert len(generation.write_reports(writer, split, "test", tmp_path / "a.jsonl", few)) == 2
+    assert (
+        len(generation.write_reports(writer, split, "test", tmp_path / "a.jsonl", few, generation.SHUFFLED))
+        == 3
+    )
+
+
+def test_an_adapter_of_an_unknown_kind_is_refused(adapter, tmp_path):
+    broken = tmp_path / "adapter"
+    shutil.copytree(adapter, broken)
+    (broken / READING).unlink()
+    with pytest.raises(StepError, match="03_qlora"):
+        generation.Writer(broken)

@@ -1,0 +1,120 @@
+"""What a view costs in tokens, what the model makes of it, and which weights are in 4 bits."""
+
+import numpy as np
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from PIL import Image
+from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrainedTokenizerFast
+
+from utils import model
+from utils.demo import base_model
+
+IU_XRAY_SIZES = [(512, 512), (624, 512), (420, 512), (512, 420)]  # height, width
+
+
+@pytest.fixture(scope="module")
+def real_processor(tmp_path_factory, tiny_base):
+    """The processor classes with the 7B model's own numbers: 336 pixels, patches of 14, its five tilings."""
+    folder = tmp_path_factory.mktemp("real_processor")
+    side = 336
+    images = LlavaNextImageProcessor(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_grid_pinpoints=[[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+    )
+    LlavaNextProcessor(
+        images,
+        PreTrainedTokenizerFast.from_pretrained(tiny_base),
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("size", IU_XRAY_SIZES)
+def test_a_view_of_the_7b_model_costs_what_the_budget_says(real_processor, size):
+    tokens = {
+        name: model.view_tokens(model.load_processor(str(real_processor), name), size)
+        for name in ("tiles", "base", "pooled")
+    }
+    assert tokens["base"] == 576
+    assert tokens["pooled"] == 144
+    assert 2536 <= tokens["tiles"] <= 2928
+
+
+@pytest.fixture(scope="module")
+def study(tiny_base):
+    """A study of two noisy views and a question, as the model's inputs by budget."""
+    rng = np.random.default_rng(0)
+    views = [Image.fromarray(rng.integers(0, 255, (150, 130), dtype=np.uint8)) for _ in range(2)]
+
+    def inputs(image_tokens):
+        processor = model.load_processor(str(tiny_base), image_tokens)
+        content = [{"type": "image"}] * 2 + [{"type": "text", "text": "Write."}]
+        text = processor.apply_chat_template([{"role": "user", "content": content}])
+        return processor(images=[views], text=[text], return_tensors="pt")
+
+    return inputs
+
+
+@pytest.mark.parametrize(("image_tokens", "side"), [("base", 8), ("pooled", 4)])
+def test_whole_view_features_match_an_independent_computation(tiny_base, study, image_tokens, side):
+    loaded = model.load_model(str(tiny_base), image_tokens, "fp32")
+    inputs = study(image_tokens)
+    with torch.no_grad():
+        features = loaded.model.get_image_features(
+            inputs["pixel_values"], inputs["image_sizes"]
+        ).pooler_output
+        hidden = loaded.model.vision_tower(
+            inputs["pixel_values"][:, 0], output_hidden_states=True
+        ).hidden_states[-2]
+        patches = loaded.model.multi_modal_projector(hidden[:, 1:])
+    for view, grid in zip(features, patches, strict=True):
+        block = 8 // side
+        for row in range(side):
+            for column in range(side):
+                cells = [
+                    (row * block + i) * 8 + column * block + j for i in range(block) for j in range(block)
+                ]
+                torch.testing.assert_close(
+                    view[row * side + column], grid[cells].mean(0), rtol=1e-4, atol=1e-5
+                )
+
+
+@pytest.mark.parametrize("image_tokens", ["tiles", "base", "pooled"])
+def test_every_budget_goes_through_the_model(tiny_base, study, image_tokens):
+    inputs = study(image_tokens)
+    logits = model.load_model(str(tiny_base), image_tokens, "fp32")(**inputs).logits
+    assert logits.shape[:2] == inputs["input_ids"].shape
+    assert torch.isfinite(logits).all()
+
+
+def test_only_the_language_model_is_in_4_bits(tiny_base):
+    loaded = model.load_model(str(tiny_base), "base", "fp32")
+    quantised = [name for name, module in loaded.named_modules() if isinstance(module, Linear4bit)]
+    assert len(quantised) == 4 * 7  # layers of the language model, linear layers in each
+    assert all("language_model" in name for name in quantised)
+    assert all(
+        module.weight.quant_type == "nf4" for module in loaded.modules() if isinstance(module, Linear4bit)
+    )
+
+
+def test_the_shipped_base_model_is_small_and_says_what_made_it():
+    files = {path.name: path.stat().st_size for path in model.DEMO_FOLDER.iterdir()}
+    assert files["model.safetensors"] <= 8 * 2**20
+    assert "figures.json" in files
+    assert set(base_model.VALUES) == {
+        "heart",
+        "effusion",
+        "opacity",
+        "nodule",
+        "pneumothorax",
+        "mediastinum",
+        "aorta",
+        "fracture",
+        "scoliosis",
+        "spine",
+        "clips",
+    }

@@ -1,0 +1,229 @@
+"""The four notebooks: their form, the demo as `make demo` runs it, and the same notebooks on real data."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from utils import scores
+from utils.generation import MODEL, SHUFFLED
+from utils.workspace import STEPS
+
+NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in STEPS.values()]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_is_valid_and_committed_without_outputs(notebook):
+    nbformat.validate(notebook)
+    assert all(not cell.outputs and cell.execution_count is None for cell in code(notebook))
+
+
+def test_opens_on_a_t4_with_a_badge(notebook):
+    assert notebook.metadata["accelerator"] == "GPU"
+    assert notebook.metadata["colab"]["gpuType"] == "T4"
+    assert "colab-badge.svg" in notebook.cells[0].source
+
+
+def test_says_why_before_every_cell(notebook):
+    for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if cell.cell_type == "code":
+            assert before.cell_type == "markdown", cell.source
+
+
+def test_cells_are_short_and_define_nothing(notebook):
+    for cell in code(notebook):
+        assert len(cell.source.splitlines()) <= 15, cell.source
+        kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
+        assert not kinds & {ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef}, cell.source
+
+
+def test_can_be_parametrised(notebook):
+    (cell,) = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    assert {"PRESET", "WORKSPACE", "DATA", "RUN", "SETTINGS"} <= set(
+        re.findall(r"^(\w+) = ", cell.source, re.M)
+    )
+
+
+def run_demo(workspace: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "utils.demo", "--workspace", str(workspace), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("demo")
+    done = run_demo(workspace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workspace
+
+
+@pytest.mark.slow
+@pytest.mark.notebooks
+class TestDemo:
+    def test_leaves_everything_that_the_readme_promises(self, demo):
+        expected = [
+            *(f"{name}.html" for name in STEPS.values()),
+            "regions/annotation_with_val.json",
+            "regions/audit.csv",
+            "regions/manifest.json",
+            "dataset/README.md",
+            "dataset/manifest.json",
+            "training/default/adapter/adapter_model.safetensors",
+            "training/default/loss.png",
+            "training/default/manifest.json",
+            *(
+                f"evaluation/default/{name}"
+                for name in (
+                    "generations.jsonl",
+                    "judgements.parquet",
+                    "table.md",
+                    "report.md",
+                    "scores.png",
+                    "manifest.json",
+                )
+            ),
+        ]
+        assert [name for name in expected if not (demo / name).is_file()] == []
+
+    def test_the_model_reads_its_pictures(self, demo):
+        judgements = pd.read_parquet(demo / "evaluation/default/judgements.parquet")
+        summary = scores.summary(judgements[judgements["split"] == "test"]).set_index(["system", "region"])
+        model, constant, shuffled = (summary.loc[name] for name in (MODEL, "best constant report", SHUFFLED))
+        assert (model["low"] > constant["high"]).sum() >= 3
+        assert ((shuffled["mean"] - constant["mean"]) < 0.1).all()
+        assert (model["empty"] <= 0.02 * model["n"]).all()
+
+    def test_everything_is_labelled(self, demo):
+        table = (demo / "evaluation/default/table.md").read_text()
+        report = (demo / "evaluation/default/report.md").read_text()
+        card = (demo / "dataset/README.md").read_text()
+        assert "phantom" in table and "not GREEN" in table
+        assert "phantom" in report and "not GREEN" in report and "ot for clinical use" in report
+        assert "phantom" in card
+        assert set(pd.read_parquet(demo / "evaluation/default/judgements.parquet")["judge"]) == {
+            "offline judge (stand-in, not GREEN)"
+        }
+
+    def test_pages_show_no_error_and_no_warning(self, demo):
+        for name in STEPS.values():
+            page = (demo / f"{name}.html").read_text(encoding="utf-8")
+            assert "Traceback" not in page, name
+            assert "Warning" not in page, name
+
+    def test_what_is_done_is_not_done_again(self, demo):
+        before = {path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.is_file()}
+        done = run_demo(demo)
+        assert done.stdout.count("was done already") == 4
+        assert {path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.is_file()} == before
+
+    def test_a_changed_file_is_noticed(self, demo, tmp_path):
+        copy = tmp_path / "demo"
+        shutil.copytree(demo, copy)
+        (copy / "regions" / "annotation_with_val.json").write_text("{}")
+        failed = run_page("03_qlora_finetune_T4", copy)
+        assert failed.returncode == 0  # 03 reads the dataset, not the annotation
+        failed = run_page("02_build_hf_dataset", copy)
+        assert "has changed since" in failed.stdout + failed.stderr
+
+    def test_recorded_judgements_give_the_published_table(self, demo, tmp_path, shared):
+        copy = tmp_path / "demo"
+        shutil.copytree(demo, copy)
+        page = tmp_path / "out.ipynb"
+        done = run_page(
+            "04_generate_and_green", copy, page, RECORDED=str(shared / "recorded/green_test.jsonl.gz")
+        )
+        assert done.returncode == 0, done.stderr
+        shown = page.read_text()
+        for number in ("0.704", "0.887", "0.657", "0.315", "590", "582", "461", "312"):
+            assert number in shown
+
+
+def run_page(
+    name: str, workspace: Path, out: Path | None = None, **parameters
+) -> subprocess.CompletedProcess:
+    """Run one notebook with papermill, as its user would from a shell."""
+    values = {"PRESET": "demo", "WORKSPACE": str(workspace), **parameters}
+    flags = [
+        part for key, value in values.items() for part in ("-r", key, value) if not isinstance(value, dict)
+    ]
+    flags += [
+        part
+        for key, value in values.items()
+        if isinstance(value, dict)
+        for part in ("-y", json.dumps({key: value}))
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        str(ROOT / "notebooks" / f"{name}.ipynb"),
+    ]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [*command, str(out or os.devnull), *flags],
+        cwd=ROOT / "notebooks",
+        env=offline,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+class TestRealData:
+    @pytest.fixture(scope="class")
+    def real(self, shared, tmp_path_factory):
+        return {"workspace": tmp_path_factory.mktemp("real"), "DATA": str(shared / "iu_xray")}
+
+    def test_01_splits_all_validation_findings(self, real, tmp_path):
+        done = run_page("01_region_split", **real)
+        assert done.returncode == 0, done.stderr
+        annotation = json.loads((real["workspace"] / "regions/annotation_with_val.json").read_text())
+        assert len(annotation["val"]) == 296
+        assert all(any(study["report"].values()) for study in annotation["val"])
+        audit = pd.read_csv(real["workspace"] / "regions/audit.csv")
+        assert audit["ok"].all() and audit["id"].nunique() == 296
+
+    def test_02_builds_the_studies_that_have_images_and_counts_the_others(self, real, tmp_path):
+        page = tmp_path / "out.ipynb"
+        done = run_page("02_build_hf_dataset", out=page, **real)
+        assert done.returncode == 0, done.stderr
+        assert "2,953 of 2,955 studies have no image" in page.read_text()
+
+    def test_03_takes_real_steps_at_336_pixels(self, real, tmp_path):
+        from utils.demo import base_model
+
+        base = tmp_path / "base"
+        processor = base_model.new_processor(["lung: clear. heart: normal."], side=336)
+        processor.save_pretrained(base)
+        base_model.new_model(processor).save_pretrained(base)
+        few = {"base": str(base), "max_steps": 2, "batch_size": 2}
+        done = run_page("03_qlora_finetune_T4", SETTINGS=few, **real)
+        assert done.returncode == 0, done.stderr
+        log = pd.read_csv(real["workspace"] / "training/default/log.csv")
+        assert log["step"].max() == 2 and log["loss"].notna().any()
+
+
+@pytest.mark.slow
+def test_a_wrong_folder_is_one_clear_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run_page("01_region_split", tmp_path / "run", DATA=str(tmp_path / "empty"))
+    assert done.returncode != 0
+    assert "has no annotation.json" in done.stderr

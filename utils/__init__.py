@@ -1,0 +1,1 @@
+"""Chest X-ray findings by region: the package under the four notebooks."""

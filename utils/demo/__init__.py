@@ -1,0 +1,1 @@
+"""What the offline demo brings: phantom radiographs and a small base model."""

@@ -1,0 +1,89 @@
+"""Runs the four notebooks in order, as `make demo` does: `python -m utils.demo --help`.
+
+Each executed notebook is left as HTML in the run's folder. A step that is
+done, from the same files and settings, is not done again unless forced.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+from ..workspace import STEPS, Workspace, write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_notebook(name: str, workspace: Path, html: Path, parameters: dict) -> None:
+    """Execute `notebooks/<name>.ipynb` on `workspace` and leave it, executed, as `html`.
+
+    Raises papermill's PapermillExecutionError where a cell fails; the page is
+    then written all the same, up to that cell.
+    """
+    executed = html.with_suffix(".ipynb.part")
+    try:
+        papermill.execute_notebook(
+            ROOT / "notebooks" / f"{name}.ipynb",
+            executed,
+            parameters={"WORKSPACE": str(workspace), **parameters},
+            kernel_name="python3",
+            cwd=ROOT / "notebooks",
+            progress_bar=False,
+        )
+    finally:
+        if executed.exists():
+            write_text(html, as_page(nbformat.read(executed, as_version=4)))
+            executed.unlink()
+
+
+def as_page(notebook: nbformat.NotebookNode) -> str:
+    """An executed notebook as one HTML page, its progress bars as they ended."""
+    notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    return page
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is not done, with a line a notebook; say what to open."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.demo", description="Run the four notebooks, offline, at the demo's size."
+    )
+    parser.add_argument(
+        "--workspace", type=Path, default=ROOT / "runs" / "demo", help="folder of the run (%(default)s)"
+    )
+    parser.add_argument("--force", action="store_true", help="run steps again that are done")
+    options = parser.parse_args(arguments)
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
+    workspace = Workspace(options.workspace.resolve())
+    for number, (step, name) in enumerate(STEPS.items(), 1):
+        html = workspace.root / f"{name}.html"
+        print(f"[{number}/{len(STEPS)}] {name} ", end="", flush=True)
+        if html.exists() and workspace.is_current(step) and not options.force:
+            print("was done already")
+            continue
+        start = time.monotonic()
+        try:
+            run_notebook(name, workspace.root, html, {"PRESET": "demo"})
+        except papermill.PapermillExecutionError as error:
+            print(f"failed: {error.ename}: {error.evalue}\nSee the page up to the failing cell: {html}")
+            return 1
+        print(f"{time.monotonic() - start:.0f} s")
+    report = workspace.folder("evaluation") / "report.md"
+    print(f"\nOpen in this order, from {workspace.root}:")
+    print("\n".join(f"  {name}.html" for name in STEPS.values()))
+    print(f"  {report.relative_to(workspace.root)}")
+    return 0
+
+
+if __name__ == "__main__":
+    logging.disable(logging.INFO)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""The words of chest radiography that the offline judge knows.
+
+General clinical vocabulary (after the Fleischner Society's glossary of terms
+for thoracic imaging, Hansell et al., Radiology 2008), not sentences of any
+collection. Each pattern is a regular expression over lower-case text, matched
+from the start of a word; of two that match there, the one listed first counts.
+"""
+
+import re
+
+# Words that name an abnormality: present unless negated.
+FINDINGS = {
+    "pericardial effusion": r"pericardial (?:effusions?|fluid)",
+    "effusion": (
+        r"(?:pleural )?(?:effusions?|fluid|collections?)|(?:hydro|ha?emo)thorax"
+        r"|blunt\w*(?: \w+){0,4} (?:costophrenic \w+|sulc\w+|angles?)|costophrenic(?: \w+){0,3} blunt\w*"
+    ),
+    "pneumothorax": r"(?:hydro)?pneumothora\w+|pleural air(?: collections?)?",
+    "pneumomediastinum": r"pneumomediastinum",
+    "pneumoperitoneum": r"pneumoperitoneum|free (?:\w+ )?air|subdiaphragmatic air",
+    "consolidation": (
+        r"consolidat\w+|infiltrat\w+|(?:broncho)?pneumonia\w*"
+        r"|(?:air ?space|alveolar)(?: \w+)? (?:diseases?|opaci\w+|process\w*|infiltrat\w+|consolidat\w+"
+        r"|densit\w+)"
+    ),
+    "granuloma": (
+        r"(?:calcified )?(?:\w+ )?granulom\w+|calcified (?:\w+ ){0,2}(?:nodul\w+|nodes?)|histoplasm\w+"
+    ),
+    "bone lesion": (
+        r"(?:lytic|blastic|sclerotic|destructive|bone|bony|osseous)(?: \w+)? (?:lesions?|destruction)"
+        r"|sclerosis|erosions?"
+    ),
+    "nodule": r"(?:micro)?nodul\w+|mass(?:es)?\b|lesions?|tumou?rs?|neoplas\w+|metasta\w+|cavit\w+",
+    "pleural thickening": r"pleural (?:\w+ )?(?:thicken\w+|plaques?|calcif\w+)|apical (?:cap\w*|thickening)",
+    "atelectasis": r"(?:sub)?atelecta\w+|(?:lobar |lung )?collaps\w+|volume loss|loss of volume",
+    "scarring": r"scar(?:s|red|ring)?\b|fibro\w+|bronchiectas\w+",
+    "opacity": r"opaci\w+|densit\w+|shadow(?:s|ing)?\b|haz(?:e|y|iness)\b",
+    "hyperinflation": (
+        r"hyper-?(?:inflat|expan|lucen|aerat)\w*|emphysem\w+|copd|chronic obstructive(?: \w+){0,3}"
+        r"|air trapping|bull(?:a|ae|ous)\b|flatten\w+ (?:of )?(?:the )?(?:hemi)?diaphragm\w*"
+        r"|(?:hemi)?diaphragm\w* (?:\w+ )?flatten\w+"
+    ),
+    "hypoinflation": (
+        r"hypo-?(?:inflat|ventilat|aerat|expan)\w*"
+        r"|(?:low|lower|small|decreased|reduced|diminished|shallow) (?:lung volumes?|inspirat\w+"
+        r"|inflation)|lung volumes? (?:\w+ ){0,3}(?:low|small|decreased|reduced|diminished)"
+    ),
+    "interstitial markings": (
+        r"interstiti\w+(?: \w+)?|reticul\w+|peribronchial \w+|bronch\w+ (?:wall )?thickening|bronchitic\w*"
+        r"|kerley\w*"
+    ),
+    "vascular crowding": r"(?:broncho)?(?:vascular )?crowd\w+",
+    "edema": (
+        r"o?edema\w*|(?:vascular |venous |pulmonary )*congest\w+|cephali[sz]ation|(?:vascular )?engorge\w+"
+        r"|heart failure|chf\b|(?:pulmonary |venous )+hypertension"
+    ),
+    "cardiomegaly": (
+        r"cardiomegaly|cardiac enlargement|enlargement of the (?:heart|cardi\w+)|heart enlargement"
+        r"|(?:ventricular|atrial) (?:enlarge\w+|hypertrophy)"
+    ),
+    "adenopathy": r"(?:lymph)?adenopath\w+|enlarged (?:lymph )?nodes?",
+    "hiatal hernia": r"(?:hiatal |hiatus |diaphragmatic )?hernia\w*",
+    "aneurysm": r"aneurysm\w*",
+    "sternotomy": r"(?:median )?sternotom\w+(?: wires?)?|sternal wires?|cabg|bypass",
+    "surgical material": (
+        r"(?:surgical |metallic )?clips?\b|sutur\w+|surgical \w+|post ?-?(?:operative|surgical)(?: \w+)?"
+        r"|\w*ectomy|fusion|vertebroplasty"
+    ),
+    "pacemaker": (
+        r"pacemakers?|pacer|defibrillator|icd\b|(?:pacing |ventricular )?leads?\b|pulse generator"
+        r"|\w*stimulator"
+    ),
+    "line": (
+        r"(?:central |venous |picc |dialysis )*(?:catheters?|lines?\b)|picc|port ?-?a ?-?cath"
+        r"|(?:chest )?ports?\b|mediports?"
+    ),
+    "tube": r"(?:endotracheal |nasogastric |chest |tracheostomy |enteric )*tubes?|tracheostomy|drains?\b",
+    "implant": (
+        r"prosthe\w+|valves?(?: replacement)?\b|stents?|screws?|hardware|arthroplasty|plates?\b|rods?\b"
+        r"|fixation|anchors?\b|foreign bod\w+|bullet|shrapnel"
+    ),
+    "vertebral deformity": (
+        r"(?:compression|wedge|vertebral)(?: \w+)? (?:deformit\w+|fractur\w+)|wedging"
+        r"|loss of (?:\w+ )?height|height loss|compression|vertebra\w* (?:\w+ ){0,2}collapse"
+    ),
+    "fracture": r"fractur\w+|broken|(?:sub|dis)?luxat\w+|dislocat\w+",
+    "bone deformity": r"deform\w+|cortical (?:\w+ )?(?:irregularit\w+|disruption|defect)",
+    "degenerative change": (
+        r"(?:osteo)?degenerat\w+(?: (?:(?:disc|disk|joint)(?: space)? (?:disease|narrow\w+)|change\w*))?"
+        r"|(?:syndesm|oste)ophyt\w+|spondyl\w+|spur\w*"
+        r"|(?:disc|disk|joint) (?:space )?(?:disease|narrow\w+|loss|height)"
+        r"|(?:osteo)?arthr(?:iti|osi|opath)\w+|hypertrophic(?: \w+)?|dish\b|senescent(?: \w+)?"
+        r"|end ?-?plate (?:\w+ )?(?:change\w*|sclero\w+|irregular\w+)"
+    ),
+    "scoliosis": r"(?:kypho|dextro|levo)?-?(?:scolio\w+|curv\w+|convex\w+)|(?:spinal |abnormal )curv\w+",
+    "kyphosis": r"(?:hyper)?kypho\w+",
+    "osteopenia": r"osteop(?:eni|oro)\w+|demineral\w+|bone loss",
+    "subcutaneous air": r"subcutaneous (?:emphysema|air|gas)",
+    "calcification": r"calcif\w+|atheroscl\w+",
+}
+
+# Words that name a structure, which the words around it call normal or not.
+STRUCTURES = {
+    "heart and mediastinum": (
+        r"cardio ?-?(?:mediastin\w+|pulmonary silhouette)|(?:heart|cardiac) and mediastin\w+"
+    ),
+    "heart": r"heart\w*|cardiac|cardio(?!pulm)\w*",
+    "mediastinum": r"(?:superior )?mediastin\w+",
+    "aorta": r"aort\w+|great vessels?|arch\b",
+    "hila": r"(?:bi)?hil(?:a|ar|um|us)\b|infrahilar|suprahilar|paratracheal|subcarinal",
+    "vasculature": r"(?:pulmonary )?(?:vascul\w+|vessels?|arter\w+)|bronchovascular",
+    "trachea": r"trache\w+|airways?",
+    "diaphragm": r"(?:hemi)?diaphragm\w*",
+    "costophrenic angles": r"costophrenic(?: \w+)?|cp angles?|sulc\w+",
+    "pleura": r"pleura\w*(?: spaces?)?",
+    "spine": r"(?:\w-)?spin(?:e|al)\b|vertebra\w*|thoracolumbar",
+    "bones": (
+        r"bon(?:e|es|y)\b|osseous|skelet\w+|ribs?\b|clavic\w+|humer\w+|shoulders?|acromioclavicular"
+        r"|scapula\w*|sternum"
+    ),
+    "soft tissues": r"soft tissues?",
+    "lungs": r"lungs?\b|pulmonary|cardiopulmonary|parenchym\w+|lobes?\b",
+}
+
+# Words that describe a structure as abnormal, and the finding that makes of it.
+DESCRIBED = {
+    "large": (
+        r"enlarg\w*|large\w*|increase\w*|big\b|dilat\w+|promin\w+|widen\w*|wide\b|full(?:ness)?\b"
+        r"|accentuat\w+"
+    ),
+    "tortuous": r"tortuo\w+|ectati\w+|ectasia|unfold\w+|uncoil\w+|elongat\w+",
+    "raised": r"elevat\w+|eventrat\w+|raised",
+    "displaced": r"deviat\w+|shift\w*|displac\w+",
+}
+BECOMES = {
+    ("heart", "large"): "cardiomegaly",
+    ("heart and mediastinum", "large"): "cardiomegaly",
+    ("mediastinum", "large"): "wide mediastinum",
+    ("aorta", "large"): "aneurysm",
+    ("hila", "large"): "enlarged hila",
+    ("vasculature", "large"): "edema",
+    ("aorta", "tortuous"): "tortuous aorta",
+    ("diaphragm", "raised"): "raised diaphragm",
+    ("trachea", "displaced"): "shifted mediastinum",
+    ("mediastinum", "displaced"): "shifted mediastinum",
+    ("aorta", "calcification"): "aortic calcification",
+    ("spine", "fracture"): "vertebral deformity",
+}
+
+# Denying one of these is the same statement as calling the structure normal.
+OPPOSITE = {"cardiomegaly": "heart", "wide mediastinum": "mediastinum", "enlarged hila": "hila"}
+
+# A normal reference statement on the left is also met by a candidate's denial on the right.
+SAID_AS = {
+    "heart and mediastinum": {"heart", "mediastinum"},
+    "heart": {"heart and mediastinum"},
+    "mediastinum": {"heart and mediastinum"},
+    "lungs": {"consolidation", "opacity"},
+    "pleura": {"effusion", "pneumothorax", "costophrenic angles"},
+    "costophrenic angles": {"effusion", "pleura"},
+    "effusion": {"costophrenic angles", "pleura"},
+    "consolidation": {"opacity"},
+    "opacity": {"consolidation"},
+    "bones": {"fracture", "spine"},
+    "fracture": {"bones"},
+    "spine": {"bones", "scoliosis"},
+    "scoliosis": {"bones", "spine"},
+    "degenerative change": {"bones", "spine"},
+}
+
+# Findings that readers use for one another.
+KIN = (
+    {"opacity", "consolidation"},
+    {"opacity", "atelectasis"},
+    {"opacity", "scarring"},
+    {"opacity", "nodule"},
+    {"atelectasis", "scarring"},
+    {"granuloma", "nodule"},
+    {"granuloma", "calcification"},
+    {"edema", "interstitial markings"},
+    {"fracture", "bone deformity"},
+    {"fracture", "vertebral deformity"},
+    {"vertebral deformity", "bone deformity"},
+    {"sternotomy", "surgical material"},
+    {"aneurysm", "tortuous aorta"},
+)
+
+NEGATION = (
+    r"no(?:ne)?\b|without|negative for|free (?:of|from)|clear of|absence of|lack of|not\b(?! remarkable)"
+    r"|nor\b|neither|resolution of|rather than"
+)
+NOT_EXCLUDED = r"(?:can ?not|not)(?: be)?(?: \w+)? exclude\w*"
+DENIED_BEFORE = r"absent|(?:has |have )?(?:resolved|cleared)|excluded|ruled out"
+NORMAL = (
+    r"normal\w*|within (?:\w+ ){0,2}limits(?: of normal)?|limits of normal|unremarkable|clear\b|intact"
+    r"|midline|(?:well[ -]?|fully )?(?:expanded|aerated|inflated|ventilated)|preserved|sharp\w*|regular\b"
+    r"|in alignment|maintained|negative\b|straight|(?<=not )remarkable"
+)
+UPPER_LIMIT = r"(?:the )?upper (?:limits? )?(?:of )?normal(?: limits)?|upper limits?|borderline"
+STABLE = r"stable|unchanged|no (?:significant |interval )*change\w*|similar"
+ABNORMALITY = r"abnormal\w*|findings?|disease\w*|process\w*|injur\w+|patholog\w+|change\w*|trauma\w*"
+ACUTE = r"acute|injur\w+|trauma\w*"
+BREAK = (
+    r"but\b|however|although|though|except\w*|with\b(?! no\b)|there (?:is|are)|otherwise|while|whereas"
+    r"|,(?= (?:and )?(?:the )?(?:heart|cardi\w+|lungs?|mediastin\w+|aorta|bones?)(?: \w+){0,2} (?:is|are)\b)"
+)
+# "The remaining lung is clear" does not call the lungs clear.
+REST = r"remain(?:der|ing)|otherwise|elsewhere|rest of"
+HEDGE = (
+    r"represent\w*|(?:consistent|compatible|in keeping) with|suggest\w*|may be|could be|versus|vs\b|likely"
+    r"|related to|due to|secondary to|reflect\w*|indicat\w+|possibl\w+|probabl\w+|or\b"
+)
+COMPARISON = (
+    r"(?:un)?changed|stable|interval\w*|prior|previous\w*|comparison|compared|persist\w+|new(?:ly)?\b"
+    r"|improv\w+|worse\w*|progress\w+|again|remains?\b|recurren\w+|resol(?:v|u)\w+"
+)
+
+SIDES = {
+    "both": r"bilateral\w*|both\b|biapical|bibas\w+",
+    "left": r"left\b|lingul\w+",
+    "right": r"right\b|middle lobe",
+}
+PLACES = {
+    "upper": r"upper|ap(?:ex|ical|ices)\b|biapical|suprahilar",
+    "middle": r"mid(?:dle)?\b|lingul\w+|perihilar",
+    "lower": r"lower|bas(?:e|es|al|ilar)\b|bibas\w+|retrocardiac|infrahilar",
+    "thoracic": r"(?:mid ?)?thoracic|t-spine|dorsal",
+    "lumbar": r"lumbar|l-spine",
+    "cervical": r"cervical|c-spine",
+}
+HEIGHTS = frozenset({"upper", "middle", "lower"})
+SEVERITIES = {
+    "mild": r"mild\w*|minim\w+|small|tiny|trace|slight\w*|subtle|borderline|minor|early|few",
+    "moderate": r"moderate\w*|medium",
+    "severe": r"severe\w*|large|marked\w*|massive\w*|extensive|gross\b|advanced|substantial\w*",
+}
+GRADES = ("", *SEVERITIES)
+
+STOPWORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be been by for from has have in is it its of on or seen shown that the there "
+        "these this to was were which with within appear appears appearance appearing noted identified "
+        "demonstrated visualized evidence",
+    )
+)

@@ -1,0 +1,133 @@
+"""Reports from radiographs: in batches, appended as they come, so that a run can stop and go on.
+
+`generations.jsonl` has a line a report: `system` (which way of writing), `split`, `id`,
+`text` as the model wrote it, `report` by region, and the hash of the adapter.
+"""
+
+import gc
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+
+from .hf_dataset import instruction
+from .model import load_adapter, load_model, load_processor
+from .regions import parse
+from .settings import GenerationSettings
+from .training import READING
+from .workspace import StepError, file_hash, progress
+
+MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
+
+
+class Writer:
+    """The fine-tuned model, ready to write reports."""
+
+    def __init__(self, adapter: Path):
+        try:
+            reading = json.loads((adapter / READING).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StepError(f"There is no adapter in {adapter}: run notebooks/03_qlora_finetune_T4.ipynb first.") from None
+        self.adapter = file_hash(adapter / "adapter_model.safetensors")[:16]
+        self.processor = load_processor(reading["base"], reading["image_tokens"])
+        self.model = load_adapter(load_model(**reading), adapter)
+
+    @torch.inference_mode()
+    def write(self, studies: list[list], max_new_tokens: int) -> list[str]:
+        """A report text for each study, given as its list of views (PIL images). Greedy."""
+        texts = [self._prompt(len(views)) for views in studies]
+        batch = self.processor(
+            images=studies, text=texts, padding=True, padding_side="left", return_tensors="pt"
+        )
+        batch = batch.to(self.model.device, self.model.dtype)
+        tokens = self.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
+        return self.processor.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    def close(self) -> None:
+        """Free the model's memory, which the judge needs."""
+        self.model = None
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def _prompt(self, views: int) -> str:
+        content = [{"type": "image"}] * views + [{"type": "text", "text": instruction()}]
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+
+
+def write_reports(
+    writer: Writer,
+    split: Dataset,
+    name: str,
+    path: Path,
+    settings: GenerationSettings,
+    system: str = MODEL,
+    show: Callable[..., Iterable] = progress,
+) -> list[dict]:
+    """The reports on the studies of `split`, called `name`, in order; those in `path` are not written again.
+
+    With `system` SHUFFLED each study is written from the views of another,
+    which shows how much of a score comes from the pictures.
+    Raises StepError where `path` holds the reports of another adapter.
+    """
+    most = settings.shuffled if system == SHUFFLED else settings.studies or len(split)
+    studies = split.select(range(min(most, len(split))))
+    sources = other_studies(len(studies)) if system == SHUFFLED else list(range(len(studies)))
+    done = {(row["system"], row["split"], row["id"]): row for row in read_generations(path, writer.adapter)}
+    ids = studies["id"]
+    todo = [i for i, study in enumerate(ids) if (system, name, study) not in done]
+    todo.sort(key=lambda i: studies[sources[i]]["views"])  # same number of views together: less padding
+    batches = [
+        todo[start : start + settings.batch_size] for start in range(0, len(todo), settings.batch_size)
+    ]
+    with path.open("a", encoding="utf-8") as file:
+        for batch in show(batches, f"{name}: {system}"):
+            texts = writer.write([studies[sources[i]]["images"] for i in batch], settings.max_new_tokens)
+            for i, text in zip(batch, texts, strict=True):
+                row = {
+                    "system": system,
+                    "split": name,
+                    "id": ids[i],
+                    "text": text,
+                    "report": parse(text),
+                    "adapter": writer.adapter,
+                }
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                done[system, name, ids[i]] = row
+            file.flush()
+    return [done[system, name, study] for study in ids]
+
+
+def read_generations(path: Path, adapter: str | None = None) -> list[dict]:
+    """The lines of `path`, `[]` where there is none; a half-written last line is cut off and said.
+
+    Raises StepError where a line is damaged or comes from another adapter than `adapter`.
+    """
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) < len(raw):
+        print(f"{path.name}: the last line was cut off in writing and is written again.")
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    try:
+        rows = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+        foreign = adapter and any(row["adapter"] != adapter for row in rows)
+    except (ValueError, KeyError, TypeError):
+        raise StepError(f"{path} is not a file of reports: move it away and run this cell again.") from None
+    if foreign:
+        raise StepError(f"{path} holds the reports of another adapter: move it away and run this cell again.")
+    return rows
+
+
+def other_studies(count: int, seed: int = 0) -> list[int]:
+    """For each of `count` studies another one, each used once."""
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    partner = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [partner[i] for i in range(count)]

@@ -1,0 +1,258 @@
+"""GREEN-radllama2-7b as an engine of `judge.judge_pairs`: on this machine's GPU, or behind a server.
+
+Prompt, chat format and end of input are those that the model was published
+with (package green-score 0.0.12, `utils.make_prompt` and `green.GREEN`): they
+are the model's input format, and other wordings give other verdicts.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from utils.judge import ERROR_TYPES, GREEN_LABEL, GREEN_MODEL, MAX_NEW_TOKENS, JudgeError, Pair, Precision
+
+MAX_WORDS = 300  # of each report, as green-score cuts them
+
+_ERROR_LINE = "<Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>"
+_PROMPT = f"""\
+Objective: Evaluate the accuracy of a candidate radiology report in comparison to a reference radiology \
+report composed by expert radiologists.
+
+    Process Overview: You will be presented with:
+
+    1. The criteria for making a judgment.
+    2. The reference radiology report.
+    3. The candidate radiology report.
+    4. The desired format for your assessment.
+
+    1. Criteria for Judgment:
+
+    For each candidate report, determine:
+
+    The count of clinically significant errors.
+    The count of clinically insignificant errors.
+
+    Errors can fall into one of these categories:
+
+{chr(10).join(f"    {letter}) {name}." for letter, name in ERROR_TYPES.items())}
+    Note: Concentrate on the clinical findings rather than the report's writing style. \
+Evaluate only the findings that appear in both reports.
+
+    2. Reference Report:
+    {{reference}}
+
+    3. Candidate Report:
+    {{prediction}}
+
+    4. Reporting Your Assessment:
+
+    Follow this specific format for your output, even if no errors are found:
+    ```
+    [Explanation]:
+    <Explanation>
+
+    [Clinically Significant Errors]:
+    (a) {_ERROR_LINE}
+    ....
+    (f) {_ERROR_LINE}
+
+    [Clinically Insignificant Errors]:
+    (a) {_ERROR_LINE}
+    ....
+    (f) {_ERROR_LINE}
+
+    [Matched Findings]:
+    <The number of matched findings>. <Finding 1>; <Finding 2>; ...; <Finding n>
+    ```
+"""
+# green-score adds an empty turn of the assistant, and its tokenizer (add_eos_token) ends the input with </s>.
+_CHAT = "<|user|>\n{prompt}</s>\n<|assistant|>\n</s>\n<|assistant|>\n</s>"
+
+
+def prompt(reference: str, prediction: str) -> str:
+    """The question that GREEN was trained on, for one pair."""
+    first, second = (" ".join(text.split()[:MAX_WORDS]) for text in (reference, prediction))
+    return _PROMPT.format(reference=first, prediction=second)
+
+
+def chat(reference: str, prediction: str) -> str:
+    """The model's whole input for one pair, without the `<s>` that starts it."""
+    return _CHAT.format(prompt=prompt(reference, prediction))
+
+
+def answer(text: str) -> str:
+    """A generated text as a completion: what follows the model's own `[Explanation]:` heading, if any."""
+    return text.split("<|assistant|>")[-1].split("[Explanation]:")[-1]
+
+
+def judge_label(model: str | Path, how: str) -> str:
+    """What this judge may be called: GREEN only for the published model."""
+    name = Path(model).name
+    return f"{name} {how}" if name == GREEN_LABEL else f"{name} {how} (not GREEN)"
+
+
+def _fingerprint(max_new_tokens: int) -> str:
+    return hashlib.sha256(f"{_PROMPT}{_CHAT}{max_new_tokens}".encode()).hexdigest()
+
+
+class GreenEngine:
+    """The judge loaded by transformers; the model is loaded at the first question and kept.
+
+    model: name on the Hugging Face Hub, or a folder
+    precision: "nf4" (4-bit, about 4 GB), "int8" (7 GB) or "fp16" (13.5 GB)
+    batch_size: pairs at once; None sizes batches by the free GPU memory
+    """
+
+    def __init__(
+        self,
+        model: str | Path = GREEN_MODEL,
+        precision: Precision = "nf4",
+        batch_size: int | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ):
+        if precision not in ("nf4", "int8", "fp16"):
+            raise JudgeError(f"no such precision: {precision!r}; choose nf4, int8 or fp16")
+        self.model_name, self.precision = str(model), precision
+        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
+        self.label = judge_label(model, precision)
+        self.fingerprint = _fingerprint(max_new_tokens)
+        self._loaded = None
+
+    def _load(self):
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+        quantization = {
+            "nf4": BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=torch.float16,
+            ),
+            "int8": BitsAndBytesConfig(load_in_8bit=True),
+            "fp16": None,
+        }[self.precision]
+        tokenizer = AutoTokenizer.from_pretrained(self.model_name, padding_side="left")
+        tokenizer.pad_token = tokenizer.eos_token
+        model = AutoModelForCausalLM.from_pretrained(
+            self.model_name,
+            dtype=torch.float16,
+            quantization_config=quantization,
+            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+        )
+        return model.eval(), tokenizer
+
+    def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
+        """Answers in batches of similar length, the longest first; out of memory, the batch is halved.
+
+        Raises JudgeError where not even one pair fits.
+        """
+        import torch
+
+        if self._loaded is None:
+            self._loaded = self._load()
+        _, tokenizer = self._loaded
+        inputs = [tokenizer.bos_token + chat(*pair) for pair in pairs]
+        lengths = [len(ids) for ids in tokenizer(inputs, add_special_tokens=False)["input_ids"]]
+        waiting = sorted(range(len(pairs)), key=lambda index: -lengths[index])
+        limit = self.batch_size
+        while waiting:
+            size = min(len(waiting), limit or self._fitting(lengths[waiting[0]]))
+            batch = waiting[:size]
+            try:
+                texts = self._generate([inputs[index] for index in batch])
+            except torch.OutOfMemoryError:
+                texts = None  # retried outside the handler, which would keep the failed batch's tensors alive
+            if texts is None:
+                if size == 1:
+                    raise JudgeError(
+                        f"{self.label}: one pair alone does not fit in GPU memory; try precision nf4"
+                    )
+                limit = size // 2
+                torch.cuda.empty_cache()
+                continue
+            yield from zip(batch, map(answer, texts), strict=True)
+            waiting = waiting[size:]
+
+    def _generate(self, inputs: list[str]) -> list[str]:
+        import torch
+
+        model, tokenizer = self._loaded
+        batch = tokenizer(inputs, add_special_tokens=False, padding=True, return_tensors="pt").to(
+            model.device
+        )
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        return tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    def _fitting(self, tokens: int) -> int:
+        """How many inputs of `tokens` tokens fit in the GPU's free memory; 8 without a GPU."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return 8
+        config = self._loaded[0].config
+        head = config.hidden_size // config.num_attention_heads
+        bytes_a_token = 2 * 2 * config.num_hidden_layers * config.num_key_value_heads * head
+        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        # Keys and values are what grows; half of the memory is left to activations and copies.
+        return max(1, int(free / 2 / (bytes_a_token * (tokens + self.max_new_tokens))))
+
+
+class ServerEngine:
+    """The judge behind any OpenAI-compatible completions address, such as vLLM's.
+
+    base_url: the address up to and with `/v1`
+    model: the name that the server serves it under
+    api_key: where the server wants one; none is taken from the environment, where it may be another service's
+    batch_size: questions in flight at once, 8 where None
+    """
+
+    def __init__(
+        self,
+        base_url: str | None,
+        model: str = GREEN_MODEL,
+        api_key: str | None = None,
+        batch_size: int | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ):
+        from openai import OpenAI
+
+        if not base_url:
+            raise JudgeError("the server judge needs base_url, such as http://localhost:8000/v1")
+        self.model_name, self.batch_size, self.max_new_tokens = model, batch_size or 8, max_new_tokens
+        self.label = judge_label(model, "server")
+        self.fingerprint = _fingerprint(max_new_tokens)
+        self._client = OpenAI(base_url=base_url, api_key=api_key or "none")
+
+    def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
+        """Answers as they arrive. Raises JudgeError when the server fails after the client's own retries."""
+        from openai import OpenAIError
+
+        with ThreadPoolExecutor(self.batch_size) as pool:
+            asked = {pool.submit(self._complete, pair): index for index, pair in enumerate(pairs)}
+            try:
+                for future in as_completed(asked):
+                    yield asked[future], answer(future.result())
+            except OpenAIError as error:
+                status = getattr(error, "status_code", None)
+                reason = f"{type(error).__name__}{f', status {status}' if status else ''}"
+                raise JudgeError(f"the judge's server does not answer: {reason}") from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _complete(self, pair: Pair) -> str:
+        reply = self._client.completions.create(
+            model=self.model_name, prompt=chat(*pair), max_tokens=self.max_new_tokens, temperature=0
+        )
+        return reply.choices[0].text

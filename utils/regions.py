@@ -1,0 +1,57 @@
+"""The vocabulary: the region names, a report's regions, and a report as text.
+
+A report is a `dict` from region name to that region's findings. A region that
+is not in the dict was not mentioned: it is unknown, neither normal nor empty.
+"""
+
+import re
+
+REGIONS = ("lung", "heart", "mediastinal", "bone")
+OTHERS = "others"
+ALL = (*REGIONS, OTHERS)
+
+_HEADING = re.compile(
+    rf"^[-*#> \t]*(?:\d+[.)][* \t]*)?({'|'.join(ALL)})\** *:\**", re.IGNORECASE | re.MULTILINE
+)
+
+
+def tidy(text: str) -> str:
+    """`text` on one line: every run of white space becomes one space."""
+    return " ".join(text.split())
+
+
+def mentioned(findings: dict[str, str], names: tuple[str, ...] = REGIONS) -> dict[str, str]:
+    """The regions of `names`, in that order, whose findings have any text."""
+    texts = {name: tidy(findings.get(name) or "") for name in names}
+    return {name: text for name, text in texts.items() if text}
+
+
+def render(findings: dict[str, str]) -> str:
+    """A report as text, one `region: findings` line a region, in the order of `ALL`.
+
+    Raises ValueError for a name that is not a region. `parse` gives the same
+    dict back, save that white space inside a text becomes single spaces.
+    """
+    unknown = set(findings) - set(ALL)
+    if unknown:
+        raise ValueError(
+            f"no such region: {', '.join(sorted(map(str, unknown)))}; regions are {', '.join(ALL)}"
+        )
+    lines = (f"{name}: {tidy(findings[name] or '')}".rstrip() for name in ALL if name in findings)
+    return "\n".join(lines)
+
+
+def parse(text: str) -> dict[str, str]:
+    """The regions of a report text, `{}` where it has none.
+
+    Reads what `render` writes and what models make of it: headings in any
+    case, with Markdown marks or numbers, in any order. Text before the first
+    heading is dropped. Of a region that comes twice, the first with findings
+    is kept.
+    """
+    found: dict[str, str] = {}
+    _, *parts = _HEADING.split(text)  # heading, findings, heading, findings, ...
+    for name, findings in zip(map(str.lower, parts[::2]), parts[1::2], strict=True):
+        if not found.get(name):
+            found[name] = tidy(findings)
+    return {name: found[name] for name in ALL if name in found}

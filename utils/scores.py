@@ -1,0 +1,354 @@
+"""Judgements to tables: means with intervals, comparisons, baselines.
+
+A judgement is one row per (system, split, study, region). Only rows whose
+reference has text count: a region that a study does not mention is unknown,
+so nothing can be scored there.
+
+A row without a verdict (score None or NaN) counts as 0 and stays in n, and
+is counted in `no_verdict`. That is the published numbers' convention:
+green-score 0.0.12 gives 0 to every completion in which it reads no matched
+finding, and the refusals in the recorded judgements ("The reference report is
+not provided ...") are in the published means as 0.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from .regions import ALL, REGIONS, mentioned, tidy
+
+SPLITS = {"val": "validation", "test": "test"}
+OFFLINE = "offline judge (stand-in, not GREEN)"
+# The six error types of GREEN, a to f (Ostmeier et al. 2024), in short.
+ERRORS = (
+    "false finding",
+    "missing finding",
+    "wrong location",
+    "wrong severity",
+    "comparison not in reference",
+    "comparison left out",
+)
+PUBLISHED_SOURCE = (
+    "the quiz's published leaderboard (GREEN-RadLlama2-7b, full IU X-Ray splits, no n or interval given)"
+)
+PUBLISHED = (  # system, split, mean of each region in the order of REGIONS
+    ("WangLab-OA LLaVA-NeXT", "val", (0.69, 0.72, 0.50, 0.31)),
+    ("WangLab-OA LLaVA-NeXT", "test", (0.70, 0.89, 0.66, 0.32)),
+    ("Shen16 LLaVA-1.5", "test", (0.67, 0.82, 0.59, 0.33)),
+    ("readygetset Qwen2-VL-7B", "test", (0.69, 0.84, 0.59, 0.12)),
+)
+RESAMPLES = 5000
+SEED = 20240917
+
+
+def is_green(judge: str) -> bool:
+    """Whether a judge's label names GREEN-radllama2-7b itself, at any precision."""
+    return judge.lower().startswith("green")
+
+
+def order_splits(splits: Iterable[str]) -> list[str]:
+    """The distinct splits: validation, test, then the others as they came."""
+    seen = list(dict.fromkeys(splits))
+    return [s for s in SPLITS if s in seen] + [s for s in seen if s not in SPLITS]
+
+
+def scored(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
+    """The rows that count: those of the four regions whose reference has text.
+
+    Adds `value` (the score, 0 where there is no verdict) and `no_verdict`;
+    split and region become ordered categories. Raises ValueError for a missing
+    column, an unknown region, a score outside 0 to 1, or a study given twice.
+    """
+    rows = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    missing = {"split", "region", "reference", "score"} - set(rows.columns)
+    if missing:
+        raise ValueError(f"judgements lack the column {', '.join(sorted(missing))}")
+    unknown = set(rows["region"]) - set(ALL)
+    if unknown:
+        names = ", ".join(sorted(map(str, unknown)))
+        raise ValueError(f"no such region: {names}; regions are {', '.join(ALL)}")
+    rows = rows[rows["region"].isin(REGIONS) & _has_text(rows["reference"])].copy()
+    score = pd.to_numeric(rows["score"])
+    if not score.dropna().between(0, 1).all():
+        raise ValueError(f"a score lies outside 0 to 1: {score.min():g} to {score.max():g}")
+    key = [column for column in ("system", "split", "id", "region") if column in rows]
+    if "id" in key and rows.duplicated(key).any():
+        twice = rows.loc[rows.duplicated(key), "id"].iloc[0]
+        raise ValueError(f"study {twice} has more than one judgement of the same system, split and region")
+    rows["no_verdict"] = score.isna()
+    rows["value"] = score.fillna(0.0).astype(float)
+    rows["split"] = pd.Categorical(rows["split"], order_splits(rows["split"]), ordered=True)
+    rows["region"] = pd.Categorical(rows["region"], REGIONS, ordered=True)
+    return rows
+
+
+def region_table(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
+    """Mean score of one system: index split, columns the four regions.
+
+    `rows` have split, region, reference, score. NaN marks a region that no
+    reference of the split mentions. `attrs["n"]` and `attrs["no_verdict"]`
+    give, by split and region, the rows behind each mean and how many of them
+    had no verdict (these count as 0, see the module's text).
+    """
+    rows = scored(rows)
+    if "system" in rows and rows["system"].nunique() > 1:
+        raise ValueError("region_table takes one system at a time; summary takes several")
+    groups = rows.groupby(["split", "region"], observed=False)
+    table = groups["value"].mean().unstack("region")
+    table.index, table.columns = table.index.astype(str).rename("split"), list(REGIONS)
+    for name, counts in (("n", groups.size()), ("no_verdict", groups["no_verdict"].sum())):
+        by_split = counts.unstack("region")
+        table.attrs[name] = {str(s): {r: int(by_split.loc[s, r]) for r in REGIONS} for s in by_split.index}
+    return table
+
+
+def interval(scores: Sequence[float], resamples: int = RESAMPLES, seed: int = SEED) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of `scores`, one score a study.
+
+    Drawing n studies with replacement is drawing from a multinomial over the
+    distinct scores; there are few of them, so the cost hardly grows with n.
+    """
+    values, counts = np.unique(np.round(np.asarray(scores, dtype=float), 12), return_counts=True)
+    if not counts.size:
+        raise ValueError("no scores: an interval needs at least one study")
+    draws = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
+    low, high = np.quantile(draws / counts.sum() @ values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def summary(judgements: pd.DataFrame, resamples: int = RESAMPLES, seed: int = SEED) -> pd.DataFrame:
+    """One row per (system, split, region): mean, n, low, high, no_verdict, empty, judge.
+
+    `low` and `high` bound the 95 % bootstrap interval over studies; `empty`
+    counts predictions left empty. Systems keep the order in which they come.
+    Raises ValueError where the judgements are of more than one judge.
+    """
+    rows = scored(judgements)
+    judge = _one_judge(rows)
+    rows["empty"] = ~_has_text(rows["prediction"])
+    table = []
+    for names, group in _groups(rows):
+        low, high = interval(group["value"], resamples, seed)
+        means = {"mean": group["value"].mean(), "n": len(group), "low": low, "high": high}
+        counts = {name: int(group[name].sum()) for name in ("no_verdict", "empty")}
+        table.append(names | means | counts | {"judge": judge})
+    return pd.DataFrame(table)
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame, resamples: int = RESAMPLES, seed: int = SEED) -> pd.DataFrame:
+    """Two systems on the same studies, one row per (split, region).
+
+    Columns: n (studies that both have), mean_a, mean_b, difference (a - b),
+    low and high (95 % paired bootstrap interval of the difference), p (two-sided
+    sign-flip test, not corrected for the number of rows), unpaired (studies that
+    only one has). Raises ValueError where judges or references differ.
+    """
+    sides = [scored(side) for side in (a, b)]
+    if any("system" in side and side["system"].nunique() > 1 for side in sides):
+        raise ValueError("compare takes one system on each side")
+    _one_judge(pd.concat(sides))
+    key = ["split", "region", "id"]
+    sides = [side.astype({"split": str, "region": str})[[*key, "reference", "value"]] for side in sides]
+    pairs = sides[0].merge(sides[1], on=key, how="outer", suffixes=("_a", "_b"), indicator="found")
+    both = pairs[pairs["found"] == "both"]
+    if both.empty:
+        raise ValueError("the two systems have no judged study in common")
+    differ = both["reference_a"].map(tidy) != both["reference_b"].map(tidy)
+    if differ.any():
+        study = both.loc[differ, "id"].iloc[0]
+        raise ValueError(f"study {study} has different references in the two systems")
+    table = []
+    for split, region in product(order_splits(both["split"]), REGIONS):
+        group = pairs[(pairs["split"] == split) & (pairs["region"] == region)]
+        paired = group[group["found"] == "both"]
+        if paired.empty:
+            continue
+        difference = (paired["value_a"] - paired["value_b"]).to_numpy()
+        low, high = interval(difference, resamples, seed)
+        names = {"split": split, "region": region, "n": len(paired)}
+        means = {"mean_a": paired["value_a"].mean(), "mean_b": paired["value_b"].mean()}
+        test = {"difference": difference.mean(), "low": low, "high": high}
+        test["p"] = sign_flip(difference, resamples, seed)
+        table.append(names | means | test | {"unpaired": len(group) - len(paired)})
+    return pd.DataFrame(table)
+
+
+def sign_flip(differences: Sequence[float], resamples: int = RESAMPLES, seed: int = SEED) -> float:
+    """Two-sided p-value of paired differences being symmetric about 0.
+
+    Monte Carlo, so never below 1 / (resamples + 1). Flipping signs at random
+    leaves, for each distinct size, a binomial number of positive ones.
+    """
+    differences = np.round(np.asarray(differences, dtype=float), 12)
+    sizes, counts = np.unique(np.abs(differences), return_counts=True)
+    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(resamples, len(counts)))
+    sums = np.abs((2 * positive - counts) @ sizes)
+    extreme = np.count_nonzero(sums >= abs(differences.sum()) - 1e-9)
+    return (extreme + 1) / (resamples + 1)
+
+
+def most_frequent(train_findings: list[dict[str, str]], count: int = 1) -> dict[str, list[str]]:
+    """The `count` most frequent training texts of each region, the most frequent first.
+
+    Texts are the same when they differ only in case and white space; the most
+    frequent spelling stands for them. A region that no study mentions is left out.
+    """
+    texts: dict[str, dict[str, Counter]] = {region: {} for region in REGIONS}
+    for findings in train_findings:
+        for region, text in mentioned(findings).items():
+            texts[region].setdefault(text.casefold(), Counter())[text] += 1
+    ranked = {r: sorted(same.values(), key=Counter.total, reverse=True)[:count] for r, same in texts.items()}
+    return {r: [spellings.most_common(1)[0][0] for spellings in best] for r, best in ranked.items() if best}
+
+
+def best_constant(
+    train_findings: list[dict[str, str]],
+    judge: Callable[[list[tuple[str, str]]], list],
+    candidates: int = 20,
+    sample: int = 200,
+    seed: int = SEED,
+) -> dict[str, str]:
+    """For each region, the one text that scores best when given to every training study.
+
+    `judge` takes (reference, prediction) pairs and gives objects with `.score`;
+    it is asked once for each distinct pair, at most `candidates * sample` pairs
+    a region. Candidates are the most frequent training texts; the references
+    are a random `sample` of the training studies that mention the region. Of
+    equal candidates the more frequent wins. Pass training findings only.
+    """
+    best = {}
+    for region, texts in most_frequent(train_findings, candidates).items():
+        references = [known[region] for known in map(mentioned, train_findings) if region in known]
+        rng = np.random.default_rng(seed)
+        drawn = Counter(rng.permutation(np.array(references, dtype=object))[:sample])
+        verdicts = judge([(reference, text) for text in texts for reference in drawn])
+        scores = np.array([verdict.score or 0.0 for verdict in verdicts]).reshape(len(texts), len(drawn))
+        best[region] = texts[int(np.argmax(scores @ np.array(list(drawn.values()))))]
+    return best
+
+
+def error_counts(judgements: pd.DataFrame) -> pd.DataFrame:
+    """One row per (system, split, region, error): n (judged rows), significant, insignificant, judge."""
+    rows = scored(judgements)
+    judge = _one_judge(rows)
+    table = []
+    for names, group in _groups(rows):
+        counts = {
+            column: np.array(group[column].tolist(), dtype=int).reshape(-1, len(ERRORS)).sum(axis=0)
+            for column in ("significant", "insignificant")
+        }
+        table += [
+            names
+            | {"error": error, "n": len(group)}
+            | {column: int(counts[column][i]) for column in counts}
+            | {"judge": judge}
+            for i, error in enumerate(ERRORS)
+        ]
+    return pd.DataFrame(table)
+
+
+def diversity(judgements: pd.DataFrame) -> pd.DataFrame:
+    """One row per (system, split): studies, reports, described, empty.
+
+    `reports` counts the different reports written (all four regions together,
+    case and white space aside); `empty` says how many of the `described` regions,
+    those whose reference has text, were left empty.
+    """
+    rows = judgements[judgements["region"].isin(REGIONS)]
+    rows = rows.assign(
+        text=rows["prediction"].fillna("").map(tidy).str.casefold(), described=_has_text(rows["reference"])
+    )
+    rows["empty"] = rows["described"] & (rows["text"] == "")
+    table = []
+    for system, split in product(rows["system"].unique(), order_splits(rows["split"])):
+        group = rows[(rows["system"] == system) & (rows["split"] == split)]
+        if group.empty:
+            continue
+        reports = group.pivot(index="id", columns="region", values="text")
+        names = {"system": system, "split": split}
+        counts = {name: int(group[name].sum()) for name in ("described", "empty")}
+        table.append(names | {"studies": len(reports), "reports": len(reports.drop_duplicates())} | counts)
+    return pd.DataFrame(table)
+
+
+def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = False) -> str:
+    """The quiz's table as Markdown: rows validation and test, columns the regions.
+
+    Cells read `0.70 [0.66, 0.74] n=590`. Several systems stand below each other
+    within each split; of one system the column is left out. The published
+    results are added only where the judge is GREEN and `iu_xray` says that the
+    studies are IU X-Ray's own splits.
+    """
+    judge = _one_judge(summary)
+    rows = [
+        (split, system, [_cell(group, region) for region in REGIONS])
+        for split in order_splits(summary["split"])
+        for system, group in summary[summary["split"] == split].groupby("system", sort=False)
+    ]
+    splits = order_splits(summary["split"])
+    published = iu_xray and is_green(judge)
+    if published:
+        rows += [
+            (split, f"{system} (published)", [f"{mean:.2f}" for mean in means])
+            for system, split, means in PUBLISHED
+            if split in splits
+        ]
+        rows.sort(key=lambda row: splits.index(row[0]))
+    several = len({system for _, system, _ in rows}) > 1
+    head = ["split", *(["system"] if several else []), *REGIONS]
+    title = f"**Mean score by region, {data_label}, judge: {judge}**"
+    lines = [title, "", _row(head), _row(["---"] * len(head))]
+    for split, system, cells in rows:
+        lines.append(_row([SPLITS.get(split, split), *([system] if several else []), *cells]))
+    lines += ["", *(f"- {note}" for note in _notes(summary, judge, published))]
+    return "\n".join(lines) + "\n"
+
+
+def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
+    notes = [
+        "Mean, 95 % bootstrap interval over studies, and n: the studies whose reference mentions the region."
+    ]
+    if not is_green(judge):
+        notes.append(f"Judged by the {judge}: not to be set beside GREEN scores.")
+    unjudged = int(summary["no_verdict"].sum())
+    if unjudged:
+        notes.append(
+            f"The judge gave no verdict on {unjudged} of {summary['n'].sum():,} rows; "
+            "they count as 0, as in the published numbers."
+        )
+    if published:
+        notes.append(f"Published rows: {PUBLISHED_SOURCE}.")
+    return notes
+
+
+def _cell(group: pd.DataFrame, region: str) -> str:
+    found = group[group["region"] == region]
+    if found.empty:
+        return "not mentioned"
+    row = found.iloc[0]
+    return f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}] n={row['n']}"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _groups(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    for system in rows["system"].unique():
+        of_system = rows[rows["system"] == system]
+        for (split, region), group in of_system.groupby(["split", "region"], observed=True):
+            yield {"system": system, "split": split, "region": region}, group
+
+
+def _has_text(texts: pd.Series) -> pd.Series:
+    return texts.fillna("").astype(str).str.strip() != ""
+
+
+def _one_judge(rows: pd.DataFrame) -> str:
+    judges = list(rows["judge"].unique()) if "judge" in rows else []
+    if len(judges) != 1:
+        raise ValueError(f"scores of one judge only can stand together, not of {len(judges)}: {judges}")
+    return judges[0]

@@ -1,0 +1,142 @@
+"""The knobs of each step, with their types, ranges, defaults and one line of help each.
+
+`preset("t4")` is the real thing on a Colab T4; `preset("demo")` is the same
+series on two CPU cores, offline. Every difference between the two stands in
+the README's table, and a test holds them to it.
+"""
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEMO_BASE = "demo"  # the small base model that ships with the project
+
+
+class Knobs(BaseModel):
+    """Settings that refuse unknown names and values out of range, also when changed later."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+Settings = TypeVar("Settings", bound=Knobs)
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class SplitSettings(Knobs):
+    """Step 1: findings to regions."""
+
+    engine: Literal["offline", "openai"] = Field(
+        "offline", description="offline: a lexicon, no key; openai: a language model"
+    )
+    model: str = Field("gpt-4.1-mini", description="the language model's name, as its server knows it")
+    base_url: str = Field("", description="address of an OpenAI-compatible server; empty for OpenAI itself")
+    prompt: str = Field("split_v1", description="name of the prompt file in utils/prompts")
+    concurrency: int = Field(16, ge=1, le=64, description="requests under way at the same time")
+
+
+class PromptSettings(Knobs):
+    """Step 1: what a language model is told before each report."""
+
+    text: str = Field(description="the system prompt; the report follows as the user's message")
+
+
+class DatasetSettings(Knobs):
+    """Step 2: radiographs and findings to a Hugging Face dataset."""
+
+    views: int = Field(2, ge=1, le=4, description="radiographs a study at most, frontal first")
+    longest_side: int = Field(
+        672, ge=112, le=2048, description="larger radiographs are scaled down to this many pixels"
+    )
+
+
+class TrainingSettings(Knobs):
+    """Step 3: 4-bit QLoRA fine-tuning."""
+
+    base: str = Field(
+        "llava-hf/llava-v1.6-mistral-7b-hf", description="the base model: a Hub name, a folder, or demo"
+    )
+    image_tokens: Literal["tiles", "base", "pooled"] = Field(
+        "base",
+        description="tiles: what the model cuts; base: the whole view once; pooled: a quarter of base",
+    )
+    precision: Literal["fp16", "fp32"] = Field(
+        "fp16", description="arithmetic between the 4-bit weights (a T4 has no bf16)"
+    )
+    optimizer: Literal["paged_adamw_8bit", "adamw_torch"] = Field(
+        "paged_adamw_8bit", description="paged 8-bit AdamW needs a GPU"
+    )
+    epochs: float = Field(2, gt=0, le=50, description="passes over the training studies")
+    max_steps: int = Field(-1, ge=-1, description="optimiser steps; -1: as many as the epochs take")
+    batch_size: int = Field(2, ge=1, le=64, description="studies on the device at once")
+    accumulation: int = Field(8, ge=1, le=256, description="batches to one optimiser step")
+    learning_rate: float = Field(1e-4, gt=0, le=0.1, description="peak learning rate")
+    warmup: Fraction = Field(0.1, description="share of the steps in which the learning rate rises")
+    lora_rank: int = Field(16, ge=1, le=256, description="rank of the adapter's matrices")
+    lora_alpha: int = Field(32, ge=1, le=512, description="the adapter's scale is alpha / rank")
+    lora_dropout: Fraction = Field(0.05, description="share of adapter inputs dropped while training")
+    evaluate_every: int = Field(40, ge=1, description="optimiser steps between evaluation losses")
+    evaluate_on: int = Field(100, ge=1, description="validation studies in the evaluation loss")
+    save_every: int = Field(20, ge=1, description="optimiser steps between checkpoints")
+    keep: int = Field(2, ge=1, le=20, description="newest checkpoints kept, beside the best")
+    seed: int = Field(17, ge=0, description="seed of adapter, order and dropout")
+
+
+class GenerationSettings(Knobs):
+    """Step 4, first half: reports for validation and test."""
+
+    batch_size: int = Field(8, ge=1, le=256, description="studies written at once")
+    max_new_tokens: int = Field(200, ge=16, le=1024, description="tokens a report at most")
+    studies: int = Field(0, ge=0, description="studies a split at most; 0: all")
+    shuffled: int = Field(
+        150, ge=0, description="test studies also written from another study's views, as a control; 0: none"
+    )
+
+
+class JudgeSettings(Knobs):
+    """Step 4, second half: the judge of the reports."""
+
+    engine: Literal["green", "server", "offline"] = Field(
+        "green", description="green: the 7B judge here; server: the same at an address; offline: a stand-in"
+    )
+    precision: Literal["nf4", "int8", "fp16"] = Field("nf4", description="of the 7B judge; fp16 needs 14 GB")
+    base_url: str = Field("", description="address of the judge's server")
+    batch_size: int = Field(8, ge=1, le=256, description="pairs judged at once")
+
+
+class Preset(Knobs):
+    """All steps' settings, and where the studies come from."""
+
+    name: Literal["t4", "demo"]
+    data: Literal["iu_xray", "phantoms"]
+    split: SplitSettings = SplitSettings()
+    dataset: DatasetSettings = DatasetSettings()
+    training: TrainingSettings = TrainingSettings()
+    generation: GenerationSettings = GenerationSettings()
+    judge: JudgeSettings = JudgeSettings()
+
+
+def with_values(settings: Settings, values: dict) -> Settings:
+    """`settings` with `values` in place of some of them, checked as any others."""
+    return type(settings).model_validate({**settings.model_dump(), **values})
+
+
+def preset(name: str) -> Preset:
+    """The settings of all steps at one of the two sizes, `t4` or `demo`."""
+    if name == "t4":
+        return Preset(name="t4", data="iu_xray")
+    if name == "demo":
+        return Preset(
+            name="demo",
+            data="phantoms",
+            training=TrainingSettings(
+                base=DEMO_BASE,
+                precision="fp32",
+                optimizer="adamw_torch",
+                learning_rate=2e-3,
+                batch_size=8,
+                accumulation=1,
+            ),
+            generation=GenerationSettings(batch_size=32),
+            judge=JudgeSettings(engine="offline"),
+        )
+    raise ValueError(f"no preset called {name!r}: choose t4 or demo")

@@ -1,0 +1,289 @@
+"""Where a run lives: its folder, what each step leaves there, and the machine it runs on.
+
+A run is one folder with a folder a step. A step's last act is to write its
+`manifest.json`: settings, versions, and a hash of every file that the next
+step reads. A step without a manifest is not finished.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tqdm import tqdm
+
+STEPS = {
+    "regions": "01_region_split",
+    "dataset": "02_build_hf_dataset",
+    "training": "03_qlora_finetune_T4",
+    "evaluation": "04_generate_and_green",
+}
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "trl",
+    "datasets",
+    "accelerate",
+    "openai",
+    "ipywidgets",
+)
+
+
+class StepError(RuntimeError):
+    """A step cannot start; the message says why and which notebook to run."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One run's folder. `training_run` names the fine-tuning whose adapter is used."""
+
+    root: Path
+    training_run: str = "default"
+
+    def folder(self, step: str) -> Path:
+        """The folder of `step`, one of `STEPS`."""
+        if step in ("training", "evaluation"):
+            return self.root / step / self.training_run
+        return self.root / step
+
+    def finish(
+        self, step: str, *, settings: dict, inputs: Iterable[Path] = (), outputs: Iterable[Path], **facts
+    ) -> Path:
+        """Write the manifest of `step`: its settings, versions, and the hashes of what it read and left.
+
+        `inputs` and `outputs` are files or folders; a folder stands for every
+        file in it. `facts` is whatever else the next reader should know.
+
+        Raises FileNotFoundError where one of them is not there.
+        """
+        folder, inputs, outputs = self.folder(step), list(inputs), list(outputs)
+        for path in (*inputs, *outputs):
+            if not path.exists():
+                raise FileNotFoundError(f"Step '{step}' cannot be finished: {path} is not there.")
+        manifest = {
+            "step": step,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": settings,
+            **facts,
+            "versions": versions(),
+            "inputs": self._hashes(inputs),
+            "outputs": self._hashes(outputs),
+        }
+        return write_json(folder / "manifest.json", manifest)
+
+    def require(self, step: str) -> dict:
+        """The manifest of a finished `step`.
+
+        Raises StepError, naming the notebook to run, where the step is
+        missing or unfinished, or where a file it left has changed since.
+        """
+        manifest, notebook = self.manifest(step), f"run notebooks/{STEPS[step]}.ipynb first"
+        if manifest is None:
+            state = "was not finished" if self.folder(step).exists() else "is missing"
+            raise StepError(f"Step '{step}' {state} in {self.root}: {notebook}.")
+        for name, digest in manifest["outputs"].items():
+            path = self.root / name
+            if not path.is_file():
+                raise StepError(f"Step '{step}' left {name}, which is gone from {self.root}: {notebook}.")
+            if file_hash(path) != digest:
+                raise StepError(f"Step '{step}' left {name}, which has changed since: {notebook}.")
+        return manifest
+
+    def manifest(self, step: str) -> dict | None:
+        """The manifest of `step`, or None where the step is not finished."""
+        path = self.folder(step) / "manifest.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:  # neither JSON nor, at times, text
+            manifest = None
+        if not isinstance(manifest, dict) or not {"settings", "inputs", "outputs"} <= manifest.keys():
+            raise StepError(f"{path} is damaged: delete it and run notebooks/{STEPS[step]}.ipynb.")
+        return manifest
+
+    def is_done(self, step: str, settings: dict, inputs: Iterable[Path] = ()) -> bool:
+        """Whether `step` is finished, with these settings, from these very inputs."""
+        manifest = self.manifest(step)
+        return (
+            bool(manifest) and manifest["settings"] == settings and manifest["inputs"] == self._hashes(inputs)
+        )
+
+    def is_current(self, step: str) -> bool:
+        """Whether `step` is finished and every file of the run that it read or left is as it was."""
+        manifest = self.manifest(step)
+        if not manifest:
+            return False
+        files = {**manifest["inputs"], **manifest["outputs"]}
+        return all(
+            (self.root / name).is_file() and file_hash(self.root / name) == digest
+            for name, digest in files.items()
+        )
+
+    def _hashes(self, paths: Iterable[Path]) -> dict[str, str]:
+        hashes = {}
+        for path in map(Path.resolve, paths):
+            # Runs move between machines: a path outside the run is named without its parents.
+            base = self.root.resolve() if path.is_relative_to(self.root.resolve()) else path.parent
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                # A manifest is written after what it lists: a folder's hashes leave it out.
+                if file.is_file() and (file == path or file.name != "manifest.json"):
+                    hashes[file.relative_to(base).as_posix()] = file_hash(file)
+        return hashes
+
+
+def open_workspace(root: str | Path = "", preset: str = "", training_run: str = "default") -> Workspace:
+    """The workspace at `root`, made if it is not there.
+
+    Without a root it is `xray_reports/<preset>` on Google Drive in Colab, and
+    `runs/<preset>` beside the notebooks elsewhere; `XRAY_WORKSPACE` overrides both.
+    """
+    root = root or os.environ.get("XRAY_WORKSPACE", "")
+    if not root:
+        home = _drive() / "xray_reports" if in_colab() else Path(__file__).resolve().parents[1] / "runs"
+        root = home / (preset or "demo")
+    root = Path(root).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    return Workspace(root, training_run)
+
+
+def in_colab() -> bool:
+    """Whether this runs in Google Colab."""
+    try:
+        return importlib.util.find_spec("google.colab") is not None
+    except ModuleNotFoundError:  # no `google` package at all
+        return False
+
+
+def _drive() -> Path:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+    return Path("/content/drive/MyDrive")
+
+
+def secret(name: str) -> str | None:
+    """A secret from the environment or Colab's secrets, None where neither gives it."""
+    if os.environ.get(name):
+        return os.environ[name]
+    if not in_colab():
+        return None
+    from google.colab import userdata
+
+    try:
+        return userdata.get(name)
+    except (userdata.SecretNotFoundError, userdata.NotebookAccessError, userdata.TimeoutException):
+        return None  # the last: Colab without its own page, as from an editor or the command line
+
+
+def device() -> str:
+    """`cuda` where there is an NVIDIA GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_preset() -> str:
+    """The preset for this machine: `XRAY_PRESET`, else `t4` with a GPU and `demo` without."""
+    return os.environ.get("XRAY_PRESET") or ("t4" if device() == "cuda" else "demo")
+
+
+def memory() -> dict[str, float]:
+    """Memory in GiB: this process's peak, and on a GPU the device's total and its peak so far."""
+    import resource
+
+    import torch
+
+    figures = {"host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    if torch.cuda.is_available():
+        figures["gpu_total"] = torch.cuda.get_device_properties(0).total_memory / 2**30
+        figures["gpu_peak"] = torch.cuda.max_memory_allocated() / 2**30
+    return {name: round(value, 2) for name, value in figures.items()}
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def status(workspace: Workspace) -> dict[str, str]:
+    """For each step: when it was finished, or that it was not."""
+    done = {step: workspace.manifest(step) for step in STEPS}
+    return {
+        step: f"finished {manifest['finished']}" if manifest else "not done"
+        for step, manifest in done.items()
+    }
+
+
+def progress(items: Iterable | None, label: str, total: int | None = None) -> tqdm:
+    """`items` with a plain progress bar that also reads well in a saved notebook."""
+    return tqdm(items, desc=label, total=total, file=sys.stdout, mininterval=0.5, ncols=90)
+
+
+def counter(label: str) -> Callable[[int, int], None]:
+    """A progress bar as a function of (done, total), for work that reports its own progress."""
+    bars: list[tqdm] = []
+
+    def show(done: int, total: int) -> None:
+        if not bars:
+            bars.append(progress(None, label, total))
+        bars[0].update(done - bars[0].n)
+        if done >= total:
+            bars[0].close()
+
+    return show
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def write_json(path: Path, content: dict) -> Path:
+    """Write a JSON file as a whole or not at all."""
+    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def replacing(folder: Path):
+    """A temporary folder that takes the place of `folder` if all goes well, and vanishes if not."""
+    temporary, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("part", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    temporary.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
