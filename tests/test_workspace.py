@@ -123,6 +123,8 @@ def test_a_step_is_done_only_with_these_settings_and_inputs(run, tmp_path):
         workspace.write_text(tmp_path / "images" / study / "0.png", study)
     inputs = [run.folder("regions"), tmp_path / "images"]
     run.finish("dataset", settings={"views": 2}, inputs=inputs, outputs=[])
+    outside = {"images/CXR1/0.png", "images/CXR2/0.png"}
+    assert outside < set(run.require("dataset")["inputs"])
     assert run.is_done("dataset", {"views": 2}, inputs)
     assert not run.is_done("dataset", {"views": 1}, inputs)
     assert not run.is_done("dataset", {"views": 2}, inputs[:1])

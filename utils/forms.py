@@ -40,10 +40,11 @@ _TITLES = {
     "training": "Fine-tuning",
     "evaluation": "Reports and their scores",
 }
-# The twin hides where its widget is alive in the same output: JupyterLab's output area, or Colab's.
+# The twin hides where its widget is drawn in the same output: JupyterLab's output area, or Colab's.
 _STYLE = """<style>
 .xr{--line:rgba(128,128,128,.32);--soft:rgba(128,128,128,.10);font:14px/1.5 system-ui,sans-serif;
 max-width:1040px;margin:6px 0;overflow-wrap:anywhere}
+.xr th,.xr td:first-child{overflow-wrap:normal}
 .xr table{border-collapse:collapse;width:100%;margin:4px 0;font-size:inherit;table-layout:auto}
 .xr th,.xr td{text-align:left!important;vertical-align:top;padding:6px 12px 6px 0;max-width:none!important;
 white-space:normal!important;border:0;border-bottom:1px solid var(--line)}
@@ -66,16 +67,16 @@ border-bottom:2px solid rgba(var(--hue),.9);-webkit-box-decoration-break:clone;b
 .xr .bar{display:block;width:56px;height:4px;border-radius:2px;background:var(--line);margin-top:2px}
 .xr .bar i{display:block;height:4px;border-radius:2px;background:currentColor}
 .xr summary{cursor:pointer;opacity:.72;font-size:12px}
-.xr ul.plain{list-style:none;margin:4px 0;padding:0}
+.xr ul.plain{list-style:none;margin:4px 0!important;padding:0!important}
 .xr ul.plain li{margin:2px 0;padding-left:1.3em;text-indent:-1.3em}
 .xr pre{white-space:pre-wrap;font-size:12px;margin:6px 0;padding:8px 10px;border-radius:6px;
-background:var(--soft);color:inherit}
-.xr .steps{display:flex;flex-wrap:wrap;gap:8px;list-style:none;margin:0;padding:0}
+background:var(--soft);color:inherit;word-break:normal!important}
+.xr .steps{display:flex;flex-wrap:wrap;gap:8px;list-style:none;margin:0!important;padding:0!important}
 .xr .steps li{flex:1 1 180px;margin:0;padding:8px 12px;border:1px solid var(--line);border-radius:8px}
 .xr .steps li.here{border:2px solid currentColor;padding:7px 11px;background:var(--soft)}
 .xr .steps b,.xr .steps small{display:block}
 .xr a{color:inherit;text-decoration:underline;text-underline-offset:2px}
-.jp-OutputArea:has(.xr-live) .xr-twin,#output-area:has(.xr-live) .xr-twin{display:none}
+.jp-OutputArea:has(.xr-live button) .xr-twin,#output-area:has(.xr-live button) .xr-twin{display:none}
 </style>"""
 
 
@@ -92,6 +93,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _tag(text: str, kind: str = "note") -> str:
     return f'<span class="tag {kind}">{escape(text)}</span>'
+
+
+def _quiet(text: str) -> str:
+    return f'<span class="quiet">{text}</span>'
 
 
 class Live:
@@ -143,7 +148,7 @@ class Form(Live):
         rows = [_row(field, self.notes[name]) for name, field in self.fields.items()]
         super().__init__(widgets.VBox([*rows, self.reset_button, self._panel]), self._values)
         for name, field in self.fields.items():
-            self.notes[name].value = _html(_help(_knobs(settings)[name]), "quiet")
+            self.notes[name].value = _html(_help(_knobs(settings)[name]))
             field.observe(lambda change, name=name: self._take(name, change["new"]), names="value")
         self._draw()
 
@@ -162,7 +167,7 @@ class Form(Live):
             note = f"{_tag(f'{value!s} refused', 'refused')} {reason}. Still {kept}.<br>{note}"
         else:
             self.settings = changed
-        self.notes[name].value = _html(note, "quiet")
+        self.notes[name].value = _html(note)
         self._draw()
 
     def _draw(self) -> None:
@@ -184,10 +189,20 @@ def settings_table(settings: Knobs) -> HTML:
 
 def _settings_rows(settings: Knobs) -> str:
     rows = (
-        (escape(_label(name)), f"<b>{escape(_text(getattr(settings, name)))}</b>", _help(info))
+        (escape(_label(name)), _value(getattr(settings, name)), _help(info))
         for name, info in _knobs(settings).items()
     )
     return _table(("setting", "value", "meaning"), rows)
+
+
+def _value(value: object) -> str:
+    shown = escape(_text(value))
+    return f"<pre>{shown}</pre>" if _is_long(value) else f"<b>{shown}</b>"
+
+
+def _is_long(value: object) -> bool:
+    """Whether a text is a prompt rather than a name."""
+    return isinstance(value, str) and (len(value) > _LONG_TEXT or "\n" in value)
 
 
 def _knobs(settings: Knobs) -> dict[str, FieldInfo]:
@@ -215,7 +230,7 @@ def _help(info: FieldInfo) -> str:
     """A field's description and its allowed range, as markup."""
     words = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
     limits = " ".join(f"{words[key]} {_text(limit)}" for key, limit in _bounds(info).items())
-    return escape(info.description or "") + (f' <span class="quiet">({limits})</span>' if limits else "")
+    return escape(info.description or "") + (f" {_quiet(f'({limits})')}" if limits else "")
 
 
 def _shown(info: FieldInfo, value: object) -> object:
@@ -252,7 +267,7 @@ def _field(name: str, info: FieldInfo, settings: Knobs) -> widgets.Widget:
         return widgets.IntText(**look)
     if info.annotation is float:
         return widgets.Text(**look)
-    if info.annotation is str and (len(value) > _LONG_TEXT or "\n" in value):
+    if info.annotation is str and _is_long(value):
         look["layout"] = widgets.Layout(width="700px", height="260px", flex="0 0 auto")
         return widgets.Textarea(**look)
     if info.annotation is str:
@@ -335,10 +350,7 @@ def split_view(
     `audit_rows` are shown under it as they come, a mapping from column to value each.
     """
     regions = mentioned(dict(findings), ALL)
-    rows = (
-        (_tag(name, name), escape(regions.get(name, "")) or '<span class="quiet">not mentioned</span>')
-        for name in ALL
-    )
+    rows = ((_tag(name, name), escape(regions.get(name, "")) or _quiet("not mentioned")) for name in ALL)
     body = (
         f'<div class="side"><div><small>findings as written</small><p>{_marked(original, regions)}</p></div>'
         f"<div>{_table(('region', 'findings'), rows)}</div></div>"
@@ -429,10 +441,6 @@ def report_view(
             f'<div class="side verdicts">{verdicts}</div>'
         )
     )
-
-
-def _quiet(text: str) -> str:
-    return f'<span class="quiet">{text}</span>'
 
 
 def _score(judgement: Judgement | None, is_mentioned: bool) -> str:
