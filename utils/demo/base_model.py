@@ -6,8 +6,8 @@ phantoms drawn here: the seeds are apart.
 """
 
 import argparse
+import json
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -54,6 +54,11 @@ TEMPLATE = (
     "{% else %}{{ ' ' + text + '</s>' }}{% endif %}"
     "{% endfor %}"
 )
+EPOCHS_OF_SEEING = 8
+# A number a round of captions: prose for every phantom at first, for the words; then for one in four,
+# as it is the lists that teach to read the picture.
+PROSE_EVERY = (1, 4, 4)
+FIGURES = "figures.json"
 ASK_LIST, ASK_TEXT = "List what is in the picture.", "Describe the radiograph."
 
 
@@ -186,43 +191,36 @@ def teach_to_see(
         optimizer.zero_grad()
 
 
-def captions(drawn: list[Phantom]) -> Dataset:
-    """Two examples a phantom: its attributes listed, and its findings as prose."""
+def captions(drawn: list[Phantom], prose_every: int) -> Dataset:
+    """For each phantom an example that lists its attributes; for one in so many also one in prose."""
     message = [{"role": Value("string"), "content": Value("string")}]
     features = Features({"images": List(ImageColumn()), "prompt": message, "completion": message})
-    examples = [
-        {
-            "images": phantom.views,
-            "prompt": [{"role": "user", "content": ask}],
-            "completion": [{"role": "assistant", "content": answer}],
-        }
-        for phantom in drawn
-        for ask, answer in ((ASK_LIST, listed(phantom.attributes)), (ASK_TEXT, phantom.original))
-    ]
+    examples = []
+    for number, phantom in enumerate(drawn):
+        pairs = [(ASK_LIST, listed(phantom.attributes))]
+        if number % prose_every == 0:
+            pairs.append((ASK_TEXT, phantom.original))
+        examples += [
+            {
+                "images": phantom.views,
+                "prompt": [{"role": "user", "content": ask}],
+                "completion": [{"role": "assistant", "content": answer}],
+            }
+            for ask, answer in pairs
+        ]
     return Dataset.from_list(examples, features=features)
 
 
-def pretrain(folder: Path, studies: int, seeing: int, epochs: float, seed: int = SEED) -> dict:
-    """Train the base model from nothing on `studies` phantoms, save it in `folder`, test it on 300 more."""
-    start = time.monotonic()
-    drawn = draw_many(seed, studies)
-    examples = captions(drawn)
-    # The tokenizer also knows the words that fine-tuning will use.
-    texts = [
-        turn["content"] for column in ("prompt", "completion") for cell in examples[column] for turn in cell
-    ]
-    processor = new_processor([*texts, *[instruction(), render(dict.fromkeys(REGIONS, ""))] * 50])
-    model = new_model(processor, seed)
-    teach_to_see(model, drawn, seeing, seed)
+def teach_captions(model, processor: LlavaNextProcessor, examples: Dataset, seed: int) -> float:
+    """Train all of `model` on one pass of `examples`; the mean loss."""
     with tempfile.TemporaryDirectory() as scratch:
-        processor.save_pretrained(scratch)
         trainer = SFTTrainer(
             model=set_budget(model, "base"),
-            processing_class=load_processor(scratch),
+            processing_class=processor,
             train_dataset=examples,
             args=SFTConfig(
                 output_dir=scratch,
-                num_train_epochs=epochs,
+                num_train_epochs=1,
                 per_device_train_batch_size=16,
                 learning_rate=1e-3,
                 lr_scheduler_type="cosine",
@@ -240,25 +238,61 @@ def pretrain(folder: Path, studies: int, seeing: int, epochs: float, seed: int =
                 report_to="none",
             ),
         )
-        loss = trainer.train().training_loss
-    figures = {
-        "seed": seed,
-        "studies": studies,
-        "epochs_of_seeing": seeing,
-        "epochs_of_captions": epochs,
-        "parameters": model.num_parameters(),
-        "mean_caption_loss": round(loss, 4),
-        "minutes": round((time.monotonic() - start) / 60, 1),
-        "attributes_read_right": attributes_read_right(
-            trainer.model, trainer.processing_class, seed + 1, 300
-        ),
-        "versions": versions(),
-    }
+        return trainer.train().training_loss
+
+
+def first_round(folder: Path, studies: int, seed: int) -> None:
+    """A new model in `folder`: the tokenizer learnt, the vision tower taught to see, then captions."""
+    drawn = draw_many(seed, studies)
+    examples = captions(drawn, PROSE_EVERY[0])
+    # The tokenizer also knows the words that fine-tuning will use.
+    texts = [
+        turn["content"] for column in ("prompt", "completion") for cell in examples[column] for turn in cell
+    ]
+    processor = new_processor([*texts, *[instruction(), render(dict.fromkeys(REGIONS, ""))] * 50])
+    model = new_model(processor, seed)
+    teach_to_see(model, drawn, EPOCHS_OF_SEEING, seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        processor.save_pretrained(scratch)
+        loss = teach_captions(model, load_processor(scratch), examples, seed)
+    keep(folder, model, processor, {"seed": seed, "phantoms a round": studies, "mean loss by round": [loss]})
+
+
+def next_round(folder: Path, done: int) -> None:
+    """Another round of captions for the model in `folder`, on phantoms that it has not met."""
+    figures = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+    seed, studies = figures["seed"] + done, figures["phantoms a round"]
+    model = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    examples = captions(draw_many(seed, studies), PROSE_EVERY[done])
+    loss = teach_captions(model, load_processor(str(folder)), examples, seed)
+    figures["mean loss by round"].append(loss)
+    keep(folder, model, LlavaNextProcessor.from_pretrained(folder), figures)
+
+
+def keep(folder: Path, model, processor: LlavaNextProcessor, figures: dict) -> None:
+    """Save the model in half precision, measured on 300 phantoms of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        processor.save_pretrained(scratch)
+        right = attributes_read_right(model, load_processor(scratch), SEED + 1000, 300)
+    measured = {"parameters": model.num_parameters(), "attributes read right, of 300 studies": right}
     with replacing(folder) as room:
         model.half().save_pretrained(room)
         processor.save_pretrained(room)
-        write_json(room / "figures.json", figures)
-    return figures
+        write_json(room / FIGURES, {**figures, **measured, "versions": versions()})
+    print(json.dumps(measured))
+
+
+def pretrain(folder: Path, studies: int, seed: int = SEED) -> None:
+    """Make the base model in `folder`; rounds that are done there are not done again."""
+    done = 0
+    if (folder / FIGURES).exists():
+        done = len(json.loads((folder / FIGURES).read_text(encoding="utf-8"))["mean loss by round"])
+    for number in range(done, len(PROSE_EVERY)):
+        print(f"round {number + 1} of {len(PROSE_EVERY)}")
+        if number == 0:
+            first_round(folder, studies, seed)
+        else:
+            next_round(folder, number)
 
 
 @torch.inference_mode()
@@ -302,9 +336,5 @@ if __name__ == "__main__":
         prog="python -m utils.demo.base_model", description="Pretrain the demo's base model."
     )
     parser.add_argument("--folder", type=Path, default=DEMO_FOLDER)
-    parser.add_argument("--studies", type=int, default=6000)
-    parser.add_argument(
-        "--seeing", type=int, default=8, help="epochs of the vision tower alone (%(default)s)"
-    )
-    parser.add_argument("--epochs", type=float, default=1, help="epochs of captions (%(default)s)")
-    print(pretrain(**vars(parser.parse_args())))
+    parser.add_argument("--studies", type=int, default=6000, help="phantoms a round (%(default)s)")
+    pretrain(**vars(parser.parse_args()))
