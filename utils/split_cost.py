@@ -122,7 +122,8 @@ class Spending:
 
     `budget` is in dollars, 0 for no limit. A question is asked only if what
     was spent, what the open questions may cost, and its own share stay
-    within the budget. Raises SplitError for a budget with a model whose price
+    within the budget; only questions under way can take it over, where they
+    cost more than was set aside. Raises SplitError for a budget with a model whose price
     is not known.
     """
 
@@ -135,7 +136,7 @@ class Spending:
             )
         self.questions = self.input_tokens = self.cached_tokens = self.output_tokens = 0
         self.is_over = False  # a question was not asked for want of budget
-        self._open = self._uncounted = 0.0
+        self._open = self._uncounted = self._dearest = 0.0
 
     @property
     def dollars(self) -> float | None:
@@ -162,6 +163,7 @@ class Spending:
         count, _ = token_counter(self.model)
         sent = sum(count(message["content"]) for message in messages) + MESSAGE_TOKENS
         cost = (sent * self.price.input + _answer_tokens(count, text) * self.price.output) / 1e6
+        cost = max(cost, self._dearest)  # a model that reasons costs more than its answer shows
         if self.budget and self.dollars + self._open + cost > self.budget:
             self.is_over = True
             return None
@@ -177,7 +179,9 @@ class Spending:
         if usage is None:  # a server that does not count
             self._uncounted += reserved
             return
+        before = self.dollars or 0
         self.input_tokens += usage.prompt_tokens or 0
         self.output_tokens += usage.completion_tokens or 0
         details = getattr(usage, "prompt_tokens_details", None)
         self.cached_tokens += getattr(details, "cached_tokens", None) or 0
+        self._dearest = max(self._dearest, (self.dollars or 0) - before)
