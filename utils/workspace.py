@@ -57,6 +57,11 @@ class Workspace:
             return self.root / step / self.training_run
         return self.root / step
 
+    @property
+    def data(self) -> Path:
+        """Where studies are downloaded or drawn; in Colab the local disk, as Drive is slow for many files."""
+        return Path("/content/xray_data") / self.root.name if in_colab() else self.root / "data"
+
     def finish(
         self, step: str, *, settings: dict, inputs: Iterable[Path] = (), outputs: Iterable[Path], **facts
     ) -> Path:

@@ -9,16 +9,18 @@ import argparse
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageColumn
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
 from transformers import (
     CLIPVisionConfig,
     LlavaNextConfig,
@@ -28,6 +30,7 @@ from transformers import (
     MistralConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from trl import SFTConfig, SFTTrainer
 
 from ..hf_dataset import instruction
@@ -35,6 +38,7 @@ from ..model import DEMO_FOLDER, load_processor, set_budget
 from ..regions import REGIONS, render
 from ..workspace import progress, replacing, versions, write_json
 from . import phantoms
+from .phantoms import Phantom
 from .wording import VALUES, Attributes
 
 SIDE, PATCH, VOCABULARY = 112, 14, 768
@@ -128,42 +132,88 @@ def new_model(processor: LlavaNextProcessor, seed: int = 0) -> LlavaNextForCondi
     return model
 
 
-def rows(seed: int, index: int) -> list[dict]:
-    """Two pretraining examples of phantom `index`: its attributes listed, and its report as prose."""
+def draw_small(seed: int, index: int) -> Phantom:
+    """Phantom `index` of the pretraining stream, its views as small as the model sees them."""
     phantom = phantoms.draw((seed, len(phantoms.SPLITS), index))
-    # Small already, as the processor would make them: less to keep and to scale.
-    views = [view.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for view in phantom.views]
-    pairs = ((ASK_LIST, listed(phantom.attributes)), (ASK_TEXT, phantom.original))
-    return [
+    return replace(
+        phantom, views=[view.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for view in phantom.views]
+    )
+
+
+def draw_many(seed: int, studies: int) -> list[Phantom]:
+    """The first so many phantoms of the pretraining stream, drawn on all cores."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        drawn = pool.map(partial(draw_small, seed), range(studies), chunksize=32)
+        return list(progress(drawn, "drawing phantoms", total=studies))
+
+
+def teach_to_see(
+    model: LlavaNextForConditionalGeneration, drawn: list[Phantom], epochs: int, seed: int
+) -> None:
+    """Train the vision tower alone to name each attribute from the mean of the frontal view's patches.
+
+    Captions come after: alone they teach a tower from nothing far more slowly,
+    as most of their loss is about wording.
+    """
+    torch.manual_seed(seed)
+    tower, layer = model.model.vision_tower, model.config.vision_feature_layer
+    heads = torch.nn.ModuleList(
+        torch.nn.Linear(tower.config.hidden_size, len(values)) for values in VALUES.values()
+    )
+    pixels = torch.from_numpy(np.stack([np.asarray(phantom.views[0]) for phantom in drawn]))
+    wanted = torch.tensor(
+        [
+            [VALUES[name].index(value) for name, value in asdict(phantom.attributes).items()]
+            for phantom in drawn
+        ]
+    )
+    mean, spread = (torch.tensor(figures)[:, None, None] for figures in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    weights = [*tower.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.05)
+    steps = epochs * (len(drawn) // 32)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
+    order = torch.cat([torch.randperm(len(drawn))[: steps // epochs * 32] for _ in range(epochs)])
+    for chosen in progress(order.split(32), "teaching to see", total=steps):
+        views = (pixels[chosen, None].expand(-1, 3, -1, -1) / 255 - mean) / spread
+        with torch.autocast("cpu", torch.bfloat16):
+            patches = tower(views, output_hidden_states=True).hidden_states[layer][:, 1:]
+        seen = patches.mean(1).float()
+        losses = (cross_entropy(head(seen), wanted[chosen, k]) for k, head in enumerate(heads))
+        sum(losses).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+
+def captions(drawn: list[Phantom]) -> Dataset:
+    """Two examples a phantom: its attributes listed, and its findings as prose."""
+    message = [{"role": Value("string"), "content": Value("string")}]
+    features = Features({"images": List(ImageColumn()), "prompt": message, "completion": message})
+    examples = [
         {
-            "images": views,
+            "images": phantom.views,
             "prompt": [{"role": "user", "content": ask}],
             "completion": [{"role": "assistant", "content": answer}],
         }
-        for ask, answer in pairs
+        for phantom in drawn
+        for ask, answer in ((ASK_LIST, listed(phantom.attributes)), (ASK_TEXT, phantom.original))
     ]
-
-
-def pretraining_set(seed: int, studies: int) -> Dataset:
-    """The pretraining examples of so many phantoms, drawn on all cores."""
-    message = [{"role": Value("string"), "content": Value("string")}]
-    features = Features({"images": List(ImageColumn()), "prompt": message, "completion": message})
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        drawn = pool.map(partial(rows, seed), range(studies), chunksize=32)
-        examples = [row for pair in progress(drawn, "drawing", total=studies) for row in pair]
     return Dataset.from_list(examples, features=features)
 
 
-def pretrain(folder: Path, studies: int, epochs: float, seed: int = SEED) -> dict:
+def pretrain(folder: Path, studies: int, seeing: int, epochs: float, seed: int = SEED) -> dict:
     """Train the base model from nothing on `studies` phantoms, save it in `folder`, test it on 300 more."""
     start = time.monotonic()
-    examples = pretraining_set(seed, studies)
+    drawn = draw_many(seed, studies)
+    examples = captions(drawn)
     # The tokenizer also knows the words that fine-tuning will use.
     texts = [
         turn["content"] for column in ("prompt", "completion") for cell in examples[column] for turn in cell
     ]
     processor = new_processor([*texts, *[instruction(), render(dict.fromkeys(REGIONS, ""))] * 50])
-    model = new_model(processor, seed % 2**31)
+    model = new_model(processor, seed)
+    teach_to_see(model, drawn, seeing, seed)
     with tempfile.TemporaryDirectory() as scratch:
         processor.save_pretrained(scratch)
         trainer = SFTTrainer(
@@ -174,7 +224,7 @@ def pretrain(folder: Path, studies: int, epochs: float, seed: int = SEED) -> dic
                 output_dir=scratch,
                 num_train_epochs=epochs,
                 per_device_train_batch_size=16,
-                learning_rate=1.5e-3,
+                learning_rate=1e-3,
                 lr_scheduler_type="cosine",
                 warmup_steps=0.05,
                 weight_decay=0.01,
@@ -186,7 +236,7 @@ def pretrain(folder: Path, studies: int, epochs: float, seed: int = SEED) -> dic
                 remove_unused_columns=False,
                 save_strategy="no",
                 logging_steps=50,
-                seed=seed % 2**31,
+                seed=seed,
                 report_to="none",
             ),
         )
@@ -194,9 +244,10 @@ def pretrain(folder: Path, studies: int, epochs: float, seed: int = SEED) -> dic
     figures = {
         "seed": seed,
         "studies": studies,
-        "epochs": epochs,
+        "epochs_of_seeing": seeing,
+        "epochs_of_captions": epochs,
         "parameters": model.num_parameters(),
-        "mean_training_loss": round(loss, 4),
+        "mean_caption_loss": round(loss, 4),
         "minutes": round((time.monotonic() - start) / 60, 1),
         "attributes_read_right": attributes_read_right(
             trainer.model, trainer.processing_class, seed + 1, 300
@@ -251,6 +302,9 @@ if __name__ == "__main__":
         prog="python -m utils.demo.base_model", description="Pretrain the demo's base model."
     )
     parser.add_argument("--folder", type=Path, default=DEMO_FOLDER)
-    parser.add_argument("--studies", type=int, default=8000)
-    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--studies", type=int, default=6000)
+    parser.add_argument(
+        "--seeing", type=int, default=8, help="epochs of the vision tower alone (%(default)s)"
+    )
+    parser.add_argument("--epochs", type=float, default=1, help="epochs of captions (%(default)s)")
     print(pretrain(**vars(parser.parse_args())))
