@@ -1,6 +1,6 @@
-"""How much faster many questions at a time are than one after another, against a server on the loopback address.
+"""How much faster many questions at a time are than one after another, against a loopback server.
 
-    python benchmarks/split_concurrency.py [--reports 296] [--sequential 296] [--concurrency 16] [--seconds 1.2]
+    python benchmarks/split_concurrency.py [--reports 296] [--sequential 296] [--concurrency 16]
 
 The server takes its `--seconds` for each answer, as a hosted model does. One
 after another, `--sequential` reports are enough: the ratio is of the time a report.

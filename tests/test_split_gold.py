@@ -49,7 +49,7 @@ def test_the_confusion_is_drawn_side_by_side(frame):
     figure = charts.confusion({"a model": table, "offline": table}, data_label="phantoms")
     shown = [text.get_text() for ax in figure.axes for text in [ax.title, *ax.texts, *ax.get_xticklabels()]]
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert len(figure.axes) == 2 and "n=5 sentences, 3 on the diagonal" in titles[0]
+    assert len(figure.axes) == 2 and "3 of 5 on the diagonal" in titles[0]
     assert {"1", "several"} <= set(shown)
 
 

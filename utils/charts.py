@@ -284,8 +284,8 @@ def confusion(tables: Mapping[str, pd.DataFrame], *, data_label: str) -> Figure:
     hue from white to blue; the number is the count.
     """
     names = list(next(iter(tables.values())).index)
-    fig = _figure(4.1, "Where the sentences go: gold down, the split across", data_label)
-    axes = _panels(fig, len(tables), top=0.95, bottom=0.45, left=0.95, gap=0.25)
+    fig = _figure(4.5, "Where the sentences go: gold down, the split across", data_label)
+    axes = _panels(fig, len(tables), top=1.1, bottom=0.75, left=0.95, gap=0.25)
     hue = mpl.colors.LinearSegmentedColormap.from_list("share", ["#ffffff", BLUE])
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         share = table.div(table.sum(axis=1).clip(lower=1), axis=0).to_numpy()
@@ -300,11 +300,12 @@ def confusion(tables: Mapping[str, pd.DataFrame], *, data_label: str) -> Figure:
                 weight="bold" if x == y else "normal",
                 color="white" if share[y, x] > 0.55 else INK if count else GREY,
             )
-        ax.set_xticks(range(len(names)), names, fontsize=8 if len(tables) > 1 else 9)
+        turn = {"rotation": 35, "ha": "right"} if len(tables) > 1 else {}
+        ax.set_xticks(range(len(names)), names, **turn)
         ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
         ax.spines["bottom"].set_visible(False)
-        right = np.trace(table.to_numpy())
-        _panel_title(ax, f"{title} (n={table.to_numpy().sum():,} sentences, {right:,} on the diagonal)")
+        right, total = np.trace(table.to_numpy()), table.to_numpy().sum()
+        _panel_title(ax, f"{title}\n{right:,} of {total:,} on the diagonal")
     return fig
 
 

@@ -153,8 +153,7 @@ class Spending:
     def __str__(self) -> str:
         cost = "price not known" if self.dollars is None else f"${self.dollars:,.3f}"
         of = f" of ${self.budget:g}" if self.budget else ""
-        tokens = f"{self.input_tokens:,} tokens in, {self.output_tokens:,} out"
-        return f"{cost}{of} ({self.questions:,} questions, {tokens})"
+        return f"{cost}{of} for {self.questions:,} questions"
 
     def reserve(self, messages: Sequence[dict[str, str]], text: str) -> float | None:
         """Sets aside what a question may cost; None, setting nothing aside, where the budget lacks it."""
