@@ -71,6 +71,7 @@ BAD = {
     9: lambda text, turn: "garbage",
     10: lambda text, turn: json.dumps({name: ["a", "list"] for name in ALL}),
     11: lambda text, turn: 400,
+    12: lambda text, turn: (time.sleep(1.5) if turn == 0 else None) or good(text),
 }
 
 
@@ -79,7 +80,10 @@ def misbehave(text, turn, body):
     return BAD[number](text, turn) if number in BAD else good(text)
 
 
-def test_faults_in_three_of_ten_reports_lose_nothing_and_leak_no_key(serve, tmp_path, caplog, capsys):
+def test_faults_in_three_of_ten_reports_lose_nothing_and_leak_no_key(
+    serve, tmp_path, caplog, capsys, monkeypatch
+):
+    monkeypatch.setattr(split_openai, "TIMEOUT", 0.7)  # the slow answer is given up, and asked for again
     caplog.set_level(logging.DEBUG)
     server, cache, steps = serve(misbehave), tmp_path / "deep" / "answers.jsonl", []
     splits, audit = ask(server, cache=cache, progress=lambda *step: steps.append(step))
@@ -88,6 +92,7 @@ def test_faults_in_three_of_ten_reports_lose_nothing_and_leak_no_key(serve, tmp_
     assert audit["ok"].all()
     assert set(audit.loc[audit["repaired"], "study"]) == {4, 5, 6, 7, 8, 9, 10, 11}
     assert steps[0] == (0, 40) and steps[-1] == (40, 40)
+    assert sum(call["text"] == TEXTS[12] for call in server.calls) == 2
     assert any(call["authorization"] == f"Bearer {KEY}" for call in server.calls)
     output = capsys.readouterr()
     assert KEY not in cache.read_text() + caplog.text + output.out + output.err
