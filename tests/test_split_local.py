@@ -103,3 +103,29 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     with pytest.raises(split.SplitError, match="cannot be loaded"):
         split.split_findings(TEXTS, "local", model=str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "file", "four_bit"), [(True, "", True), (True, "a.gguf", False), (False, "", False)]
+)
+def test_four_bits_where_there_is_a_gpu_and_as_it_comes_elsewhere(
+    monkeypatch, tmp_path, on_gpu, file, four_bit
+):
+    import torch
+    import transformers
+
+    asked = {}
+
+    def refuse(source, **options):
+        asked.update(options)
+        raise OSError("no weights in this test")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: None)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
+    with pytest.raises(split.SplitError, match="no weights"):
+        split_local.load(str(tmp_path / file))
+    assert asked["dtype"] == (torch.float16 if on_gpu else torch.float32)
+    assert ("quantization_config" in asked) == four_bit and ("gguf_file" in asked) == bool(file)
+    if four_bit:
+        assert asked["quantization_config"].bnb_4bit_quant_type == "nf4"

@@ -30,6 +30,8 @@ def ask_all(
     done, total = len(texts) - sum(map(len, waiting.values())), len(texts)
     # Reports of a length together: a batch pads to its longest.
     todo = sorted(waiting, key=lambda key: len(waiting[key][0]))
+    if progress:
+        progress(done, total)
     for at in range(0, len(todo), BATCH_SIZE):
         keys = todo[at : at + BATCH_SIZE]
         for key, answer in zip(keys, _split([waiting[key][0] for key in keys], prompt, model), strict=True):
@@ -37,8 +39,6 @@ def ask_all(
             done += len(waiting[key])
         if progress:
             progress(done, total)
-    if progress and not todo:
-        progress(total, total)
     return known.splits(model, prompt, texts)
 
 
@@ -59,31 +59,27 @@ def load(model: str) -> Callable[[list[Messages], list[str]], list[str]]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    on_gpu, options = torch.cuda.is_available(), {}
-    path = Path(model).expanduser()
-    source = str(path) if path.exists() else model
+    path, source, file = Path(model).expanduser(), model, {}
     if path.suffix == ".gguf":
-        source, options = str(path.parent), {"gguf_file": path.name}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
-        if on_gpu and not options:  # a GGUF file brings a quantisation of its own
-            four_bit = BitsAndBytesConfig(
+        source, file = str(path.parent), {"gguf_file": path.name}
+    options = {"dtype": torch.float32}
+    if torch.cuda.is_available():
+        options = {"dtype": torch.float16, "device_map": {"": 0}}  # a T4 has no bfloat16
+        if not file:  # GGUF is a quantisation of its own
+            options["quantization_config"] = BitsAndBytesConfig(
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=torch.float16,  # a T4 has no bfloat16
+                bnb_4bit_compute_dtype=torch.float16,
             )
-            options = {"quantization_config": four_bit, "device_map": {"": 0}}
-        network = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float16 if on_gpu else torch.float32, **options
-        ).eval()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **file)
+        network = AutoModelForCausalLM.from_pretrained(source, **file, **options).eval()
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SplitError(f"The model {model} cannot be loaded: {reason}") from None
     if not tokenizer.chat_template:
         raise SplitError(f"{model} has no chat template: choose a model that was taught to chat.")
-    if on_gpu:
-        network.to("cuda")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 
     @torch.inference_mode()
