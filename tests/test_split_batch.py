@@ -142,6 +142,8 @@ def test_bad_answers_are_left_to_be_asked_for(server, steps):
     steps.submit()
     server.finish(lambda text: bad.get(TEXTS.index(text), good(text)))
     assert steps.collect() == (4, 3)
+    firsts = [json.loads(line) for line in steps.cache.read_text().splitlines()]
+    assert [entry["first"] for entry in firsts if "first" in entry] == ["garbage", bad[2]]
     again = steps.submit()  # or handed in once more
     assert list(again["batches"]) == ["batch-0", "batch-1"]
     server.finish(good)

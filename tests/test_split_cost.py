@@ -47,7 +47,7 @@ def test_counts_by_tiktoken_and_says_so(monkeypatch):
     words = sum(len(PROMPT.split()) + 1 + len(text.split()) + split_cost.MESSAGE_TOKENS for text in TEXTS[:2])
     assert found.input_tokens == words and found.counted
     assert found.dollars == pytest.approx((found.input_tokens * 2 + found.output_tokens * 8) / 1e6)
-    assert "(counted)" in str(found) and "read June 2026" in str(found)
+    assert "(counted)" in str(found) and "openai.com/api/pricing), June 2026." in str(found)
 
 
 @pytest.mark.parametrize("installed", [True, False])

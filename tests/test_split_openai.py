@@ -120,6 +120,18 @@ def test_what_fails_the_audit_is_asked_again_once_with_the_reason(serve):
     )
 
 
+def test_a_first_answer_is_not_paid_for_twice_where_the_second_never_came(serve, tmp_path):
+    wrong = json.dumps(split_offline(TEXTS[0]) | {"others": "Large pneumothorax."})
+    server, cache = serve(lambda text, turn, body: wrong if turn == 0 else 400), tmp_path / "answers.jsonl"
+    with pytest.raises(split.SplitError, match="gives no answer"):
+        ask(server, TEXTS[:1], cache=cache)
+    server.behave, asked = behave_well, len(server.calls)
+    splits, audit = ask(server, TEXTS[:1], cache=cache)
+    assert splits == [split_offline(TEXTS[0])] and not audit["repaired"].any()
+    assert len(server.calls) == asked + 1
+    assert "does not pass" in server.calls[-1]["body"]["messages"][-1]["content"]
+
+
 def test_a_worse_second_answer_does_not_replace_the_first(serve):
     wrong = json.dumps(split_offline(TEXTS[0]) | {"others": "Large pneumothorax."})
     server = serve(lambda text, turn, body: wrong if turn == 0 else "garbage")
@@ -272,7 +284,7 @@ def test_a_budget_ends_the_questions_and_the_rest_is_split_offline(serve, tmp_pa
     kept = len(cache.read_text().splitlines())
     assert len(server.calls) == kept == spending.questions and 5 <= kept < len(TEXTS)
     assert spending.dollars == pytest.approx(0.0016 * kept) and spending.dollars <= 0.03
-    assert f"{len(TEXTS) - kept} of 40 reports have no answer" in str(said[0].message)
+    assert f"{len(TEXTS) - kept} of 40 reports were not asked" in str(said[0].message)
     assert KEY not in str(said[0].message)
     ask(server, model="gpt-4.1", cache=cache)  # without a limit it goes on where it was
     assert len(server.calls) == len(TEXTS)
@@ -350,3 +362,13 @@ def test_the_key_is_in_no_traceback_of_a_process_that_fails(serve, tmp_path):
     assert process.wait() != 0 and "SplitError" in output and "[key]" in output
     assert KEY not in output
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_budget_that_ends_before_the_second_question_keeps_the_first_answer(serve, tmp_path):
+    wrong = json.dumps(split_offline(TEXTS[0]) | {"bone": ""})
+    server, cache = serve(lambda text, turn, body: wrong), tmp_path / "answers.jsonl"
+    server.usage = {"prompt_tokens": 600, "completion_tokens": 50, "total_tokens": 650}
+    with pytest.warns(UserWarning, match="1 of 1 reports"):
+        splits, audit = ask(server, TEXTS[:1], model="gpt-4.1", cache=cache, budget=0.003)
+    assert len(server.calls) == 1 and splits == [split_offline(TEXTS[0])]
+    assert 0 < audit["repaired"].sum() < len(audit)  # mended, not split anew

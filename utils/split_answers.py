@@ -79,12 +79,15 @@ def read_answer(content: str | None) -> Split | None:
 class Cache:
     """Answers in a JSON-lines file, appended one by one; in memory only where `path` is None.
 
-    An answer is a split, or None where the model gave none that can be read.
+    An answer is a split, or None where the model gave none that can be read. A
+    first answer that fails the audit is kept as it was written, so that a run
+    that ends before the second goes on with the second.
     """
 
     def __init__(self, path: Path | None):
         self.path = Path(path) if path else None
         self.answers: dict[str, Split | None] = {}
+        self.firsts: dict[str, str] = {}
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
@@ -100,7 +103,10 @@ class Cache:
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
-                self.answers[entry["key"]] = entry["answer"]
+                if "first" in entry:
+                    self.firsts[entry["key"]] = entry["first"]
+                else:
+                    self.answers[entry["key"]] = entry["answer"]
             except (ValueError, KeyError, TypeError):
                 raise SplitError(
                     f"Line {number} of {self.path} is not an answer; move the file away."
@@ -109,8 +115,16 @@ class Cache:
     def add(self, key: str, answer: Split | None) -> None:
         """Keeps an answer, in the file at once."""
         self.answers[key] = answer
+        self._append({"key": key, "answer": answer})
+
+    def add_first(self, key: str, content: str | None) -> None:
+        """Keeps what the model wrote, where it is to be asked again."""
+        self.firsts[key] = content or ""
+        self._append({"key": key, "first": content or ""})
+
+    def _append(self, entry: dict) -> None:
         if self.path:
-            line = json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n"
+            line = json.dumps(entry, ensure_ascii=False) + "\n"
             with self.path.open("ab", buffering=0) as file:
                 file.write(line.encode())
 
@@ -124,8 +138,9 @@ class Cache:
         return waiting
 
     def splits(self, model: str, prompt: str, texts: list[str]) -> list[Split]:
-        """The answer for each text, all regions "" where there is none that can be read."""
-        return [dict(self.answers.get(cache_key(model, prompt, text)) or NOTHING) for text in texts]
+        """The best answer there is for each text; all regions "" where none can be read."""
+        keys = [cache_key(model, prompt, text) for text in texts]
+        return [dict(self.answers.get(key) or read_answer(self.firsts.get(key)) or NOTHING) for key in keys]
 
 
 def cache_key(model: str, prompt: str, text: str) -> str:

@@ -1,9 +1,9 @@
 """OpenAI's Batch API, for collections of thousands: half the price, answered within a day.
 
 `submit`, `poll` and `collect` may each run in another session: a state file
-holds the batches, never the key and no report. What passes the audit goes into
-the same cache that the openai engine reads; what does not is left for that
-engine to ask, at once and with the reason, when the collection is split.
+holds the batches, never the key and no report. The answers go into the same
+cache that the openai engine reads; those that fail the audit as first answers,
+which that engine asks for once more, with the reason, when the collection is split.
 """
 
 import io
@@ -77,8 +77,9 @@ def collect(
 ) -> tuple[int, int]:
     """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask.
 
-    Left are those that failed the audit or got no answer, and those of
-    batches that are not over. `split_findings` with the same cache asks them.
+    Left are those that got no answer or failed the audit, and those of batches
+    that are not over. `split_findings` with the same cache asks them, and asks
+    what failed only once more, with the reason.
     """
     held, known = _read(state), Cache(cache)
     waiting = known.open_questions(held["model"], prompt, list(texts))
@@ -90,7 +91,11 @@ def collect(
             if batch["collected"] or batch["status"] not in OVER:
                 continue
             for key, content in _answers(client, name):
-                if key in waiting and not asked_again(prompt, waiting[key][0], content):
+                if key not in waiting:
+                    continue
+                if asked_again(prompt, waiting[key][0], content):
+                    known.add_first(key, content)
+                else:
                     known.add(key, read_answer(content))
                     del waiting[key]
             batch["collected"] = True

@@ -12,19 +12,21 @@ from .split_offline import split_offline
 CHARACTERS_A_TOKEN = 4  # OpenAI's rule of thumb for English, where tiktoken cannot count
 MESSAGE_TOKENS = 8  # what the chat format adds to a question
 BATCH_SHARE = 0.5  # of the price, by the Batch API
-SOURCE = "OpenAI's price list, openai.com/api/pricing"
+SOURCE = "OpenAI's price list (openai.com/api/pricing)"
 
 
 class Price(NamedTuple):
-    """Dollars a million tokens: input, input that the server had cached, output; the month it was read."""
+    """Dollars a million tokens: input, input that the server had cached, output; and the price's month."""
 
     input: float
     cached: float
     output: float
-    read: str
+    as_of: str
 
 
-# The one table of prices. A dated name, such as gpt-4.1-mini-2025-04-14, has its model's price.
+# The one table of prices, from copies of OpenAI's list: tokenmath.io (checked on 21 June 2026), deploybase.ai
+# and the outl1ne/openai-pricing repository (March 2026). Check it before a large run. A dated name, such as
+# gpt-4.1-mini-2025-04-14, has its model's price.
 PRICES = {
     "gpt-4.1": Price(2.00, 0.50, 8.00, "June 2026"),
     "gpt-4.1-mini": Price(0.40, 0.10, 1.60, "June 2026"),
@@ -53,7 +55,7 @@ class Estimate(NamedTuple):
     output_tokens: int
     dollars: float | None
     counted: bool  # by tiktoken, and not from the number of characters
-    read: str  # when the price was
+    as_of: str  # the month of the price
 
     def __str__(self) -> str:
         how = "counted" if self.counted else f"an estimate at {CHARACTERS_A_TOKEN} characters a token"
@@ -67,7 +69,7 @@ class Estimate(NamedTuple):
         more = "; its reasoning, billed as output, comes on top" if thinks else ""
         return (
             f"{text}; about ${self.dollars:,.2f}, at most a little over twice that if every answer had to be "
-            f"asked for again{more}. Prices: {SOURCE}, read {self.read}."
+            f"asked for again{more}. Prices: {SOURCE}, {self.as_of}."
         )
 
 
@@ -87,7 +89,7 @@ def estimate(
     dollars = None
     if price:
         dollars = (sent * price.input + answered * price.output) / 1e6 * (BATCH_SHARE if batch else 1)
-    return Estimate(model, len(waiting), sent, answered, dollars, counted, price.read if price else "")
+    return Estimate(model, len(waiting), sent, answered, dollars, counted, price.as_of if price else "")
 
 
 def _question_tokens(count: Callable[[str], int], prompt: str, text: str) -> int:
@@ -123,8 +125,8 @@ class Spending:
     `budget` is in dollars, 0 for no limit. A question is asked only if what
     was spent, what the open questions may cost, and its own share stay
     within the budget; only questions under way can take it over, where they
-    cost more than was set aside. Raises SplitError for a budget with a model whose price
-    is not known.
+    cost more than was set aside. Raises SplitError for a budget with a model
+    whose price is not known.
     """
 
     def __init__(self, model: str, budget: float = 0):

@@ -35,12 +35,12 @@ def agreement(
     A sentence is in a region when 60 % of its content words stand in that
     region's text; two splits agree on it when the sets of regions are the
     same. The share of agreement is `frame["agree"].mean()`, over the
-    sentences that both place. A study whose findings stand in `prompt` is one
-    of its examples, and is left out.
+    sentences that both place. A study that `prompt` shows as an example
+    ("Findings: ... Answer:") is left out.
     """
     told, rows = tidy(prompt), []
     for study, (text, one, other) in enumerate(zip(originals, ours, gold, strict=True)):
-        if tidy(text) and tidy(text) in told:
+        if f"Findings: {tidy(text)} Answer:" in told:
             continue
         bags = [{name: set(content_words(split.get(name) or "")) for name in ALL} for split in (one, other)]
         for sentence in sentences(text):

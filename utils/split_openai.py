@@ -5,7 +5,6 @@ scrubbed of it before it is raised.
 """
 
 import asyncio
-import contextlib
 import os
 import threading
 import warnings
@@ -91,8 +90,8 @@ def ask_all(
     if run.spending.is_over:
         left = sum(map(len, known.open_questions(model, prompt, texts).values()))
         warnings.warn(
-            f"The budget is used up, {run.spending}: {left:,} of {len(texts):,} reports have no answer and "
-            "are split offline.",
+            f"The budget is used up, {run.spending}: {left:,} of {len(texts):,} reports were not asked to the "
+            "end; what they lack is split offline.",
             stacklevel=4,
         )
     return known.splits(model, prompt, texts)
@@ -162,7 +161,7 @@ class _Run:
             if self.fatal:
                 return
             try:
-                self.cache.add(key, await self._split(client, text))
+                self.cache.add(key, await self._split(client, key, text))
                 self.answered, self.failed_in_a_row = self.answered + 1, 0
             except OverBudgetError:
                 return
@@ -181,13 +180,16 @@ class _Run:
         if never_there or self.failed_in_a_row >= GIVE_UP:
             self.fatal = self.last_error
 
-    async def _split(self, client: openai.AsyncOpenAI, text: str) -> Split | None:
+    async def _split(self, client: openai.AsyncOpenAI, key: str, text: str) -> Split | None:
         """The model's split of `text`; of two answers, the one with fewer failures in the audit."""
-        first, second = await self._ask(client, question(self.prompt, text), text), None
+        first, second = self.cache.firsts.get(key), None
+        if first is None:
+            first = await self._ask(client, question(self.prompt, text), text)
         again = asked_again(self.prompt, text, first)
         if again:
-            with contextlib.suppress(OverBudgetError):  # the first answer is paid for: it is kept
-                second = await self._ask(client, again, text)
+            if key not in self.cache.firsts:
+                self.cache.add_first(key, first)
+            second = await self._ask(client, again, text)
         return better(text, first, second)
 
     async def _ask(self, client: openai.AsyncOpenAI, messages: Messages, text: str) -> str | None:
