@@ -90,8 +90,8 @@ def ask_all(
     if run.spending.is_over:
         left = sum(map(len, known.open_questions(model, prompt, texts).values()))
         warnings.warn(
-            f"The budget is used up, {run.spending}: {left:,} of {len(texts):,} reports were not asked to the "
-            "end; what they lack is split offline.",
+            f"The budget is used up, {run.spending}: {left:,} of {len(texts):,} reports were not asked "
+            "to the end; what they lack is split offline.",
             stacklevel=4,
         )
     return known.splits(model, prompt, texts)
