@@ -28,24 +28,27 @@ LINES = [
 ]
 
 
-def judged():
-    rows = evaluation.prediction_rows(SPLIT, LINES)
-    return evaluation.with_judgements(rows, judge.judge_pairs(evaluation.pairs(rows)))
+@pytest.fixture
+def judgements():
+    return evaluation.judged(evaluation.prediction_rows(SPLIT, LINES))
 
 
-def test_only_regions_that_the_reference_mentions_are_judged():
-    rows = evaluation.prediction_rows(SPLIT, LINES)
-    assert list(zip(rows["id"], rows["region"], strict=True)) == [
+def test_only_regions_that_the_reference_mentions_are_judged(judgements):
+    assert len(judgements) == 8
+    scored = judgements[judgements["score"].notna()]
+    assert list(zip(scored["id"], scored["region"], strict=True)) == [
         ("a", "lung"),
         ("a", "heart"),
         ("b", "lung"),
         ("b", "bone"),
     ]
-    assert rows.set_index(["id", "region"]).loc[("a", "heart"), "prediction"] == ""
+    assert judgements.set_index(["id", "region"]).loc[("a", "heart"), "prediction"] == ""
+    table = scores.summary(judgements)
+    assert table["n"].sum() == 4 and table["no_verdict"].sum() == 0
 
 
-def test_judgements_survive_parquet_and_give_the_table(tmp_path):
-    path = evaluation.save(judged(), tmp_path / "judgements.parquet")
+def test_judgements_survive_parquet_and_give_the_table(tmp_path, judgements):
+    path = evaluation.save(judgements, tmp_path / "judgements.parquet")
     loaded = pd.read_parquet(path)
     assert set(loaded["judge"]) == {judge.OFFLINE_LABEL}
     table = scores.region_table(loaded)
@@ -62,11 +65,13 @@ def test_a_constant_report_is_given_to_every_study():
         "bone": ["Intact."],
         "heart": [""],
         "lung": ["Clear lungs."],
+        "mediastinal": [""],
     }
+    assert scores.diversity(evaluation.judged(rows))["reports"].tolist() == [1]
 
 
-def test_judgements_can_be_looked_up_by_study():
-    found = evaluation.by_study(judged())
+def test_judgements_can_be_looked_up_by_study(judgements):
+    found = evaluation.by_study(judgements)
     assert set(found["b"]) == {"lung", "bone"}
     assert found["b"]["bone"].score == 1
 

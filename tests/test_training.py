@@ -91,6 +91,14 @@ def test_a_run_that_died_goes_on_to_the_same_adapter(settings, phantom_dataset, 
         assert torch.equal(weights, adapter(tmp_path)[name]), name
 
 
+def test_a_finished_run_is_not_trained_further(settings, phantom_dataset, whole_run, monkeypatch):
+    folder, log, _ = whole_run
+    before = adapter(folder)
+    monkeypatch.setattr(training, "make_trainer", lambda *_: pytest.fail("it trained again"))
+    assert training.train(settings, phantom_dataset, folder)["step"].tolist() == log["step"].tolist()
+    assert all(torch.equal(weights, before[name]) for name, weights in adapter(folder).items())
+
+
 def test_a_damaged_checkpoint_is_named_and_passed_over(settings, phantom_dataset, tmp_path, capsys):
     training.train(settings, phantom_dataset, tmp_path)
     newest = tmp_path / "checkpoints" / "checkpoint-6"

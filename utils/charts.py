@@ -7,7 +7,6 @@ travel without their captions.
 """
 
 import io
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +58,9 @@ STYLE = {
 
 
 class Chart(Figure):
-    """A Figure that a notebook shows once, without pyplot and its global state."""
+    """A Figure that a notebook shows once, without pyplot and its global state; `alt` says what it shows."""
+
+    alt = ""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -67,23 +68,21 @@ class Chart(Figure):
         return buffer.getvalue()
 
 
-def save(fig: Figure, path: str | Path, alt: str) -> Path:
-    """Write `fig` as a PNG with `alt` as its Description, whole or not at all; gives the path."""
+def save(fig: Chart, path: str | Path) -> Path:
+    """Write `fig` as a PNG with its alt text as Description, whole or not at all; gives the path."""
     path = Path(path)
-    if not alt.strip():
-        raise ValueError(f"{path.name} needs an alt text: say in a sentence what the figure shows")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")
     try:
-        fig.savefig(part, format="png", metadata={"Description": alt})
-        os.replace(part, path)
+        fig.savefig(part, format="png", metadata={"Description": fig.alt})
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     return path
 
 
 @mpl.rc_context(STYLE)
-def region_bars(summary: pd.DataFrame, *, data_label: str) -> Figure:
+def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
     """Mean score by region with its 95 % interval, a panel a split; `summary` from `scores.summary`."""
     splits, systems = order_splits(summary["split"]), list(summary["system"].unique())
     fig = _figure(4.0, "Mean score by region, with 95 % interval", _where(data_label, summary))
@@ -96,7 +95,7 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Figure:
                 if (system, region) not in rows.index:
                     continue
                 row, at = rows.loc[(system, region)], x + (i - (len(systems) - 1) / 2) * width
-                _bar(ax, at, row["mean"], width * 0.9, i)
+                _bar(ax, at, row["mean"], min(width * 0.9, 0.45), i)
                 ax.plot([at, at], [row["low"], row["high"]], color=INK, linewidth=1.1, solid_capstyle="butt")
                 size = 8 if len(systems) * len(splits) <= 6 else 6.5
                 ax.text(
@@ -105,13 +104,17 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Figure:
         counts = rows.groupby("region")["n"].agg(["min", "max"])
         _region_axis(ax, [_count(counts, region) for region in REGIONS])
         ax.set(ylim=(0, 1.09), yticks=np.arange(0, 1.01, 0.25))
+        ax.tick_params(labelleft=ax is axes[0])
         _panel_title(ax, SPLITS.get(split, split))
+        for system in systems:
+            means = [f"{r} {rows.loc[(system, r), 'mean']:.2f}" for r in REGIONS if (system, r) in rows.index]
+            _tell(fig, f"{SPLITS.get(split, split)}, {system}: {', '.join(means)}")
     _legend(fig, [(name, *_series(i)) for i, name in enumerate(systems)])
     return fig
 
 
 @mpl.rc_context(STYLE)
-def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Figure:
+def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Chart:
     """How the scores spread, by region and system: the share in each band of score, as stacked bars."""
     rows = scored(judgements)
     systems = list(rows["system"].unique())
@@ -128,6 +131,8 @@ def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Figure:
             ax.text(-0.012, y, system, ha="right", va="center", fontsize=8, color=GREY)
             ax.text(1.008, y, f"n={len(of_bar)}", ha="left", va="center", fontsize=8, color=GREY)
             y += 1
+            if len(of_bar):
+                _tell(fig, f"{region}, {system}: {(of_bar == '1').mean():.0%} score 1, n={len(of_bar)}")
         offset = -(label_width - 0.12) / (WIDTH - label_width - 0.75)
         ax.text(offset, (start + y - 1) / 2, region, ha="left", va="center", weight="bold")
         y += 0.5
@@ -138,15 +143,15 @@ def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def error_types(counts: pd.DataFrame, *, data_label: str) -> Figure:
+def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
     """Significant errors per 100 judged regions, by type and region; `counts` from `scores.error_counts`."""
     systems = list(counts["system"].unique())
     total = counts.groupby(["region", "error", "system"], observed=True)[["significant", "n"]].sum()
     rate = 100 * total["significant"] / total["n"]
-    height = 1.4 + 6 * (0.2 * len(systems) + 0.12)
+    height = 1.25 + len(ERRORS) * (0.17 * len(systems) + 0.12)
     fig = _figure(height, "Clinically significant errors per 100 judged regions", _where(data_label, counts))
-    axes = _panels(fig, len(REGIONS), top=1.05, bottom=0.12, left=1.85, gap=0.3)
-    thick = 0.8 / len(systems)
+    axes = _panels(fig, len(REGIONS), top=1.05, bottom=0.1, left=2.05, gap=0.3)
+    thick = 0.84 / len(systems)
     for ax, region in zip(axes, REGIONS, strict=True):
         for y, error in enumerate(ERRORS):
             for i, system in enumerate(systems):
@@ -154,50 +159,68 @@ def error_types(counts: pd.DataFrame, *, data_label: str) -> Figure:
                     continue
                 value, at = rate[region, error, system], y + (i - (len(systems) - 1) / 2) * thick
                 _bar(ax, at, value, thick * 0.9, i, horizontal=True)
-                ax.text(value + rate.max() * 0.02, at, f"{value:.0f}", va="center", fontsize=7.5)
-        ax.set(xlim=(0, rate.max() * 1.15 or 1), ylim=(len(ERRORS) - 0.5, -0.5), xticks=[])
+                shown = "<1" if 0 < value < 0.5 else f"{value:.0f}"
+                colour = INK if value else GREY
+                ax.annotate(
+                    shown,
+                    (value, at),
+                    (3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7,
+                    color=colour,
+                )
+        ax.set(xlim=(0, rate.max() * 1.2 or 1), ylim=(len(ERRORS) - 0.5, -0.5), xticks=[])
         ax.set_yticks(range(len(ERRORS)), ERRORS if ax is axes[0] else [""] * len(ERRORS))
-        ax.spines[["left", "bottom"]].set_visible([True, False][0])
+        ax.spines["left"].set_visible(True)
         ax.spines["bottom"].set_visible(False)
         _panel_title(ax, region)
+        most = rate[rate.index.get_level_values("region") == region]
+        if most.max() > 0:
+            _, error, system = most.idxmax()
+            _tell(fig, f"{region}: most often {error}, {most.max():.0f} in 100 ({system})")
     _legend(fig, [(name, *_series(i)) for i, name in enumerate(systems)])
     return fig
 
 
 @mpl.rc_context(STYLE)
-def loss_curve(log: pd.DataFrame, *, data_label: str) -> Figure:
+def loss_curve(log: pd.DataFrame, *, data_label: str) -> Chart:
     """Training and evaluation loss over steps; `log` has step, loss, eval_loss (NaN where not taken)."""
     fig = _figure(3.6, "Loss over training", data_label)
-    (ax,) = _panels(fig, 1, top=0.8, bottom=0.5, left=0.55, right=1.2)
-    for column, colour, marker, name in (
-        ("loss", BLUE, "", "training"),
-        ("eval_loss", VERMILION, "o", "evaluation"),
-    ):
-        line = log[["step", column]].dropna() if column in log else pd.DataFrame()
-        if line.empty:
-            continue
-        ax.plot(line["step"], line[column], color=colour, marker=marker, markersize=4, linewidth=1.6)
+    (ax,) = _panels(fig, 1, top=0.7, bottom=0.5, left=0.5, right=1.35)
+    series = (("loss", "training", BLUE, ""), ("eval_loss", "evaluation", VERMILION, "o"))
+    lines = [(log[["step", column]].dropna(), *look) for column, *look in series]
+    lines = [(line.to_numpy(), *look) for line, *look in lines if len(line)]
+    if not lines:
+        ax.text(0.5, 0.5, "no loss logged yet", transform=ax.transAxes, ha="center", color=GREY)
+    for line, _, colour, marker in lines:
+        ax.plot(*line.T, color=colour, marker=marker, markersize=4.5, linewidth=1.6)
+    # The two names stand at the ends of their lines, apart even where the lines meet.
+    lines.sort(key=lambda entry: entry[0][-1, 1])
+    for i, (line, name, colour, _) in enumerate(lines):
+        shift = 0 if len(lines) == 1 else (-8, 8)[i]
+        text = f"{name} {line[-1, 1]:.3f}"
         ax.annotate(
-            f"{name}\n{line[column].iloc[-1]:.3f}",
-            (line["step"].iloc[-1], line[column].iloc[-1]),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            weight="bold",
+            text, line[-1], (9, shift), textcoords="offset points", va="center", color=colour, weight="bold"
         )
     ax.grid(axis="y", color=RULE, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.set(xlabel="optimiser step", ylim=(0, None))
+    ax.set(xlabel="optimiser step", ylim=(0, None), xlim=(0, None))
+    ax.margins(x=0.02)
+    for line, name, *_ in lines:
+        _tell(fig, f"{name} ends at {line[-1, 1]:.3f}, step {line[-1, 0]:.0f}")
     return fig
 
 
 @mpl.rc_context(STYLE)
-def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Figure:
-    """How often studies mention each region; `counts` has index split, columns studies and the four regions."""
+def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Chart:
+    """How often each region is mentioned, by split.
+
+    `counts` counts studies: index split, columns `studies` (all) and the four regions.
+    """
     fig = _figure(3.4, "Studies that mention each region", data_label)
     (ax,) = _panels(fig, 1, top=0.95, bottom=0.35, left=0.45)
-    splits = order_splits(counts.index)
+    splits = list(counts.index)
     width = 0.84 / len(splits)
     for i, split in enumerate(splits):
         for x, region in enumerate(REGIONS):
@@ -206,6 +229,8 @@ def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Figure:
             _bar(ax, at, share, width * 0.92, i)
             label = f"{share:.0%}\n{counts.loc[split, region]:,}"
             ax.text(at, share + 0.015, label, ha="center", va="bottom", fontsize=7.5, linespacing=1.1)
+        shares = [f"{r} {counts.loc[split, r] / counts.loc[split, 'studies']:.0%}" for r in REGIONS]
+        _tell(fig, f"{SPLITS.get(split, split)}: {', '.join(shares)}")
     _region_axis(ax, [""] * len(REGIONS))
     ax.set(ylim=(0, 1.2), yticks=np.arange(0, 1.01, 0.25))
     ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
@@ -221,7 +246,7 @@ def study_card(
     prediction: Mapping[str, str],
     judgements: pd.DataFrame | None,
     note: str,
-) -> Figure:
+) -> Chart:
     """One study: its views beside the reference and the predicted findings by region.
 
     `views` are PIL images or arrays; `judgements` are the study's rows of one
@@ -229,49 +254,54 @@ def study_card(
     `note` says which study, data and judge this is, and stands in the picture.
     """
     lines = {
-        region: [textwrap.wrap(text.get(region) or "", 37) for text in (reference, prediction)]
+        region: [textwrap.wrap(text.get(region) or "", 38) for text in (reference, prediction)]
         for region in REGIONS
         if reference.get(region) or prediction.get(region)
     }
-    heights = {region: 0.42 + 0.165 * max(1, *map(len, texts)) for region, texts in lines.items()}
-    height = max(3.4, 1.05 + sum(heights.values()))
+    line, head, left, middle, right = 0.165, 0.52, 3.1, 6.0, 8.88  # inches
+    heights = {region: head + line * max(1, *map(len, texts)) for region, texts in lines.items()}
+    height = max(3.7, 0.95 + sum(heights.values()))
     fig = _figure(height, note, NOT_CLINICAL)
-    _views(fig, views, (0.12, 0.12, 2.75, height - 0.85))
+    _views(fig, views, (0.12, 0.12, 2.75, height - 0.8), columns=1 if len(views) <= 2 else 2, anchor="N")
     verdicts = {} if judgements is None else judgements.set_index("region").to_dict("index")
-    y = height - 0.82
-    for x, head in ((3.1, "reference"), (6.0, "model")):
-        fig.text(x / WIDTH, (y + 0.08) / height, head, color=GREY, fontsize=8)
+    y = height - 0.75
+    for x, name in ((left, "reference"), (middle, "written by the model")):
+        fig.text(x / WIDTH, y / height, name, color=GREY, fontsize=8)
+    y -= 0.09
     for region, texts in lines.items():
-        y -= 0.06
-        fig.add_artist(
-            mpl.lines.Line2D([3.1 / WIDTH, 8.88 / WIDTH], [y / height] * 2, color=RULE, linewidth=0.8)
+        rule = mpl.lines.Line2D(
+            (left / WIDTH, right / WIDTH), (y / height, y / height), color=RULE, linewidth=0.8
         )
-        fig.text(3.1 / WIDTH, (y - 0.2) / height, region, weight="bold")
-        _verdict(fig, verdicts.get(region), bool(reference.get(region)), y - 0.2, height)
-        for x, text in zip((3.1, 6.0), texts, strict=True):
-            body, colour = ("\n".join(text), INK) if text else ("not mentioned", GREY)
-            fig.text(
-                x / WIDTH, (y - 0.32) / height, body, va="top", fontsize=8.5, linespacing=1.3, color=colour
-            )
-        y -= heights[region] - 0.06
+        fig.add_artist(rule)
+        fig.text(left / WIDTH, (y - 0.2) / height, region, weight="bold")
+        if reference.get(region) and region in verdicts:
+            _verdict(fig, verdicts[region], right / WIDTH, (y - 0.2) / height)
+        silent = ("not mentioned", "left empty" if reference.get(region) else "not mentioned")
+        for x, text, nothing in zip((left, middle), texts, silent, strict=True):
+            for i, words in enumerate(text or [nothing]):
+                at = (y - 0.42 - i * line) / height
+                fig.text(x / WIDTH, at, words, fontsize=8.5, color=INK if text else GREY)
+        y -= heights[region]
+    _tell(fig, f"{len(views)} views beside the reference and the model's text of {', '.join(lines)}")
     return fig
 
 
 @mpl.rc_context(STYLE)
-def gallery(studies: Sequence[Mapping], *, data_label: str, columns: int = 3) -> Figure:
+def gallery(studies: Sequence[Mapping], *, data_label: str, columns: int = 3) -> Chart:
     """A grid of studies, each a mapping of `id`, `views` (images) and `caption`."""
     rows = -(-len(studies) // columns)
-    wide, tall = (WIDTH - 0.3) / columns, 2.45
-    height = 0.75 + rows * tall
+    wide, tall = (WIDTH - 0.12) / columns, 2.35
+    height = 0.6 + rows * tall
     fig = _figure(height, "Studies", f"{data_label} · {NOT_CLINICAL.lower()}")
     for i, study in enumerate(studies):
-        x, y = 0.15 + (i % columns) * wide, height - 0.72 - (i // columns + 1) * tall
-        _views(fig, study["views"], (x, y + 0.78, wide - 0.15, tall - 0.8), columns=len(study["views"]))
-        fig.text(x / WIDTH, (y + 0.62) / height, study["id"], weight="bold", fontsize=8)
-        caption = "\n".join(textwrap.wrap(study["caption"], int(wide * 15), max_lines=3, placeholder=" …"))
-        fig.text(
-            x / WIDTH, (y + 0.56) / height, caption, va="top", fontsize=7.5, color=GREY, linespacing=1.25
-        )
+        x, y = 0.12 + (i % columns) * wide, height - 0.6 - (i // columns + 1) * tall
+        box = (x, y + 0.8, wide - 0.1, tall - 0.85)
+        _views(fig, study["views"], box, columns=len(study["views"]), anchor="SW")
+        fig.text(x / WIDTH, (y + 0.64) / height, study["id"], weight="bold", fontsize=8)
+        lines = textwrap.wrap(study["caption"], int(wide * 14.5), max_lines=3, placeholder=" …")
+        caption = {"va": "top", "fontsize": 7.5, "color": GREY, "linespacing": 1.25}
+        fig.text(x / WIDTH, (y + 0.58) / height, "\n".join(lines), **caption)
+    _tell(fig, f"views and captions of {', '.join(study['id'] for study in studies)}")
     return fig
 
 
@@ -311,9 +341,14 @@ def confusion(tables: Mapping[str, pd.DataFrame], *, data_label: str) -> Figure:
 
 def _figure(height: float, title: str, subtitle: str) -> Chart:
     fig = Chart(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    fig.alt = f"{title}: {subtitle}"
     fig.text(0.12 / WIDTH, 1 - 0.27 / height, title, weight="bold", fontsize=11)
     fig.text(0.12 / WIDTH, 1 - 0.48 / height, subtitle, color=GREY, fontsize=8.5)
     return fig
+
+
+def _tell(fig: Chart, what: str) -> None:
+    fig.alt = f"{fig.alt}. {what}"
 
 
 def _where(data_label: str, rows: pd.DataFrame) -> str:
@@ -334,7 +369,9 @@ def _panels(fig, count, *, top, bottom, left, right=0.15, gap=0.0) -> list:
 
 
 def _series(i: int) -> tuple[str, str]:
-    return SERIES[i % len(SERIES)]
+    if i >= len(SERIES):
+        raise ValueError(f"a chart tells {len(SERIES)} series apart, not more: draw fewer")
+    return SERIES[i]
 
 
 def _bar(ax, at: float, value: float, thickness: float, i: int, horizontal: bool = False) -> None:
@@ -344,11 +381,12 @@ def _bar(ax, at: float, value: float, thickness: float, i: int, horizontal: bool
 
 
 def _legend(fig, entries: list[tuple[str, str, str]]) -> None:
+    pale = {colour for name, colour, hatch, _ in BANDS if hatch}
     handles = [
         Patch(
             facecolor=colour,
             hatch=hatch,
-            edgecolor=GREY if colour in ("#ffffff", "#c9ccd1") else "white",
+            edgecolor=GREY if colour in pale else "white",
             label=name,
         )
         for name, colour, hatch in entries
@@ -413,33 +451,29 @@ def _stack(ax, y: float, bands: pd.Series) -> None:
         left += share
 
 
-def _views(fig, views: Sequence, box: tuple[float, float, float, float], columns: int | None = None) -> None:
+def _views(fig, views: Sequence, box: tuple, columns: int, anchor: str) -> None:
     """The views in a grid inside `box` (x, y, width, height in inches)."""
     x, y, width, height = box
-    columns = columns or (1 if len(views) <= 2 else 2)
     rows = -(-len(views) // columns)
+    w, h = width / columns, height / rows
     for i, view in enumerate(views):
-        w, h = width / columns, height / rows
-        at = (x + (i % columns) * w, y + height - (i // columns + 1) * h)
-        ax = fig.add_axes(
-            (at[0] / WIDTH, at[1] / fig.get_figheight(), (w - 0.05) / WIDTH, (h - 0.05) / fig.get_figheight())
-        )
+        left, bottom = x + (i % columns) * w, y + height - (i // columns + 1) * h
+        tall = fig.get_figheight()
+        ax = fig.add_axes((left / WIDTH, bottom / tall, (w - 0.06) / WIDTH, (h - 0.06) / tall))
         ax.imshow(np.asarray(view), cmap="gray")
         ax.set_axis_off()
-        ax.set_anchor("N")
+        ax.set_anchor(anchor)
 
 
-def _verdict(fig, row: Mapping | None, described: bool, y: float, height: float) -> None:
-    """A score as a pill with its counts, at the right of a region's heading."""
-    if row is None or not described:
-        return
-    score, errors = row["score"], sum(row["significant"])
-    shown = "no verdict" if pd.isna(score) else f"{score:.2f}"
-    fig.text(
-        8.88 / WIDTH,
-        y / height,
-        f"score {shown} · {row['matched']} matched, {errors} error{'s' * (errors != 1)}",
-        ha="right",
-        fontsize=8,
-        color=INK,
-    )
+def _verdict(fig, row: Mapping, x: float, y: float) -> None:
+    """A region's score in its band's colour, with what was matched and missed."""
+    errors = sum(row["significant"])
+    judged = "" if pd.isna(row["score"]) else f"{row['matched']} matched, {errors} error{'s' * (errors != 1)}"
+    name = _bands(pd.DataFrame([row]).assign(value=row["score"], no_verdict=pd.isna(row["score"])))[0]
+    colour, dark = next((colour, dark) for band, colour, _, dark in BANDS if band == name)
+    box = {"facecolor": colour, "edgecolor": GREY, "linewidth": 0.5, "boxstyle": "round,pad=0.3"}
+    shown = name if pd.isna(row["score"]) else f"{row['score']:.2f}"
+    ink = "white" if dark else INK
+    pill = fig.text(x - 0.006, y, shown, ha="right", fontsize=8, weight="bold", color=ink, bbox=box)
+    width = len(pill.get_text()) * 0.0078 + 0.022
+    fig.text(x - width, y, judged, ha="right", fontsize=8, color=GREY)

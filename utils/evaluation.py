@@ -3,8 +3,9 @@
 A row is one region of one study as one system wrote it: `system`, `split`,
 `id`, `region`, `reference`, `prediction`, then what the judge said: `score`
 (NaN where it gave no verdict), `significant` and `insignificant` (six counts
-each), `matched`, `completion`, and `judge`, its label. Only regions that the
-study's findings mention have a row.
+each), `matched`, `completion`, and `judge`, its label. A region that the
+study's findings do not mention is kept with an empty reference: it is never
+judged, and counts in no score.
 """
 
 import gzip
@@ -14,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 
-from .judge import Judgement, parse_completion
+from .judge import Judgement, judge_pairs, parse_completion
 from .regions import REGIONS, mentioned
 from .settings import JudgeSettings
 from .workspace import StepError
@@ -24,24 +25,23 @@ CONSTANT = "best constant report"
 
 def references(split: Dataset) -> dict[str, dict[str, str]]:
     """By study id, the findings by region that the study mentions."""
-    columns = split.select_columns(["id", *REGIONS])
-    return {study["id"]: mentioned(study) for study in columns}
+    return {study["id"]: mentioned(study) for study in split.select_columns(["id", *REGIONS])}
 
 
 def prediction_rows(split: Dataset, generations: list[dict]) -> pd.DataFrame:
-    """The rows to judge for `generations`, lines of `generations.jsonl` on studies of `split`."""
+    """The rows for `generations`, lines of `generations.jsonl` on studies of `split`: four a study."""
     known = references(split)
     rows = [
         {
             **{name: line[name] for name in ("system", "split", "id")},
             "region": region,
-            "reference": reference,
+            "reference": known[line["id"]].get(region, ""),
             "prediction": line["report"].get(region, ""),
         }
         for line in generations
-        for region, reference in known[line["id"]].items()
+        for region in REGIONS
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["system", "split", "id", "region", "reference", "prediction"])
 
 
 def constant_rows(split: Dataset, name: str, report: dict[str, str]) -> pd.DataFrame:
@@ -50,9 +50,15 @@ def constant_rows(split: Dataset, name: str, report: dict[str, str]) -> pd.DataF
     return prediction_rows(split, lines)
 
 
-def pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """The (reference, prediction) pairs of `rows`, in their order."""
-    return list(zip(rows["reference"], rows["prediction"], strict=True))
+def judged(rows: pd.DataFrame, **options) -> pd.DataFrame:
+    """`rows` with their judgements, by `judge.judge_pairs` with `options`."""
+    has_reference = rows["reference"] != ""
+    asked = rows[has_reference]
+    pairs = list(zip(asked["reference"], asked["prediction"], strict=True))
+    found = with_judgements(asked, judge_pairs(pairs, **options))
+    label = found["judge"].iloc[0] if len(found) else ""
+    silent = with_judgements(rows[~has_reference], [parse_completion("", label)] * (~has_reference).sum())
+    return pd.concat([found, silent]).sort_index()
 
 
 def with_judgements(rows: pd.DataFrame, judgements: list[Judgement]) -> pd.DataFrame:
@@ -60,7 +66,7 @@ def with_judgements(rows: pd.DataFrame, judgements: list[Judgement]) -> pd.DataF
     names = ("score", "significant", "insignificant", "matched", "completion", "judge")
     columns = {name: [getattr(judgement, name) for judgement in judgements] for name in names}
     columns["score"] = pd.array(columns["score"], dtype="float64")
-    return rows.reset_index(drop=True).assign(**columns)
+    return rows.assign(**columns)
 
 
 def judge_options(settings: JudgeSettings) -> dict:
@@ -76,7 +82,7 @@ def judge_options(settings: JudgeSettings) -> dict:
 def by_study(judgements: pd.DataFrame) -> dict[str, dict[str, Judgement]]:
     """By study id and region, the judgements of one system on one split."""
     found: dict[str, dict[str, Judgement]] = {}
-    for row in judgements.itertuples():
+    for row in judgements[judgements["reference"] != ""].itertuples():
         found.setdefault(row.id, {})[row.region] = parse_completion(row.completion, row.judge)
     return found
 

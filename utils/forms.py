@@ -27,7 +27,7 @@ from pydantic.fields import FieldInfo
 from utils.judge import Judgement
 from utils.regions import ALL, REGIONS, mentioned
 from utils.scores import ERRORS
-from utils.settings import Knobs
+from utils.settings import Knobs, with_values
 from utils.workspace import STEPS, Workspace, in_colab, status
 
 NOT_FOR_CLINICAL_USE = "Not for clinical use."
@@ -40,39 +40,43 @@ _TITLES = {
     "training": "Fine-tuning",
     "evaluation": "Reports and their scores",
 }
-# The twin hides where its widget is alive in the same output: JupyterLab's output area, or Colab's.
+# The twin hides where its widget is drawn in the same output: JupyterLab's output area, or Colab's.
 _STYLE = """<style>
-.xr{--line:rgba(128,128,128,.32);--soft:rgba(128,128,128,.10);font:14px/1.5 system-ui,sans-serif;max-width:1040px;
-margin:6px 0;overflow-wrap:anywhere}
+.xr{--line:rgba(128,128,128,.32);--soft:rgba(128,128,128,.10);font:14px/1.5 system-ui,sans-serif;
+max-width:1040px;margin:6px 0;overflow-wrap:anywhere}
+.xr th,.xr td:first-child{overflow-wrap:normal}
 .xr table{border-collapse:collapse;width:100%;margin:4px 0;font-size:inherit;table-layout:auto}
-.xr th,.xr td{text-align:left!important;vertical-align:top;padding:6px 12px 6px 0;white-space:normal!important;
-max-width:none!important;border:0;border-bottom:1px solid var(--line)}
+.xr th,.xr td{text-align:left!important;vertical-align:top;padding:6px 12px 6px 0;max-width:none!important;
+white-space:normal!important;border:0;border-bottom:1px solid var(--line)}
 .xr tr,.xr tr:nth-child(even),.xr tr:hover{background:none!important}
 .xr thead th{font-weight:600;opacity:.72;font-size:12px}
 .xr small,.xr .quiet{opacity:.72;font-size:12px}
-.xr .tag{display:inline-block;font-size:12px;font-weight:600;padding:0 8px;border-radius:9px;white-space:nowrap;
+.xr .tag{display:inline-block;font-size:12px;font-weight:600;padding:0 8px;border-radius:9px;
 background:rgba(var(--hue),.24);border:1px solid rgba(var(--hue),.75)}
+.xr th .tag,.xr td .tag{white-space:nowrap}
 .xr mark{color:inherit;padding:1px 3px;border-radius:3px;background:rgba(var(--hue),.22);
 border-bottom:2px solid rgba(var(--hue),.9);-webkit-box-decoration-break:clone;box-decoration-break:clone}
 .xr mark small{opacity:.85;font-size:10px;margin-left:4px}
-.xr .lung{--hue:64,150,225}.xr .heart{--hue:222,92,60}.xr .mediastinal{--hue:178,110,200}.xr .bone{--hue:30,160,115}
-.xr .others,.xr .note{--hue:128,128,128}.xr .refused{--hue:222,92,60}
-.xr .side{display:flex;flex-wrap:wrap;gap:12px 32px;align-items:flex-start}
+.xr .lung{--hue:64,150,225}.xr .heart{--hue:222,92,60}.xr .mediastinal{--hue:178,110,200}
+.xr .bone{--hue:30,160,115}.xr .others,.xr .note{--hue:128,128,128}.xr .refused{--hue:222,92,60}
+.xr .side{display:flex;flex-wrap:wrap;gap:12px 32px;align-items:flex-start;margin:8px 0}
 .xr .side>*{flex:1 1 320px;min-width:0}
+.xr .verdicts>*{flex-basis:210px}
 .xr figure{margin:0;flex:0 1 auto!important}.xr figcaption{opacity:.72;font-size:12px}
-.xr img{display:block;max-width:100%;height:auto;border-radius:6px;background:#000}
-.xr .plot img{background:#fff}
+.xr img{display:block;max-width:100%;height:auto;border-radius:6px}.xr .plot img{background:#fff}
 .xr .bar{display:block;width:56px;height:4px;border-radius:2px;background:var(--line);margin-top:2px}
 .xr .bar i{display:block;height:4px;border-radius:2px;background:currentColor}
-.xr details{margin:0 0 4px}.xr summary{cursor:pointer;opacity:.72;font-size:12px}
-.xr pre{white-space:pre-wrap;font-size:12px;margin:6px 0;padding:8px 10px;background:var(--soft);border-radius:6px;
-color:inherit}
-.xr .steps{display:flex;flex-wrap:wrap;gap:8px;list-style:none;margin:0;padding:0}
+.xr summary{cursor:pointer;opacity:.72;font-size:12px}
+.xr ul.plain{list-style:none;margin:4px 0!important;padding:0!important}
+.xr ul.plain li{margin:2px 0;padding-left:1.3em;text-indent:-1.3em}
+.xr pre{white-space:pre-wrap;font-size:12px;margin:6px 0;padding:8px 10px;border-radius:6px;
+background:var(--soft);color:inherit;word-break:normal!important}
+.xr .steps{display:flex;flex-wrap:wrap;gap:8px;list-style:none;margin:0!important;padding:0!important}
 .xr .steps li{flex:1 1 180px;margin:0;padding:8px 12px;border:1px solid var(--line);border-radius:8px}
 .xr .steps li.here{border:2px solid currentColor;padding:7px 11px;background:var(--soft)}
 .xr .steps b,.xr .steps small{display:block}
 .xr a{color:inherit;text-decoration:underline;text-underline-offset:2px}
-.jp-OutputArea:has(.xr-live) .xr-twin,#output-area:has(.xr-live) .xr-twin{display:none}
+.jp-OutputArea:has(.xr-live button) .xr-twin,#output-area:has(.xr-live button) .xr-twin{display:none}
 </style>"""
 
 
@@ -89,6 +93,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _tag(text: str, kind: str = "note") -> str:
     return f'<span class="tag {kind}">{escape(text)}</span>'
+
+
+def _quiet(text: str) -> str:
+    return f'<span class="quiet">{text}</span>'
 
 
 class Live:
@@ -137,10 +145,10 @@ class Form(Live):
         self.reset_button = widgets.Button(description="Reset to preset", icon="undo")
         self.reset_button.on_click(lambda _: self.reset())
         self._panel = widgets.HTML()
-        rows = [widgets.HBox([field, self.notes[name]]) for name, field in self.fields.items()]
+        rows = [_row(field, self.notes[name]) for name, field in self.fields.items()]
         super().__init__(widgets.VBox([*rows, self.reset_button, self._panel]), self._values)
         for name, field in self.fields.items():
-            self.notes[name].value = _html(_help(_knobs(settings)[name]), "quiet")
+            self.notes[name].value = _html(_help(_knobs(settings)[name]))
             field.observe(lambda change, name=name: self._take(name, change["new"]), names="value")
         self._draw()
 
@@ -152,14 +160,14 @@ class Form(Live):
     def _take(self, name: str, value: object) -> None:
         note = _help(_knobs(self.settings)[name])
         try:
-            changed = type(self.settings).model_validate(self.settings.model_dump() | {name: value})
+            changed = with_values(self.settings, {name: value})
         except ValidationError as error:
             kept = escape(_text(getattr(self.settings, name)))
             reason = escape(error.errors()[0]["msg"])
             note = f"{_tag(f'{value!s} refused', 'refused')} {reason}. Still {kept}.<br>{note}"
         else:
             self.settings = changed
-        self.notes[name].value = _html(note, "quiet")
+        self.notes[name].value = _html(note)
         self._draw()
 
     def _draw(self) -> None:
@@ -170,6 +178,10 @@ class Form(Live):
         return _settings_rows(self.settings) + self._panel.value
 
 
+def _row(field: widgets.Widget, note: widgets.HTML) -> widgets.Box:
+    return (widgets.VBox if isinstance(field, widgets.Textarea) else widgets.HBox)([field, note])
+
+
 def settings_table(settings: Knobs) -> HTML:
     """The values in force, with their meaning, as a static table."""
     return HTML(_html(_settings_rows(settings)))
@@ -177,10 +189,20 @@ def settings_table(settings: Knobs) -> HTML:
 
 def _settings_rows(settings: Knobs) -> str:
     rows = (
-        (escape(_label(name)), f"<b>{escape(_text(getattr(settings, name)))}</b>", _help(info))
+        (escape(_label(name)), _value(getattr(settings, name)), _help(info))
         for name, info in _knobs(settings).items()
     )
     return _table(("setting", "value", "meaning"), rows)
+
+
+def _value(value: object) -> str:
+    shown = escape(_text(value))
+    return f"<pre>{shown}</pre>" if _is_long(value) else f"<b>{shown}</b>"
+
+
+def _is_long(value: object) -> bool:
+    """Whether a text is a prompt rather than a name."""
+    return isinstance(value, str) and (len(value) > _LONG_TEXT or "\n" in value)
 
 
 def _knobs(settings: Knobs) -> dict[str, FieldInfo]:
@@ -208,7 +230,7 @@ def _help(info: FieldInfo) -> str:
     """A field's description and its allowed range, as markup."""
     words = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
     limits = " ".join(f"{words[key]} {_text(limit)}" for key, limit in _bounds(info).items())
-    return escape(info.description or "") + (f' <span class="quiet">({limits})</span>' if limits else "")
+    return escape(info.description or "") + (f" {_quiet(f'({limits})')}" if limits else "")
 
 
 def _shown(info: FieldInfo, value: object) -> object:
@@ -245,7 +267,7 @@ def _field(name: str, info: FieldInfo, settings: Knobs) -> widgets.Widget:
         return widgets.IntText(**look)
     if info.annotation is float:
         return widgets.Text(**look)
-    if info.annotation is str and (len(value) > _LONG_TEXT or "\n" in value):
+    if info.annotation is str and _is_long(value):
         look["layout"] = widgets.Layout(width="700px", height="260px", flex="0 0 auto")
         return widgets.Textarea(**look)
     if info.annotation is str:
@@ -254,10 +276,7 @@ def _field(name: str, info: FieldInfo, settings: Knobs) -> widgets.Widget:
 
 
 class Browser(Live):
-    """One item at a time, by a list and two buttons; `draw(i)` gives item i's figure, HTML or markup.
-
-    `label` says in a word what the items are, such as "study".
-    """
+    """One item at a time, by a list and two buttons; see `browser`."""
 
     def __init__(self, items: Sequence[object], draw: Callable[[int], "HTML | Figure | str"], label: str):
         if not len(items):
@@ -295,6 +314,10 @@ class Browser(Live):
 def browser(
     items: Sequence[object], draw: Callable[[int], "HTML | Figure | str"], label: str = "study"
 ) -> Browser:
+    """Items to leaf through; `draw(i)` gives item i's figure, HTML or markup.
+
+    `label` says in a word what the items are. Raises ValueError where there are none.
+    """
     return Browser(items, draw, label)
 
 
@@ -327,10 +350,7 @@ def split_view(
     `audit_rows` are shown under it as they come, a mapping from column to value each.
     """
     regions = mentioned(dict(findings), ALL)
-    rows = (
-        (_tag(name, name), escape(regions.get(name, "")) or '<span class="quiet">not mentioned</span>')
-        for name in ALL
-    )
+    rows = ((_tag(name, name), escape(regions.get(name, "")) or _quiet("not mentioned")) for name in ALL)
     body = (
         f'<div class="side"><div><small>findings as written</small><p>{_marked(original, regions)}</p></div>'
         f"<div>{_table(('region', 'findings'), rows)}</div></div>"
@@ -367,7 +387,7 @@ def _takers(words: list[str], regions: Mapping[str, list[str]]) -> list[str]:
         longest = max(lengths.values(), default=0)
         best = [name for name, length in lengths.items() if length == longest]
         before = takers[-1] if takers else ""
-        if longest == 1 and len(word) < 4:  # a lone "is" or "no" says nothing
+        if longest == 1 and (len(word) < 4 or len(best) > 1):  # a lone "is" or "normal" says nothing
             best = []
         takers.append(before if before in best else best[0] if best else "")
     return takers
@@ -395,30 +415,32 @@ def report_view(
 ) -> HTML:
     """One study: its views, reference and prediction by region, and what the judge found.
 
-    `judgements` by region; a region that the reference does not mention has none.
+    `judgements` by region; of a region that the reference does not mention none
+    is shown. Without prediction and judgements it shows the study alone.
     `judge_label` and `note` (such as "phantom") are shown as they come.
     """
-    views = "".join(_view(image, f"view {n} of {len(images)}") for n, image in enumerate(images, start=1))
     wrote, found = mentioned(dict(reference)), mentioned(dict(prediction))
-    rows = (
-        (
+    judged = {name: judgements[name] for name in wrote if name in judgements}
+    rows = [
+        [
             _tag(name, name),
             escape(wrote.get(name, "")) or _quiet("not mentioned"),
             escape(found.get(name, "")) or _quiet("nothing written"),
-            _score(judgements.get(name) if name in wrote else None, name in wrote),
-        )
+            _score(judged.get(name), name in wrote),
+        ]
         for name in REGIONS
-    )
-    verdicts = "".join(
-        _verdict(name, judgements[name]) for name in REGIONS if name in wrote and name in judgements
-    )
+    ]
+    columns = 4 if found or judgements else 2
+    table = _table(("region", "reference", "prediction", "score")[:columns], (row[:columns] for row in rows))
     labels = " ".join(_tag(text) for text in (note, judge_label, NOT_FOR_CLINICAL_USE) if text)
-    head = ("region", "reference", "prediction", "score")
-    return HTML(_html(f'<p>{labels}</p><div class="side">{views}</div>{_table(head, rows)}{verdicts}'))
-
-
-def _quiet(text: str) -> str:
-    return f'<span class="quiet">{text}</span>'
+    views = "".join(_view(image, f"view {n} of {len(images)}") for n, image in enumerate(images, start=1))
+    verdicts = "".join(_verdict(name, judgement) for name, judgement in judged.items())
+    return HTML(
+        _html(
+            f'<p>{labels}</p><div class="side">{views}</div>{table}'
+            f'<div class="side verdicts">{verdicts}</div>'
+        )
+    )
 
 
 def _score(judgement: Judgement | None, is_mentioned: bool) -> str:
@@ -431,18 +453,16 @@ def _score(judgement: Judgement | None, is_mentioned: bool) -> str:
 
 
 def _verdict(region: str, judgement: Judgement) -> str:
-    """What the judge wrote of one region: matches, errors, explanation, and its answer whole."""
+    """What the judge said of one region: matches, errors, and its answer whole."""
     lines = [f"✓ {finding}" for finding in judgement.matched_findings]
-    for kind, sentences in (("", judgement.sentences), ("minor: ", judgement.insignificant_sentences)):
-        lines += [
-            f"✗ {kind}{ERRORS['abcdef'.index(letter)]}: {sentence}"
-            for letter, items in sentences.items()
-            for sentence in items
-        ]
-    listed = "<br>".join(map(escape, lines)) or _quiet("no matches, no errors listed")
+    for kind, errors in (("", judgement.sentences), ("minor: ", judgement.insignificant_sentences)):
+        for letter, sentences in errors.items():
+            lines += [f"✗ {kind}{ERRORS['abcdef'.index(letter)]}: {sentence}" for sentence in sentences]
+    listed = "".join(f"<li>{escape(line)}</li>" for line in lines or ["no match and no error listed"])
     return (
-        f"<p>{_tag(region, region)}<br>{listed}</p><details><summary>the judge's whole answer</summary>"
-        f"<pre>{escape(judgement.completion)}</pre></details>"
+        f'<div>{_tag(region, region)}<ul class="plain">{listed}</ul>'
+        f"<details><summary>the judge's whole answer</summary>"
+        f"<pre>{escape(judgement.completion)}</pre></details></div>"
     )
 
 
@@ -465,7 +485,7 @@ def steps_view(workspace: Workspace, here: str) -> HTML:
 
 
 def _title(step: str, here: str) -> str:
-    # Colab shows an output in a frame of its own, from which a link to a file beside the notebook leads nowhere.
+    # Colab shows an output in a frame of its own, where a link to the file beside leads nowhere.
     if step == here or in_colab():
         return _TITLES[step]
     return f'<a href="{STEPS[step]}.ipynb">{_TITLES[step]}</a>'

@@ -30,7 +30,8 @@ class Writer:
         try:
             reading = json.loads((adapter / READING).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise StepError(f"There is no adapter in {adapter}: run notebooks/03_qlora_finetune_T4.ipynb first.") from None
+            notebook = "notebooks/03_qlora_finetune_T4.ipynb"
+            raise StepError(f"There is no adapter in {adapter}: run {notebook} first.") from None
         self.adapter = file_hash(adapter / "adapter_model.safetensors")[:16]
         self.processor = load_processor(reading["base"], reading["image_tokens"])
         self.model = load_adapter(load_model(**reading), adapter)

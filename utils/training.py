@@ -23,7 +23,9 @@ from .settings import TrainingSettings
 from .workspace import StepError, file_hash, replacing, write_json, write_text
 
 SEAL = "complete.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 READING = "reading.json"  # beside the adapter: how it was taught to read a study
+READING_SETTINGS = ("base", "image_tokens", "precision")
 
 
 def make_trainer(
@@ -100,16 +102,17 @@ def train(
         shutil.rmtree(path)
     if checkpoint:
         print(f"Going on from {checkpoint.name}.")
-    trainer = make_trainer(settings, dataset, folder, on_log)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    log = log_table(trainer.state.log_history)
+    if checkpoint is None or _step(checkpoint) < steps(settings, len(dataset["train"])):
+        trainer = make_trainer(settings, dataset, folder, on_log)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        checkpoint, _ = newest_checkpoint(folder)  # the trainer's last act is to save
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    log = log_table(state["log_history"])
     write_text(folder / "log.csv", log.to_csv(index=False))
     with replacing(folder / "adapter") as adapter:
-        trainer.model.save_pretrained(adapter)
-        write_json(
-            adapter / READING,
-            {name: getattr(settings, name) for name in ("base", "image_tokens", "precision")},
-        )
+        for name in ADAPTER_FILES:
+            shutil.copy(checkpoint / name, adapter)
+        write_json(adapter / READING, {name: getattr(settings, name) for name in READING_SETTINGS})
     return log
 
 

@@ -48,6 +48,8 @@ def as_page(notebook: nbformat.NotebookNode) -> str:
     """An executed notebook as one HTML page, its progress bars as they ended."""
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
     page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    for name in STEPS.values():  # links to the other notebooks become links to their pages
+        page = page.replace(f"{name}.ipynb", f"{name}.html")
     return page
 
 

@@ -1,0 +1,60 @@
+"""What the README says of the project is so."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+from utils.settings import preset
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def flat(settings: dict, prefix: str = "") -> dict[str, str]:
+    """Every setting by its dotted name."""
+    found = {}
+    for name, value in settings.items():
+        found |= (
+            flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": str(value)}
+        )
+    return found
+
+
+def test_the_two_presets_differ_in_what_the_table_says_and_in_nothing_else():
+    rows = re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \| `([^`]+)` \|$", README, re.M)
+    t4, demo = (flat(preset(name).model_dump(exclude={"name"})) for name in ("t4", "demo"))
+    differ = {(name, t4[name], demo[name]) for name in t4 if t4[name] != demo[name]}
+    assert set(rows) == differ
+    assert len(rows) <= 10
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
+def test_links_lead_somewhere(target):
+    assert (ROOT / target).exists()
+
+
+def test_every_room_is_on_the_map():
+    listed = README[README.index("## Map of the files") :]
+    rooms = [p.name for p in (ROOT / "utils").rglob("*.py") if p.name != "__init__.py"]
+    missing = [
+        name
+        for name in rooms
+        if f"{name}`" not in listed and not (name.startswith("split_") and "split_*.py" in listed)
+    ]
+    assert missing == []
+
+
+def test_the_sections_of_the_reproducibility_checklist_are_there():
+    for section in (
+        "Environments and Requirements",
+        "Dataset",
+        "Preprocessing",
+        "Training",
+        "Trained Models",
+        "Inference",
+        "Evaluation",
+        "Results",
+        "Contributing",
+        "Acknowledgement",
+    ):
+        assert f"## {section}\n" in README

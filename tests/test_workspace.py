@@ -1,0 +1,292 @@
+"""A run's folder: manifests, whole writes, and the stand-in for Colab."""
+
+import importlib.machinery
+import io
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from utils import workspace
+from utils.workspace import STEPS, StepError, Workspace
+
+
+@pytest.fixture
+def run(tmp_path) -> Workspace:
+    """A run whose first step is finished, with two files left."""
+    run = Workspace(tmp_path / "run")
+    folder = run.folder("regions")
+    workspace.write_json(folder / "annotation.json", {"train": []})
+    workspace.write_text(folder / "tables" / "audit.csv", "id\n")
+    run.finish("regions", settings={"engine": "offline"}, outputs=[folder], label="phantoms")
+    return run
+
+
+@pytest.fixture
+def colab(monkeypatch):
+    """A stand-in for `google.colab`: its modules, their refusals, and what was mounted."""
+
+    class SecretNotFoundError(Exception):
+        pass
+
+    class NotebookAccessError(Exception):
+        pass
+
+    class TimeoutException(Exception):
+        pass
+
+    answers = {
+        "GRANTED": "from colab",
+        "REFUSED": NotebookAccessError,
+        "LATE": TimeoutException,
+        "BROKEN": RuntimeError,
+    }
+
+    def get(key):
+        answer = answers.get(key, SecretNotFoundError)
+        if isinstance(answer, str):
+            return answer
+        raise answer(key)
+
+    mounted = []
+    userdata = types.SimpleNamespace(
+        get=get,
+        SecretNotFoundError=SecretNotFoundError,
+        NotebookAccessError=NotebookAccessError,
+        TimeoutException=TimeoutException,
+    )
+    package, colab = types.ModuleType("google"), types.ModuleType("google.colab")
+    package.__path__, package.colab = [], colab
+    colab.__spec__ = importlib.machinery.ModuleSpec("google.colab", None)
+    colab.drive, colab.userdata = types.SimpleNamespace(mount=mounted.append), userdata
+    monkeypatch.setitem(sys.modules, "google", package)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    return mounted
+
+
+def test_a_finished_step_gives_its_manifest(run):
+    manifest = run.require("regions")
+    assert manifest["step"] == "regions" and manifest["settings"] == {"engine": "offline"}
+    assert manifest["label"] == "phantoms" and manifest["versions"]["python"].startswith("3.")
+    assert set(manifest["outputs"]) == {"regions/annotation.json", "regions/tables/audit.csv"}
+
+
+def test_a_step_that_was_never_run_names_the_notebook(run):
+    with pytest.raises(StepError, match=r"'dataset' is missing .* notebooks/02_build_hf_dataset.ipynb"):
+        run.require("dataset")
+
+
+def test_a_step_that_stopped_half_way_is_not_finished(run):
+    run.folder("training").mkdir(parents=True)
+    with pytest.raises(StepError, match=r"'training' was not finished .* notebooks/03_qlora"):
+        run.require("training")
+
+
+def test_a_file_that_changed_or_went_is_named(run):
+    table = run.folder("regions") / "tables" / "audit.csv"
+    table.write_text("id,other\n")
+    with pytest.raises(StepError, match=r"left regions/tables/audit.csv, which has changed since.*01_region"):
+        run.require("regions")
+    table.unlink()
+    with pytest.raises(StepError, match=r"left regions/tables/audit.csv, which is gone.*01_region"):
+        run.require("regions")
+
+
+@pytest.mark.parametrize("junk", [b"", b'{"step": "regi', b"\xff\xfe\x00", b"[]", b'{"step": "regions"}'])
+def test_a_damaged_manifest_says_what_to_delete(run, junk):
+    (run.folder("regions") / "manifest.json").write_bytes(junk)
+    with pytest.raises(StepError, match=r"manifest.json is damaged: delete it and run notebooks/01_region"):
+        run.require("regions")
+
+
+def test_a_step_run_again_in_its_folder_is_finished_again(run):
+    run.finish("regions", settings={}, outputs=[run.folder("regions")])
+    assert run.require("regions")["settings"] == {}
+
+
+def test_a_step_cannot_be_finished_without_its_files(run):
+    gone = run.folder("dataset") / "data"
+    with pytest.raises(FileNotFoundError, match=r"'dataset' cannot be finished: .*data is not there"):
+        run.finish("dataset", settings={}, outputs=[gone])
+    assert run.manifest("dataset") is None
+
+
+def test_a_run_that_moved_is_still_whole(run):
+    moved = Workspace(run.root.rename(run.root.with_name("elsewhere")))
+    assert moved.require("regions")
+
+
+def test_a_step_is_done_only_with_these_settings_and_inputs(run, tmp_path):
+    for study in ("CXR1", "CXR2"):
+        workspace.write_text(tmp_path / "images" / study / "0.png", study)
+    inputs = [run.folder("regions"), tmp_path / "images"]
+    run.finish("dataset", settings={"views": 2}, inputs=inputs, outputs=[])
+    outside = {"images/CXR1/0.png", "images/CXR2/0.png"}
+    assert outside < set(run.require("dataset")["inputs"])
+    assert run.is_done("dataset", {"views": 2}, inputs)
+    assert not run.is_done("dataset", {"views": 1}, inputs)
+    assert not run.is_done("dataset", {"views": 2}, inputs[:1])
+    assert not run.is_done("training", {})
+    (tmp_path / "images" / "CXR1" / "0.png").write_text("another")  # the studies' files share their names
+    assert not run.is_done("dataset", {"views": 2}, inputs)
+
+
+def test_a_step_is_current_until_what_it_read_or_left_changes(run):
+    left = workspace.write_text(run.folder("dataset") / "card.md", "card")
+    run.finish("dataset", settings={}, inputs=[run.folder("regions")], outputs=[left])
+    assert run.is_current("dataset") and not run.is_current("training")
+    workspace.write_text(run.folder("regions") / "annotation.json", "{}")
+    assert not run.is_current("dataset")
+
+
+def test_runs_of_training_have_folders_of_their_own(tmp_path):
+    first, second = Workspace(tmp_path), Workspace(tmp_path, "rank64")
+    assert first.folder("dataset") == second.folder("dataset")
+    assert first.folder("training") != second.folder("training")
+    assert second.folder("evaluation") == tmp_path / "evaluation" / "rank64"
+
+
+def test_status_tells_each_step(run):
+    state = workspace.status(run)
+    assert list(state) == list(STEPS)
+    assert state["regions"].startswith("finished 20") and state["evaluation"] == "not done"
+
+
+def test_a_workspace_is_where_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("XRAY_WORKSPACE", str(tmp_path / "from the environment"))
+    asked = workspace.open_workspace(tmp_path / "asked", training_run="b")
+    assert asked == Workspace(tmp_path / "asked", "b") and asked.root.is_dir()
+    assert workspace.open_workspace(preset="t4").root == tmp_path / "from the environment"
+
+
+def test_a_workspace_lies_beside_the_notebooks(monkeypatch, tmp_path):
+    monkeypatch.delenv("XRAY_WORKSPACE", raising=False)
+    monkeypatch.setattr(workspace, "__file__", str(tmp_path / "utils" / "workspace.py"))
+    assert workspace.open_workspace(preset="t4").root == tmp_path / "runs" / "t4"
+    assert workspace.open_workspace().root == tmp_path / "runs" / "demo"
+    assert workspace.open_workspace().data == tmp_path / "runs" / "demo" / "data"
+
+
+def test_in_colab_a_workspace_lies_on_drive_and_its_data_does_not(colab, monkeypatch):
+    made = []
+    monkeypatch.delenv("XRAY_WORKSPACE", raising=False)
+    monkeypatch.setattr(Path, "mkdir", lambda self, **_: made.append(self))
+    run = workspace.open_workspace(preset="t4")
+    assert run.root == Path("/content/drive/MyDrive/xray_reports/t4") and made == [run.root]
+    assert colab == ["/content/drive"]
+    assert run.data == Path("/content/xray_data/t4")
+
+
+def test_outside_colab_there_is_no_colab(monkeypatch):
+    assert not workspace.in_colab()
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    assert not workspace.in_colab()
+
+
+def test_a_secret_comes_from_the_environment_first(colab, monkeypatch):
+    assert workspace.secret("GRANTED") == "from colab"
+    monkeypatch.setenv("GRANTED", "from the environment")
+    assert workspace.secret("GRANTED") == "from the environment"
+
+
+@pytest.mark.parametrize("name", ["MISSING", "REFUSED", "LATE"])
+def test_a_secret_that_colab_does_not_give_is_none(colab, name):
+    assert workspace.secret(name) is None
+
+
+def test_a_failure_of_colab_is_not_taken_for_a_missing_secret(colab):
+    with pytest.raises(RuntimeError):
+        workspace.secret("BROKEN")
+
+
+def test_a_secret_outside_colab_is_none(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert workspace.secret("OPENAI_API_KEY") is None
+
+
+def test_a_preset_follows_the_machine(monkeypatch):
+    monkeypatch.delenv("XRAY_PRESET", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert (workspace.device(), workspace.default_preset()) == ("cuda", "t4")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert (workspace.device(), workspace.default_preset()) == ("cpu", "demo")
+    monkeypatch.setenv("XRAY_PRESET", "t4")
+    assert workspace.default_preset() == "t4"
+
+
+def test_memory_is_in_gib(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    figures = workspace.memory()
+    assert set(figures) == {"host_peak"} and 0.01 < figures["host_peak"] < 500
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    card = types.SimpleNamespace(total_memory=16 * 2**30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 2**29)
+    figures = workspace.memory()
+    assert figures["gpu_total"] == 16 and figures["gpu_peak"] == 0.5
+
+
+def test_versions_leave_out_what_is_not_installed(monkeypatch):
+    monkeypatch.setattr(workspace, "_PACKAGES", ("pydantic", "no-such-package"))
+    assert set(workspace.versions()) == {"python", "pydantic"}
+
+
+def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = workspace.write_text(tmp_path / "new folder" / "report.md", "öld\n")
+    assert path.read_bytes() == "öld\n".encode()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        workspace.write_text(path, "new\n")
+    assert path.read_text(encoding="utf-8") == "öld\n"
+
+
+def test_a_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
+    path = workspace.write_text(tmp_path / "report.md", "old\n")
+    with pytest.raises(UnicodeEncodeError):
+        workspace.write_text(path, "\ud800")
+    assert path.read_text() == "old\n"
+
+
+def test_json_is_readable_as_written(tmp_path):
+    path = workspace.write_json(tmp_path / "a.json", {"size": "größer", "n": 1})
+    assert "größer" in path.read_text(encoding="utf-8") and json.loads(path.read_text("utf-8"))["n"] == 1
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    for content in ("first", "second"):
+        with workspace.replacing(tmp_path / "dataset") as folder:
+            (folder / f"{content}.txt").write_text(content)
+    assert [path.name for path in tmp_path.rglob("*")] == ["dataset", "second.txt"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_folder(tmp_path, failure):
+    workspace.write_text(tmp_path / "dataset" / "old.txt", "old")
+    with pytest.raises(failure), workspace.replacing(tmp_path / "dataset") as folder:
+        (folder / "new.txt").write_text("half")
+        raise failure
+    assert [path.name for path in tmp_path.rglob("*")] == ["dataset", "old.txt"]
+
+
+def test_what_a_killed_run_left_is_swept_away(tmp_path):
+    workspace.write_text(tmp_path / ".dataset.part" / "half.txt", "half")
+    with workspace.replacing(tmp_path / "dataset") as folder:
+        assert not list(folder.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+def test_progress_says_what_and_how_far(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert list(workspace.progress([1, 2], "studies")) == [1, 2]
+    show = workspace.counter("judged")
+    show(3, 4)
+    show(4, 4)
+    printed = sys.stdout.getvalue()
+    assert "studies: 100%" in printed and "2/2" in printed
+    assert "judged: 100%" in printed and "4/4" in printed
