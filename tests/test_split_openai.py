@@ -5,14 +5,16 @@ import json
 import logging
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 import traceback
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import loopback
 import pytest
+from conftest import ROOT
 
-from utils import split, split_openai
+from utils import split, split_answers, split_openai
 from utils.regions import ALL
 from utils.split_offline import split_offline
 
@@ -23,77 +25,13 @@ NORMAL = (
 TEXTS = [NORMAL.format("left" if i % 2 else "right", i) for i in range(40)]
 
 
-class Server(ThreadingHTTPServer):
-    """Answers chat completions by `behave(text, turn, body)`: a status, or the content to answer with."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, behave):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behave, self.calls, self.lock = behave, [], threading.Lock()
-        self.busy = self.most_busy = 0
-
-    def handle_error(self, request, client_address):
-        """A client that hangs up is no fault of the server."""
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = body["messages"][1]["content"].removeprefix("Findings:\n")
-        with server.lock:
-            turn = sum(call["text"] == text for call in server.calls)
-            server.calls.append({"text": text, "body": body, "authorization": self.headers["Authorization"]})
-            server.busy += 1
-            server.most_busy = max(server.most_busy, server.busy)
-        try:
-            answer = server.behave(text, turn, body)
-        finally:
-            with server.lock:
-                server.busy -= 1
-        if answer is ConnectionError:
-            self.close_connection = True
-            return
-        if isinstance(answer, int):
-            self._send(answer, {"error": {"message": f"no: {self.headers['Authorization']}"}})
-            return
-        message = {"role": "assistant", "content": answer}
-        if answer is None:
-            message["refusal"] = "I cannot help with that."
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        self._send(
-            200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        )
-
-    def _send(self, status, payload):
-        data = json.dumps(payload).encode()
-        self.send_response(status)
-        if status in (429, 500):
-            self.send_header("Retry-After", "0.05")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def serve():
     servers = []
 
     def start(behave):
-        server = Server(behave)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        servers.append(server)
-        return server
+        servers.append(loopback.start(behave))
+        return servers[-1]
 
     yield start
     for server in servers:
@@ -116,7 +54,8 @@ def behave_well(text, turn, body):
 
 
 def ask(server, texts=TEXTS, **options):
-    return split.split_and_audit(texts, "openai", base_url=server.url, api_key=KEY, model="m", **options)
+    options = {"model": "m", "api_key": KEY} | options
+    return split.split_and_audit(texts, "openai", base_url=server.url, **options)
 
 
 BAD = {
@@ -132,6 +71,7 @@ BAD = {
     9: lambda text, turn: "garbage",
     10: lambda text, turn: json.dumps({name: ["a", "list"] for name in ALL}),
     11: lambda text, turn: 400,
+    12: lambda text, turn: (time.sleep(1.5) if turn == 0 else None) or good(text),
 }
 
 
@@ -140,7 +80,10 @@ def misbehave(text, turn, body):
     return BAD[number](text, turn) if number in BAD else good(text)
 
 
-def test_faults_in_three_of_ten_reports_lose_nothing_and_leak_no_key(serve, tmp_path, caplog, capsys):
+def test_faults_in_three_of_ten_reports_lose_nothing_and_leak_no_key(
+    serve, tmp_path, caplog, capsys, monkeypatch
+):
+    monkeypatch.setattr(split_openai, "TIMEOUT", 0.7)  # the slow answer is given up, and asked for again
     caplog.set_level(logging.DEBUG)
     server, cache, steps = serve(misbehave), tmp_path / "deep" / "answers.jsonl", []
     splits, audit = ask(server, cache=cache, progress=lambda *step: steps.append(step))
@@ -149,6 +92,7 @@ def test_faults_in_three_of_ten_reports_lose_nothing_and_leak_no_key(serve, tmp_
     assert audit["ok"].all()
     assert set(audit.loc[audit["repaired"], "study"]) == {4, 5, 6, 7, 8, 9, 10, 11}
     assert steps[0] == (0, 40) and steps[-1] == (40, 40)
+    assert sum(call["text"] == TEXTS[12] for call in server.calls) == 2
     assert any(call["authorization"] == f"Bearer {KEY}" for call in server.calls)
     output = capsys.readouterr()
     assert KEY not in cache.read_text() + caplog.text + output.out + output.err
@@ -174,6 +118,18 @@ def test_what_fails_the_audit_is_asked_again_once_with_the_reason(serve):
     assert (
         '"Large pneumothorax." is not in the findings' in server.calls[1]["body"]["messages"][-1]["content"]
     )
+
+
+def test_a_first_answer_is_not_paid_for_twice_where_the_second_never_came(serve, tmp_path):
+    wrong = json.dumps(split_offline(TEXTS[0]) | {"others": "Large pneumothorax."})
+    server, cache = serve(lambda text, turn, body: wrong if turn == 0 else 400), tmp_path / "answers.jsonl"
+    with pytest.raises(split.SplitError, match="gives no answer"):
+        ask(server, TEXTS[:1], cache=cache)
+    server.behave, asked = behave_well, len(server.calls)
+    splits, audit = ask(server, TEXTS[:1], cache=cache)
+    assert splits == [split_offline(TEXTS[0])] and not audit["repaired"].any()
+    assert len(server.calls) == asked + 1
+    assert "does not pass" in server.calls[-1]["body"]["messages"][-1]["content"]
 
 
 def test_a_worse_second_answer_does_not_replace_the_first(serve):
@@ -316,3 +272,103 @@ def test_a_progress_that_raises_is_not_swallowed(serve):
 
     with pytest.raises(RuntimeError, match="no screen"):
         ask(serve(behave_well), progress=broken)
+
+
+def test_a_budget_ends_the_questions_and_the_rest_is_split_offline(serve, tmp_path):
+    server, cache = serve(behave_well), tmp_path / "answers.jsonl"
+    server.usage = {"prompt_tokens": 600, "completion_tokens": 50, "total_tokens": 650}
+    spending = split.new_spending("gpt-4.1", budget=0.03)  # each question: $0.0016
+    with pytest.warns(UserWarning, match="budget is used up") as said:
+        splits, audit = ask(server, model="gpt-4.1", cache=cache, concurrency=2, spending=spending)
+    assert splits == [split_offline(text) for text in TEXTS] and audit["ok"].all()
+    kept = len(cache.read_text().splitlines())
+    assert len(server.calls) == kept == spending.questions and 5 <= kept < len(TEXTS)
+    assert spending.dollars == pytest.approx(0.0016 * kept) and spending.dollars <= 0.03
+    assert f"{len(TEXTS) - kept} of 40 reports were not asked" in str(said[0].message)
+    assert KEY not in str(said[0].message)
+    ask(server, model="gpt-4.1", cache=cache)  # without a limit it goes on where it was
+    assert len(server.calls) == len(TEXTS)
+
+
+def test_a_question_that_fails_costs_nothing_and_cached_input_costs_less(serve):
+    server = serve(lambda text, turn, body: 400 if text == TEXTS[0] else good(text))
+    details = {"cached_tokens": 500}
+    server.usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+    server.usage["prompt_tokens_details"] = details
+    spending = split.new_spending("gpt-4.1")
+    ask(server, TEXTS[:3], model="gpt-4.1", spending=spending, concurrency=1)
+    assert spending.questions == 2
+    assert spending.dollars == pytest.approx(2 * (500 * 2 + 500 * 0.5 + 100 * 8) / 1e6)
+    assert "$0.004" in str(spending) and "2 questions" in str(spending)
+
+
+def test_a_budget_needs_a_price_but_not_at_a_server_of_ones_own(serve):
+    with pytest.raises(split.SplitError, match="price of m is not known"):
+        split.split_findings(TEXTS, "openai", model="m", api_key=KEY, budget=1)
+    assert ask(serve(behave_well), TEXTS[:1], budget=1)[0] == [split_offline(TEXTS[0])]
+
+
+RUN = """
+import sys
+from pathlib import Path
+from utils import split
+
+texts = sys.stdin.read().splitlines()
+splits, audit = split.split_and_audit(
+    texts, "openai", model="m", base_url=sys.argv[1], concurrency=4, cache=Path(sys.argv[2])
+)
+assert audit["ok"].all()
+"""
+
+
+def run_in_a_process(server, cache, **options):
+    environment = {**os.environ, "OPENAI_API_KEY": KEY}
+    command = [sys.executable, "-c", RUN, server.url, str(cache)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes, **options)
+    process.stdin.write("\n".join(TEXTS))
+    process.stdin.close()
+    return process
+
+
+def test_killed_in_mid_run_it_goes_on_where_it_was(serve, tmp_path):
+    server, cache = serve(lambda text, turn, body: time.sleep(0.1) or good(text)), tmp_path / "answers.jsonl"
+    process = run_in_a_process(server, cache)
+    while len(server.calls) < 14 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    whole = [line for line in cache.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    keys = {json.loads(line)["key"] for line in whole}
+    finished = [
+        text for text in TEXTS if split_answers.cache_key("m", split.load_prompt().text, text) in keys
+    ]
+    assert 5 <= len(finished) < len(TEXTS)
+    time.sleep(0.3)  # what was under way at the server ends
+    asked = len(server.calls)
+    again = run_in_a_process(server, cache)
+    assert again.wait() == 0, again.stdout.read()
+    assert not {call["text"] for call in server.calls[asked:]} & set(finished)
+    assert len(server.calls) - asked == len(TEXTS) - len(finished)
+    lines = [json.loads(line) for line in cache.read_text().splitlines()]
+    assert len({line["key"] for line in lines}) == len(lines) == len(TEXTS)
+    assert KEY not in again.stdout.read() + cache.read_text()
+
+
+def test_the_key_is_in_no_traceback_of_a_process_that_fails(serve, tmp_path):
+    server = serve(lambda text, turn, body: 401)
+    process = run_in_a_process(server, tmp_path / "answers.jsonl")
+    output = process.stdout.read()
+    assert process.wait() != 0 and "SplitError" in output and "[key]" in output
+    assert KEY not in output
+    assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_budget_that_ends_before_the_second_question_keeps_the_first_answer(serve, tmp_path):
+    wrong = json.dumps(split_offline(TEXTS[0]) | {"bone": ""})
+    server, cache = serve(lambda text, turn, body: wrong), tmp_path / "answers.jsonl"
+    server.usage = {"prompt_tokens": 600, "completion_tokens": 50, "total_tokens": 650}
+    with pytest.warns(UserWarning, match="1 of 1 reports"):
+        splits, audit = ask(server, TEXTS[:1], model="gpt-4.1", cache=cache, budget=0.003)
+    assert len(server.calls) == 1 and splits == [split_offline(TEXTS[0])]
+    assert 0 < audit["repaired"].sum() < len(audit)  # mended, not split anew

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.colors
 import matplotlib.lines
 import matplotlib.ticker
 import numpy as np
@@ -301,6 +302,40 @@ def gallery(studies: Sequence[Mapping], *, data_label: str, columns: int = 3) ->
         caption = {"va": "top", "fontsize": 7.5, "color": GREY, "linespacing": 1.25}
         fig.text(x / WIDTH, (y + 0.58) / height, "\n".join(lines), **caption)
     _tell(fig, f"views and captions of {', '.join(study['id'] for study in studies)}")
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def confusion(tables: Mapping[str, pd.DataFrame], *, data_label: str) -> Figure:
+    """Where gold has the sentences against where each split has them, a panel a split.
+
+    `tables` by the split's name, each from `split_gold.confusion`: gold in the
+    index, the split in the columns. The colour is the share of gold's row, one
+    hue from white to blue; the number is the count.
+    """
+    names = list(next(iter(tables.values())).index)
+    fig = _figure(4.5, "Where the sentences go: gold down, the split across", data_label)
+    axes = _panels(fig, len(tables), top=1.1, bottom=0.75, left=0.95, gap=0.25)
+    hue = mpl.colors.LinearSegmentedColormap.from_list("share", ["#ffffff", BLUE])
+    for ax, (title, table) in zip(axes, tables.items(), strict=True):
+        share = table.div(table.sum(axis=1).clip(lower=1), axis=0).to_numpy()
+        ax.imshow(share, cmap=hue, vmin=0, vmax=1, aspect="auto")
+        for (y, x), count in np.ndenumerate(table.to_numpy()):
+            ax.text(
+                x,
+                y,
+                f"{count:,}" if count else "·",
+                ha="center",
+                va="center",
+                weight="bold" if x == y else "normal",
+                color="white" if share[y, x] > 0.55 else INK if count else GREY,
+            )
+        turn = {"rotation": 35, "ha": "right"} if len(tables) > 1 else {}
+        ax.set_xticks(range(len(names)), names, **turn)
+        ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
+        ax.spines["bottom"].set_visible(False)
+        right, total = np.trace(table.to_numpy()), table.to_numpy().sum()
+        _panel_title(ax, f"{title}\n{right:,} of {total:,} on the diagonal")
     return fig
 
 

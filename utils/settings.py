@@ -25,13 +25,21 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class SplitSettings(Knobs):
     """Step 1: findings to regions."""
 
-    engine: Literal["offline", "openai"] = Field(
-        "offline", description="offline: a lexicon, no key; openai: a language model"
+    engine: Literal["offline", "openai", "local"] = Field(
+        "offline", description="offline: a lexicon, no key; openai: a server; local: a model loaded here"
     )
-    model: str = Field("gpt-4.1-mini", description="the language model's name, as its server knows it")
+    model: str = Field("", description="name of the language model; empty: the engine's own choice")
     base_url: str = Field("", description="address of an OpenAI-compatible server; empty for OpenAI itself")
     prompt: str = Field("split_v1", description="name of the prompt file in utils/prompts")
+    examples: int = Field(0, ge=0, le=8, description="training studies shown in the prompt as examples")
     concurrency: int = Field(16, ge=1, le=64, description="requests under way at the same time")
+    budget: float = Field(
+        2, ge=0, le=1000, description="dollars a run, after which nothing more is asked; 0: no limit"
+    )
+    gold_studies: int = Field(
+        40, ge=0, le=2000, description="training studies on which the split is set beside gold; 0: none"
+    )
+    other_prompt: str = Field("", description="a second prompt file to set beside the first; empty: none")
 
 
 class PromptSettings(Knobs):

@@ -19,7 +19,6 @@ STOP = frozenset(
         " of in on at to and or with as by for from xxxx",
     )
 )
-IN_REGION = 0.6  # share of an original sentence's content words that must stand in a region's text
 LOST = 0.2  # share of an original's content words that may go in its rewording; a clinical term never may
 MOST_SOURCES = 3  # original sentences that one output sentence may join
 
@@ -51,37 +50,6 @@ class _Facts(NamedTuple):
     denied: set[str]
     affirmed: set[str]
     placeholders: int
-
-
-def content_words(text: str) -> list[str]:
-    """The words of `text` in lower case, without the stop list."""
-    return [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in STOP]
-
-
-def agreement(originals: Sequence[str], ours: Sequence[Split], gold: Sequence[Split]) -> pd.DataFrame:
-    """Two splits of the same reports compared, a row an original sentence.
-
-    Columns: study (position), sentence, ours and gold (regions joined by "+",
-    "" where the split has it nowhere), agree (missing where either is "").
-    A sentence is in a region when 60 % of its content words stand in that
-    region's text; two splits agree on it when the sets of regions are the
-    same. The share of agreement is `frame["agree"].mean()`, over the
-    sentences that both place.
-    """
-    rows = []
-    for study, (text, one, other) in enumerate(zip(originals, ours, gold, strict=True)):
-        bags = [{name: set(content_words(split.get(name) or "")) for name in ALL} for split in (one, other)]
-        for sentence in sentences(text):
-            mine, theirs = (_placed(content_words(sentence), bag) for bag in bags)
-            rows.append((study, sentence, mine, theirs, mine == theirs if mine and theirs else None))
-    frame = pd.DataFrame(rows, columns=["study", "sentence", "ours", "gold", "agree"])
-    return frame.astype({"agree": "boolean"})
-
-
-def _placed(words: list[str], bag: dict[str, set[str]]) -> str:
-    if not words:
-        return ""
-    return "+".join(n for n in ALL if sum(word in bag[n] for word in words) >= IN_REGION * len(words))
 
 
 def audit(texts: Sequence[str], splits: Sequence[Split]) -> pd.DataFrame:

@@ -12,48 +12,55 @@ LEXICON: dict[str, dict[int, str]] = {
     "lung": {
         4: """
             air space, airspace, airspace disease, bronchovascular, costophrenic, flattened, flattening,
-            focal consolidation, hemothorax, hydropneumothorax, hyperexpanded, hyperinflated, interstitial
-            edema, lung apex, lung base, lung parenchyma, lung volume, pleural effusion, pleural
-            thickening, pneumothoraces, pneumothorax, pulmonary edema, tuberculous
+            focal consolidation, hemothoraces, hemothorax, hydropneumothorax, hyperexpanded,
+            hyperinflated, interstitial edema, lung apex, lung base, lung parenchyma, lung volume, pleural
+            effusion, pleural thickening, pneumothoraces, pneumothorax, pulmonary edema, tuberculous
         """,
         3: """
             aerated, aeration, air trapping, airway, airway disease, alveolar, apical, asbestos,
-            aspergilloma, atelectasis, atelectatic, azygos fissure, azygos lobe, b line, basal, basilar,
-            biapical, bibasal, bibasilar, bleb, blunted, blunting, bronchial, bronchiectasis, bronchitic,
-            bronchogram, bulla, bullous, cavitary, cavitation, cephalization, congestion, consolidation,
-            copd, cuffing, cyst, edema, effusion, emphysema, emphysematous, empyema, expanded, fibrosis,
-            fibrotic, fissure, granuloma, hemithorax, histoplasmosis, honeycombing, hyperexpansion,
-            hyperinflation, hypoaerated, hypoinflated, hypoinflation, hypoventilation, hypoventilatory,
-            infiltrate, inflated, inspiration, inspiratory, interstitial, interstitium, kerley, lingula,
-            lingular, lobar, lobe, lobectomy, loculated, lung, lung field, meniscus, metastases,
-            metastasis, midlung, mucous plugging, nipple shadow, nodule, oligemia, opacification, opacity,
-            peribronchial, perihilar, pleura, pleural, pneumatocele, pneumonectomy, pneumonia, pneumonic,
-            pneumonitis, pulmonary, pulmonary arterial, pulmonary artery, pulmonary hypertension,
-            reticular, reticulonodular, scarring, septal, silicosis, tb, tuberculosis, underinflated,
-            vascular congestion, vascular crowding, vascularity, vasculature, volume loss
+            asbestosis, aspergilloma, asthma, atelectases, atelectasis, atelectatic, azygos fissure,
+            azygos lobe, b line, basal, basilar, biapical, bibasal, bibasilar, bleb, blunted, blunting,
+            bronchial, bronchiectasis, bronchiolitis, bronchitic, bronchitis, bronchogram, bulla, bullae,
+            bullous, cavitary, cavitation, cavity, cephalization, congestion, consolidation, copd,
+            cuffing, cyst, decortication, edema, effusion, emphysema, emphysematous, empyema, expanded,
+            fibrosis, fibrothorax, fibrotic, fissure, granuloma, ground glass, groundglass, hemithorax,
+            histoplasmosis, honeycomb, honeycombing, hyperexpansion, hyperinflation, hyperlucency,
+            hypoaerated, hypoinflated, hypoinflation, hypoventilation, hypoventilatory, infiltrate,
+            infiltration, inflated, inspiration, inspiratory, interstitial, interstitium, kerley, lingula,
+            lingular, lobar, lobe, lobectomy, loculated, lung, lung field, meniscus, mesothelioma,
+            metastases, metastasis, micronodule, midlung, mucous plugging, nipple shadow, nodule,
+            oligemia, opacification, opacity, overinflated, peribronchial, perihilar, pleura, pleural,
+            pleurodesis, pneumatocele, pneumoconiosis, pneumonectomy, pneumonia, pneumonic, pneumonitis,
+            pulmonary, pulmonary arterial, pulmonary artery, pulmonary hypertension, reticular,
+            reticulation, reticulonodular, scarring, septal, silicosis, subpleural, subsegmental, tb,
+            thoracentesis, tree in bud, tuberculosis, underinflated, vascular congestion, vascular
+            crowding, vascular redistribution, vascularity, vasculature, volume loss
         """,
         2: """
-            apex, apices, aspiration, azygos, base, bronchus, chest clear, chest is clear, crowding,
-            density, fluid, granulomatous, hemidiaphragm flattening, hyperlucent, infection, infectious,
-            lucent, markings, mass, metastatic, nodular, parenchyma, parenchymal, patchy, retrocardiac,
-            scar, streaky, sulci, sulcus, volume, zone
+            abscess, apex, apices, aspiration, azygos, base, bronchi, bronchogenic, bronchus, chest clear,
+            chest is clear, collapse, collapsed, congested, crowding, density, engorgement, fluid,
+            granulomatous, haziness, hazy, hemidiaphragm flattening, hyperlucent, infection, infectious,
+            lucent, markings, mass, metastatic, miliary, nodular, obstructive, parenchyma, parenchymal,
+            patchy, plaque, retrocardiac, sarcoidosis, scar, segmental, spiculated, streaky, sulci,
+            sulcus, ventilation, volume, zone
         """,
         1: """
-            acute disease, calcified, cardiopulmonary, clear, focal, lucency, noncalcified, thickening
+            acute disease, calcified, carcinoma, cardiopulmonary, clear, confluent, focal, lesion,
+            lucency, malignancy, neoplasm, noncalcified, recess, thickening, tumor
         """,
     },
     "heart": {
         4: """
             cardiac contour, cardiac shadow, cardiac silhouette, cardiac size, cardiomegaly, coronary,
-            coronary artery, coronary calcification, heart shadow, heart
-            size
+            coronary artery, coronary calcification, heart shadow, heart size
         """,
         3: """
-            aortic valve, atrial, cardiac, cardiophrenic, cardiothoracic, epicardial fat, heart, left
-            atrium, left ventricular, mitral, mitral annular, mitral annulus, myocardial, pericardial,
-            pericardial effusion, pericardium, valve, ventricle, ventricular
+            annulus, aortic valve, atrial, cardiac, cardiomyopathy, cardiophrenic, cardiothoracic,
+            dextrocardia, epicardial fat, heart, left atrium, left ventricular, mitral, mitral annular,
+            mitral annulus, myocardial, myocardium, pericardial, pericardial effusion, pericardium, valve,
+            valvular, ventricle, ventricular
         """,
-        2: "enlarged, enlargement, size",
+        2: "chamber, enlarged, enlargement, size",
     },
     "mediastinal": {
         9: "mediastinal clip, mediastinal surgical clip, superior vena cava, svc",
@@ -64,63 +71,77 @@ LEXICON: dict[str, dict[int, str]] = {
             paratracheal, thoracic aorta
         """,
         3: """
-            adenopathy, aneurysm, aortopulmonary, azygos vein, brachiocephalic, carina, dissection,
-            esophageal, esophagus, goiter, great vessel, hila, hilum, innominate, lymphadenopathy, node,
-            pneumomediastinum, subcarinal, substernal, superior mediastinum, suprahilar, thymic, thymus,
+            adenopathy, aneurysm, aneurysmal, aortopulmonary, ap window, azygoesophageal, azygos vein,
+            brachiocephalic, carina, carotid, dissection, esophageal, esophagus, goiter, goitre, great
+            vessel, hila, hilum, innominate, lymphadenopathy, nodal, node, pneumomediastinum, subcarinal,
+            subclavian artery, substernal, superior mediastinum, suprahilar, thymic, thymoma, thymus,
             thyroid, trachea, tracheal, vascular pedicle, vena cava
         """,
         2: """
-            atherosclerosis, atherosclerotic, ectasia, ectatic, tortuosity, tortuous, unfolded, unfolding,
-            vascular
+            arteriosclerosis, arteriosclerotic, atheroma, atheromatous, atherosclerosis, atherosclerotic,
+            ectasia, ectatic, knob, lymphoma, tortuosity, tortuous, uncoiled, uncoiling, unfolded,
+            unfolding, vascular
         """,
         1: "arch, contour, midline",
     },
     "bone": {
         4: """
-            bone, bony, clavicle, degenerative, dextroscoliosis, endplate, fracture, humeral, humerus,
-            kyphosis, kyphotic, levoscoliosis, osseous, osseus, osteopenia, osteopenic, osteophyte, rib,
-            scoliosis, scoliotic, shoulder, skeletal, skeleton, spinal, spine, spondylosis, sternotomy,
-            sternotomy wire, syndesmophyte, vertebra, vertebrae, vertebral
+            bone, bony, clavicle, degenerative, dextroscoliosis, endplate, fracture, fractured, humeral,
+            humerus, kyphosis, kyphotic, levoscoliosis, osseous, osseus, osteopenia, osteopenic,
+            osteophyte, rib, scoliosis, scoliotic, shoulder, skeletal, skeleton, spinal, spine,
+            spondylosis, sternotomy, sternotomy wire, syndesmophyte, vertebra, vertebrae, vertebral
         """,
         3: """
-            ac joint, acromioclavicular, alignment, ankle, arthritic, arthritis, arthropathy, blastic,
-            bone island, callus, cervical, compression, compression deformity, cortical, costochondral,
-            curvature, deformity, demineralization, demineralized, destructive, disc, dish, disk,
-            dislocation, facet, femur, fibula, fixation, fusion, glenohumeral, hemangioma, hip,
-            hyperostosis, hypertrophic, hypertrophic change, joint effusion, joint space, knee,
-            kyphoplasty, laminectomy, listhesis, lordosis, lumbar, lumbosacral, lytic, malleoli,
-            malleolus, manubrium, metatarsal, mortise, orthopedic, ossification, osteoarthritic,
-            osteoarthritis, osteoporosis, osteoporotic, patella, pectus, pedicle, periosteal, radius,
-            rotator cuff, scapula, schmorl, sclerosis, sclerotic, spinous, spur, spurring, sternal,
-            sternum, subluxation, suprapatellar, thoracolumbar, thoracotomy, tibia, ulna, vertebroplasty,
-            wedging, wrist
+            ac joint, acromioclavicular, acromion, alignment, ankle, ankylosing, ankylosis, arthritic,
+            arthritis, arthropathy, arthroplasty, arthrosis, blastic, bone island, callus, cervical,
+            clavicular, compression, compression deformity, coracoid, cortical, costal cartilage,
+            costochondral, costovertebral, curvature, deformity, degenerate, degeneration,
+            demineralization, demineralized, destructive, dextroconvex, dextrocurvature, disc, dish, disk,
+            dislocation, enchondroma, exostosis, facet, femur, fibula, fixation, fusion, gibbus,
+            glenohumeral, glenoid, hemangioma, hip, hyperostosis, hypertrophic, hypertrophic change,
+            intervertebral, joint effusion, joint space, knee, kyphoplasty, kyphoscoliosis, laminectomy,
+            levoconvex, levocurvature, listhesis, lordosis, lumbar, lumbosacral, lytic, malleoli,
+            malleolus, malunion, manubrium, metatarsal, mortise, nonunion, orthopedic, ossification,
+            osteoarthritic, osteoarthritis, osteoblastic, osteolysis, osteolytic, osteonecrosis,
+            osteoporosis, osteoporotic, paget, patella, pectus, pedicle, periosteal, radius,
+            retrolisthesis, rod, rotator cuff, scapula, scapulae, schmorl, sclerosis, sclerotic, screw,
+            spinous, spondylolisthesis, spur, spurring, sternal, sternoclavicular, sternum, subluxation,
+            suprapatellar, thoracolumbar, thoracotomy, tibia, ulna, vertebroplasty, wedging, wrist
         """,
-        2: "anterior, height, joint, spondylitic, spondylotic, thorax, wedge",
-        1: "acute abnormality, age, thoracic",
+        2: """
+            anterior, bridging, cement, height, joint, mineralization, plate, posttraumatic, spondylitic,
+            spondylotic, thorax, wedge
+        """,
+        1: "acute abnormality, age, healed, thoracic",
     },
     OTHERS: {
         4: """
-            abdomen, abdominal, aicd, are excluded, axilla, axillary, bowel, breast, cardiac device,
-            cardiac monitor, catheter, chest tube, chest wall, cholecystectomy, clip, colon,
-            defibrillator, diaphragm, diaphragmatic, electrode, endotracheal, enteric, evaluation of,
-            eventration, foreign body, free air, gallbladder, gallstone, gastric, gastroesophageal,
-            habitus, hemidiaphragm, hepatic, hernia, hiatal hernia, hiatus hernia, icd, intraperitoneal,
-            is excluded, jewelry, lead, limited evaluation, limits evaluation, liver, mastectomy, monitor,
-            nipple, pacemaker, pacer, picc, piercing, pneumoperitoneum, port, portacath, quadrant, soft
-            tissue, spleen, splenic, stomach, subdiaphragmatic, surgical clip, tip, tracheostomy, tube,
-            upper abdomen
+            abdomen, abdominal, aicd, are excluded, axilla, axillary, balloon pump, bowel, breast, cardiac
+            device, cardiac monitor, catheter, chest tube, chest wall, cholecystectomy, cholelithiasis,
+            clip, colon, colonic, defibrillator, diaphragm, diaphragmatic, dobbhoff, electrode,
+            endotracheal, enteric, epigastrium, evaluation of, eventration, foreign body, free air,
+            gallbladder, gallstone, gastric, gastric band, gastroesophageal, gastrostomy, gynecomastia,
+            habitus, hemidiaphragm, hepatic, hepatomegaly, hernia, hiatal hernia, hiatus hernia, hickman,
+            icd, intraperitoneal, is excluded, jewelry, lap band, lead, limited evaluation, limits
+            evaluation, liver, mastectomy, mediport, monitor, nephrolithiasis, neurostimulator, nipple,
+            pacemaker, pacer, pancreas, pancreatic, picc, piercing, pigtail, pneumoperitoneum, port,
+            portacath, quadrant, soft tissue, spleen, splenic, splenomegaly, stomach, subdiaphragmatic,
+            surgical clip, swan ganz, thoracostomy, tip, tracheostomy, tube, upper abdomen,
+            ventriculoperitoneal
         """,
         3: """
             artifact, artifactual, ascites, atrium, bullet, button, bypass, cabg, calculi, calculus,
             cavoatrial, cavoatrial junction, chin, coil, device, dialysis, epigastric, epiglottis, feeding
-            tube, filter, gas, generator, hardware, ileus, implant, kidney, laryngeal, larynx, limited,
-            line, loop, lordotic, nasogastric, neck, pellet, peritoneal, projectile, prosthesis, recorder,
-            renal, right atrium, shrapnel, shunt, skin, skin fold, staple, stent, stimulator,
-            subcutaneous, surgical, suture, tips, wire
+            tube, filter, gas, generator, hardware, ileus, implant, jugular, kidney, laryngeal, larynx,
+            limited, line, lipoma, loop, lordotic, nasogastric, neck, necklace, obese, obesity, pellet,
+            peritoneal, projectile, prosthesis, recorder, renal, right atrium, shrapnel, shunt, skin, skin
+            fold, staple, stent, stimulator, subcutaneous, surgical, suture, tips, wire
         """,
         2: """
-            comparison, exam, examination, film, image, patient, projection, radiograph, rotated,
-            rotation, technique, view
+            comparison, correlation, ct, drain, exam, examination, external, film, image, metallic,
+            motion, mri, overpenetrated, patient, penetration, portable, projection, radiograph,
+            recommended, rotated, rotation, scan, supine, technique, telephone, ultrasound,
+            underpenetrated, upright, view
         """,
     },
 }

@@ -67,7 +67,7 @@ _JOINT = _pattern(r"\b(?:the\s+)?cardio[\s-]?mediastinal\s+(\w+)(?:\s+(?:is|are|
 _NAMELESS = _pattern(r"\bpulmonary XXXX\b")
 _SAYS_NOTHING = re.compile(r"\b(?:is|are|has|have)(?: XXXX)+(?: in the interval)?\W*$")
 # A sentence that goes on about the one before it.
-_GOES_ON = _pattern(r"^(?:however,? |not )?(?:this|these|that|it|they|which|visualized)\b")
+_GOES_ON = _pattern(r"^(?:however,? |not )?(?:this|these|that|it|they|which)\b")
 _WORD = re.compile(r"[a-z]+")
 
 

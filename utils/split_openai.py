@@ -5,8 +5,6 @@ scrubbed of it before it is raised.
 """
 
 import asyncio
-import hashlib
-import json
 import os
 import threading
 import warnings
@@ -15,34 +13,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
-from pydantic import BaseModel, ConfigDict
 
-from .regions import ALL
-from .split_audit import failures
+from .split_answers import (
+    Cache,
+    Messages,
+    RegionSplit,
+    Split,
+    SplitError,
+    asked_again,
+    better,
+    question,
+)
+from .split_cost import Spending
 
 DEFAULT_MODEL = "gpt-4.1-mini"
 MAX_RETRIES = 8  # a request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
 TIMEOUT = 120.0  # seconds a request
 GIVE_UP = 5  # reports in a row that fail after all retries: the server is not there
 REFUSED = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
-
-Split = dict[str, str]
-
-
-class SplitError(ValueError):
-    """The split cannot be made; the message says why in one sentence."""
-
-
-class RegionSplit(BaseModel):
-    """The answer's form, as the server's structured output is told it."""
-
-    model_config = ConfigDict(extra="forbid")
-    lung: str
-    heart: str
-    mediastinal: str
-    bone: str
-    others: str
-
 
 # From the strictest way to ask for JSON down to none: where a server refuses one (HTTP 400), the next.
 FORMATS: tuple[dict, ...] = (
@@ -55,64 +43,21 @@ FORMATS: tuple[dict, ...] = (
 )
 
 
-class Cache:
-    """Answers in a JSON-lines file, appended one by one; in memory only where `path` is None.
-
-    An answer is a split, or None where the model gave none that can be read.
-    """
-
-    def __init__(self, path: Path | None):
-        self.path = Path(path) if path else None
-        self.answers: dict[str, Split | None] = {}
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists():
-                self._load()
-
-    def _load(self) -> None:
-        """Reads the file and cuts off a last line that an interrupted run left half written."""
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):
-            os.truncate(self.path, sum(map(len, lines[:-1])))
-            warnings.warn(f"{self.path.name}: dropped a half-written last line.", stacklevel=4)
-            lines.pop()
-        for number, line in enumerate(lines, 1):
-            try:
-                entry = json.loads(line)
-                self.answers[entry["key"]] = entry["answer"]
-            except (ValueError, KeyError, TypeError):
-                raise SplitError(
-                    f"Line {number} of {self.path} is not an answer; move the file away."
-                ) from None
-
-    def add(self, key: str, answer: Split | None) -> None:
-        """Keeps an answer, in the file at once."""
-        self.answers[key] = answer
-        if self.path:
-            line = json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n"
-            with self.path.open("ab", buffering=0) as file:
-                file.write(line.encode())
+class OverBudgetError(Exception):
+    """A question that the budget has no money for."""
 
 
-def cache_key(model: str, prompt: str, text: str) -> str:
-    """The hash under which the answer of `model` to `prompt` and `text` is kept."""
-    return hashlib.sha256(json.dumps([model, prompt, text]).encode()).hexdigest()
-
-
-def read_answer(content: str | None) -> Split | None:
-    """The split in an answer: the first JSON object with a region in it, whatever is around; else None."""
-    decoder, content = json.JSONDecoder(), content or ""
-    at = content.find("{")
-    while at >= 0:
-        try:
-            found, _ = decoder.raw_decode(content, at)
-        except ValueError:
-            found = None
-        if isinstance(found, dict) and found.keys() & set(ALL):
-            texts = {name: found.get(name) or "" for name in ALL}
-            return texts if all(isinstance(text, str) for text in texts.values()) else None
-        at = content.find("{", at + 1)
-    return None
+def client_options(base_url: str | None, api_key: str | None) -> dict:
+    """How the official client is made. Raises SplitError where OpenAI itself is meant and there is no key."""
+    key = api_key or os.environ.get("OPENAI_API_KEY")
+    if not key and not (base_url or os.environ.get("OPENAI_BASE_URL")):
+        raise SplitError("The openai engine needs a key: give api_key, or set OPENAI_API_KEY.")
+    return {
+        "api_key": key or "none",
+        "base_url": base_url or None,
+        "max_retries": MAX_RETRIES,
+        "timeout": TIMEOUT,
+    }
 
 
 def ask_all(
@@ -124,27 +69,37 @@ def ask_all(
     api_key: str | None = None,
     concurrency: int = 16,
     cache: Path | None = None,
+    spending: Spending | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Split]:
     """The model's split of each text, unrepaired; all regions "" where it gave none that can be read.
 
-    Raises SplitError where the server cannot be used: no key, a key that it
-    refuses, an unknown model, no connection. What was answered until then
-    stays in the cache.
+    Where the budget of `spending` is used up no further question is asked,
+    which is said in a warning. Raises SplitError where the server cannot be
+    used: no key, a key that it refuses, an unknown model, no connection. What
+    was answered until then stays in the cache.
     """
     if concurrency < 1:
         raise SplitError("concurrency must be 1 or more.")
-    key = api_key or os.environ.get("OPENAI_API_KEY")
-    if not key and not (base_url or os.environ.get("OPENAI_BASE_URL")):
-        raise SplitError("The openai engine needs a key: give api_key, or set OPENAI_API_KEY.")
-    known = Cache(cache)
-    run = _Run(known, prompt, model, len(texts), progress)
-    options = {"api_key": key or "none", "base_url": base_url, "max_retries": MAX_RETRIES, "timeout": TIMEOUT}
+    options = client_options(base_url, api_key)
+    known, texts = Cache(cache), list(texts)
+    run = _Run(known, prompt, model, spending or Spending(model), progress)
     _in_thread(run, run.all(texts, options, concurrency))
     if run.fatal:
-        raise SplitError(run.fatal.replace(key, "[key]") if key else run.fatal)
-    empty = dict.fromkeys(ALL, "")
-    return [dict(known.answers.get(cache_key(model, prompt, text)) or empty) for text in texts]
+        raise SplitError(hide(run.fatal, options["api_key"]))
+    if run.spending.is_over:
+        left = sum(map(len, known.open_questions(model, prompt, texts).values()))
+        warnings.warn(
+            f"The budget is used up, {run.spending}: {left:,} of {len(texts):,} reports were not asked "
+            "to the end; what they lack is split offline.",
+            stacklevel=4,
+        )
+    return known.splits(model, prompt, texts)
+
+
+def hide(message: str, key: str) -> str:
+    """`message` without the key, which a server may have put into it."""
+    return message.replace(key, "[key]") if key != "none" else message
 
 
 def _in_thread(run: "_Run", work) -> None:
@@ -162,12 +117,17 @@ class _Run:
     """One pass over the texts: what is left to ask, and how it went."""
 
     def __init__(
-        self, cache: Cache, prompt: str, model: str, total: int, progress: Callable[[int, int], None] | None
+        self,
+        cache: Cache,
+        prompt: str,
+        model: str,
+        spending: Spending,
+        progress: Callable[[int, int], None] | None,
     ):
         self.cache, self.prompt, self.model = cache, prompt, model
-        self.total, self.progress = total, progress
+        self.spending, self.progress = spending, progress
         self.format = 0  # the first of FORMATS that the server is known to take
-        self.done = self.answered = self.failed_in_a_row = 0
+        self.total = self.done = self.answered = self.failed_in_a_row = 0
         self.fatal: str | None = None
         self.last_error: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -179,75 +139,73 @@ class _Run:
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
 
-    async def all(self, texts: Sequence[str], options: dict, concurrency: int) -> None:
+    async def all(self, texts: list[str], options: dict, concurrency: int) -> None:
         """Asks for every text that is not in the cache, once each, `concurrency` at a time."""
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._started.set()
-        todo: dict[str, list[str]] = {}
-        for text in texts:
-            todo.setdefault(cache_key(self.model, self.prompt, text), []).append(text)
-        waiting = [(key, same[0], len(same)) for key, same in todo.items()]
-        self.done = sum(n for key, text, n in waiting if self._known(key, text))
+        waiting = self.cache.open_questions(self.model, self.prompt, texts)
+        self.total, self.done = len(texts), len(texts) - sum(map(len, waiting.values()))
         self._say()
-        waiting = iter([item for item in waiting if not self._known(*item[:2])])
+        todo = iter(waiting.items())
         async with openai.AsyncOpenAI(**options) as client:
-            await asyncio.gather(*(self._worker(client, waiting) for _ in range(concurrency)))
+            await asyncio.gather(*(self._worker(client, todo) for _ in range(concurrency)))
         if not self.answered:
             self.fatal = self.fatal or self.last_error
-
-    def _known(self, key: str, text: str) -> bool:
-        return key in self.cache.answers or not text.strip()
 
     def _say(self) -> None:
         if self.progress:
             self.progress(self.done, self.total)
 
-    async def _worker(self, client: openai.AsyncOpenAI, waiting) -> None:
-        for key, text, count in waiting:
+    async def _worker(self, client: openai.AsyncOpenAI, todo) -> None:
+        for key, (text, *same) in todo:
             if self.fatal:
                 return
             try:
-                self.cache.add(key, await self._split(client, text))
+                self.cache.add(key, await self._split(client, key, text))
                 self.answered, self.failed_in_a_row = self.answered + 1, 0
+            except OverBudgetError:
+                return
             except REFUSED as error:
-                self.fatal = f"The server refused the request ({error.status_code}): {_message(error)}."
+                self.fatal = f"The server refused the request ({error.status_code}): {message_of(error)}."
             except openai.OpenAIError as error:
                 self._failed(error)
-            self.done += count
+            self.done += 1 + len(same)
             self._say()
 
     def _failed(self, error: openai.OpenAIError) -> None:
         """A report without an answer is left to the offline engine, unless no report gets one."""
         self.failed_in_a_row += 1
-        self.last_error = f"The server gives no answer: {_message(error)}."
+        self.last_error = f"The server gives no answer: {message_of(error)}."
         never_there = isinstance(error, openai.APIConnectionError) and not self.answered
         if never_there or self.failed_in_a_row >= GIVE_UP:
             self.fatal = self.last_error
 
-    async def _split(self, client: openai.AsyncOpenAI, text: str) -> Split | None:
+    async def _split(self, client: openai.AsyncOpenAI, key: str, text: str) -> Split | None:
         """The model's split of `text`; of two answers, the one with fewer failures in the audit."""
-        messages = [
-            {"role": "system", "content": self.prompt},
-            {"role": "user", "content": f"Findings:\n{text}"},
-        ]
-        content = await self._ask(client, messages)
-        first = read_answer(content)
-        wrong = failures(text, first) if first else ["it is not one complete JSON object with the five keys"]
-        if not wrong:
-            return first
-        reason = (
-            "That answer does not pass: " + "; ".join(wrong) + ". Answer again, with the whole JSON object."
-        )
-        messages += [
-            {"role": "assistant", "content": content or "(no answer)"},
-            {"role": "user", "content": reason},
-        ]
-        second = read_answer(await self._ask(client, messages))
-        if first and (not second or len(failures(text, second)) >= len(wrong)):
-            return first
-        return second
+        first, second = self.cache.firsts.get(key), None
+        if first is None:
+            first = await self._ask(client, question(self.prompt, text), text)
+        again = asked_again(self.prompt, text, first)
+        if again:
+            if key not in self.cache.firsts:
+                self.cache.add_first(key, first)
+            second = await self._ask(client, again, text)
+        return better(text, first, second)
 
-    async def _ask(self, client: openai.AsyncOpenAI, messages: list[dict]) -> str | None:
+    async def _ask(self, client: openai.AsyncOpenAI, messages: Messages, text: str) -> str | None:
+        """One answer, paid for out of the budget. Raises OverBudgetError, unasked, where that is used up."""
+        reserved = self.spending.reserve(messages, text)
+        if reserved is None:
+            raise OverBudgetError
+        try:
+            completion = await self._complete(client, messages)
+        except BaseException:
+            self.spending.settle(reserved, answered=False)
+            raise
+        self.spending.settle(reserved, completion.usage)
+        return completion.choices[0].message.content if completion.choices else None
+
+    async def _complete(self, client: openai.AsyncOpenAI, messages: Messages):
         """One completion, by the strictest format that the server takes."""
         at = self.format
         while True:
@@ -260,10 +218,10 @@ class _Run:
                     raise  # it was not the format
                 continue
             self.format = max(self.format, at)
-            return completion.choices[0].message.content if completion.choices else None
+            return completion
 
 
-def _message(error: openai.OpenAIError) -> str:
+def message_of(error: openai.OpenAIError) -> str:
     """What the server said, in one line."""
     body = getattr(error, "body", None)
     said = body.get("message") if isinstance(body, dict) else None

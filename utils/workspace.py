@@ -242,13 +242,18 @@ def progress(items: Iterable | None, label: str, total: int | None = None) -> tq
     return tqdm(items, desc=label, total=total, file=sys.stdout, mininterval=0.5, ncols=90)
 
 
-def counter(label: str) -> Callable[[int, int], None]:
-    """A progress bar as a function of (done, total), for work that reports its own progress."""
+def counter(label: str, note: object = None) -> Callable[[int, int], None]:
+    """A progress bar as a function of (done, total), for work that reports its own progress.
+
+    `note`, such as what was spent so far, is written anew beside the bar.
+    """
     bars: list[tqdm] = []
 
     def show(done: int, total: int) -> None:
         if not bars:
             bars.append(progress(None, label, total))
+        if note:
+            bars[0].set_postfix_str(str(note), refresh=False)
         bars[0].update(done - bars[0].n)
         if done >= total:
             bars[0].close()

@@ -1,0 +1,74 @@
+"""A real HTTP server on the loopback address that answers chat completions as a test tells it to."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server(ThreadingHTTPServer):
+    """Answers chat completions by `behave(text, turn, body)`: a status, or the content to answer with."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, behave):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behave, self.calls, self.lock = behave, [], threading.Lock()
+        self.busy = self.most_busy = 0
+        self.usage = None
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up is no fault of the server."""
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = body["messages"][1]["content"].removeprefix("Findings:\n")
+        with server.lock:
+            turn = sum(call["text"] == text for call in server.calls)
+            server.calls.append({"text": text, "body": body, "authorization": self.headers["Authorization"]})
+            server.busy += 1
+            server.most_busy = max(server.most_busy, server.busy)
+        try:
+            answer = server.behave(text, turn, body)
+        finally:
+            with server.lock:
+                server.busy -= 1
+        if answer is ConnectionError:
+            self.close_connection = True
+            return
+        if isinstance(answer, int):
+            self._send(answer, {"error": {"message": f"no: {self.headers['Authorization']}"}})
+            return
+        message = {"role": "assistant", "content": answer}
+        if answer is None:
+            message["refusal"] = "I cannot help with that."
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        payload = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        self._send(200, payload | ({"usage": server.usage} if server.usage else {}))
+
+    def _send(self, status, payload):
+        data = json.dumps(payload).encode()
+        self.send_response(status)
+        if status in (429, 500):
+            self.send_header("Retry-After", "0.05")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+def start(behave):
+    """A running server; `shutdown` and `server_close` end it."""
+    server = Server(behave)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    return server
