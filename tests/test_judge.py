@@ -55,6 +55,14 @@ def test_every_recorded_completion_parses_as_recorded(shared):
     assert all(row["green"] == 0 for row in refused)
 
 
+def test_the_recorded_test_predictions_take_916_questions(shared):
+    with gzip.open(shared / "recorded" / "green_test.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line in file]
+    engine = CountingEngine()
+    judge_pairs([(r["reference"], r["prediction"]) for r in rows if r["reference"].strip()], engine)
+    assert len(engine.asked) == 916
+
+
 def parsed(significant="None.", matched="2. No effusion; No nodule."):
     return parse_completion(SECTIONS.format(significant=significant, matched=matched))
 

@@ -156,6 +156,27 @@ def test_batches_shrink_with_the_memory_left(small_llama, monkeypatch):
     assert 1 <= engine._fitting(1000) < roomy
 
 
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monkeypatch, on_gpu):
+    import torch
+
+    sizes = []
+    engine = GreenEngine(small_llama, "fp16", max_new_tokens=1)
+    engine.load()
+    pair_bytes = 2 * 2 * 2 * 2 * 16 * (len(engine.load()[1](chat(*PAIRS[1]))["input_ids"]) + 2)
+    free = int(2 * pair_bytes * 2.5)  # half of it is for keys and values
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**10))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
+    monkeypatch.setattr(judge_green.os, "sysconf", lambda name: free if name == "SC_AVPHYS_PAGES" else 1)
+    monkeypatch.setattr(
+        GreenEngine, "_generate", lambda self, inputs: sizes.append(len(inputs)) or ["x"] * len(inputs)
+    )
+    assert len(completions(engine, [PAIRS[1]] * 5)) == 5
+    assert sizes == [2, 2, 1]
+
+
 def test_judging_through_the_small_llama_is_cached_and_resumed(small_llama, tmp_path, monkeypatch):
     options = {"engine": "green", "model": small_llama, "precision": "fp16", "max_new_tokens": 2}
     first = judge_pairs(PAIRS, **options, cache=tmp_path / "judge.jsonl")

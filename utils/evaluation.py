@@ -71,7 +71,7 @@ def with_judgements(rows: pd.DataFrame, judgements: list[Judgement]) -> pd.DataF
 
 def judge_options(settings: JudgeSettings) -> dict:
     """The settings as `judge_pairs` takes them."""
-    shared = {"engine": settings.engine, "batch_size": settings.batch_size}
+    shared = {"engine": settings.engine, "batch_size": settings.batch_size or None}
     if settings.engine == "green":
         return {**shared, "precision": settings.precision}
     if settings.engine == "server":

@@ -6,6 +6,7 @@ are the model's input format, and other wordings give other verdicts.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from utils.judge import ERROR_TYPES, GREEN_LABEL, GREEN_MODEL, MAX_NEW_TOKENS, JudgeError, Pair, Precision
 
 MAX_WORDS = 300  # of each report, as green-score cuts them
+MOST_AT_ONCE = 64  # pairs in a batch that is sized by free memory
 
 _ERROR_LINE = "<Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>"
 _PROMPT = f"""\
@@ -101,7 +103,7 @@ class GreenEngine:
 
     model: name on the Hugging Face Hub, or a folder
     precision: "nf4" (4-bit, about 4 GB), "int8" (7 GB) or "fp16" (13.5 GB)
-    batch_size: pairs at once; None sizes batches by the free GPU memory
+    batch_size: pairs at once; None sizes batches by the free memory
     """
 
     def __init__(
@@ -118,6 +120,12 @@ class GreenEngine:
         self.label = judge_label(model, precision)
         self.fingerprint = _fingerprint(max_new_tokens)
         self._loaded = None
+
+    def load(self):
+        """The model and its tokenizer, loaded at the first call and kept."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
 
     def _load(self):
         import torch
@@ -150,9 +158,7 @@ class GreenEngine:
         """
         import torch
 
-        if self._loaded is None:
-            self._loaded = self._load()
-        _, tokenizer = self._loaded
+        _, tokenizer = self.load()
         inputs = [tokenizer.bos_token + chat(*pair) for pair in pairs]
         lengths = [len(ids) for ids in tokenizer(inputs, add_special_tokens=False)["input_ids"]]
         waiting = sorted(range(len(pairs)), key=lambda index: -lengths[index])
@@ -178,7 +184,7 @@ class GreenEngine:
     def _generate(self, inputs: list[str]) -> list[str]:
         import torch
 
-        model, tokenizer = self._loaded
+        model, tokenizer = self.load()
         batch = tokenizer(inputs, add_special_tokens=False, padding=True, return_tensors="pt").to(
             model.device
         )
@@ -196,17 +202,19 @@ class GreenEngine:
         return tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
     def _fitting(self, tokens: int) -> int:
-        """How many inputs of `tokens` tokens fit in the GPU's free memory; 8 without a GPU."""
+        """How many inputs of `tokens` tokens fit in the free memory, of the GPU where there is one."""
         import torch
 
-        if not torch.cuda.is_available():
-            return 8
-        config = self._loaded[0].config
+        config = self.load()[0].config
         head = config.hidden_size // config.num_attention_heads
         bytes_a_token = 2 * 2 * config.num_hidden_layers * config.num_key_value_heads * head
-        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        if torch.cuda.is_available():
+            free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        else:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         # Keys and values are what grows; half of the memory is left to activations and copies.
-        return max(1, int(free / 2 / (bytes_a_token * (tokens + self.max_new_tokens))))
+        fitting = int(free / 2 / (bytes_a_token * (tokens + self.max_new_tokens)))
+        return min(max(fitting, 1), MOST_AT_ONCE)
 
 
 class ServerEngine:
