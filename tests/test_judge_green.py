@@ -4,11 +4,12 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pandas as pd
 import pytest
 
 from utils import judge_green
-from utils.judge import GREEN_LABEL, GREEN_MODEL, JudgeError, judge_pairs
-from utils.judge_green import GreenEngine, ServerEngine, chat, prompt
+from utils.judge import GREEN_LABEL, GREEN_MODEL, JudgeError, judge_pairs, parse_completion
+from utils.judge_green import GreenEngine, ServerEngine, chat, prompt, self_check
 
 PAIRS = [
     ("The heart is enlarged.", "Heart size is normal."),
@@ -188,6 +189,62 @@ def test_judging_through_the_small_llama_is_cached_and_resumed(small_llama, tmp_
     assert judge_pairs(PAIRS, **options, cache=tmp_path / "judge.jsonl") == first
     with pytest.raises(AssertionError, match="asked again"):
         judge_pairs(PAIRS, **{**options, "max_new_tokens": 3}, cache=tmp_path / "judge.jsonl")
+
+
+class Replay:
+    """A judge that answers recorded pairs as recorded; a `wrong` one gives its verdicts to others."""
+
+    label, fingerprint = "replay", "1"
+
+    def __init__(self, recorded, wrong=False):
+        self.known = {(row.reference, row.prediction): row.completion for row in recorded.itertuples()}
+        self.wrong, self.asked = wrong, []
+
+    def ask(self, pairs):
+        answers = [self.known[pair] for pair in pairs]
+        self.asked += pairs
+        yield from enumerate(["The report is not provided."] * len(pairs) if self.wrong else answers)
+
+
+@pytest.fixture
+def recorded():
+    texts = [
+        COMPLETION,
+        COMPLETION.replace(": 1. The effusion", ": 3. a; b; c"),
+        "[Matched Findings]:\n2. a; b",
+    ]
+    rows = [
+        {
+            "reference": f"Reference {i}.",
+            "prediction": f"Prediction {i}." if i else "",
+            "completion": texts[i % 3],
+            "score": parse_completion(texts[i % 3]).score,
+        }
+        for i in range(31)
+    ]
+    return pd.DataFrame([*rows, rows[5]])
+
+
+def test_the_self_check_agrees_with_a_judge_that_is_as_recorded(recorded):
+    engine = Replay(recorded)
+    table = self_check(engine, recorded)
+    assert len(table) == 20 == len(set(engine.asked)) and table["agree"].all()
+    assert set(table["recorded"]) == {0.25, 0.5, 1.0}  # spread over the scores, not twenty of a kind
+    assert table.attrs["verdict"] == (
+        "replay: 20 of 20 scores as recorded, mean absolute difference 0.00, 0 without a verdict."
+    )
+
+
+def test_the_self_check_shows_a_judge_that_is_wrong_at_once(recorded):
+    table = self_check(Replay(recorded, wrong=True), recorded, n=6)
+    assert len(table) == 6 and not table["agree"].any()
+    assert "0 of 6 scores as recorded" in table.attrs["verdict"]
+    assert "6 without a verdict" in table.attrs["verdict"] and "Fewer than half" in table.attrs["verdict"]
+
+
+def test_the_self_check_needs_pairs_with_text_on_both_sides(recorded):
+    with pytest.raises(JudgeError, match="text on both sides"):
+        self_check(Replay(recorded), recorded[:1])
 
 
 def test_only_the_published_model_is_called_green(small_llama):

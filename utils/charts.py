@@ -184,6 +184,42 @@ def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
 
 
 @mpl.rc_context(STYLE)
+def differences(pairs: pd.DataFrame, names: tuple[str, str], *, data_label: str, judge: str) -> Chart:
+    """The paired difference of two systems or runs by region, with its interval.
+
+    `pairs` from `scores.compare`; `names` are those of the two, the first minus the second.
+    """
+    splits = order_splits(pairs["split"])
+    where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better"
+    fig = _figure(3.6, f"{names[0]} minus {names[1]}, paired by study, with 95 % interval", where)
+    axes = _panels(fig, len(splits), top=0.85, bottom=0.52, left=0.55, gap=0.45)
+    reach = max(pairs[["low", "high"]].abs().to_numpy().max() * 1.25, 0.05)
+    for ax, split in zip(axes, splits, strict=True):
+        rows = pairs[pairs["split"] == split].set_index("region")
+        for x, region in enumerate(REGIONS):
+            if region not in rows.index:
+                continue
+            row = rows.loc[region]
+            ax.plot([x, x], [row["low"], row["high"]], color=INK, linewidth=1.3, solid_capstyle="butt")
+            clear = row["low"] > 0 or row["high"] < 0  # a filled mark: the interval leaves 0 out
+            ax.plot(x, row["difference"], "o", color=BLUE, markerfacecolor=BLUE if clear else "white")
+            ax.annotate(
+                f"{row['difference']:+.2f}",
+                (x, row["difference"]),
+                (7, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+            _tell(fig, f"{SPLITS.get(split, split)}, {region}: {row['difference']:+.2f}, n={row['n']}")
+        ax.axhline(0, color=GREY, linewidth=0.8)
+        _region_axis(ax, [f"n={rows.loc[r, 'n']}" if r in rows.index else "not mentioned" for r in REGIONS])
+        ax.set_ylim(-reach, reach)
+        _panel_title(ax, SPLITS.get(split, split))
+    return fig
+
+
+@mpl.rc_context(STYLE)
 def loss_curve(log: pd.DataFrame, *, data_label: str) -> Chart:
     """Training and evaluation loss over steps; `log` has step, loss, eval_loss (NaN where not taken)."""
     fig = _figure(3.6, "Loss over training", data_label)

@@ -214,7 +214,7 @@ def judge_pairs(
     store = Cache(cache) if cache is not None else None
     judge = engine
     if isinstance(engine, str):
-        judge = _engine(engine, model, precision, base_url, api_key, batch_size, max_new_tokens)
+        judge = make_engine(engine, model, precision, base_url, api_key, batch_size, max_new_tokens)
 
     known: dict[Pair, Judgement] = {}
     for pair in dict.fromkeys(asked):
@@ -234,7 +234,16 @@ def judge_pairs(
     return [known[pair] for pair in asked]
 
 
-def _engine(name, model, precision, base_url, api_key, batch_size, max_new_tokens) -> Engine:
+def make_engine(
+    name: str,
+    model: str | Path = GREEN_MODEL,
+    precision: Precision = "nf4",
+    base_url: str | None = None,
+    api_key: str | None = None,
+    batch_size: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Engine:
+    """The engine called `name`, with the options of `judge_pairs`; it loads nothing before it is asked."""
     # Imported here, not above: the engines import the format from this file.
     if name == "offline":
         from utils.judge_offline import OfflineEngine

@@ -11,7 +11,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from utils.judge import ERROR_TYPES, GREEN_LABEL, GREEN_MODEL, MAX_NEW_TOKENS, JudgeError, Pair, Precision
+import pandas as pd
+
+from utils.judge import (
+    ERROR_TYPES,
+    GREEN_LABEL,
+    GREEN_MODEL,
+    MAX_NEW_TOKENS,
+    Engine,
+    JudgeError,
+    Pair,
+    Precision,
+    judge_pairs,
+)
 
 MAX_WORDS = 300  # of each report, as green-score cuts them
 MOST_AT_ONCE = 64  # pairs in a batch that is sized by free memory
@@ -215,6 +227,40 @@ class GreenEngine:
         # Keys and values are what grows; half of the memory is left to activations and copies.
         fitting = int(free / 2 / (bytes_a_token * (tokens + self.max_new_tokens)))
         return min(max(fitting, 1), MOST_AT_ONCE)
+
+
+def self_check(engine: Engine, recorded: pd.DataFrame, n: int = 20) -> pd.DataFrame:
+    """Ask `engine` about `n` pairs that GREEN has judged elsewhere, before it is asked about thousands.
+
+    recorded: rows with reference, prediction and score, as
+        `evaluation.read_recorded` gives them; where they come from is the
+        caller's choice. Pairs are evenly spread over the recorded scores.
+
+    A row a pair: reference, prediction, recorded, judged, agree (same score).
+    `attrs["verdict"]` says in a sentence how many agree. Raises JudgeError
+    where no recorded row has a score and text on both sides.
+    """
+    known = recorded[recorded["score"].notna() & (recorded["prediction"].str.strip() != "")]
+    known = known.drop_duplicates(["reference", "prediction"]).sort_values("score", kind="stable")
+    if known.empty:
+        raise JudgeError("the self-check needs recorded judgements of pairs with text on both sides")
+    count = min(n, len(known))
+    known = known.iloc[[round((i + 0.5) * len(known) / count - 0.5) for i in range(count)]]
+    judged = judge_pairs(zip(known["reference"], known["prediction"], strict=True), engine)
+    table = known[["reference", "prediction"]].assign(
+        recorded=known["score"], judged=[one.score_as_published for one in judged]
+    )
+    distance = (table["recorded"] - table["judged"]).abs()
+    table["agree"] = distance < 1e-6
+    same, silent = int(table["agree"].sum()), sum(one.score is None for one in judged)
+    verdict = (
+        f"{engine.label}: {same} of {count} scores as recorded, mean absolute difference "
+        f"{distance.mean():.2f}, {silent} without a verdict."
+    )
+    if same < count / 2:
+        verdict += " Fewer than half agree: look at the precision and the model before you go on."
+    table.attrs["verdict"] = verdict
+    return table.reset_index(drop=True)
 
 
 class ServerEngine:
