@@ -120,8 +120,8 @@ def test_the_page_needs_no_other_file_and_keeps_what_the_report_says(write, tmp_
 def test_further_tables_stand_under_the_results(write, tmp_path):
     rows = pd.DataFrame({"region": ["lung"], "n": [20], "ROUGE-L": [0.25]})
     text = write(tables={"Shared words": ("ROUGE-L says little.", rows)})
-    expected = "### Shared words\n\nROUGE-L says little.\n\n| region | n | ROUGE-L |\n| --- | --- | --- |\n| lung | 20 | 0.250 |"
-    assert expected in text
+    assert "### Shared words\n\nROUGE-L says little.\n\n| region | n | ROUGE-L |\n" in text
+    assert "| lung | 20 | 0.250 |" in text
     assert "<td>0.250</td>" in (tmp_path / "report.html").read_text()
 
 

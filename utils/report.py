@@ -5,7 +5,7 @@ Every sentence about results is written from the numbers given.
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -129,6 +129,9 @@ class _Page(mistune.HTMLRenderer):
     def __init__(self, folder: Path):
         super().__init__(escape=True)
         self._folder = folder
+
+    def text(self, text: str) -> str:
+        return escape(unescape(text), quote=False)  # entities are characters, in Markdown too
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         data = base64.b64encode((self._folder / unquote(url)).read_bytes()).decode()
