@@ -97,10 +97,10 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
                 row, at = rows.loc[(system, region)], x + (i - (len(systems) - 1) / 2) * width
                 _bar(ax, at, row["mean"], min(width * 0.9, 0.45), i)
                 ax.plot([at, at], [row["low"], row["high"]], color=INK, linewidth=1.1, solid_capstyle="butt")
-                size = 8 if len(systems) * len(splits) <= 6 else 6.5
-                ax.text(
-                    at, row["high"] + 0.015, f"{row['mean']:.2f}", ha="center", va="bottom", fontsize=size
-                )
+                mean, size = f"{row['mean']:.2f}", 8
+                if len(systems) * len(splits) > 6:  # so that neighbours do not touch
+                    mean, size = mean.removeprefix("0"), 6.5
+                ax.text(at, row["high"] + 0.015, mean, ha="center", va="bottom", fontsize=size)
         counts = rows.groupby("region")["n"].agg(["min", "max"])
         _region_axis(ax, [_count(counts, region) for region in REGIONS])
         ax.set(ylim=(0, 1.09), yticks=np.arange(0, 1.01, 0.25))
