@@ -40,7 +40,7 @@ VOCABULARY = 1000  # gives the prompt about as many tokens as LLaMA's own vocabu
 
 @dataclass
 class Cost:
-    """What one loop used; `padded_in` counts the padding that is read too, `seconds` are of wall time."""
+    """What one loop used. `padded_in` counts padding too; `seconds` are wall time, `cpu` the processor's."""
 
     questions: int = 0
     batches: int = 0
@@ -48,7 +48,8 @@ class Cost:
     padded_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
+    cpu: float = 0.0
+    started: tuple[float, float] = field(default_factory=lambda: (time.perf_counter(), time.process_time()))
 
     def of(self, generate):
         """`generate` with its use counted."""
@@ -65,7 +66,7 @@ class Cost:
         return counted
 
     def stop(self) -> "Cost":
-        self.seconds = time.perf_counter() - self.started
+        self.seconds, self.cpu = time.perf_counter() - self.started[0], time.process_time() - self.started[1]
         return self
 
 
@@ -154,9 +155,10 @@ def report(theirs: Cost, ours: Cost, rows: int, all_rows: int, new_tokens: int) 
         ("tokens in, with padding", "padded_in"),
         ("tokens out", "tokens_out"),
         ("seconds", "seconds"),
+        ("seconds of the processor", "cpu"),
     ):
         one, two = getattr(theirs, attribute), getattr(ours, attribute)
-        form = "14,.1f" if attribute == "seconds" else "14,"
+        form = "14,.1f" if isinstance(one, float) else "14,"
         lines.append(f"{name:28}{one:{form}}{two:{form}}{one / max(two, 1e-9):8.2f}x")
     return "\n".join(lines)
 
@@ -165,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recorded", type=Path, help="JSON lines, gzipped, with reference and prediction")
     parser.add_argument("--rows", type=int, help="only the first rows: a quick look, not the measurement")
-    parser.add_argument("--new-tokens", type=int, default=128, help="of an answer, in both loops")
+    parser.add_argument("--new-tokens", type=int, default=64, help="of an answer, in both loops")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     with gzip.open(chosen.recorded, "rt", encoding="utf-8") as file:

@@ -237,7 +237,7 @@ def _comparisons(judgements: pd.DataFrame, systems: list[str]) -> Iterator[str]:
                 row.region,
                 row.n,
                 f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
-                "under 0.001" if row.p < 0.001 else f"{row.p:.3f}",
+                _p(row.p),
             )
             for row in pairs.itertuples()
         ]
@@ -305,7 +305,15 @@ def _bullets(lines: list[str]) -> str:
 
 def _shown(rows: pd.DataFrame) -> Iterator[list[str]]:
     for row in rows.itertuples(index=False):
-        yield [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]
+        cells = zip(rows.columns, row, strict=True)
+        yield [
+            _p(value) if name == "p" else f"{value:.3f}" if isinstance(value, float) else str(value)
+            for name, value in cells
+        ]
+
+
+def _p(value: float) -> str:
+    return "under 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
