@@ -56,7 +56,7 @@ background:rgba(var(--hue),.24);border:1px solid rgba(var(--hue),.75)}
 .xr th .tag,.xr td .tag{white-space:nowrap}
 .xr mark{color:inherit;padding:1px 3px;border-radius:3px;background:rgba(var(--hue),.22);
 border-bottom:2px solid rgba(var(--hue),.9);-webkit-box-decoration-break:clone;box-decoration-break:clone}
-.xr mark small{opacity:.85;font-size:10px;margin-left:4px}
+.xr mark small{opacity:.85;font-size:10px;margin-left:4px;white-space:nowrap}
 .xr .lung{--hue:64,150,225}.xr .heart{--hue:222,92,60}.xr .mediastinal{--hue:178,110,200}
 .xr .bone,.xr .matched{--hue:30,160,115}.xr .others,.xr .note{--hue:128,128,128}
 .xr .refused,.xr .wrong{--hue:222,92,60}
