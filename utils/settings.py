@@ -111,6 +111,9 @@ class JudgeSettings(Knobs):
     batch_size: int = Field(
         0, ge=0, le=256, description="pairs judged at once; 0: as many as the free memory holds (a server: 8)"
     )
+    identical_without_asking: bool = Field(
+        False, description="score a report equal to its reference 1.0 without asking; the table says so"
+    )
 
 
 class Preset(Knobs):
