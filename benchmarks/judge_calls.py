@@ -55,11 +55,13 @@ class Cost:
         """`generate` with its use counted."""
 
         def counted(**inputs):
-            output = generate(**inputs)
             rows, length = inputs["input_ids"].shape
+            known = inputs.get("past_key_values")  # the start that all questions share is read once
+            known = known.get_seq_length() if known else 0
+            output = generate(**inputs)
             self.questions, self.batches = self.questions + rows, self.batches + 1
-            self.tokens_in += int(inputs["attention_mask"].sum())
-            self.padded_in += rows * length
+            self.tokens_in += int(inputs["attention_mask"].sum()) - rows * known
+            self.padded_in += rows * (length - known)
             self.tokens_out += output[:, length:].numel()
             return output
 

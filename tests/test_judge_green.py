@@ -92,6 +92,35 @@ def test_the_small_llama_answers_every_pair_the_same_alone_and_in_a_batch(small_
         assert completions(engine, PAIRS) == together
 
 
+def test_keeping_the_start_that_all_questions_share_changes_no_answer(small_llama):
+    engine = GreenEngine(small_llama, "fp16", batch_size=2, max_new_tokens=12)
+    model, tokenizer = engine.load()
+    model.float()
+    answers = completions(engine, [*PAIRS, ("", "(0) \n")])
+    for pair, index in zip([*PAIRS, ("", "(0) \n")], range(4), strict=True):
+        question = tokenizer(
+            [tokenizer.bos_token + chat(*pair)], add_special_tokens=False, return_tensors="pt"
+        )
+        output = model.generate(**question, max_new_tokens=12, do_sample=False, pad_token_id=1)
+        alone = tokenizer.decode(output[0, question["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert answers[index] == judge_green.answer(alone)
+    assert engine._start_cache.get_seq_length() > 0.4 * question["input_ids"].shape[1]
+
+
+def test_a_start_that_a_question_does_not_share_whole_is_cut(small_llama, monkeypatch):
+    engine = GreenEngine(small_llama, "fp16", max_new_tokens=12)
+    engine.load()[0].float()
+    pair = ("The heart is enlarged.", "Heart size is normal.")
+    expected = completions(engine, [pair])
+    longer = GreenEngine(small_llama, "fp16", max_new_tokens=12)
+    longer.load()[0].float()
+    with monkeypatch.context() as patch:  # a start into which the reference's first words have slipped
+        patch.setattr(judge_green, "chat", lambda text, _: chat(f"The heart is {text}", "x"))
+        assert len(longer._shared_start()) > len(engine._shared_start())
+    assert completions(longer, [("The lungs are clear.", "x")])
+    assert completions(longer, [pair]) == expected
+
+
 def test_nf4_really_loads_four_bit_layers(small_llama):
     engine = GreenEngine(small_llama, "nf4", max_new_tokens=1)
     list(engine.ask(PAIRS[:1]))

@@ -5,6 +5,7 @@ with (package green-score 0.0.12, `utils.make_prompt` and `green.GREEN`): they
 are the model's input format, and other wordings give other verdicts.
 """
 
+import copy
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -106,6 +107,12 @@ def judge_label(model: str | Path, how: str) -> str:
     return f"{name} {how}" if name == GREEN_LABEL else f"{name} {how} (not GREEN)"
 
 
+def _common_start(rows: list[list[int]]) -> list[int]:
+    shortest = min(rows, key=len)
+    differ = (i for i, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
+    return shortest[: next(differ, len(shortest))]
+
+
 def _fingerprint(max_new_tokens: int) -> str:
     return hashlib.sha256(f"{_PROMPT}{_CHAT}{max_new_tokens}".encode()).hexdigest()
 
@@ -131,7 +138,7 @@ class GreenEngine:
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
         self.label = judge_label(model, precision)
         self.fingerprint = _fingerprint(max_new_tokens)
-        self._loaded = None
+        self._loaded = self._start_cache = None
 
     def load(self):
         """The model and its tokenizer, loaded at the first call and kept."""
@@ -197,13 +204,24 @@ class GreenEngine:
         import torch
 
         model, tokenizer = self.load()
-        batch = tokenizer(inputs, add_special_tokens=False, padding=True, return_tensors="pt").to(
-            model.device
-        )
+        questions = tokenizer(inputs, add_special_tokens=False)["input_ids"]
+        kept = self._shared_start()
+        start = _common_start([kept, *questions])
+        rows = [ids[len(start) :] for ids in questions]
+        longest = max(map(len, rows))
+        # Padding stands between the start that all share and the rest of each.
+        padding = [longest - len(row) for row in rows]
+        ids = [start + [tokenizer.pad_token_id] * gap + row for gap, row in zip(padding, rows, strict=True)]
+        mask = [[1] * len(start) + [0] * gap + [1] * (longest - gap) for gap in padding]
+        cache = copy.deepcopy(self._start_cache)
+        if len(start) < len(kept):  # a tokenizer may join its last letters with what follows
+            cache.crop(len(start) - len(kept))
+        cache.batch_repeat_interleave(len(rows))
         with torch.inference_mode():
             output = model.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
+                input_ids=torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                past_key_values=cache,
                 max_new_tokens=self.max_new_tokens,
                 do_sample=False,
                 temperature=None,
@@ -211,7 +229,27 @@ class GreenEngine:
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        return tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return tokenizer.batch_decode(output[:, len(ids[0]) :], skip_special_tokens=True)
+
+    def _shared_start(self) -> list[int]:
+        """The tokens that every question starts with; their keys and values are computed once and kept.
+
+        It is almost half of a question: the judge's instruction before the reference.
+        """
+        import torch
+        from transformers import DynamicCache
+
+        model, tokenizer = self.load()
+        if self._start_cache is None:
+            examples = [tokenizer.bos_token + chat(text, text) for text in ("a", "B")]
+            self._start = _common_start(tokenizer(examples, add_special_tokens=False)["input_ids"])
+            with torch.inference_mode():
+                self._start_cache = model(
+                    input_ids=torch.tensor([self._start], device=model.device),
+                    past_key_values=DynamicCache(config=model.config),
+                    logits_to_keep=1,
+                ).past_key_values
+        return self._start
 
     def _fitting(self, tokens: int) -> int:
         """How many inputs of `tokens` tokens fit in the free memory, of the GPU where there is one."""
