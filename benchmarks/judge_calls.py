@@ -35,7 +35,7 @@ from utils.judge import judge_pairs  # noqa: E402
 from utils.judge_green import GreenEngine, chat, prompt  # noqa: E402
 
 GREEN_BATCH, GREEN_MAX_TOKENS = 8, 2048
-VOCABULARY = 1000  # gives the prompt about as many tokens as LLaMA's own vocabulary of 32,000
+VOCABULARY = 1800  # a question then has about 560 tokens, near what LLaMA's own vocabulary gives
 
 
 @dataclass
@@ -169,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recorded", type=Path, help="JSON lines, gzipped, with reference and prediction")
     parser.add_argument("--rows", type=int, help="only the first rows: a quick look, not the measurement")
-    parser.add_argument("--new-tokens", type=int, default=64, help="of an answer, in both loops")
+    parser.add_argument("--new-tokens", type=int, default=128, help="of an answer, in both loops")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     with gzip.open(chosen.recorded, "rt", encoding="utf-8") as file:
