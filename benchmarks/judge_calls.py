@@ -1,4 +1,4 @@
-"""What asking each distinct question once, in sorted batches, saves over green-score's own loop.
+"""What asking once, in sorted batches with a shared start, saves over green-score's own loop.
 
     python benchmarks/judge_calls.py recorded.jsonl.gz [--rows N] [--new-tokens N]
 
