@@ -17,7 +17,7 @@ import papermill
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from ..workspace import STEPS, Workspace, write_text
+from ..workspace import STEPS, open_workspace, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def run_notebook(name: str, workspace: Path, html: Path, parameters: dict) -> No
     Raises papermill's PapermillExecutionError where a cell fails; the page is
     then written all the same, up to that cell.
     """
-    executed = html.with_suffix(".ipynb.part")
+    executed = html.with_name(f".{name}.ipynb")
     try:
         papermill.execute_notebook(
             ROOT / "notebooks" / f"{name}.ipynb",
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run steps again that are done")
     options = parser.parse_args(arguments)
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    workspace = Workspace(options.workspace.resolve())
+    workspace = open_workspace(options.workspace.resolve())
     for number, (step, name) in enumerate(STEPS.items(), 1):
         html = workspace.root / f"{name}.html"
         print(f"[{number}/{len(STEPS)}] {name} ", end="", flush=True)
