@@ -216,3 +216,20 @@ def test_alt_texts_tell_the_numbers(drawn, name, told):
 
 def test_a_notebook_shows_a_figure_as_png(drawn):
     assert drawn["loss_curve"]._repr_png_().startswith(b"\x89PNG")
+
+
+def test_differences_say_who_is_ahead_and_fill_only_what_leaves_zero_out():
+    pairs = pd.DataFrame(
+        [
+            {"split": "test", "region": region, "n": 9, "difference": d, "low": low, "high": high}
+            for region, d, low, high in (("lung", 0.2, 0.1, 0.3), ("heart", -0.1, -0.2, 0.1))
+        ]
+    )
+    fig = charts.differences(pairs, ("this run", "the other"), data_label=PHANTOMS, judge=OFFLINE)
+    said = texts(fig)
+    assert "this run minus the other, paired by study, with 95 % interval" in said
+    assert {"+0.20", "-0.10"} <= set(said) and any(OFFLINE in text and PHANTOMS in text for text in said)
+    assert "bone\nnot mentioned" in said and "lung, +0.20" not in fig.alt and "lung: +0.20, n=9" in fig.alt
+    marks = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
+    assert [line.get_markerfacecolor() for line in marks] == [charts.BLUE, "white"]
+    assert inside(fig)

@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 
 from utils import evaluation, judge, scores
+from utils.regions import mentioned
 from utils.settings import JudgeSettings
 from utils.workspace import StepError
 
@@ -59,7 +60,9 @@ def test_judgements_survive_parquet_and_give_the_table(tmp_path, judgements):
 
 
 def test_a_constant_report_is_given_to_every_study():
-    rows = evaluation.constant_rows(SPLIT, "test", {"lung": "Clear lungs.", "bone": "Intact."})
+    rows = evaluation.baseline_rows(
+        SPLIT, "test", evaluation.CONSTANT, {"lung": "Clear lungs.", "bone": "Intact."}
+    )
     assert set(rows["system"]) == {evaluation.CONSTANT}
     assert rows.groupby("region")["prediction"].unique().map(list).to_dict() == {
         "bone": ["Intact."],
@@ -77,16 +80,76 @@ def test_judgements_can_be_looked_up_by_study(judgements):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "label"),
     [
-        JudgeSettings(engine="offline"),
-        JudgeSettings(engine="green"),
-        JudgeSettings(engine="server", base_url="http://127.0.0.1:1/v1"),
+        (JudgeSettings(engine="offline"), judge.OFFLINE_LABEL),
+        (JudgeSettings(engine="green", precision="int8"), "GREEN-radllama2-7b int8"),
+        (
+            JudgeSettings(engine="server", base_url="http://127.0.0.1:1/v1", batch_size=3),
+            "GREEN-radllama2-7b server",
+        ),
     ],
 )
-def test_every_judge_takes_its_settings(settings):
-    with pytest.raises(judge.JudgeError, match="empty reference"):  # found before any model is loaded
-        judge.judge_pairs([("", "x")], **evaluation.judge_options(settings))
+def test_every_judge_takes_its_settings(settings, label):
+    engine = evaluation.judge_of(settings)
+    assert engine.label == label
+    assert (
+        getattr(engine, "batch_size", None) == {"green": None, "server": 3, "offline": None}[settings.engine]
+    )
+
+
+def test_a_report_for_each_study_stays_with_its_study():
+    rows = evaluation.baseline_rows(SPLIT, "test", "copied", [{"lung": "One."}, {"lung": "Two."}])
+    lung = rows[rows["region"] == "lung"]
+    assert lung.set_index("id")["prediction"].to_dict() == {"a": "One.", "b": "Two."}
+    with pytest.raises(ValueError):
+        evaluation.baseline_rows(SPLIT, "test", "copied", [{"lung": "One."}])
+
+
+REFERENCES = {
+    "CXR1_IM-0001": {"lung": "Clear."},
+    "CXR2_IM-0002": {"lung": "Left pleural effusion.", "heart": "Normal heart size."},
+    "CXR3_IM-0003": {"heart": "Normal."},
+    "CXR9_IM-0009": {"heart": "Normal."},
+}
+
+
+def test_normal_studies_are_those_that_the_collection_indexed_so(tmp_path):
+    path = tmp_path / evaluation.METADATA
+    path.write_text("uid,MeSH\n1,Cardiomegaly/mild\n2,normal\n3,No Indexing\n")
+    kinds, said = evaluation.normality(REFERENCES, path)
+    assert kinds == {"CXR1_IM-0001": "abnormal", "CXR2_IM-0002": "normal"}
+    assert "MeSH" in said and "2 studies have none" in said
+
+
+def test_without_the_metadata_the_offline_judge_says_which_are_normal(tmp_path):
+    kinds, said = evaluation.normality(REFERENCES, tmp_path / evaluation.METADATA)
+    assert set(kinds) == set(REFERENCES) and "offline judge" in said
+    assert [study for study, kind in kinds.items() if kind == "abnormal"] == ["CXR2_IM-0002"]
+
+
+def test_the_offline_judges_normal_is_near_the_collections(shared):
+    quiz = json.loads((shared / "iu_xray" / "annotation_quiz_all.json").read_text())
+    known = {study["id"]: mentioned(study["report"]) for study in quiz["test"]}
+    indexed, _ = evaluation.normality(known, shared / "iu_xray" / evaluation.METADATA)
+    read, _ = evaluation.normality(known)
+    assert sum(read[study] == kind for study, kind in indexed.items()) / len(indexed) > 0.9
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", ""])
+def test_metadata_of_another_kind_is_named(tmp_path, content):
+    (path := tmp_path / evaluation.METADATA).write_text(content)
+    with pytest.raises(StepError, match=r"is not the collection's indiana_reports\.csv"):
+        evaluation.normality(REFERENCES, path)
+
+
+def test_another_runs_judgements_are_read_and_other_files_named(tmp_path, judgements):
+    path = evaluation.save(judgements, tmp_path / "judgements.parquet")
+    assert len(evaluation.read_judgements(path)) == len(judgements)
+    judgements[["id", "score"]].to_parquet(path)
+    for wrong in (path, tmp_path / "none.parquet", tmp_path):
+        with pytest.raises(StepError, match=r"is not a run's judgements\.parquet"):
+            evaluation.read_judgements(wrong)
 
 
 def test_the_recorded_judgements_give_the_published_table(shared):

@@ -385,7 +385,27 @@ def test_every_text_of_a_report_is_escaped():
     )
     texts = {"lung": HOSTILE}
     view = report((), texts, texts, {"lung": found}, judge_label=HOSTILE, note=HOSTILE)
-    assert "<script" not in view.data and text(view).count(HOSTILE) == 8
+    unmarked = re.sub(r"<small>[✓✗] \w+</small></mark>|<mark[^>]*>", "", view.data)
+    assert "<script" not in view.data and text(HTML(unmarked)).count(HOSTILE) == 8
+
+
+def test_matched_and_wrong_findings_are_marked_in_the_texts_with_words_and_not_colour_alone():
+    found = judgement(
+        matched_findings=("no pneumothorax",),
+        sentences={"a": ("left pleural effusion",), "b": ("lung nodule",)},
+    )
+    view = report(
+        reference={"lung": "No pneumothorax. Small lung nodule."},
+        prediction={"lung": "Left pleural effusion. No pneumothorax."},
+        judgements={"lung": found},
+    )
+    marked = re.findall(r'<mark class="(\w+)">(.*?)<small>(.*?)</small></mark>', view.data)
+    assert marked == [
+        ("matched", "No pneumothorax", "✓ matched"),
+        ("wrong", "lung nodule", "✗ missing"),
+        ("wrong", "Left pleural effusion", "✗ wrong"),
+        ("matched", "No pneumothorax", "✓ matched"),
+    ]
 
 
 # The steps

@@ -55,6 +55,14 @@ def test_every_recorded_completion_parses_as_recorded(shared):
     assert all(row["green"] == 0 for row in refused)
 
 
+def test_the_recorded_test_predictions_take_916_questions(shared):
+    with gzip.open(shared / "recorded" / "green_test.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line in file]
+    engine = CountingEngine()
+    judge_pairs([(r["reference"], r["prediction"]) for r in rows if r["reference"].strip()], engine)
+    assert len(engine.asked) == 916
+
+
 def parsed(significant="None.", matched="2. No effusion; No nodule."):
     return parse_completion(SECTIONS.format(significant=significant, matched=matched))
 
@@ -160,10 +168,10 @@ def test_an_empty_prediction_misses_everything_without_asking():
 def test_identical_texts_are_asked_unless_chosen_and_then_labelled():
     engine = CountingEngine()
     assert judge_pairs([("a", "a")], engine)[0].score == 0.5
-    (one,) = judge_pairs([("a", "a")], engine, identical_without_asking=True)
+    one, other = judge_pairs([("a", "a"), ("a", "b")], engine, identical_without_asking=True)
     assert one.score == 1.0
-    assert "not asked" in one.judge
-    assert len(engine.asked) == 1
+    assert one.judge == other.judge == "counting judge, identical texts not asked"  # one table, one judge
+    assert engine.asked == [("a", "a"), ("a", "b")]
 
 
 def test_an_empty_reference_is_refused_and_named():

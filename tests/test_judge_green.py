@@ -4,11 +4,12 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pandas as pd
 import pytest
 
 from utils import judge_green
-from utils.judge import GREEN_LABEL, GREEN_MODEL, JudgeError, judge_pairs
-from utils.judge_green import GreenEngine, ServerEngine, chat, prompt
+from utils.judge import GREEN_LABEL, GREEN_MODEL, JudgeError, judge_pairs, parse_completion
+from utils.judge_green import GreenEngine, ServerEngine, chat, prompt, self_check
 
 PAIRS = [
     ("The heart is enlarged.", "Heart size is normal."),
@@ -91,6 +92,35 @@ def test_the_small_llama_answers_every_pair_the_same_alone_and_in_a_batch(small_
         assert completions(engine, PAIRS) == together
 
 
+def test_keeping_the_start_that_all_questions_share_changes_no_answer(small_llama):
+    engine = GreenEngine(small_llama, "fp16", batch_size=2, max_new_tokens=12)
+    model, tokenizer = engine.load()
+    model.float()
+    answers = completions(engine, [*PAIRS, ("", "(0) \n")])
+    for pair, index in zip([*PAIRS, ("", "(0) \n")], range(4), strict=True):
+        question = tokenizer(
+            [tokenizer.bos_token + chat(*pair)], add_special_tokens=False, return_tensors="pt"
+        )
+        output = model.generate(**question, max_new_tokens=12, do_sample=False, pad_token_id=1)
+        alone = tokenizer.decode(output[0, question["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert answers[index] == judge_green.answer(alone)
+    assert engine._start_cache.get_seq_length() > 0.4 * question["input_ids"].shape[1]
+
+
+def test_a_start_that_a_question_does_not_share_whole_is_cut(small_llama, monkeypatch):
+    engine = GreenEngine(small_llama, "fp16", max_new_tokens=12)
+    engine.load()[0].float()
+    pair = ("The heart is enlarged.", "Heart size is normal.")
+    expected = completions(engine, [pair])
+    longer = GreenEngine(small_llama, "fp16", max_new_tokens=12)
+    longer.load()[0].float()
+    with monkeypatch.context() as patch:  # a start into which the reference's first words have slipped
+        patch.setattr(judge_green, "chat", lambda text, _: chat(f"The heart is {text}", "x"))
+        assert len(longer._shared_start()) > len(engine._shared_start())
+    assert completions(longer, [("The lungs are clear.", "x")])
+    assert completions(longer, [pair]) == expected
+
+
 def test_nf4_really_loads_four_bit_layers(small_llama):
     engine = GreenEngine(small_llama, "nf4", max_new_tokens=1)
     list(engine.ask(PAIRS[:1]))
@@ -156,6 +186,27 @@ def test_batches_shrink_with_the_memory_left(small_llama, monkeypatch):
     assert 1 <= engine._fitting(1000) < roomy
 
 
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monkeypatch, on_gpu):
+    import torch
+
+    sizes = []
+    engine = GreenEngine(small_llama, "fp16", max_new_tokens=1)
+    engine.load()
+    pair_bytes = 2 * 2 * 2 * 2 * 16 * (len(engine.load()[1](chat(*PAIRS[1]))["input_ids"]) + 2)
+    free = int(2 * pair_bytes * 2.5)  # half of it is for keys and values
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**10))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
+    monkeypatch.setattr(judge_green.os, "sysconf", lambda name: free if name == "SC_AVPHYS_PAGES" else 1)
+    monkeypatch.setattr(
+        GreenEngine, "_generate", lambda self, inputs: sizes.append(len(inputs)) or ["x"] * len(inputs)
+    )
+    assert len(completions(engine, [PAIRS[1]] * 5)) == 5
+    assert sizes == [2, 2, 1]
+
+
 def test_judging_through_the_small_llama_is_cached_and_resumed(small_llama, tmp_path, monkeypatch):
     options = {"engine": "green", "model": small_llama, "precision": "fp16", "max_new_tokens": 2}
     first = judge_pairs(PAIRS, **options, cache=tmp_path / "judge.jsonl")
@@ -167,6 +218,62 @@ def test_judging_through_the_small_llama_is_cached_and_resumed(small_llama, tmp_
     assert judge_pairs(PAIRS, **options, cache=tmp_path / "judge.jsonl") == first
     with pytest.raises(AssertionError, match="asked again"):
         judge_pairs(PAIRS, **{**options, "max_new_tokens": 3}, cache=tmp_path / "judge.jsonl")
+
+
+class Replay:
+    """A judge that answers recorded pairs as recorded; a `wrong` one gives its verdicts to others."""
+
+    label, fingerprint = "replay", "1"
+
+    def __init__(self, recorded, wrong=False):
+        self.known = {(row.reference, row.prediction): row.completion for row in recorded.itertuples()}
+        self.wrong, self.asked = wrong, []
+
+    def ask(self, pairs):
+        answers = [self.known[pair] for pair in pairs]
+        self.asked += pairs
+        yield from enumerate(["The report is not provided."] * len(pairs) if self.wrong else answers)
+
+
+@pytest.fixture
+def recorded():
+    texts = [
+        COMPLETION,
+        COMPLETION.replace(": 1. The effusion", ": 3. a; b; c"),
+        "[Matched Findings]:\n2. a; b",
+    ]
+    rows = [
+        {
+            "reference": f"Reference {i}.",
+            "prediction": f"Prediction {i}." if i else "",
+            "completion": texts[i % 3],
+            "score": parse_completion(texts[i % 3]).score,
+        }
+        for i in range(31)
+    ]
+    return pd.DataFrame([*rows, rows[5]])
+
+
+def test_the_self_check_agrees_with_a_judge_that_is_as_recorded(recorded):
+    engine = Replay(recorded)
+    table = self_check(engine, recorded)
+    assert len(table) == 20 == len(set(engine.asked)) and table["agree"].all()
+    assert set(table["recorded"]) == {0.25, 0.5, 1.0}  # spread over the scores, not twenty of a kind
+    assert table.attrs["verdict"] == (
+        "replay: 20 of 20 scores as recorded, mean absolute difference 0.00, 0 without a verdict."
+    )
+
+
+def test_the_self_check_shows_a_judge_that_is_wrong_at_once(recorded):
+    table = self_check(Replay(recorded, wrong=True), recorded, n=6)
+    assert len(table) == 6 and not table["agree"].any()
+    assert "0 of 6 scores as recorded" in table.attrs["verdict"]
+    assert "6 without a verdict" in table.attrs["verdict"] and "Fewer than half" in table.attrs["verdict"]
+
+
+def test_the_self_check_needs_pairs_with_text_on_both_sides(recorded):
+    with pytest.raises(JudgeError, match="text on both sides"):
+        self_check(Replay(recorded), recorded[:1])
 
 
 def test_only_the_published_model_is_called_green(small_llama):

@@ -15,7 +15,9 @@ import pytest
 from conftest import ROOT
 
 from utils import scores
+from utils.evaluation import CONSTANT, FREQUENT
 from utils.generation import MODEL, SHUFFLED
+from utils.neighbours import NEAREST
 from utils.workspace import STEPS
 
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in STEPS.values()]
@@ -95,6 +97,7 @@ class TestDemo:
                     "judgements.parquet",
                     "table.md",
                     "report.md",
+                    "report.html",
                     "scores.png",
                     "manifest.json",
                 )
@@ -105,7 +108,8 @@ class TestDemo:
     def test_the_model_reads_its_pictures(self, demo):
         judgements = pd.read_parquet(demo / "evaluation/default/judgements.parquet")
         summary = scores.summary(judgements[judgements["split"] == "test"]).set_index(["system", "region"])
-        model, constant, shuffled = (summary.loc[name] for name in (MODEL, "best constant report", SHUFFLED))
+        model, constant, shuffled = (summary.loc[name] for name in (MODEL, CONSTANT, SHUFFLED))
+        assert {FREQUENT, NEAREST} <= set(judgements["system"])
         assert (model["low"] > constant["high"]).sum() >= 3
         assert ((shuffled["mean"] - constant["mean"]) < 0.1).all()
         assert (model["empty"] <= 0.02 * model["n"]).all()
@@ -145,12 +149,18 @@ class TestDemo:
         shutil.copytree(demo, copy)
         page = tmp_path / "out.ipynb"
         done = run_page(
-            "04_generate_and_green", copy, page, RECORDED=str(shared / "recorded/green_test.jsonl.gz")
+            "04_generate_and_green",
+            copy,
+            page,
+            RECORDED=str(shared / "recorded/green_test.jsonl.gz"),
+            OTHER_RUN=str(demo / "evaluation/default/judgements.parquet"),
         )
         assert done.returncode == 0, done.stderr
         shown = page.read_text()
         for number in ("0.704", "0.887", "0.657", "0.315", "590", "582", "461", "312"):
             assert number in shown
+        compared = (copy / "evaluation/default/report.md").read_text()  # a run is no better than itself
+        assert "This run minus another" in compared and (copy / "evaluation/default/two_runs.png").is_file()
 
 
 def run_page(

@@ -1,5 +1,8 @@
 """The report of a run."""
 
+import base64
+import re
+
 import pandas as pd
 import pytest
 from test_scores import GREEN, OFFLINE, judgement, table
@@ -49,7 +52,7 @@ def test_report_says_what_it_is_first(write, tmp_path):
     assert text.startswith("# Chest X-ray findings by region: model\n\n**Not for clinical use.**")
     assert f"Data: {PHANTOMS}. Judge: {OFFLINE}." in text
     assert "drawings" in text and "cannot be set beside GREEN" in text
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bars 1.png", "report.md"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bars 1.png", "report.html", "report.md"]
 
 
 def test_report_holds_its_parts(write):
@@ -102,6 +105,26 @@ def test_samples_show_what_was_written_as_text(write):
     assert "### s0 (test, mean score 0.50)" in text
 
 
+def test_the_page_needs_no_other_file_and_keeps_what_the_report_says(write, tmp_path):
+    write(samples=["s5", "s0"])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") and page.count("<table>") >= 6
+    assert "<title>Chest X-ray findings by region: model</title>" in page
+    picture = base64.b64encode(b"png").decode()
+    assert f'<img alt="Bars (of) scores." src="data:image/png;base64,{picture}">' in page
+    assert not re.search(r'src="(?!data:)|<link|<script|@import|https?://', page)
+    assert "Wide | &lt;script&gt; ![x](y)" in page  # what the model wrote is text
+    assert "Not for clinical use" in page and "<code>training.rank</code>" in page
+
+
+def test_further_tables_stand_under_the_results(write, tmp_path):
+    rows = pd.DataFrame({"region": ["lung"], "n": [20], "ROUGE-L": [0.25]})
+    text = write(tables={"Shared words": ("ROUGE-L says little.", rows)})
+    assert "### Shared words\n\nROUGE-L says little.\n\n| region | n | ROUGE-L |\n" in text
+    assert "| lung | 20 | 0.250 |" in text
+    assert "<td>0.250</td>" in (tmp_path / "report.html").read_text()
+
+
 def test_a_single_system_has_nothing_to_be_set_against(write):
     rows = two_systems()
     text = write(rows[rows["system"] == "model"])
@@ -124,7 +147,7 @@ def test_what_is_missing_is_named(write, tmp_path):
         write(figures={"Outside": (outside, "x")})
     with pytest.raises(ValueError, match="sample s99"):
         write(samples=["s99"])
-    assert not (tmp_path / "report.md").exists()
+    assert not list(tmp_path.glob("report.*"))
 
 
 def test_judgements_read_back_from_parquet_give_the_same_report(write, tmp_path):

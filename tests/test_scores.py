@@ -271,3 +271,16 @@ def test_published_rows_stand_only_beside_green_on_iu_xray(judge, iu_xray, shown
 def test_table_tells_how_many_had_no_verdict():
     text = scores.table_markdown(scores.summary(table(*studies([1.0, None]))), data_label="x")
     assert "no verdict on 1 of 2 rows" in text
+
+
+def test_scores_by_kind_of_study_leave_out_studies_without_a_kind():
+    rows = table(*studies([1.0, 0.5, 0.0, 0.2]), *studies([0.0] * 4, system="constant"))
+    found = scores.by_kind(rows, {"s0": "normal", "s1": "normal", "s2": "abnormal"})
+    assert found[["split", "system", "studies"]].values.tolist() == [
+        ["test", "model", "abnormal"],
+        ["test", "model", "normal"],
+        ["test", "constant", "abnormal"],
+        ["test", "constant", "normal"],
+    ]
+    assert found["lung"].tolist()[:2] == ["0.00 [0.00, 0.00] n=1", "0.75 [0.50, 1.00] n=2"]
+    assert set(found["bone"]) == {"not mentioned"}

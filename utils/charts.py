@@ -97,10 +97,10 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
                 row, at = rows.loc[(system, region)], x + (i - (len(systems) - 1) / 2) * width
                 _bar(ax, at, row["mean"], min(width * 0.9, 0.45), i)
                 ax.plot([at, at], [row["low"], row["high"]], color=INK, linewidth=1.1, solid_capstyle="butt")
-                size = 8 if len(systems) * len(splits) <= 6 else 6.5
-                ax.text(
-                    at, row["high"] + 0.015, f"{row['mean']:.2f}", ha="center", va="bottom", fontsize=size
-                )
+                mean, size = f"{row['mean']:.2f}", 8
+                if len(systems) * len(splits) > 6:  # so that neighbours do not touch
+                    mean, size = mean.removeprefix("0"), 6.5
+                ax.text(at, row["high"] + 0.015, mean, ha="center", va="bottom", fontsize=size)
         counts = rows.groupby("region")["n"].agg(["min", "max"])
         _region_axis(ax, [_count(counts, region) for region in REGIONS])
         ax.set(ylim=(0, 1.09), yticks=np.arange(0, 1.01, 0.25))
@@ -180,6 +180,42 @@ def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
             _, error, system = most.idxmax()
             _tell(fig, f"{region}: most often {error}, {most.max():.0f} in 100 ({system})")
     _legend(fig, [(name, *_series(i)) for i, name in enumerate(systems)])
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def differences(pairs: pd.DataFrame, names: tuple[str, str], *, data_label: str, judge: str) -> Chart:
+    """The paired difference of two systems or runs by region, with its interval.
+
+    `pairs` from `scores.compare`; `names` are those of the two, the first minus the second.
+    """
+    splits = order_splits(pairs["split"])
+    where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better"
+    fig = _figure(3.6, f"{names[0]} minus {names[1]}, paired by study, with 95 % interval", where)
+    axes = _panels(fig, len(splits), top=0.85, bottom=0.52, left=0.55, gap=0.45)
+    reach = max(pairs[["low", "high"]].abs().to_numpy().max() * 1.25, 0.05)
+    for ax, split in zip(axes, splits, strict=True):
+        rows = pairs[pairs["split"] == split].set_index("region")
+        for x, region in enumerate(REGIONS):
+            if region not in rows.index:
+                continue
+            row = rows.loc[region]
+            ax.plot([x, x], [row["low"], row["high"]], color=INK, linewidth=1.3, solid_capstyle="butt")
+            clear = row["low"] > 0 or row["high"] < 0  # a filled mark: the interval leaves 0 out
+            ax.plot(x, row["difference"], "o", color=BLUE, markerfacecolor=BLUE if clear else "white")
+            ax.annotate(
+                f"{row['difference']:+.2f}",
+                (x, row["difference"]),
+                (7, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+            _tell(fig, f"{SPLITS.get(split, split)}, {region}: {row['difference']:+.2f}, n={row['n']}")
+        ax.axhline(0, color=GREY, linewidth=0.8)
+        _region_axis(ax, [f"n={rows.loc[r, 'n']}" if r in rows.index else "not mentioned" for r in REGIONS])
+        ax.set_ylim(-reach, reach)
+        _panel_title(ax, SPLITS.get(split, split))
     return fig
 
 

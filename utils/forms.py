@@ -56,9 +56,10 @@ background:rgba(var(--hue),.24);border:1px solid rgba(var(--hue),.75)}
 .xr th .tag,.xr td .tag{white-space:nowrap}
 .xr mark{color:inherit;padding:1px 3px;border-radius:3px;background:rgba(var(--hue),.22);
 border-bottom:2px solid rgba(var(--hue),.9);-webkit-box-decoration-break:clone;box-decoration-break:clone}
-.xr mark small{opacity:.85;font-size:10px;margin-left:4px}
+.xr mark small{opacity:.85;font-size:10px;margin-left:4px;white-space:nowrap}
 .xr .lung{--hue:64,150,225}.xr .heart{--hue:222,92,60}.xr .mediastinal{--hue:178,110,200}
-.xr .bone{--hue:30,160,115}.xr .others,.xr .note{--hue:128,128,128}.xr .refused{--hue:222,92,60}
+.xr .bone,.xr .matched{--hue:30,160,115}.xr .others,.xr .note{--hue:128,128,128}
+.xr .refused,.xr .wrong{--hue:222,92,60}
 .xr .side{display:flex;flex-wrap:wrap;gap:12px 32px;align-items:flex-start;margin:8px 0}
 .xr .side>*{flex:1 1 320px;min-width:0}
 .xr .verdicts>*{flex-basis:210px}
@@ -293,10 +294,18 @@ class Browser(Live):
         )
         self.previous.on_click(lambda _: self._step(-1))
         self.next.on_click(lambda _: self._step(1))
-        self.choice.observe(lambda _: self._show(), names="value")
+        self._changing = False
+        self.choice.observe(lambda _: self._changing or self._show(), names="value")
         self._place, self.shown = widgets.HTML(), widgets.HTML()
         bar = widgets.HBox([self.choice, self.previous, self.next, self._place])
         super().__init__(widgets.VBox([bar, self.shown]), lambda: self.shown.value)
+        self._show()
+
+    def show_items(self, items: Sequence[object]) -> None:
+        """Put other items in place of those that are there, and show the first; there may be none."""
+        self._items, self._changing = list(map(str, items)), True
+        self.choice.options = [(name, number) for number, name in enumerate(self._items)]
+        self._changing = False
         self._show()
 
     def _step(self, by: int) -> None:
@@ -304,6 +313,11 @@ class Browser(Live):
 
     def _show(self) -> None:
         number, last = self.choice.value, len(self._items) - 1
+        if number is None:
+            self.previous.disabled = self.next.disabled = True
+            self._place.value, self.shown.value = "", _html(_quiet(f"no such {self._label}"))
+            self.refresh()
+            return
         self.previous.disabled, self.next.disabled = number == 0, number == last
         self._place.value = f"{number + 1} of {last + 1}"
         name = f"{self._label} {self._items[number]}"
@@ -363,8 +377,8 @@ def split_view(
     return HTML(_html(body))
 
 
-def _marked(original: str, regions: Mapping[str, str]) -> str:
-    """`original` as markup, its words marked and labelled with the region that took them."""
+def _marked(original: str, regions: Mapping[str, str], labels: Mapping[str, str] | None = None) -> str:
+    """`original` as markup, its words marked and labelled with the region (or other text) that took them."""
     places = list(re.finditer(r"\w+", original))
     words = [place.group().casefold() for place in places]
     takers = _takers(words, {name: re.findall(r"\w+", text.casefold()) for name, text in regions.items()})
@@ -374,7 +388,11 @@ def _marked(original: str, regions: Mapping[str, str]) -> str:
         parts.append(escape(original[end : run[0].start()]))
         end = run[-1].end()
         text = escape(original[run[0].start() : end])
-        parts.append(f'<mark class="{name}">{text}<small>{name}</small></mark>' if name else text)
+        parts.append(
+            f'<mark class="{name}">{text}<small>{(labels or {}).get(name, name)}</small></mark>'
+            if name
+            else text
+        )
     return "".join([*parts, escape(original[end:])])
 
 
@@ -416,16 +434,17 @@ def report_view(
     """One study: its views, reference and prediction by region, and what the judge found.
 
     `judgements` by region; of a region that the reference does not mention none
-    is shown. Without prediction and judgements it shows the study alone.
-    `judge_label` and `note` (such as "phantom") are shown as they come.
+    is shown. The words that the judge's findings name are marked and labelled
+    in the texts, as far as they can be found there. Without prediction and
+    judgements it shows the study alone. `judge_label` and `note` (such as "phantom") are shown as they come.
     """
     wrote, found = mentioned(dict(reference)), mentioned(dict(prediction))
     judged = {name: judgements[name] for name in wrote if name in judgements}
     rows = [
         [
             _tag(name, name),
-            escape(wrote.get(name, "")) or _quiet("not mentioned"),
-            escape(found.get(name, "")) or _quiet("nothing written"),
+            _evidence(wrote.get(name, ""), judged.get(name), "b") or _quiet("not mentioned"),
+            _evidence(found.get(name, ""), judged.get(name), "acde") or _quiet("nothing written"),
             _score(judged.get(name), name in wrote),
         ]
         for name in REGIONS
@@ -441,6 +460,16 @@ def report_view(
             f'<div class="side verdicts">{verdicts}</div>'
         )
     )
+
+
+def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
+    """`text` as markup; the words of matched findings and of the errors of the types `letters` are marked."""
+    if judgement is None:
+        return escape(text)
+    wrong = [sentence for letter in letters for sentence in judgement.sentences.get(letter, ())]
+    named = {"matched": " ".join(judgement.matched_findings), "wrong": " ".join(wrong)}
+    missing = "✗ missing" if letters == "b" else "✗ wrong"
+    return _marked(text, named, {"matched": "✓ matched", "wrong": missing})
 
 
 def _score(judgement: Judgement | None, is_mentioned: bool) -> str:

@@ -194,7 +194,7 @@ def judge_pairs(
     Each distinct pair is asked once. An empty prediction is scored 0 without
     asking, as GREEN did in every recorded case; with `identical_without_asking`
     a prediction equal to its reference is scored 1.0 (so in every recorded case
-    too), and its judgement's label says so.
+    too), and the label of all judgements says so.
 
     engine: a name, or an engine already loaded (to keep the 7B model between calls)
     cache: a JSON-lines file that answers are appended to as they come; a later
@@ -214,19 +214,20 @@ def judge_pairs(
     store = Cache(cache) if cache is not None else None
     judge = engine
     if isinstance(engine, str):
-        judge = _engine(engine, model, precision, base_url, api_key, batch_size, max_new_tokens)
+        judge = make_engine(engine, model, precision, base_url, api_key, batch_size, max_new_tokens)
+    label = f"{judge.label}, identical texts not asked" if identical_without_asking else judge.label
 
     known: dict[Pair, Judgement] = {}
     for pair in dict.fromkeys(asked):
-        answer = _without_asking(pair, judge.label, identical_without_asking)
+        answer = _without_asking(pair, label, identical_without_asking)
         if answer is None and store and (completion := store.get(judge, pair)) is not None:
-            answer = parse_completion(completion, judge.label)
+            answer = parse_completion(completion, label)
         if answer:
             known[pair] = answer
     open_pairs = [pair for pair in dict.fromkeys(asked) if pair not in known]
     for done, (index, completion) in enumerate(judge.ask(open_pairs) if open_pairs else (), start=1):
         pair = open_pairs[index]
-        known[pair] = parse_completion(completion, judge.label)
+        known[pair] = parse_completion(completion, label)
         if store:
             store.add(judge, pair, completion)
         if progress:
@@ -234,7 +235,16 @@ def judge_pairs(
     return [known[pair] for pair in asked]
 
 
-def _engine(name, model, precision, base_url, api_key, batch_size, max_new_tokens) -> Engine:
+def make_engine(
+    name: str,
+    model: str | Path = GREEN_MODEL,
+    precision: Precision = "nf4",
+    base_url: str | None = None,
+    api_key: str | None = None,
+    batch_size: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Engine:
+    """The engine called `name`, with the options of `judge_pairs`; it loads nothing before it is asked."""
     # Imported here, not above: the engines import the format from this file.
     if name == "offline":
         from utils.judge_offline import OfflineEngine
@@ -261,7 +271,7 @@ def _without_asking(pair: Pair, label: str, identical_without_asking: bool) -> J
         text = write_completion(
             "The candidate report is the reference: scored 1 without asking the judge.", {}, {}, [reference]
         )
-        return parse_completion(text, f"{label}, identical texts not asked")
+        return parse_completion(text, label)
     return None
 
 

@@ -5,14 +5,29 @@ with (package green-score 0.0.12, `utils.make_prompt` and `green.GREEN`): they
 are the model's input format, and other wordings give other verdicts.
 """
 
+import copy
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from utils.judge import ERROR_TYPES, GREEN_LABEL, GREEN_MODEL, MAX_NEW_TOKENS, JudgeError, Pair, Precision
+import pandas as pd
+
+from utils.judge import (
+    ERROR_TYPES,
+    GREEN_LABEL,
+    GREEN_MODEL,
+    MAX_NEW_TOKENS,
+    Engine,
+    JudgeError,
+    Pair,
+    Precision,
+    judge_pairs,
+)
 
 MAX_WORDS = 300  # of each report, as green-score cuts them
+MOST_AT_ONCE = 64  # pairs in a batch that is sized by free memory
 
 _ERROR_LINE = "<Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>"
 _PROMPT = f"""\
@@ -92,6 +107,12 @@ def judge_label(model: str | Path, how: str) -> str:
     return f"{name} {how}" if name == GREEN_LABEL else f"{name} {how} (not GREEN)"
 
 
+def _common_start(rows: list[list[int]]) -> list[int]:
+    shortest = min(rows, key=len)
+    differ = (i for i, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
+    return shortest[: next(differ, len(shortest))]
+
+
 def _fingerprint(max_new_tokens: int) -> str:
     return hashlib.sha256(f"{_PROMPT}{_CHAT}{max_new_tokens}".encode()).hexdigest()
 
@@ -101,7 +122,7 @@ class GreenEngine:
 
     model: name on the Hugging Face Hub, or a folder
     precision: "nf4" (4-bit, about 4 GB), "int8" (7 GB) or "fp16" (13.5 GB)
-    batch_size: pairs at once; None sizes batches by the free GPU memory
+    batch_size: pairs at once; None sizes batches by the free memory
     """
 
     def __init__(
@@ -117,7 +138,13 @@ class GreenEngine:
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
         self.label = judge_label(model, precision)
         self.fingerprint = _fingerprint(max_new_tokens)
-        self._loaded = None
+        self._loaded = self._start_cache = None
+
+    def load(self):
+        """The model and its tokenizer, loaded at the first call and kept."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
 
     def _load(self):
         import torch
@@ -150,9 +177,7 @@ class GreenEngine:
         """
         import torch
 
-        if self._loaded is None:
-            self._loaded = self._load()
-        _, tokenizer = self._loaded
+        _, tokenizer = self.load()
         inputs = [tokenizer.bos_token + chat(*pair) for pair in pairs]
         lengths = [len(ids) for ids in tokenizer(inputs, add_special_tokens=False)["input_ids"]]
         waiting = sorted(range(len(pairs)), key=lambda index: -lengths[index])
@@ -178,14 +203,25 @@ class GreenEngine:
     def _generate(self, inputs: list[str]) -> list[str]:
         import torch
 
-        model, tokenizer = self._loaded
-        batch = tokenizer(inputs, add_special_tokens=False, padding=True, return_tensors="pt").to(
-            model.device
-        )
+        model, tokenizer = self.load()
+        questions = tokenizer(inputs, add_special_tokens=False)["input_ids"]
+        kept = self._shared_start()
+        start = _common_start([kept, *questions])
+        rows = [ids[len(start) :] for ids in questions]
+        longest = max(map(len, rows))
+        # Padding stands between the start that all share and the rest of each.
+        padding = [longest - len(row) for row in rows]
+        ids = [start + [tokenizer.pad_token_id] * gap + row for gap, row in zip(padding, rows, strict=True)]
+        mask = [[1] * len(start) + [0] * gap + [1] * (longest - gap) for gap in padding]
+        cache = copy.deepcopy(self._start_cache)
+        if len(start) < len(kept):  # a tokenizer may join its last letters with what follows
+            cache.crop(len(start) - len(kept))
+        cache.batch_repeat_interleave(len(rows))
         with torch.inference_mode():
             output = model.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
+                input_ids=torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                past_key_values=cache,
                 max_new_tokens=self.max_new_tokens,
                 do_sample=False,
                 temperature=None,
@@ -193,20 +229,76 @@ class GreenEngine:
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        return tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return tokenizer.batch_decode(output[:, len(ids[0]) :], skip_special_tokens=True)
+
+    def _shared_start(self) -> list[int]:
+        """The tokens that every question starts with; their keys and values are computed once and kept.
+
+        It is almost half of a question: the judge's instruction before the reference.
+        """
+        import torch
+        from transformers import DynamicCache
+
+        model, tokenizer = self.load()
+        if self._start_cache is None:
+            examples = [tokenizer.bos_token + chat(text, text) for text in ("a", "B")]
+            self._start = _common_start(tokenizer(examples, add_special_tokens=False)["input_ids"])
+            with torch.inference_mode():
+                self._start_cache = model(
+                    input_ids=torch.tensor([self._start], device=model.device),
+                    past_key_values=DynamicCache(config=model.config),
+                    logits_to_keep=1,
+                ).past_key_values
+        return self._start
 
     def _fitting(self, tokens: int) -> int:
-        """How many inputs of `tokens` tokens fit in the GPU's free memory; 8 without a GPU."""
+        """How many inputs of `tokens` tokens fit in the free memory, of the GPU where there is one."""
         import torch
 
-        if not torch.cuda.is_available():
-            return 8
-        config = self._loaded[0].config
+        config = self.load()[0].config
         head = config.hidden_size // config.num_attention_heads
         bytes_a_token = 2 * 2 * config.num_hidden_layers * config.num_key_value_heads * head
-        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        if torch.cuda.is_available():
+            free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        else:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         # Keys and values are what grows; half of the memory is left to activations and copies.
-        return max(1, int(free / 2 / (bytes_a_token * (tokens + self.max_new_tokens))))
+        fitting = int(free / 2 / (bytes_a_token * (tokens + self.max_new_tokens)))
+        return min(max(fitting, 1), MOST_AT_ONCE)
+
+
+def self_check(engine: Engine, recorded: pd.DataFrame, n: int = 20) -> pd.DataFrame:
+    """Ask `engine` about `n` pairs that GREEN has judged elsewhere, before it is asked about thousands.
+
+    recorded: rows with reference, prediction and score, as
+        `evaluation.read_recorded` gives them; where they come from is the
+        caller's choice. Pairs are evenly spread over the recorded scores.
+
+    A row a pair: reference, prediction, recorded, judged, agree (same score).
+    `attrs["verdict"]` says in a sentence how many agree. Raises JudgeError
+    where no recorded row has a score and text on both sides.
+    """
+    known = recorded[recorded["score"].notna() & (recorded["prediction"].str.strip() != "")]
+    known = known.drop_duplicates(["reference", "prediction"]).sort_values("score", kind="stable")
+    if known.empty:
+        raise JudgeError("the self-check needs recorded judgements of pairs with text on both sides")
+    count = min(n, len(known))
+    known = known.iloc[[round((i + 0.5) * len(known) / count - 0.5) for i in range(count)]]
+    judged = judge_pairs(zip(known["reference"], known["prediction"], strict=True), engine)
+    table = known[["reference", "prediction"]].assign(
+        recorded=known["score"], judged=[one.score_as_published for one in judged]
+    )
+    distance = (table["recorded"] - table["judged"]).abs()
+    table["agree"] = distance < 1e-6
+    same, silent = int(table["agree"].sum()), sum(one.score is None for one in judged)
+    verdict = (
+        f"{engine.label}: {same} of {count} scores as recorded, mean absolute difference "
+        f"{distance.mean():.2f}, {silent} without a verdict."
+    )
+    if same < count / 2:
+        verdict += " Fewer than half agree: look at the precision and the model before you go on."
+    table.attrs["verdict"] = verdict
+    return table.reset_index(drop=True)
 
 
 class ServerEngine:

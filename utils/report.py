@@ -1,12 +1,15 @@
-"""The report of a run, `report.md`: what was done, what came out, what it cannot show.
+"""The report of a run, `report.md` and `report.html`: what was done, what came out, what it cannot show.
 
 Every sentence about results is written from the numbers given.
 """
 
+import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape, unescape
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+import mistune
 import pandas as pd
 
 from .charts import NOT_CLINICAL
@@ -33,6 +36,25 @@ the reference describes it scores 0, and so does a pair without a verdict. Inter
 bootstrap intervals over studies. Systems are compared study by study: the interval of the paired \
 difference, and the p-value of a two-sided sign-flip test, not corrected for the number of comparisons."""
 
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>{style}</style></head>
+<body>
+{body}</body></html>
+"""
+_STYLE = """
+body{font:16px/1.55 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:60rem;margin:2rem auto;
+padding:0 1rem}
+h1,h2,h3{line-height:1.25;margin:1.8em 0 .5em}h1{margin-top:0}
+h2{border-bottom:1px solid #d9dce0;padding-bottom:.2em}
+table{border-collapse:collapse;font-size:.88em}.wide{overflow-x:auto}
+th,td{text-align:left;vertical-align:top;padding:.35em .9em .35em 0;border-bottom:1px solid #d9dce0}
+img{max-width:100%;height:auto}code{font-size:.92em}
+pre{background:#f4f5f6;padding:.8em 1em;border-radius:6px;overflow-x:auto}
+@media print{body{max-width:none;margin:0}h2,h3{break-after:avoid}tr,img{break-inside:avoid}}
+"""
+
 
 def write_report(
     folder: str | Path,
@@ -45,13 +67,15 @@ def write_report(
     data_label: str,
     commands: Sequence[str],
     samples: Sequence[str],
+    tables: Mapping[str, tuple[str, pd.DataFrame]] | None = None,
     iu_xray: bool = False,
 ) -> Path:
-    """Write `folder/report.md`, whole or not at all, and give its path.
+    """Write `folder/report.md` and `folder/report.html`, each whole or not at all; give the first's path.
 
     `judgements` hold one or more systems, the first being the model and the
     others what it is set against; `summary` is theirs, from `scores.summary`.
-    `figures` maps a title to (path, alt text), the path under `folder`;
+    `figures` maps a title to (path, alt text), the path under `folder`, and
+    `tables` a title to (what it shows, rows), for results beside the scores;
     `samples` are study ids, as `pick_samples` gives them; `iu_xray` as in
     `scores.table_markdown`. Raises ValueError where a figure or a sample is
     missing, or the summary is of more than one judge.
@@ -72,6 +96,10 @@ def write_report(
         *_comparisons(judgements, systems),
         "### What was written",
         _written(judgements),
+        *(
+            f"### {title}\n\n{said}\n\n{_table(rows.columns, _shown(rows))}"
+            for title, (said, rows) in (tables or {}).items()
+        ),
         *(_figure(folder, title, path, alt) for title, (path, alt) in figures.items()),
         "## Sample reports",
         f"Of {systems[0]}; each with its mean score over the regions that its reference mentions.",
@@ -83,7 +111,34 @@ def write_report(
         "## Commands",
         "```\n" + "\n".join(commands) + "\n```",
     ]
-    return write_text(folder / "report.md", "\n\n".join(parts) + "\n")
+    text = "\n\n".join(parts) + "\n"
+    write_text(folder / "report.html", html(text, folder))
+    return write_text(folder / "report.md", text)
+
+
+def html(text: str, folder: Path) -> str:
+    """`text`, Markdown, as one page that needs no other file: the pictures under `folder` are inside it."""
+    markdown = mistune.create_markdown(renderer=_Page(folder), plugins=["table"])
+    title = escape(text.partition("\n")[0].lstrip("# "))
+    return _PAGE.format(title=title, style=_STYLE, body=markdown(text))
+
+
+class _Page(mistune.HTMLRenderer):
+    """What a model wrote stays text: raw markup is shown, not taken."""
+
+    def __init__(self, folder: Path):
+        super().__init__(escape=True)
+        self._folder = folder
+
+    def text(self, text: str) -> str:
+        return escape(unescape(text), quote=False)  # entities are characters, in Markdown too
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        data = base64.b64encode((self._folder / unquote(url)).read_bytes()).decode()
+        return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
+
+    def table(self, text: str) -> str:
+        return f'<div class="wide"><table>{text}</table></div>'
 
 
 def pick_samples(judgements: pd.DataFrame, count: int = 3) -> list[str]:
@@ -182,7 +237,7 @@ def _comparisons(judgements: pd.DataFrame, systems: list[str]) -> Iterator[str]:
                 row.region,
                 row.n,
                 f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
-                "under 0.001" if row.p < 0.001 else f"{row.p:.3f}",
+                _p(row.p),
             )
             for row in pairs.itertuples()
         ]
@@ -246,6 +301,19 @@ def _flat(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 def _bullets(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _shown(rows: pd.DataFrame) -> Iterator[list[str]]:
+    for row in rows.itertuples(index=False):
+        cells = zip(rows.columns, row, strict=True)
+        yield [
+            _p(value) if name == "p" else f"{value:.3f}" if isinstance(value, float) else str(value)
+            for name, value in cells
+        ]
+
+
+def _p(value: float) -> str:
+    return "under 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence]) -> str:

@@ -147,7 +147,7 @@ def summary(judgements: pd.DataFrame, resamples: int = RESAMPLES, seed: int = SE
     judge = one_judge(rows)
     rows["empty"] = ~_has_text(rows["prediction"])
     table = []
-    for names, group in _groups(rows):
+    for names, group in groups(rows):
         low, high = interval(group["value"], resamples, seed)
         means = {"mean": group["value"].mean(), "n": len(group), "low": low, "high": high}
         counts = {name: int(group[name].sum()) for name in ("no_verdict", "empty")}
@@ -247,12 +247,30 @@ def best_constant(
     return best
 
 
+def by_kind(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """The scores on each kind of study, such as normal and abnormal: `0.70 [0.66, 0.74] n=590` by region.
+
+    One row per (split, system, kind); `kinds` by study id, as `evaluation.normality`
+    gives them. Studies without a kind are left out; n shows how many are in.
+    """
+    rows = scored(judgements)
+    rows["kind"] = rows["id"].map(kinds)
+    table = []
+    for split, system in product(order_splits(rows["split"]), rows["system"].unique()):
+        of_system = rows[(rows["split"] == split) & (rows["system"] == system)]
+        for kind, group in of_system.groupby("kind"):
+            means = summary(group)
+            cells = {region: _cell(means, region) for region in REGIONS}
+            table.append({"split": split, "system": system, "studies": kind, **cells})
+    return pd.DataFrame(table)
+
+
 def error_counts(judgements: pd.DataFrame) -> pd.DataFrame:
     """One row per (system, split, region, error): n (judged rows), significant, insignificant, judge."""
     rows = scored(judgements)
     judge = one_judge(rows)
     table = []
-    for names, group in _groups(rows):
+    for names, group in groups(rows):
         counts = {
             column: np.array(group[column].tolist(), dtype=int).reshape(-1, len(ERRORS)).sum(axis=0)
             for column in ("significant", "insignificant")
@@ -353,7 +371,8 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _groups(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+def groups(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """The `scored` rows of each system, split and region, with these three by name."""
     for system in rows["system"].unique():
         of_system = rows[rows["system"] == system]
         for (split, region), group in of_system.groupby(["split", "region"], observed=True):

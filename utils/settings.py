@@ -108,7 +108,12 @@ class JudgeSettings(Knobs):
     )
     precision: Literal["nf4", "int8", "fp16"] = Field("nf4", description="of the 7B judge; fp16 needs 14 GB")
     base_url: str = Field("", description="address of the judge's server")
-    batch_size: int = Field(8, ge=1, le=256, description="pairs judged at once")
+    batch_size: int = Field(
+        0, ge=0, le=256, description="pairs judged at once; 0: as many as the free memory holds (a server: 8)"
+    )
+    identical_without_asking: bool = Field(
+        False, description="score a report equal to its reference 1.0 without asking; the table says so"
+    )
 
 
 class Preset(Knobs):

@@ -1,0 +1,68 @@
+"""The baseline of the nearest training study: its findings, given to the study that looks most like it.
+
+How alike two studies look is the cosine of their image features, as the
+fine-tuned model's own vision tower sees them. A model that scores no better
+than this copies.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from .generation import Writer
+from .regions import REGIONS
+from .workspace import progress
+
+NEAREST = "nearest training study"
+BATCH = 16  # studies at once
+
+
+@torch.inference_mode()
+def image_features(
+    writer: Writer, studies: Dataset, name: str, show: Callable[..., Iterable] = progress
+) -> np.ndarray:
+    """The features of `studies`, called `name`: (studies, hidden), float32.
+
+    Each is the mean over the patches of a view, then over the study's views,
+    of the tower's layer that the language model reads, without the class token.
+    """
+    model = writer.model.get_base_model().model
+    layer, tower = model.config.vision_feature_layer, model.vision_tower
+    rows = []
+    for start in show(range(0, len(studies), BATCH), f"{name}: image features"):
+        views = studies[start : start + BATCH]["images"]
+        flat = [view for study in views for view in study]
+        pixels = writer.processor.image_processor(flat, return_tensors="pt")["pixel_values"]
+        whole = pixels[:, 0].to(writer.model.device, writer.model.dtype)  # the base view comes first
+        patches = tower(whole, output_hidden_states=True).hidden_states[layer][:, 1:]
+        means = patches.mean(dim=1).float().cpu().numpy()
+        ends = np.cumsum([len(study) for study in views])
+        rows += [part.mean(axis=0) for part in np.split(means, ends[:-1])]
+    return np.array(rows)
+
+
+def nearest_reports(
+    features: np.ndarray, known: np.ndarray, findings: list[dict[str, str]]
+) -> list[dict[str, str]]:
+    """For each row of `features` a report by region, copied from the training studies.
+
+    known: (training studies, hidden), features of the studies with `findings`,
+        the regions that each mentions
+    A region comes from the nearest training study that mentions it, so that a
+    report may have several sources; a region that none mentions is left out.
+    """
+    centre = known.mean(axis=0)  # without it every pair of radiographs is alike
+    alike = _unit(features - centre) @ _unit(known - centre).T
+    reports: list[dict[str, str]] = [{} for _ in features]
+    for region in REGIONS:
+        mention = [i for i, study in enumerate(findings) if region in study]
+        if mention:
+            for report, best in zip(reports, alike[:, mention].argmax(axis=1), strict=True):
+                report[region] = findings[mention[best]][region]
+    return reports
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
