@@ -73,7 +73,7 @@ class TrainingSettings(Knobs):
     optimizer: Literal["paged_adamw_8bit", "adamw_torch"] = Field(
         "paged_adamw_8bit", description="paged 8-bit AdamW needs a GPU"
     )
-    epochs: float = Field(2, gt=0, le=50, description="passes over the training studies")
+    epochs: float = Field(2.0, gt=0, le=50, description="passes over the training studies")
     max_steps: int = Field(-1, ge=-1, description="optimiser steps; -1: as many as the epochs take")
     batch_size: int = Field(2, ge=1, le=64, description="studies on the device at once")
     accumulation: int = Field(8, ge=1, le=256, description="batches to one optimiser step")
@@ -145,6 +145,7 @@ def preset(name: str) -> Preset:
                 base=DEMO_BASE,
                 precision="fp32",
                 optimizer="adamw_torch",
+                epochs=3,
                 learning_rate=2e-3,
                 batch_size=8,
                 accumulation=1,
