@@ -4,9 +4,11 @@ import json
 import shutil
 
 import pytest
+import torch
 from peft import get_peft_model
 
 from utils import generation, model
+from utils.regions import REGIONS
 from utils.settings import GenerationSettings, preset
 from utils.training import READING
 from utils.workspace import StepError
@@ -48,6 +50,29 @@ def test_a_line_cut_off_by_a_kill_is_dropped_said_and_written_again(
     assert generation.write_reports(writer, split, "test", path, SHORT) == rows
     assert "cut off" in capsys.readouterr().out
     assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
+
+
+def test_every_report_names_every_region_once_and_in_order(writer, phantom_dataset):
+    texts = writer.write([study["images"] for study in phantom_dataset["test"]], 80)
+    for text in texts:
+        # An untrained model may use up its tokens before the last line.
+        names = [line.split(":")[0].strip() for line in text.split("\n")]
+        assert names and tuple(names) == REGIONS[: len(names)]
+
+
+def test_a_line_that_ends_is_followed_by_the_next_heading(writer):
+    tokenizer = writer.processor.tokenizer
+    force = generation.EveryRegion(tokenizer, 3)
+    ids, said = torch.zeros(1, 3, dtype=torch.long), []
+    for _ in range(100):
+        scores = torch.zeros(1, len(tokenizer))
+        scores[0, tokenizer.eos_token_id] = 1  # a model that always wants to stop
+        token = force(ids, scores).argmax(-1)
+        if token.item() == tokenizer.eos_token_id:
+            break
+        said.append(token.item())
+        ids = torch.cat([ids, token[None]], dim=1)
+    assert tokenizer.decode(said) == " lung:\nheart:\nmediastinal:\nbone:"
 
 
 def test_batching_does_not_change_a_report(writer, phantom_dataset):

@@ -12,15 +12,51 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from transformers import LogitsProcessor
 
 from .hf_dataset import instruction
 from .model import load_adapter, load_model, load_processor
-from .regions import parse
+from .regions import REGIONS, parse
 from .settings import GenerationSettings
 from .training import READING
 from .workspace import StepError, file_hash, progress
 
 MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
+
+
+class EveryRegion(LogitsProcessor):
+    """Makes a report name every region, in order: where it would end or begin a line, the next heading comes.
+
+    Headings are the form of a report, not findings: what stands behind one is
+    the model's own. Without this, a model that saw many studies silent on
+    bone leaves it out of those too that are not.
+    """
+
+    def __init__(self, tokenizer, prompt_length: int):
+        self.start, self.end = prompt_length, tokenizer.eos_token_id
+        before = len(tokenizer.encode("x", add_special_tokens=False))
+        headings = [f" {REGIONS[0]}:", *(f"\n{name}:" for name in REGIONS[1:])]
+        self.headings = [tokenizer.encode(f"x{text}", add_special_tokens=False)[before:] for text in headings]
+        self.newline = self.headings[1][0]
+        self.queues: list[list[int]] = []  # of each row, the tokens of a heading that is being written
+        self.written: list[int] = []  # of each row, the headings so far
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if input_ids.shape[1] == self.start:
+            self.queues = [list(self.headings[0]) for _ in input_ids]
+            self.written = [1] * len(input_ids)
+        for row, best in enumerate(scores.argmax(-1).tolist()):
+            if not self.queues[row] and best in (self.end, self.newline):
+                if self.written[row] < len(self.headings):
+                    self.queues[row] = list(self.headings[self.written[row]])
+                    self.written[row] += 1
+                else:
+                    self.queues[row] = [self.end]
+            if self.queues[row]:
+                token = self.queues[row].pop(0)
+                scores[row] = -torch.inf
+                scores[row, token] = 0
+        return scores
 
 
 class Writer:
@@ -44,8 +80,14 @@ class Writer:
             images=studies, text=texts, padding=True, padding_side="left", return_tensors="pt"
         )
         batch = batch.to(self.model.device, self.model.dtype)
-        tokens = self.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-        return self.processor.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        length = batch["input_ids"].shape[1]
+        tokens = self.model.generate(
+            **batch,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            logits_processor=[EveryRegion(self.processor.tokenizer, length)],
+        )
+        return self.processor.batch_decode(tokens[:, length:], skip_special_tokens=True)
 
     def close(self) -> None:
         """Free the model's memory, which the judge needs."""
