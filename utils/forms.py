@@ -305,6 +305,8 @@ class Browser(Live):
         """Put other items in place of those that are there, and show the first; there may be none."""
         self._items, self._changing = list(map(str, items)), True
         self.choice.options = [(name, number) for number, name in enumerate(self._items)]
+        if self._items:
+            self.choice.value = 0  # ipywidgets 8 leaves it at none where it was none
         self._changing = False
         self._show()
 
