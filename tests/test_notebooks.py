@@ -222,7 +222,7 @@ class TestRealData:
         processor = base_model.new_processor(["lung: clear. heart: normal."], side=336)
         processor.save_pretrained(base)
         base_model.new_model(processor).save_pretrained(base)
-        few = {"base": str(base), "max_steps": 2, "batch_size": 2}
+        few = {"base": str(base), "max_steps": 2, "batch_size": 2, "evaluate_every": 8}
         done = run_page("03_qlora_finetune_T4", SETTINGS=few, **real)
         assert done.returncode == 0, done.stderr
         log = pd.read_csv(real["workspace"] / "training/default/log.csv")
