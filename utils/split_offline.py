@@ -132,22 +132,21 @@ def split_sentence(sentence: str, before: str | None = None) -> list[Part]:
 
 
 def clauses(sentence: str) -> list[tuple[str, str]]:
-    """`sentence` as (mark before it, clause): cut at "but", "with", "no", ";" and before a second verb."""
+    """`sentence` as (mark before it, clause).
+
+    Cut at "but", "with", "no", ";", after "... seen," and before a second verb.
+    """
     pieces = _SEPARATOR.split(sentence)
     found = [("", pieces[0])]
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):
         word, (last_mark, last) = mark.strip(" ,").lower(), found[-1]
         stated = _VERB.search(_OPENER.sub("", last))
         second = stated and _VERB.search(piece)
-        ended = not word and any(verb.end() == len(last) for verb in _VERB.finditer(last))
-        ended = ended and not _BOUND.match(piece)
-        if (
-            ended
-            or word in _CLAUSE_MARKS
-            or second
-            or _DENIAL.match(piece)
-            or (stated and _OWN_STATE.match(piece))
-        ):
+        ended = (
+            not word and not _BOUND.match(piece) and any(v.end() == len(last) for v in _VERB.finditer(last))
+        )
+        own = _DENIAL.match(piece) or (stated and _OWN_STATE.match(piece))
+        if ended or second or own or word in _CLAUSE_MARKS:
             found.append((mark, piece))
         else:
             found[-1] = (last_mark, last + mark + piece)
@@ -156,19 +155,14 @@ def clauses(sentence: str) -> list[tuple[str, str]]:
 
 def _runs(body: str) -> list[tuple[str | None, str]]:
     """(region, words) in order: clauses of one region together as they stand, lists shared out."""
-    parts, together = [], []  # (mark, region, words); the parts of the last list
+    parts, of_list = [], range(0)  # (mark, region, words); where the parts of the last list stand
     for mark, clause in clauses(body):
         shared = _share(clause)
-        if len(shared) > 1:
-            together = range(len(parts), len(parts) + len(shared))
-        elif (
-            shared[0][0] is None and together and "with" not in mark
-        ):  # what is added is said of every member of the list
-            for at in together:
-                parts[at] = (parts[at][0], parts[at][1], parts[at][2] + mark + clause)
+        if of_list and len(shared) == 1 and shared[0][0] is None and "with" not in mark:
+            for at in of_list:  # "..., unchanged from prior" is said of every member of the list
+                parts[at] = (*parts[at][:2], parts[at][2] + mark + clause)
             continue
-        else:
-            together = []
+        of_list = range(len(parts), len(parts) + len(shared)) if len(shared) > 1 else range(0)
         parts += [(mark if len(shared) == 1 else None, region, words) for region, words in shared]
     parts = _in_company(parts)
     runs = [(parts[0][1], parts[0][2])]
