@@ -27,6 +27,7 @@ NF4_BYTES = (
 )  # a weight: 4 bits, an 8-bit scale a 64, a 32-bit scale a 256 of those
 WIDTHS = {"fp16": 2, "fp32": 4}
 MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
+LOGIT_BYTES = 13
 TILES = 5  # crops of a view at `tiles`: the whole and four
 SAMPLE = 200  # studies whose tokens are counted
 GIB = 2**30
@@ -106,12 +107,13 @@ def memory(settings: TrainingSettings, base: Base, tokens: int) -> float:
     - the larger of: one layer computed again with what its backward pass needs, and the logits.
 
     A layer keeps for its backward pass, a token: the input of every adapter after dropout and the
-    dropout's mask; of each of two norms the input in 32 bits, its scaled copy, and the result; query,
-    key, value and output of attention, before and after rotation; three states of the gated map. Its
-    gradients take as much again as the widest of them. The logits stand in `precision` and in 32
-    bits, with the gradients of both and a softmax.
+    dropout's mask; of each of two norms the input in 32 bits and the result; query, key, value and
+    output of attention, before and after rotation; three states of the gated map, and as many
+    gradients of it. The logits take 13 bytes each: in 32 bits, a copy shifted by a token, their
+    softmax, and what the trainer's own statistics add.
 
-    The CUDA context (about 0.4 GiB) and the allocator's gaps come on top.
+    Counted tensor by tensor on small models this is within 10 % (`benchmarks/t4_step.py`). The CUDA
+    context and the allocator's gaps come on top, some 0.5 GiB.
     """
     shape, width = base.shape, WIDTHS[settings.precision]
     linears = shape.layers * sum(i * o for i, o in shape.linears)
@@ -121,7 +123,7 @@ def memory(settings: TrainingSettings, base: Base, tokens: int) -> float:
     adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer])
     count = settings.batch_size * tokens
     kept = shape.layers * count * shape.hidden * width
-    return weights + adapter + kept + max(_layer(settings, shape, count), count * shape.vocabulary * 16)
+    return weights + adapter + kept + max(_layer(settings, shape, count), count * shape.vocabulary * LOGIT_BYTES)
 
 
 def _layer(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
@@ -130,12 +132,11 @@ def _layer(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
     query, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inputs = sum(i for i, _ in shape.linears)
     adapters = inputs * (width + 1) if settings.lora_dropout else inputs * width
-    norms = 2 * shape.hidden * (4 + 4 + width)
+    norms = 2 * shape.hidden * (4 + width)
     attention = (2 * (query + keys) + query + 2 * query) * width
-    gated = 3 * shape.intermediate * width
-    gradients = 4 * shape.intermediate * width
+    gated = (3 + 3) * shape.intermediate * width
     widest = max(i * o for i, o in shape.linears) * width  # a weight matrix out of its 4 bits
-    return tokens * (adapters + norms + attention + gated + gradients) + widest
+    return tokens * (adapters + norms + attention + gated) + widest
 
 
 def vision_weights(shape: Shape) -> int:
