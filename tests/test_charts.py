@@ -1,13 +1,16 @@
 """The figures: what they say inside the picture, and how they are kept."""
 
+import base64
+
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.text import Text
 from PIL import Image
 from test_scores import OFFLINE, judgement, table
 
-from utils import charts, scores
+from utils import charts, charts_drawing, scores
 from utils.regions import REGIONS
 
 PHANTOMS = "phantom radiographs"
@@ -59,17 +62,15 @@ def drawn(judgements):
     counts = pd.DataFrame(
         {"studies": [10, 4]} | {region: [7, 3] for region in REGIONS}, index=["train", "val"]
     )
-    report = {"lung": "Costs $5 and $6. " * 12, "heart": "Normal."}
-    study = judgements[(judgements["id"] == "val0") & (judgements["system"] == "model")]
-    studies = [{"id": f"s{i}", "views": [view(), view()], "caption": "Clear lungs. " * 30} for i in range(4)]
-    note = f"val0 · {PHANTOMS} · {OFFLINE}"
+    studies = [
+        {"id": f"s{i}", "views": [view(), view()], "caption": "Costs $5 and $6. " * 30} for i in range(4)
+    ]
     return {
         "region_bars": charts.region_bars(scores.summary(judgements), data_label=PHANTOMS),
         "score_distribution": charts.score_distribution(judgements, data_label=PHANTOMS),
         "error_types": charts.error_types(scores.error_counts(judgements), data_label=PHANTOMS),
         "loss_curve": charts.loss_curve(log, data_label=PHANTOMS),
         "region_coverage": charts.region_coverage(counts, data_label=PHANTOMS),
-        "study_card": charts.study_card([view(), view()], report, {"lung": "Clear."}, study, note),
         "gallery": charts.gallery(studies, data_label=PHANTOMS),
     }
 
@@ -80,7 +81,6 @@ FIGURES = [
     "error_types",
     "loss_curve",
     "region_coverage",
-    "study_card",
     "gallery",
 ]
 
@@ -91,14 +91,13 @@ def test_each_figure_says_what_the_data_are_and_keeps_its_words_in_the_picture(d
     assert inside(drawn[name])
 
 
-@pytest.mark.parametrize("name", ["region_bars", "score_distribution", "error_types", "study_card"])
+@pytest.mark.parametrize("name", ["region_bars", "score_distribution", "error_types"])
 def test_scores_name_their_judge_in_the_picture(drawn, name):
     assert any(OFFLINE in text for text in texts(drawn[name]))
 
 
-@pytest.mark.parametrize("name", ["study_card", "gallery"])
-def test_whatever_shows_a_report_is_not_for_clinical_use(drawn, name):
-    assert any("not for clinical use" in text.lower() for text in texts(drawn[name]))
+def test_a_picture_of_studies_is_not_for_clinical_use(drawn):
+    assert any("Not for clinical use" in text for text in texts(drawn["gallery"]))
 
 
 def test_region_bars_label_each_mean_and_its_n(drawn, judgements):
@@ -159,23 +158,6 @@ def test_region_coverage_shows_share_and_count(drawn):
     assert "70%\n7" in shown and "training (10 studies)" in shown
 
 
-def test_study_card_tells_silence_of_the_study_from_silence_of_the_model():
-    rows = table(
-        judgement(score=0.75, matched=3, significant=[1, 0, 0, 0, 0, 0]), judgement(region="bone", score=None)
-    )
-    fig = charts.study_card(
-        [view()] * 3, {"lung": "A.", "bone": "B."}, {"lung": "C.", "heart": "D."}, rows, "s1 · IU X-Ray"
-    )
-    shown = texts(fig)
-    assert {"0.75", "3 matched, 1 error", "no verdict", "left empty", "not mentioned"} <= set(shown)
-    assert "mediastinal" not in shown and len(fig.axes) == 3
-
-
-def test_study_card_before_judging_shows_no_score():
-    fig = charts.study_card([np.zeros((8, 8))], {"lung": "A."}, {"lung": "B."}, None, "s1")
-    assert set(texts(fig)) >= {"A.", "B."} and not any("matched" in text for text in texts(fig))
-
-
 def test_save_keeps_the_alt_text_and_leaves_nothing_else(tmp_path, drawn):
     path = charts.save(drawn["loss_curve"], tmp_path / "figures" / "loss.png")
     with Image.open(path) as image:
@@ -206,7 +188,6 @@ def test_a_failed_save_leaves_the_old_figure(tmp_path, drawn, monkeypatch):
         ("error_types", "lung: most often missing finding, 200 in 100"),
         ("loss_curve", "evaluation ends at 0.520, step 15"),
         ("region_coverage", "training: lung 70%"),
-        ("study_card", "2 views beside the reference and the model's text of lung, heart"),
         ("gallery", "views and captions of s0, s1"),
     ],
 )
@@ -214,8 +195,12 @@ def test_alt_texts_tell_the_numbers(drawn, name, told):
     assert told in drawn[name].alt and PHANTOMS in drawn[name].alt
 
 
-def test_a_notebook_shows_a_figure_as_png(drawn):
-    assert drawn["loss_curve"]._repr_png_().startswith(b"\x89PNG")
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_notebook_shows_a_figure_once_with_its_alt_text(drawn, name):
+    shown, about = DisplayFormatter().format(drawn[name])
+    assert base64.b64decode(shown["image/png"]).startswith(b"\x89PNG")
+    assert about["image/png"]["alt"] == drawn[name].alt
+    assert {kind for kind in shown if kind.startswith("image/")} == {"image/png"}
 
 
 def test_differences_say_who_is_ahead_and_fill_only_what_leaves_zero_out():
@@ -231,5 +216,5 @@ def test_differences_say_who_is_ahead_and_fill_only_what_leaves_zero_out():
     assert {"+0.20", "-0.10"} <= set(said) and any(OFFLINE in text and PHANTOMS in text for text in said)
     assert "bone\nnot mentioned" in said and "lung, +0.20" not in fig.alt and "lung: +0.20, n=9" in fig.alt
     marks = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
-    assert [line.get_markerfacecolor() for line in marks] == [charts.BLUE, "white"]
+    assert [line.get_markerfacecolor() for line in marks] == [charts_drawing.BLUE, "white"]
     assert inside(fig)

@@ -20,7 +20,7 @@ from .judge import Engine, Judgement, judge_pairs, make_engine, parse_completion
 from .judge_offline import UNNAMED, read_findings
 from .regions import REGIONS, mentioned
 from .settings import JudgeSettings
-from .workspace import StepError
+from .workspace import StepError, replacing_file
 
 CONSTANT = "best constant report"
 FREQUENT = "most frequent sentences"
@@ -139,9 +139,8 @@ def by_study(judgements: pd.DataFrame) -> dict[str, dict[str, Judgement]]:
 
 def save(judgements: pd.DataFrame, path: Path) -> Path:
     """Write `judgements` as parquet, as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    judgements.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    with replacing_file(path) as temporary:
+        judgements.to_parquet(temporary, index=False)
     return path
 
 

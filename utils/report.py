@@ -12,8 +12,7 @@ from urllib.parse import quote, unquote
 import mistune
 import pandas as pd
 
-from .charts import NOT_CLINICAL
-from .regions import REGIONS, tidy
+from .regions import NOT_FOR_CLINICAL_USE, REGIONS, tidy
 from .scores import (
     SPLITS,
     compare,
@@ -84,7 +83,7 @@ def write_report(
     systems = list(judgements["system"].unique())
     parts = [
         f"# Chest X-ray findings by region: {systems[0]}",
-        f"**{NOT_CLINICAL}.** Data: {data_label}. Judge: {judge}.",
+        f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.",
         "## In short",
         _bullets([*_plain_words(summary, judgements), *_limits(summary, data_label, judge)[:1]]),
         "## Method",
