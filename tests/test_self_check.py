@@ -5,18 +5,24 @@ import gzip
 import io
 import json
 from http.server import ThreadingHTTPServer
+from types import SimpleNamespace
 
 import loopback
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import requests
+from conftest import ROOT
 
-from utils import self_check
+from utils import evaluation, self_check, workspace
 from utils.evaluation import read_recorded
 from utils.judge import OFFLINE_LABEL, parse_completion
+from utils.judge_green import chat
 from utils.judge_offline import OfflineEngine
-from utils.regions import REGIONS
+from utils.regions import REGIONS, tidy
 from utils.self_check import check, published
+from utils.settings import JudgeSettings
 from utils.workspace import StepError
 
 
@@ -82,15 +88,18 @@ def known(server, tmp_path):
     return published(tmp_path / "published.csv", server.url)
 
 
+def completions(known):
+    """The completion of each pair as it is asked."""
+    return {(tidy(row.reference), row.prediction): row.completion for row in known.itertuples()}
+
+
 class Replay:
     """A judge that answers recorded pairs as recorded; a `wrong` one refuses."""
 
     label, fingerprint = "replay", "1"
 
     def __init__(self, known, wrong=False):
-        self.known = {
-            (" ".join(row.reference.split()), row.prediction): row.completion for row in known.itertuples()
-        }
+        self.known = completions(known)
         self.wrong, self.asked = wrong, []
 
     def ask(self, pairs):
@@ -186,6 +195,52 @@ def test_a_second_check_asks_nothing(known, tmp_path):
 def test_it_needs_pairs_with_text_on_both_sides(known):
     with pytest.raises(StepError, match="text on both sides"):
         check(Replay(known), known[known["prediction"] == ""])
+
+
+@pytest.fixture
+def run_cell(known, tmp_path, capsys):
+    """Runs the cell of notebook 04 that checks the judge, with a judge behind a real server."""
+    cells = nbformat.read(ROOT / "notebooks" / "04_generate_and_green.ipynb", as_version=4).cells
+    (cell,) = [cell for cell in cells if "self_check.check(" in cell.source]
+    answers = {chat(*pair): text for pair, text in completions(known).items()}
+
+    class Handler(loopback.Replies):
+        def do_POST(self):
+            text = answers[json.loads(self.body())["prompt"]]
+            self.send(200, {"object": "text_completion", "choices": [{"index": 0, "text": text}]})
+
+    def run(engine):
+        with loopback.serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as http:
+            url = f"http://127.0.0.1:{http.server_port}/v1"
+            judging = SimpleNamespace(settings=JudgeSettings(engine=engine, base_url=url))
+            names = {"evaluation": evaluation, "workspace": workspace, "self_check": self_check}
+            names |= {"judging": judging, "RECORDED": "", "folder": tmp_path}
+            names |= {"Markdown": str, "display": lambda *shown: print(*shown, sep="\n")}
+            exec(cell.source, names)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_notebook_shows_the_agreement(run_cell, tmp_path):
+    (tmp_path / "published.csv").rename(tmp_path / "published_test.csv")
+    said = run_cell("server")
+    assert "GREEN-radllama2-7b server: 20 of 20 scores as recorded" in said and "agree" in said
+
+
+@pytest.mark.parametrize("content", [None, b"<html>Sign in</html>"])
+def test_the_notebook_goes_on_where_there_is_nothing_to_check_with(run_cell, monkeypatch, tmp_path, content):
+    def no_network(*_, **__):
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", no_network)
+    if content:
+        (tmp_path / "published_test.csv").write_bytes(content)
+    assert run_cell("server").startswith("No self-check: ")
+
+
+def test_the_stand_in_is_not_checked(run_cell):
+    assert run_cell("offline").startswith("No self-check: the offline stand-in is not GREEN")
 
 
 @pytest.fixture(scope="module")
