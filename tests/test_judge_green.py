@@ -1,15 +1,20 @@
 """The 7B judge's engine on a small random LLaMA, and the server engine against a server on loopback."""
 
 import json
+import sys
 import threading
 from http.server import ThreadingHTTPServer
 
 import loopback
 import pytest
+from conftest import ROOT
 
 from utils import judge_green
 from utils.judge import JudgeError, judge_pairs
 from utils.judge_green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import judge_calls
 
 PAIRS = [
     ("The heart is enlarged.", "Heart size is normal."),
@@ -31,34 +36,7 @@ Both agree on the heart.
 @pytest.fixture(scope="module")
 def small_llama(tmp_path_factory):
     """A folder with a random LLaMA and a byte-level tokenizer, saved the usual way."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator([prompt("", "")], trainer)
-    folder = tmp_path_factory.mktemp("llama")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(
-        folder
-    )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return judge_calls.small_llama(tmp_path_factory.mktemp("llama"), [prompt("", "")])
 
 
 def completions(engine, pairs):
@@ -193,7 +171,7 @@ def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monke
     sizes = []
     engine = GreenEngine(small_llama, "fp16", max_new_tokens=1)
     engine.load()
-    pair_bytes = 2 * 2 * 2 * 2 * 16 * (len(engine.load()[1](chat(*PAIRS[1]))["input_ids"]) + 2)
+    pair_bytes = 2 * 2 * 2 * 4 * 16 * (len(engine.load()[1](chat(*PAIRS[1]))["input_ids"]) + 2)
     free = int(2 * pair_bytes * 2.5)  # half of it is for keys and values
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**10))
