@@ -1,16 +1,18 @@
 """The figures: what they say inside the picture, and how they are kept."""
 
 import base64
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 from test_scores import OFFLINE, judgement, table
 
-from utils import charts, charts_drawing, scores
+from utils import charts, charts_drawing, charts_scores, scores
 from utils.regions import REGIONS
 
 PHANTOMS = "phantom radiographs"
@@ -119,7 +121,9 @@ def test_more_systems_than_can_be_told_apart_are_refused():
 
 
 def test_a_region_without_any_judgement_is_said_not_drawn():
-    fig = charts.region_bars(scores.summary(table(judgement())), data_label=PHANTOMS)
+    rows = table(judgement(system="one"), judgement("v", split="val", system="two"))
+    fig = charts.region_bars(scores.summary(rows), data_label=PHANTOMS)
+    assert "two: ." not in fig.alt
     assert "bone\nnot mentioned" in texts(fig) and len(fig.axes[0].patches) == 1
 
 
@@ -135,6 +139,12 @@ def test_score_distribution_tells_empty_no_verdict_and_zero_apart():
     legend = [text.get_text() for text in fig.legends[0].get_texts()]
     assert legend == ["left empty", "no verdict", "0", "up to 0.5", "above 0.5"]
     assert texts(fig).count("20%") == 5
+
+
+def test_bands_of_score_can_be_told_apart_in_grey():
+    for (_, one, hatch), (_, two, other) in combinations(charts_scores.BANDS, 2):
+        grey = [np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) for colour in (one, two)]
+        assert hatch != other or abs(grey[0] - grey[1]) > 0.3
 
 
 def test_error_types_are_rates_of_the_judged_rows(drawn):

@@ -10,6 +10,7 @@ import base64
 import io
 from pathlib import Path
 
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -19,7 +20,6 @@ from .workspace import replacing_file
 INK, GREY, RULE = "#1a1a1a", "#5f6368", "#d9dce0"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 SERIES = ((BLUE, ""), (ORANGE, "////"), ("#56B4E9", "...."), (GREEN, "\\\\\\\\"), (PURPLE, "xxxx"))
-WHITE, PALE = "#ffffff", "#c9ccd1"  # a hatch on them is grey, on the others white
 WIDTH, DPI = 9.0, 110
 STYLE = {
     "font.size": 9,
@@ -93,6 +93,11 @@ def series(i: int) -> tuple[str, str]:
     return SERIES[i]
 
 
+def hatch_colour(colour: str) -> str:
+    """Grey on the pale colours, white on the others."""
+    return GREY if min(to_rgb(colour)) > 0.55 else "white"
+
+
 def bar(ax, at: float, value: float, thickness: float, i: int, horizontal: bool = False) -> None:
     """A bar of the series of number `i`."""
     colour, hatch = series(i)
@@ -103,7 +108,7 @@ def bar(ax, at: float, value: float, thickness: float, i: int, horizontal: bool 
 def legend(fig, entries: list[tuple[str, str, str]]) -> None:
     """A legend under the subtitle; an entry is a name, a colour and a hatch."""
     handles = [
-        Patch(facecolor=colour, hatch=hatch, edgecolor=GREY if colour in (WHITE, PALE) else WHITE, label=name)
+        Patch(facecolor=colour, hatch=hatch, edgecolor=hatch_colour(colour), label=name)
         for name, colour, hatch in entries
     ]
     fig.legend(

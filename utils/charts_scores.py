@@ -8,14 +8,13 @@ from .charts_drawing import (
     BLUE,
     GREY,
     INK,
-    PALE,
     STYLE,
     VERMILION,
-    WHITE,
     WIDTH,
     Chart,
     bar,
     figure,
+    hatch_colour,
     legend,
     panel_title,
     panels,
@@ -26,14 +25,14 @@ from .charts_drawing import (
 from .regions import REGIONS
 from .scores import ERRORS, SPLITS, order_splits, scored
 
-# How a score is shown: name, colour, hatch, and whether white text is needed on it.
+# How a score is shown, from the worst to the best: name, colour, hatch.
 BANDS = (
-    ("left empty", WHITE, "////", False),
-    ("no verdict", PALE, "....", False),
-    ("0", VERMILION, "", True),
-    ("up to 0.5", "#f6c89a", "", False),
-    ("above 0.5", "#a9d3ee", "", False),
-    ("1", BLUE, "", True),
+    ("left empty", "#ffffff", "////"),
+    ("no verdict", "#c9ccd1", "...."),
+    ("0", VERMILION, "xxxx"),
+    ("up to 0.5", "#f6c89a", "\\\\\\\\"),
+    ("above 0.5", "#a9d3ee", ""),
+    ("1", BLUE, ""),
 )
 
 
@@ -64,7 +63,8 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
         panel_title(ax, SPLITS.get(split, split))
         for system in systems:
             means = [f"{r} {rows.loc[(system, r), 'mean']:.2f}" for r in REGIONS if (system, r) in rows.index]
-            tell(fig, f"{SPLITS.get(split, split)}, {system}: {', '.join(means)}")
+            if means:
+                tell(fig, f"{SPLITS.get(split, split)}, {system}: {', '.join(means)}")
     legend(fig, [(name, *series(i)) for i, name in enumerate(systems)])
     return fig
 
@@ -94,7 +94,7 @@ def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Chart:
         y += 0.5
     ax.set(xlim=(0, 1), ylim=(y - 0.9, -0.6), xticks=[], yticks=[])
     ax.spines["bottom"].set_visible(False)
-    legend(fig, [(name, colour, hatch) for name, colour, hatch, _ in BANDS if (bands == name).any()])
+    legend(fig, [band for band in BANDS if (bands == band[0]).any()])
     return fig
 
 
@@ -146,7 +146,7 @@ def differences(pairs: pd.DataFrame, names: tuple[str, str], *, data_label: str,
     `pairs` from `scores.compare`; `names` are those of the two, the first minus the second.
     """
     splits = order_splits(pairs["split"])
-    where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better"
+    where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better (filled: clearly)"
     fig = figure(3.6, f"{names[0]} minus {names[1]}, paired by study, with 95 % interval", where)
     axes = panels(fig, len(splits), top=0.85, bottom=0.52, left=0.55, gap=0.45)
     reach = max(pairs[["low", "high"]].abs().to_numpy().max() * 1.25, 0.05)
@@ -199,21 +199,15 @@ def _bands(rows: pd.DataFrame) -> pd.Series:
 
 def _stack(ax, y: float, bands: pd.Series) -> None:
     left = 0.0
-    for name, colour, hatch, dark in BANDS:
+    for name, colour, hatch in BANDS:
         share = (bands == name).mean() if len(bands) else 0.0
-        edge = GREY if hatch else "white"
+        edge = hatch_colour(colour) if hatch else "white"
         ax.barh(y, share, 0.84, left=left, color=colour, hatch=hatch, edgecolor=edge, linewidth=0.5)
         if share >= 0.05:
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1} if hatch else None
-            colour = "white" if dark else INK
-            ax.text(
-                left + share / 2,
-                y,
-                f"{share:.0%}",
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color=colour,
-                bbox=box,
-            )
+            look = {"ha": "center", "va": "center", "fontsize": 7.5}
+            if hatch:
+                look["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            elif name == "1":
+                look["color"] = "white"
+            ax.text(left + share / 2, y, f"{share:.0%}", **look)
         left += share
