@@ -157,6 +157,7 @@ def test_the_recorded_judgements_give_the_published_table(shared):
     table = scores.region_table(rows)
     assert table.loc["test"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
     assert list(table.attrs["n"]["test"].values()) == [590, 582, 461, 312]
+    assert scores.diversity(rows).iloc[0]["reports"] == 16
 
 
 @pytest.mark.parametrize(

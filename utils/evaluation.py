@@ -165,8 +165,7 @@ def read_recorded(path: Path, system: str) -> pd.DataFrame:
     """Judgements that GREEN gave somewhere else, as rows; their completions are read by our own parser.
 
     `path` is JSON lines, gzipped or not, with split, id, region, reference,
-    prediction and completion. Rows without a reference are left out.
-    Raises StepError for a file of another kind.
+    prediction and completion. Raises StepError for a file of another kind.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
@@ -175,6 +174,6 @@ def read_recorded(path: Path, system: str) -> pd.DataFrame:
         rows = pd.DataFrame(lines)[["split", "id", "region", "reference", "prediction", "completion"]]
     except (OSError, ValueError, KeyError) as error:
         raise StepError(f"{path} is not a file of recorded judgements ({error}).") from None
-    rows = rows[rows["reference"].str.strip() != ""].assign(system=system)
+    rows = rows.assign(system=system)
     judgements = [parse_completion(text, RECORDED_LABEL) for text in rows["completion"]]
     return with_judgements(rows, judgements)

@@ -51,7 +51,7 @@ def published(path: Path, address: str = ADDRESS) -> pd.DataFrame:
 
 
 def read_published(path: Path, name: str = "") -> pd.DataFrame:
-    """The rows of the published CSV, which has a row a study; a region without a reference is left out.
+    """The rows of the published CSV, which has a row a study.
 
     Raises StepError, naming the file by `name` or its path, for one of another
     shape and one whose scores are not those of its completions.
@@ -62,7 +62,6 @@ def read_published(path: Path, name: str = "") -> pd.DataFrame:
         rows = pd.concat([_of_region(wide, region) for region in REGIONS], ignore_index=True)
     except (KeyError, ValueError) as error:
         raise StepError(f"{wrong} ({tidy(str(error))}).") from None
-    rows = rows[rows["reference"].str.strip() != ""].reset_index(drop=True)
     judgements = [parse_completion(text, RECORDED_LABEL) for text in rows["completion"]]
     read = np.array([judgement.score_as_published for judgement in judgements])
     if rows.empty or not (np.abs(read - rows["green"]) < SAME).all():
@@ -121,7 +120,8 @@ def _spread(known: pd.DataFrame, n: int) -> pd.DataFrame:
     Of equally near ones it is the first in the file's order.
     """
     known = known.reset_index(drop=True)
-    known = known[known["score"].notna() & (known["prediction"].str.strip() != "")]
+    two_sided = (known["reference"].str.strip() != "") & (known["prediction"].str.strip() != "")
+    known = known[known["score"].notna() & two_sided]
     known = known.drop_duplicates(["reference", "prediction"])
     regions = [region for region in REGIONS if region in set(known["region"])]
     chosen = []
