@@ -151,6 +151,18 @@ def test_one_pair_that_does_not_fit_is_said(small_llama, monkeypatch):
         list(GreenEngine(small_llama, "fp16").ask(PAIRS))
 
 
+def test_a_judge_that_does_not_fit_is_one_clear_sentence(small_llama, monkeypatch):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(JudgeError, match="free GPU memory: choose precision nf4"):
+        judge_pairs(PAIRS, "green", model=small_llama, precision="fp16")
+
+
 def test_batches_shrink_with_the_memory_left(small_llama, monkeypatch):
     import torch
 

@@ -138,9 +138,20 @@ class GreenEngine:
         self._loaded = self._start_cache = None
 
     def load(self):
-        """The model and its tokenizer, loaded at the first call and kept."""
+        """The model and its tokenizer, loaded at the first call and kept.
+
+        Raises JudgeError where the model does not fit in the GPU's memory.
+        """
+        import torch
+
         if self._loaded is None:
-            self._loaded = self._load()
+            try:
+                self._loaded = self._load()
+            except torch.OutOfMemoryError:
+                raise JudgeError(
+                    f"{self.label} does not fit in the free GPU memory: choose precision nf4, or restart "
+                    "the runtime and run this notebook alone"
+                ) from None
         return self._loaded
 
     def _load(self):
