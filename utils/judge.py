@@ -195,7 +195,7 @@ def judge_pairs(
 
     Raises JudgeError, a ValueError, for a pair whose reference is empty (a
     region that a study does not mention is never scored), for an unknown
-    engine, and for a cache file that is not one of ours.
+    engine, for options that reach none, and for a cache file that is not ours.
     """
     asked = [(tidy(reference), tidy(prediction)) for reference, prediction in pairs]
     for number, (reference, _) in enumerate(asked):
@@ -205,6 +205,8 @@ def judge_pairs(
     judge = engine
     if isinstance(engine, str):
         judge = make_engine(engine, **options)
+    elif options:
+        raise JudgeError(f"an engine that is loaded already takes no options: leave out {', '.join(options)}")
     label = f"{judge.label}, identical texts not asked" if identical_without_asking else judge.label
 
     known: dict[Pair, Judgement] = {}
