@@ -25,12 +25,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from utils.judge import Judgement
-from utils.regions import ALL, REGIONS, mentioned
+from utils.regions import ALL, NOT_FOR_CLINICAL_USE, REGIONS, mentioned
 from utils.scores import ERRORS
 from utils.settings import Knobs, with_values
 from utils.workspace import STEPS, Workspace, in_colab, status
 
-NOT_FOR_CLINICAL_USE = "Not for clinical use."
 VIEW_SIDE = 320  # pixels: the longest side of a radiograph in a viewer
 _LONG_TEXT = 80  # characters: a longer text gets a text area
 _SLIDER_SPAN = 64  # whole numbers: a wider range is typed

@@ -116,7 +116,9 @@ class JudgeSettings(Knobs):
         "green", description="green: the 7B judge here; server: the same at an address; offline: a stand-in"
     )
     precision: Literal["nf4", "int8", "fp16"] = Field("nf4", description="of the 7B judge; fp16 needs 14 GB")
-    base_url: str = Field("", description="address of the judge's server")
+    base_url: str = Field(
+        "", description="address of the judge's server; its key, if any: the secret JUDGE_API_KEY"
+    )
     batch_size: int = Field(
         0, ge=0, le=256, description="pairs judged at once; 0: as many as the free memory holds (a server: 8)"
     )

@@ -269,16 +269,26 @@ def file_hash(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
 def write_json(path: Path, content: dict) -> Path:
     """Write a JSON file as a whole or not at all."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def replacing_file(path: Path):
+    """A temporary file that takes the place of `path` if all goes well, and vanishes if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
