@@ -29,7 +29,7 @@ from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaNextForConditio
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils import bases, hf_dataset, model, plan, studies, training  # noqa: E402
+from utils import bases, hf_dataset, plan, studies, training  # noqa: E402
 from utils.checkpoints import Store  # noqa: E402
 from utils.demo import base_model, phantoms  # noqa: E402
 from utils.settings import BUDGETS, DatasetSettings, preset, with_values  # noqa: E402
@@ -205,9 +205,10 @@ def measure(folder: Path, budget: str, steps: int) -> dict:
 
 def sentence(row: dict) -> str:
     """A row of `measure` in words."""
+    share = row["planned"] / row["peak"]
     return (
         f"{row['budget']} on {row['device']}: {row['tokens']:,} tokens in the longest study, "
-        f"peak {row['peak']:.3f} GiB, planned {row['planned']:.3f} GiB ({row['planned'] / row['peak']:.2f} of it), "
+        f"peak {row['peak']:.3f} GiB, planned {row['planned']:.3f} GiB ({share:.2f} of it), "
         f"{row['seconds']:.2f} s a step over {row['steps']} steps"
     )
 
