@@ -20,9 +20,9 @@ _BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 _README_BLOCK = re.compile(r"(<!-- badges: .*? -->\n).*?(<!-- /badges -->)", re.DOTALL)
 
 
-def read(root: Path = ROOT) -> str:
+def read() -> str:
     """The address noted in `pyproject.toml`, "" while there is none."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return project["urls"]["Repository"]
 
 
@@ -32,9 +32,9 @@ def colab_link(address: str, notebook: str) -> str:
     return f"https://colab.research.google.com/github/{repository}/blob/{BRANCH}/notebooks/{notebook}.ipynb"
 
 
-def files(address: str, root: Path = ROOT) -> dict[Path, str]:
+def files(address: str) -> dict[Path, str]:
     """Every file that holds the address or a badge, with its text for `address`."""
-    toml, readme = root / "pyproject.toml", root / "README.md"
+    toml, readme = ROOT / "pyproject.toml", ROOT / "README.md"
     noted = re.sub(
         r'^Repository = ".*?"', f'Repository = "{address}"', toml.read_text(encoding="utf-8"), flags=re.M
     )
@@ -42,7 +42,7 @@ def files(address: str, root: Path = ROOT) -> dict[Path, str]:
     shown = _README_BLOCK.sub(
         lambda block: block[1] + (badges if address else "") + block[2], readme.read_text(encoding="utf-8")
     )
-    notebooks = {root / "notebooks" / f"{name}.ipynb": name for name in STEPS.values()}
+    notebooks = {ROOT / "notebooks" / f"{name}.ipynb": name for name in STEPS.values()}
     return {toml: noted, readme: shown} | {
         path: _notebook(path.read_text(encoding="utf-8"), name, address) for path, name in notebooks.items()
     }
