@@ -44,7 +44,7 @@ def set_up_cells(address: str) -> str:
     ]
     last = next(number for number, code in enumerate(cells) if "install_missing" in code)
     code = "\n".join(cells[: last + 1])
-    return code.replace('REPOSITORY = ""', f"REPOSITORY = {address!r}")
+    return re.sub(r'^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', code, flags=re.M)
 
 
 def freeze(python: Path) -> set[str]:

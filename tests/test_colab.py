@@ -87,9 +87,9 @@ class TestOpening:
         shown = runtime.run(name)
         assert (runtime.content / "chest-xray-regions/utils/opening.py").exists()
         assert f"Mounted at {runtime.content}/drive" in shown
-        assert "Colab release-colab · no GPU · " in shown and " GiB of disk free · python 3." in shown
-        assert f"size demo · results in {runtime.content}/drive/MyDrive/xray_reports/demo" in shown
-        assert "done: no step yet" in shown and "Runtime > Change runtime type > T4 GPU" in shown
+        assert "Colab · no GPU · " in shown and " GiB of disk free · size demo · " in shown
+        assert f"results in {runtime.content}/drive/MyDrive/xray_reports/demo · done: no step yet" in shown
+        assert "yet · python 3." in shown and "Runtime > Change runtime type > T4 GPU" in shown
         assert "Installing" not in shown and "not on Drive" not in shown
         assert f"step {name[:2]} · you are here" in shown
         assert (runtime.drive / "xray_reports/demo").is_dir()

@@ -1,7 +1,6 @@
 """What a notebook opens with: the packages that the runtime lacks, and one line on what was found."""
 
 import importlib
-import os
 import platform
 import shutil
 import subprocess
@@ -45,21 +44,20 @@ def _normal(name: str) -> str:
 
 
 def found(workspace: Workspace, preset: Preset) -> HTML:
-    """In one line: runtime, GPU, free disk, versions, size, where results go and which steps are done.
+    """In one line: runtime, GPU, free disk, size, where results go, which steps are done, and versions.
 
     Below it, in Colab, how to get a GPU where there is none, and that results
     go with the session where Drive is not mounted.
     """
-    runtime = f"Colab {os.environ['COLAB_RELEASE_TAG']}" if in_colab() else f"{platform.system()}, not Colab"
     done = [STEPS[step][:2] for step, state in status(workspace).items() if state != "not done"]
     facts = (
-        runtime,
+        "Colab" if in_colab() else f"{platform.system()}, not Colab",
         gpu() or "no GPU",
         f"{_free_gib(workspace.data):,.0f} GiB of disk free",
-        ", ".join(f"{name} {version}" for name, version in versions().items()),
         f"size {preset.name}",
         f"results in {workspace.root}",
         f"done: {', '.join(done) or 'no step yet'}",
+        ", ".join(f"{name} {version}" for name, version in versions().items()),
     )
     lines = [escape(" · ".join(facts))]
     if in_colab() and not gpu():

@@ -12,12 +12,12 @@ from utils.workspace import STEPS, Workspace, in_colab, status
 
 
 class Step(NamedTuple):
-    """What a reader should know of a step before running it; minutes on a T4 are for the whole collection."""
+    """What a reader should know of a step before running it."""
 
     title: str
     needs: str
     leaves: str
-    demo: str  # on two cores
+    demo: str  # as `make demo` takes on two cores
     t4: str = "not measured"
 
 
