@@ -85,8 +85,10 @@ def main() -> None:
     version = subprocess.run([python, "--version"], capture_output=True, text=True).stdout.strip()
     for added, moved in results:
         print(f"added: {', '.join(added)}; moved or taken away: {', '.join(moved) or 'nothing'}")
-    spread = f"{min(times):.0f} to {max(times):.0f}"
-    print(f"set-up: {statistics.mean(times):.0f} s, {spread} (n={len(times)}), {version}")
+    print(
+        f"set-up: median {statistics.median(times):.0f} s, "
+        f"{min(times):.0f} to {max(times):.0f} s (n={len(times)}), {version}"
+    )
 
 
 if __name__ == "__main__":
