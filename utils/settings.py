@@ -101,7 +101,7 @@ class TrainingSettings(Knobs):
 class GenerationSettings(Knobs):
     """Step 4, first half: reports for validation and test."""
 
-    batch_size: int = Field(8, ge=1, le=256, description="studies written at once")
+    batch_size: int = Field(16, ge=1, le=256, description="studies written at once")
     max_new_tokens: int = Field(200, ge=16, le=1024, description="tokens a report at most")
     studies: int = Field(0, ge=0, description="studies a split at most; 0: all")
     shuffled: int = Field(
@@ -162,7 +162,6 @@ def preset(name: str) -> Preset:
                 batch_size=8,
                 accumulation=1,
             ),
-            generation=GenerationSettings(batch_size=32),
             judge=JudgeSettings(engine="offline"),
         )
     raise ValueError(f"no preset called {name!r}: choose t4 or demo")
