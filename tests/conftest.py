@@ -1,5 +1,6 @@
 """What the tests share."""
 
+import types
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,18 @@ def phantom_dataset(tmp_path_factory):
     annotation = studies.write_annotation(folder / "annotation_with_val.json", folder, findings)
     dataset, _ = hf_dataset.build(studies.load_studies(folder, annotation), DatasetSettings())
     return dataset
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed, and what displays are brought up to date with, as (kind, content)."""
+    from utils import page
+
+    found = []
+
+    def display(content, **_):
+        found.append(("display", content))
+        return types.SimpleNamespace(update=lambda content: found.append(("update", content)))
+
+    monkeypatch.setattr(page, "display", display)
+    return found

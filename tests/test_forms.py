@@ -1,22 +1,15 @@
-"""Forms and viewers, without a browser."""
+"""Forms, without a browser."""
 
-import re
-import types
-from html import unescape
 from typing import Literal
 
 import ipywidgets
 import pytest
-from IPython.display import HTML
-from matplotlib.figure import Figure
-from PIL import Image
+from pages import HOSTILE, text
 from pydantic import Field
 
-from utils import forms, judge, workspace
-from utils.regions import ALL
+from utils import forms
 from utils.settings import GenerationSettings, Knobs, PromptSettings, TrainingSettings, preset
 
-HOSTILE = "<script>alert(1)</script> & \"quotes\" 'too'"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -31,34 +24,6 @@ class Everything(Knobs):
     rate: float = Field(2e-5, gt=0, le=0.1, description="a rate")
     name: str = Field("short", description="a name")
     prompt: str = Field("long\ntext", description="a prompt")
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """What is displayed, and what displays are brought up to date with, as (kind, content)."""
-    found = []
-
-    def display(content, **_):
-        found.append(("display", content))
-        return types.SimpleNamespace(update=lambda content: found.append(("update", content)))
-
-    monkeypatch.setattr(forms, "display", display)
-    return found
-
-
-def text(html: HTML | str) -> str:
-    """The words of a page, without marks and styles."""
-    markup = html.data if isinstance(html, HTML) else html
-    words = re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>", "", markup, flags=re.DOTALL))
-    return " ".join(unescape(words).split())
-
-
-def judgement(score=0.5, completion="the answer", **changes):
-    told = {"significant": (0, 1, 0, 0, 0, 0), "insignificant": (0,) * 6, "matched": 1, "explanation": ""}
-    return judge.Judgement(score=score, completion=completion, judge="", **(told | changes))
-
-
-# Forms
 
 
 def test_a_form_is_valid_before_anyone_touches_it():
@@ -193,7 +158,7 @@ def test_what_stands_beside_a_form_follows_it():
 
 
 def test_the_table_holds_every_value_and_meaning():
-    page = text(forms.settings_table(TrainingSettings(learning_rate=3e-5, base="")))
+    page = text(forms.Form(TrainingSettings(learning_rate=3e-5, base="")).static())
     assert "learning rate 3e-05 peak learning rate (above 0 to 0.1)" in page
     assert "base (empty) the base model" in page
 
@@ -211,234 +176,3 @@ def test_a_form_shows_widget_and_values_and_keeps_both_up_to_date(shown):
 def test_before_it_is_shown_nothing_is_brought_up_to_date(shown):
     forms.Form(Everything()).fields["rate"].value = "0.03"
     assert not shown
-
-
-# Browsing
-
-
-def test_a_browser_shows_the_first_item_at_once_and_draws_no_other(shown):
-    drawn = []
-    viewer = forms.browser(["CXR1", "CXR2"], lambda i: drawn.append(i) or HTML(f"<p>drawing {i}</p>"))
-    viewer._ipython_display_()
-    assert drawn == [0]
-    assert "drawing 0" in text(viewer.shown.value) and "drawing 0" in text(shown[-1][1])
-    assert "study CXR1" in text(shown[-1][1])
-
-
-def test_a_browser_steps_and_stops_at_its_ends():
-    viewer = forms.browser(["a", "b", "c"], lambda i: f"<p>drawing {i}</p>", "report")
-    assert viewer.previous.disabled and not viewer.next.disabled
-    viewer.previous.click()
-    assert "drawing 0" in viewer.shown.value
-    viewer.next.click()
-    assert "drawing 1" in viewer.shown.value and not viewer.previous.disabled
-    viewer.choice.value = 2
-    viewer.next.click()
-    assert "drawing 2" in viewer.shown.value and viewer.next.disabled
-    assert "report c" in text(viewer.shown.value)
-
-
-def test_items_of_the_same_name_are_told_apart():
-    viewer = forms.browser(["twin", "twin"], lambda i: f"<p>drawing {i}</p>")
-    viewer.choice.value = 1
-    assert "drawing 1" in viewer.shown.value
-
-
-def test_a_figure_becomes_a_picture_with_its_name():
-    figure = Figure(figsize=(1, 1))
-    figure.subplots().plot([0, 1])
-    page = forms.browser([HOSTILE], lambda i: figure).shown.value
-    assert 'src="data:image/png;base64,' in page and "<script" not in page
-    assert HOSTILE in unescape(re.search(r'alt="([^"]*)"', page)[1])
-
-
-def test_nothing_to_browse_is_said():
-    with pytest.raises(ValueError, match="no study to show"):
-        forms.browser([], str)
-
-
-# A split
-
-
-def marks(html: HTML) -> list[tuple[str, str, str]]:
-    """The marked words as (class, words, label)."""
-    return re.findall(r'<mark class="(\w+)">(.*?)<small>(\w+)</small></mark>', html.data)
-
-
-def test_words_are_marked_and_labelled_with_the_region_that_took_them():
-    original = "The lungs are clear. Heart size is normal. No rib fracture, today."
-    findings = {"lung": "Lungs are clear.", "heart": "Heart size is normal.", "bone": "No rib fracture."}
-    view = forms.split_view(original, findings)
-    assert marks(view) == [
-        ("lung", "lungs are clear", "lung"),
-        ("heart", "Heart size is normal", "heart"),
-        ("bone", "No rib fracture", "bone"),
-    ]
-    unmarked = re.sub(r"<small>\w+</small></mark>|<mark[^>]*>", "", re.search(r"<p>(.*?)</p>", view.data)[1])
-    assert unmarked == original
-
-
-def test_a_word_goes_with_its_neighbours_and_a_lone_common_word_to_nobody():
-    findings = {"heart": "Cardiac contours are normal.", "mediastinal": "Mediastinal contours are normal."}
-    view = forms.split_view("Mediastinal contours are normal. Size is normal.", findings)
-    assert marks(view) == [("mediastinal", "Mediastinal contours are normal", "mediastinal")]
-
-
-def test_a_split_names_all_regions_and_escapes_all_texts():
-    audit = [{HOSTILE: HOSTILE, "ok": True}, {"ok": False}]
-    view = forms.split_view(HOSTILE, {"lung": HOSTILE, "heart": ""}, audit)
-    assert "<script" not in view.data
-    page = text(view)
-    assert page.count(HOSTILE) == 3 and "heart not mentioned" in page
-    assert all(name in page for name in ALL) and "True" in page and "False" in page
-
-
-def test_a_split_without_audit_or_findings_is_shown():
-    page = text(forms.split_view("Nothing was found.", {}))
-    assert "Nothing was found." in page and "audit" not in page
-
-
-# A report
-
-
-def report(images=(), reference=None, prediction=None, judgements=None, **labels):
-    labels = {"judge_label": judge.OFFLINE_LABEL, "note": "phantom"} | labels
-    return forms.report_view(list(images), reference or {}, prediction or {}, judgements or {}, **labels)
-
-
-def test_views_are_small_pictures_with_their_names():
-    images = [Image.new("L", (700, 500)), Image.new("RGB", (100, 120)), Image.new("RGBA", (9, 9))]
-    view = report(images)
-    assert re.findall(r'alt="([^"]*)" src="data:image/png', view.data) == [
-        "view 1 of 3",
-        "view 2 of 3",
-        "view 3 of 3",
-    ]
-    assert images[0].size == (700, 500)
-
-
-def test_a_large_view_is_scaled_down():
-    largest = forms._view(Image.effect_noise((1200, 800), 64), "view")
-    as_it_is = forms._view(Image.effect_noise((320, 213), 64), "view")
-    assert len(largest) < 1.5 * len(as_it_is)
-
-
-def test_reference_prediction_and_score_stand_in_a_row():
-    view = report(
-        reference={"lung": "Clear lungs.", "heart": "Big heart.", "bone": "Old fracture."},
-        prediction={"lung": "Lungs are clear.", "mediastinal": "Normal."},
-        judgements={"lung": judgement(0.667), "heart": judgement(None)},
-    )
-    page = text(view)
-    assert "lung Clear lungs. Lungs are clear. 0.67" in page
-    assert "heart Big heart. nothing written no verdict" in page
-    assert "mediastinal not mentioned Normal. not scored" in page
-    assert "bone Old fracture. nothing written not judged" in page
-
-
-def test_a_region_that_the_reference_leaves_out_is_never_scored():
-    view = report(
-        reference={"lung": "Clear."}, prediction={"heart": "Big."}, judgements={"heart": judgement(1)}
-    )
-    assert "1.00" not in view.data
-
-
-def test_what_the_judge_found_is_listed_with_its_kind():
-    found = judgement(
-        matched_findings=("clear lungs",),
-        sentences={"b": ("small effusion",)},
-        insignificant_sentences={"d": ("mild or moderate",)},
-        completion="[Explanation]: whole answer",
-    )
-    page = text(report(reference={"lung": "x"}, prediction={"lung": "y"}, judgements={"lung": found}))
-    assert "✓ clear lungs" in page and "✗ missing finding: small effusion" in page
-    assert "✗ minor: wrong severity: mild or moderate" in page and "[Explanation]: whole answer" in page
-
-
-def test_a_judgement_without_lists_says_so():
-    page = text(report(reference={"lung": "x"}, prediction={"lung": "y"}, judgements={"lung": judgement()}))
-    assert "no match and no error listed" in page
-
-
-def test_labels_are_always_visible():
-    page = text(report(note="phantom, not a patient"))
-    assert "phantom, not a patient" in page and judge.OFFLINE_LABEL in page
-    assert "Not for clinical use" in page
-
-
-def test_a_study_alone_has_no_prediction():
-    page = text(forms.report_view([], {"lung": "Clear."}, {}, {}, "", note="phantom"))
-    assert "lung Clear." in page and "prediction" not in page and "nothing written" not in page
-
-
-def test_an_empty_report_that_was_judged_is_shown_as_empty():
-    page = text(report(reference={"lung": "Clear."}, judgements={"lung": judgement(0.0)}))
-    assert "lung Clear. nothing written 0.00" in page
-
-
-def test_every_text_of_a_report_is_escaped():
-    found = judgement(
-        completion=HOSTILE,
-        matched_findings=(HOSTILE,),
-        sentences={"a": (HOSTILE,)},
-        insignificant_sentences={"f": (HOSTILE,)},
-    )
-    texts = {"lung": HOSTILE}
-    view = report((), texts, texts, {"lung": found}, judge_label=HOSTILE, note=HOSTILE)
-    unmarked = re.sub(r"<small>[✓✗] \w+</small></mark>|<mark[^>]*>", "", view.data)
-    assert "<script" not in view.data and text(HTML(unmarked)).count(HOSTILE) == 8
-
-
-def test_matched_and_wrong_findings_are_marked_in_the_texts_with_words_and_not_colour_alone():
-    found = judgement(
-        matched_findings=("no pneumothorax",),
-        sentences={"a": ("left pleural effusion",), "b": ("lung nodule",)},
-    )
-    view = report(
-        reference={"lung": "No pneumothorax. Small lung nodule."},
-        prediction={"lung": "Left pleural effusion. No pneumothorax."},
-        judgements={"lung": found},
-    )
-    marked = re.findall(r'<mark class="(\w+)">(.*?)<small>(.*?)</small></mark>', view.data)
-    assert marked == [
-        ("matched", "No pneumothorax", "✓ matched"),
-        ("wrong", "lung nodule", "✗ missing"),
-        ("wrong", "Left pleural effusion", "✗ wrong"),
-        ("matched", "No pneumothorax", "✓ matched"),
-    ]
-
-
-# The steps
-
-
-def test_the_map_shows_where_one_is_and_what_is_done(tmp_path):
-    run = workspace.Workspace(tmp_path / "a & b")
-    run.finish("regions", settings={}, outputs=[])
-    view = forms.steps_view(run, "dataset")
-    page = text(view)
-    assert "step 1 Findings to regions ✓ finished" in page and "UTC" in page
-    assert "step 2 · you are here Studies to a dataset ○ not done" in page
-    assert view.data.count("aria-current=step") == 1
-    assert 'href="01_region_split.ipynb"' in view.data and "02_build" not in view.data
-    assert "a &amp; b" in view.data
-
-
-def test_in_colab_the_map_has_no_dead_links(tmp_path, monkeypatch):
-    monkeypatch.setattr(forms, "in_colab", lambda: True)
-    assert "href" not in forms.steps_view(workspace.Workspace(tmp_path), "regions").data
-
-
-def test_an_unknown_step_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no step called 'five': steps are regions"):
-        forms.steps_view(workspace.Workspace(tmp_path), "five")
-
-
-def test_pages_fetch_nothing_and_run_nothing(tmp_path):
-    pages = (
-        forms.settings_table(TrainingSettings()),
-        forms.split_view("Clear.", {"lung": "Clear."}),
-        report([Image.new("L", (9, 9))]),
-        forms.steps_view(workspace.Workspace(tmp_path), "regions"),
-    )
-    for page in pages:
-        assert not re.search(r"<script|@import|url\(|https?://|\son\w+=", page.data)

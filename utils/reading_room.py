@@ -9,9 +9,9 @@ import ipywidgets as widgets
 import pandas as pd
 from IPython.display import HTML
 
-from .forms import Browser
 from .regions import REGIONS
 from .scores import ERRORS, scored
+from .viewers import Browser
 
 ORDERS = ("worst first", "best first", "by id")
 ALL_REGIONS, ANY_ERROR = "all regions", "with or without errors"
@@ -50,7 +50,7 @@ def places(
 
 
 class ReadingRoom(Browser):
-    """A browser of judged studies; `draw(i)` gives the study at place i of `ids`, as in `forms.browser`.
+    """A browser of judged studies; `draw(i)` gives the study at place i of `ids`, as in `viewers.browser`.
 
     judgements: the rows of one system on one split. Nothing waits for a click:
     it opens on the study with the lowest score.
