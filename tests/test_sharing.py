@@ -56,7 +56,7 @@ def finished(root, dataset, label=phantoms.WHAT, judge=OFFLINE, base="demo") -> 
         "judge": {"engine": "offline", "base_url": "http://me:pw@x"},
     }
     outputs = [results / "judgements.parquet", results / "table.md"]
-    ws.finish("evaluation", settings=evaluation, outputs=outputs, data_label=label)
+    ws.finish("evaluation", settings=evaluation, inputs=[adapter], outputs=outputs, data_label=label)
     return ws
 
 
@@ -172,6 +172,15 @@ def test_a_refusal_of_the_hub_is_one_sentence_without_the_token(hub, ws):
     assert caught.value.__suppress_context__
     with pytest.raises(StepError, match="could not be pushed"):
         share_dataset(ws, "no such name/at all/")
+
+
+def test_scores_of_another_adapter_are_not_shared(hub, ws):
+    adapter = ws.folder("training") / "adapter"
+    write_text(adapter / "adapter_model.safetensors", "weights of a later training")
+    ws.finish("training", settings={"base": "demo"}, outputs=[adapter], data_label=phantoms.WHAT)
+    with pytest.raises(StepError, match=r"scores are of another adapter.*04_generate_and_green"):
+        share_adapter(ws, "me/chest")
+    assert hub.asked == []
 
 
 def test_what_is_not_finished_or_has_changed_is_not_shared(hub, ws, tmp_path):

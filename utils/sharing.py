@@ -19,8 +19,7 @@ from .regions import REGIONS, tidy
 from .report import METHOD, limits
 from .scores import one_judge, summary
 from .settings import DEMO_BASE
-from .training import ADAPTER_FILES, READING
-from .workspace import StepError, Workspace, secret, write_json
+from .workspace import STEPS, StepError, Workspace, secret, write_json
 
 HOW = (
     "Nothing is shared. To push this to the Hugging Face Hub, as a private repository, set SHARE_TO to "
@@ -36,7 +35,7 @@ def share_dataset(workspace: Workspace, repository: str) -> str:
     repository is public and the studies are no phantoms, or the Hub refuses.
     """
     label = workspace.require("dataset")["data_label"]
-    return _push(repository, "dataset", workspace.folder("dataset"), label)
+    return _push(repository, "dataset", workspace.folder("dataset"), ["README.md", "data/*.parquet"], label)
 
 
 def share_adapter(workspace: Workspace, repository: str) -> str:
@@ -44,10 +43,15 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
 
     Raises StepError as `share_dataset` does.
     """
+    from .training import ADAPTER_FILES, READING  # loads TRL, which sharing a dataset does without
+
     training, evaluation = workspace.require("training"), workspace.require("evaluation")
     results, adapter = workspace.folder("evaluation"), workspace.folder("training") / "adapter"
+    if not workspace.is_current("evaluation"):
+        raise StepError(
+            f"The scores are of another adapter than this one: run notebooks/{STEPS['evaluation']}.ipynb first."
+        )
     card = model_card(
-        repository,
         training=training["settings"],
         evaluation=evaluation["settings"],
         judgements=pd.read_parquet(results / "judgements.parquet"),
@@ -62,17 +66,11 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
             content = json.loads((adapter / name).read_bytes())
             write_json(folder / name, content | {key: _base(training["settings"])})  # no path of this machine
         card.save(folder / "README.md")
-        return _push(repository, "model", folder, training["data_label"])
+        return _push(repository, "model", folder, ["*"], training["data_label"])
 
 
 def model_card(
-    repository: str,
-    *,
-    training: Mapping,
-    evaluation: Mapping,
-    judgements: pd.DataFrame,
-    table: str,
-    data_label: str,
+    *, training: Mapping, evaluation: Mapping, judgements: pd.DataFrame, table: str, data_label: str
 ) -> ModelCard:
     """The adapter's card: data, method, settings, base model, scores and their judge, limits, licence.
 
@@ -96,8 +94,8 @@ def model_card(
 **Data: {data_label}. Judge: {one_judge(scores)}. Not for clinical use.**
 
 A LoRA adapter of {where}, a LLaVA-NeXT model: from the views of a chest X-ray study it writes findings of
-{", ".join(REGIONS)}, one line a region. `{READING}` says how it was taught to read a study; the project's
-`utils.generation.Writer` loads both.
+{", ".join(REGIONS)}, one line a region. The project's `utils.generation.Writer` loads it and shows studies to
+the model as in training.
 
 ## Method
 
@@ -138,8 +136,8 @@ def _settings(values: Mapping) -> str:
     return "\n".join(["| setting | value |", "|---|---|", *rows])
 
 
-def _push(repository: str, kind: str, folder: Path, data_label: str) -> str:
-    """Commit the files of `folder` to a repository of `kind`, made private where it is not there yet."""
+def _push(repository: str, kind: str, folder: Path, files: list[str], data_label: str) -> str:
+    """Commit `files` of `folder`, given as patterns, to a repository of `kind`, made private where it is not there yet."""
     token = secret("HF_TOKEN")
     if not token:
         raise StepError(f"There is no HF_TOKEN. {HOW.removeprefix('Nothing is shared. ')}")
@@ -155,7 +153,7 @@ def _push(repository: str, kind: str, folder: Path, data_label: str) -> str:
             repo_id=repository,
             repo_type=kind,
             folder_path=folder,
-            allow_patterns=["README.md", "data/*.parquet", *ADAPTER_FILES, READING],
+            allow_patterns=files,
             delete_patterns="data/*.parquet",  # of an earlier push, with other shards
             commit_message=f"A {kind} of {data_label}",
         )
