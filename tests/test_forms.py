@@ -145,6 +145,111 @@ def test_settings_that_hold_settings_have_no_form():
         forms.Form(preset("t4"))
 
 
+# A form that is opened again
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return tmp_path / "settings" / "everything.json"
+
+
+def test_a_form_opens_as_it_was_left(kept):
+    first = forms.open_form(Everything(), {"count": 5}, kept)
+    first.fields["rate"].value = "0.03"
+    first.fields["many"].value = -1  # refused, so not kept
+    again = forms.open_form(Everything(), {}, kept)
+    assert again.settings == Everything(count=5, rate=0.03)
+    assert "last opened: count, rate" in text(again.static())
+    assert "last opened: count, rate" in text(again.widget.children[0].value)
+
+
+def test_the_parameter_is_over_what_was_kept_and_reset_is_over_both(kept):
+    forms.open_form(Everything(), {"count": 5, "name": "other"}, kept)
+    again = forms.open_form(Everything(), {"count": 6}, kept)
+    assert again.settings == Everything(count=6, name="other")
+    again.reset_button.click()
+    assert again.settings == Everything()
+    untouched = forms.open_form(Everything(), {}, kept)
+    assert untouched.settings == Everything() and "last opened" not in text(untouched.static())
+
+
+def test_what_nobody_changed_follows_the_preset(kept):
+    forms.open_form(Everything(), {}, kept)
+    assert not kept.exists()
+    forms.open_form(Everything(), {"count": 5}, kept)
+    assert forms.open_form(Everything(many=7), {}, kept).settings == Everything(count=5, many=7)
+
+
+def test_a_run_that_has_begun_opens_with_its_own_settings(kept):
+    forms.open_form(Everything(), {"count": 5}, kept)
+    form = forms.open_form(Everything(), {}, kept, noted=Everything(count=9).model_dump())
+    assert form.settings.count == 9 and "As this run began" in text(form.static())
+
+
+@pytest.mark.parametrize("junk", ["", "[1]", "null", '{"count": 99}', '{"gone": 1}'])
+def test_what_was_kept_and_is_not_valid_is_left_aside_and_said(kept, junk):
+    kept.parent.mkdir()
+    kept.write_text(junk)
+    form = forms.open_form(Everything(), {"many": 8}, kept)
+    assert form.settings == Everything(many=8)
+    assert "left aside" in text(form.static()) and str(kept) in text(form.static())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"coutn": 1}, "SETTINGS has 'coutn', which is no field of this form: its fields are switch, choice"),
+        ({"count": 99}, "SETTINGS has 'count': 99, which is refused: .* less than or equal to 20"),
+        ({"choice": "three"}, "SETTINGS has 'choice': 'three', which is refused: .*'one' or 'two'"),
+        ('{"count": 1}', "SETTINGS holds names and values"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_one_sentence_and_keeps_nothing(kept, values, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        forms.open_form(Everything(), values, kept)
+    assert "\n" not in str(caught.value) and not kept.exists()
+
+
+@pytest.mark.parametrize("step", ["split", "dataset", "training", "generation", "judge"])
+def test_every_field_of_every_form_can_be_a_parameter(step, kept):
+    start = getattr(preset("t4"), step)
+    values = {name: other_value(field) for name, field in forms.Form(start).fields.items()}
+    form = forms.open_form(start, values, kept)
+    assert {name: getattr(form.settings, name) for name in values} == values
+    assert all(getattr(start, name) != value for name, value in values.items())
+    assert forms.open_form(start, {}, kept).settings == form.settings
+
+
+def other_value(field: ipywidgets.Widget):
+    """A valid value that the field does not show."""
+    if isinstance(field, ipywidgets.Checkbox):
+        return not field.value
+    if isinstance(field, ipywidgets.Dropdown):
+        return next(option for option in field.options if option != field.value)
+    if isinstance(field, (ipywidgets.IntSlider, ipywidgets.FloatSlider)):
+        return field.max if field.value != field.max else field.min
+    if isinstance(field, ipywidgets.IntText):
+        return field.value + 2
+    try:
+        return float(field.value) / 2
+    except ValueError:
+        return field.value + "x"
+
+
+def test_a_notebook_with_two_forms_takes_the_values_by_form():
+    assert forms.parts({"judge": {"batch_size": 2}}, "generation", "judge") == {
+        "generation": {},
+        "judge": {"batch_size": 2},
+    }
+    with pytest.raises(
+        ValueError, match=r"SETTINGS has 'batch_size', but .* by form here: generation and jud"
+    ):
+        forms.parts({"batch_size": 2}, "generation", "judge")
+
+
+# What stands beside a form
+
+
 def test_what_stands_beside_a_form_follows_it():
     form = forms.Form(GenerationSettings(), beside=lambda chosen: f"<p>{chosen.studies} studies</p>")
     assert "0 studies" in text(form.static())

@@ -18,6 +18,7 @@ from utils import scores
 from utils.evaluation import CONSTANT, FREQUENT
 from utils.generation import MODEL, SHUFFLED
 from utils.neighbours import NEAREST
+from utils.steps import ABOUT
 from utils.workspace import STEPS
 
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in STEPS.values()]
@@ -37,10 +38,25 @@ def test_is_valid_and_committed_without_outputs(notebook):
     assert all(not cell.outputs and cell.execution_count is None for cell in code(notebook))
 
 
-def test_opens_on_a_t4_with_a_badge(notebook):
+def test_opens_on_a_t4(notebook):
     assert notebook.metadata["accelerator"] == "GPU"
     assert notebook.metadata["colab"]["gpuType"] == "T4"
-    assert "colab-badge.svg" in notebook.cells[0].source
+
+
+def test_the_first_words_are_those_of_the_map():
+    for (step, about), path in zip(ABOUT.items(), NOTEBOOKS, strict=True):
+        title = nbformat.read(path, as_version=4).cells[0].source
+        assert f"{about.demo} in the demo" in title and f"on a T4 {about.t4}" in title
+        assert about.needs in title and about.leaves in title, step
+
+
+def test_all_open_in_the_same_way():
+    opened = []
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        last = next(i for i, cell in enumerate(cells) if "install_missing" in cell.source)
+        opened.append([cell.source for cell in cells[3 : last + 1]])
+    assert len(opened[0]) == 6 and all(cells == opened[0] for cells in opened)
 
 
 def test_says_why_before_every_cell(notebook):

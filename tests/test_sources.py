@@ -100,7 +100,7 @@ def ws(tmp_path):
 def colab(monkeypatch, tmp_path):
     """Colab's two places: the run's folder on Drive, and a local disk that a new session finds empty."""
     local = iter(tmp_path / f"session{n}" / "data" for n in range(9))
-    monkeypatch.setattr(sources, "in_colab", lambda: True)
+    monkeypatch.setattr(sources, "DRIVE", tmp_path)
     monkeypatch.setattr(workspace.Workspace, "data", property(lambda _: next(local)))
 
 

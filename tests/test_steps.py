@@ -11,16 +11,22 @@ def test_the_map_shows_where_one_is_and_what_is_done(tmp_path):
     run.finish("regions", settings={}, outputs=[])
     view = steps.overview(run, "dataset")
     page = text(view)
-    assert "step 1 Findings to regions ✓ finished" in page and "UTC" in page
-    assert "step 2 · you are here Studies to a dataset ○ not done" in page
+    assert "step 01 Findings to regions ✓ finished" in page and "UTC" in page
+    assert "step 02 · you are here Studies to a dataset ○ not done needs 01 · leaves dataset/" in page
+    assert "leaves training/<run>/ demo: 218 s · T4: not measured" in page
     assert view.data.count("aria-current=step") == 1
     assert 'href="01_region_split.ipynb"' in view.data and "02_build" not in view.data
     assert "a &amp; b" in view.data
 
 
-def test_in_colab_the_map_has_no_dead_links(tmp_path, monkeypatch):
-    monkeypatch.setattr(steps, "in_colab", lambda: True)
-    assert "href" not in steps.overview(workspace.Workspace(tmp_path), "regions").data
+def test_in_colab_the_map_leads_to_the_public_notebooks_or_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    run = workspace.Workspace(tmp_path)
+    monkeypatch.setattr(steps.address, "read", lambda: "")
+    assert "href" not in steps.overview(run, "regions").data
+    monkeypatch.setattr(steps.address, "read", lambda: "https://github.com/owner/name")
+    shown = steps.overview(run, "regions").data
+    assert shown.count('href="https://colab.research.google.com/github/owner/name/blob/main/notebooks/0') == 3
 
 
 def test_an_unknown_step_is_refused(tmp_path):

@@ -1,6 +1,5 @@
 """A run's folder: manifests, whole writes, and the stand-in for Colab."""
 
-import importlib.machinery
 import io
 import json
 import sys
@@ -25,45 +24,17 @@ def run(tmp_path) -> Workspace:
 
 
 @pytest.fixture
-def colab(monkeypatch):
-    """A stand-in for `google.colab`: its modules, their refusals, and what was mounted."""
-
-    class SecretNotFoundError(Exception):
-        pass
-
-    class NotebookAccessError(Exception):
-        pass
-
-    class TimeoutException(Exception):
-        pass
-
-    answers = {
-        "GRANTED": "from colab",
-        "REFUSED": NotebookAccessError,
-        "LATE": TimeoutException,
-        "BROKEN": RuntimeError,
-    }
-
-    def get(key):
-        answer = answers.get(key, SecretNotFoundError)
-        if isinstance(answer, str):
-            return answer
-        raise answer(key)
-
-    mounted = []
-    userdata = types.SimpleNamespace(
-        get=get,
-        SecretNotFoundError=SecretNotFoundError,
-        NotebookAccessError=NotebookAccessError,
-        TimeoutException=TimeoutException,
-    )
-    package, colab = types.ModuleType("google"), types.ModuleType("google.colab")
-    package.__path__, package.colab = [], colab
-    colab.__spec__ = importlib.machinery.ModuleSpec("google.colab", None)
-    colab.drive, colab.userdata = types.SimpleNamespace(mount=mounted.append), userdata
-    monkeypatch.setitem(sys.modules, "google", package)
-    monkeypatch.setitem(sys.modules, "google.colab", colab)
-    return mounted
+def colab(monkeypatch, tmp_path):
+    """The folder that stands for Colab's disk, with the stand-in for `google.colab`."""
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    monkeypatch.syspath_prepend(Path(__file__).parent / "colab")
+    for name in [name for name in sys.modules if name == "google" or name.startswith("google.")]:
+        monkeypatch.delitem(sys.modules, name)
+    answers = {"GRANTED": "from colab", "REFUSED": "no access", "LATE": "no page", "BROKEN": "broken"}
+    monkeypatch.setenv("COLAB_SECRETS", json.dumps(answers))
+    monkeypatch.setattr(workspace, "COLAB_DISK", tmp_path / "content")
+    monkeypatch.setattr(workspace, "DRIVE", tmp_path / "content" / "drive" / "MyDrive")
+    return tmp_path / "content"
 
 
 def test_a_finished_step_gives_its_manifest(run):
@@ -170,19 +141,22 @@ def test_a_workspace_lies_beside_the_notebooks(monkeypatch, tmp_path):
 
 
 def test_in_colab_a_workspace_lies_on_drive_and_its_data_does_not(colab, monkeypatch):
-    made = []
     monkeypatch.delenv("XRAY_WORKSPACE", raising=False)
-    monkeypatch.setattr(Path, "mkdir", lambda self, **_: made.append(self))
+    (colab / "drive" / "MyDrive").mkdir(parents=True)
     run = workspace.open_workspace(preset="t4")
-    assert run.root == Path("/content/drive/MyDrive/xray_reports/t4") and made == [run.root]
-    assert colab == ["/content/drive"]
-    assert run.data == Path("/content/xray_data/t4")
+    assert run.root == colab / "drive/MyDrive/xray_reports/t4" and run.root.is_dir()
+    assert run.data == colab / "xray_data/t4"
 
 
-def test_outside_colab_there_is_no_colab(monkeypatch):
-    assert not workspace.in_colab()
-    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
-    assert not workspace.in_colab()
+def test_in_colab_without_drive_a_workspace_lies_on_the_sessions_disk(colab, monkeypatch):
+    monkeypatch.delenv("XRAY_WORKSPACE", raising=False)
+    assert workspace.open_workspace(preset="demo").root == colab / "xray_reports/demo"
+
+
+def test_what_forms_keep_lies_apart_from_what_steps_leave(tmp_path):
+    run = Workspace(tmp_path, "rank64")
+    assert run.kept("dataset", "dataset") == tmp_path / "settings/dataset/dataset.json"
+    assert run.kept("evaluation", "judge") == tmp_path / "settings/evaluation/rank64/judge.json"
 
 
 def test_a_secret_comes_from_the_environment_first(colab, monkeypatch):

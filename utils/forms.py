@@ -1,8 +1,10 @@
 """Forms made from the settings models. Nothing waits for a click: a form holds valid settings throughout."""
 
+import json
 import typing
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 
 import ipywidgets as widgets
 from IPython.display import HTML
@@ -12,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from utils.page import Live, as_text, html, markup, quiet, table, tag
 from utils.settings import Knobs, with_values
+from utils.workspace import write_json
 
 _LONG_TEXT = 80  # characters: a longer text gets a text area
 _SLIDER_SPAN = 64  # whole numbers: a wider range is typed
@@ -22,7 +25,8 @@ class Form(Live):
 
     `settings` is always a valid model of the type that came in: a value that
     the model refuses is named beside its field, and the one before it holds.
-    *Reset* goes back to `preset`, by default what the form opened with.
+    *Reset* goes back to `preset`, by default what the form opened with. What
+    differs from the preset is kept in the file `kept`, if one is named.
     `beside(settings)` gives markup, HTML or a figure that is shown under the
     fields and drawn anew at every change, such as the plan of a training run.
     """
@@ -32,19 +36,24 @@ class Form(Live):
         settings: Knobs,
         preset: Knobs | None = None,
         beside: Callable[[Knobs], "HTML | Figure | str"] | None = None,
+        kept: Path | None = None,
+        note: str = "",
     ):
         self.settings = settings.model_copy()
         self._preset, self._beside = (preset or settings).model_copy(), beside
+        self._kept, self._note = kept, html(quiet(escape(note))) if note else ""
         self.fields = {name: _field(name, info, settings) for name, info in _knobs(settings).items()}
         self.notes = {name: widgets.HTML() for name in self.fields}
         self.reset_button = widgets.Button(description="Reset to preset", icon="undo")
         self.reset_button.on_click(lambda _: self.reset())
         self._panel = widgets.HTML()
         rows = [_row(field, self.notes[name]) for name, field in self.fields.items()]
-        super().__init__(widgets.VBox([*rows, self.reset_button, self._panel]), self._values)
+        top = [widgets.HTML(self._note)] if note else []
+        super().__init__(widgets.VBox([*top, *rows, self.reset_button, self._panel]), self._values)
         for name, field in self.fields.items():
             self.notes[name].value = html(_help(_knobs(settings)[name]))
             field.observe(lambda change, name=name: self._take(name, change["new"]), names="value")
+        self._keep()
         self._draw()
 
     def reset(self) -> None:
@@ -62,15 +71,84 @@ class Form(Live):
             note = f"{tag(f'{value!s} refused', 'refused')} {reason}. Still {kept}.<br>{note}"
         else:
             self.settings = changed
+            self._keep()
         self.notes[name].value = html(note)
         self._draw()
+
+    def _keep(self) -> None:
+        ours, preset = self.settings.model_dump(), self._preset.model_dump()
+        changed = {name: value for name, value in ours.items() if value != preset[name]}
+        if self._kept and (changed or self._kept.exists()):
+            write_json(self._kept, changed)
 
     def _draw(self) -> None:
         self._panel.value = html(markup(self._beside(self.settings))) if self._beside else ""
         self.refresh()
 
     def _values(self) -> str:
-        return _settings_rows(self.settings) + self._panel.value
+        return self._note + _settings_rows(self.settings) + self._panel.value
+
+
+def open_form(
+    preset: Knobs,
+    values: dict,
+    kept: Path,
+    noted: dict | None = None,
+    beside: Callable[[Knobs], "HTML | Figure | str"] | None = None,
+) -> Form:
+    """The form of a step as its run was last opened.
+
+    preset: the settings where nobody said otherwise
+    values: the notebook's parameter `SETTINGS`, or its part for this form; over all others
+    kept: the file in which the form keeps what is changed, see `Workspace.kept`
+    noted: the settings of a run that has begun, which hold instead of what was kept
+
+    Raises ValueError, naming the field, where `values` has a name or a value
+    that the settings refuse. What was kept and is not valid any more is left
+    aside, and the form says so.
+    """
+    start, note = preset, ""
+    try:
+        changed = noted or (json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {})
+        start = with_values(preset, changed)
+    except (ValueError, TypeError):
+        note = f"Not valid any more, and left aside: what was kept in {kept}."
+    else:
+        names = ", ".join(map(_label, changed))
+        note = "As this run began." if noted else f"As this run was last opened: {names}." if changed else ""
+    return Form(_with_parameter(start, values), preset, beside, kept, note)
+
+
+def parts(values: dict, *forms: str) -> dict[str, dict]:
+    """The parameter `SETTINGS` of a notebook with several forms, by form.
+
+    Raises ValueError where it names a form that is not there.
+    """
+    unknown = sorted(set(_names_and_values(values)) - set(forms))
+    if unknown:
+        raise ValueError(
+            f"SETTINGS has {unknown[0]!r}, but holds the values by form here: {' and '.join(forms)}"
+        )
+    return {form: values.get(form, {}) for form in forms}
+
+
+def _names_and_values(parameter: object) -> dict:
+    if not isinstance(parameter, dict):
+        raise ValueError(f'SETTINGS holds names and values, such as {{"seed": 1}}, and not {parameter!r}')
+    return parameter
+
+
+def _with_parameter(settings: Knobs, values: dict) -> Knobs:
+    """`settings` with the values of a notebook's parameter; what they refuse is told in one sentence."""
+    try:
+        return with_values(settings, _names_and_values(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0]
+        known = ", ".join(_knobs(settings))
+    if name not in _knobs(settings):
+        raise ValueError(f"SETTINGS has {name!r}, which is no field of this form: its fields are {known}")
+    raise ValueError(f"SETTINGS has {name!r}: {values[name]!r}, which is refused: {first['msg']}")
 
 
 def _row(field: widgets.Widget, note: widgets.HTML) -> widgets.Box:

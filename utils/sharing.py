@@ -49,7 +49,7 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
     results, adapter = workspace.folder("evaluation"), workspace.folder("training") / "adapter"
     if not workspace.is_current("evaluation"):
         raise StepError(
-            f"The scores are of another adapter than this one: run notebooks/{STEPS['evaluation']}.ipynb first."
+            f"The scores are of another adapter: run notebooks/{STEPS['evaluation']}.ipynb first."
         )
     card = model_card(
         training=training["settings"],
@@ -137,7 +137,7 @@ def _settings(values: Mapping) -> str:
 
 
 def _push(repository: str, kind: str, folder: Path, files: list[str], data_label: str) -> str:
-    """Commit `files` of `folder`, given as patterns, to a repository of `kind`, made private where it is not there yet."""
+    """Commit the files of `folder` that match `files` to a repository of `kind`; a new one is made private."""
     token = secret("HF_TOKEN")
     if not token:
         raise StepError(f"There is no HF_TOKEN. {HOW.removeprefix('Nothing is shared. ')}")

@@ -28,10 +28,10 @@ from .studies import (
     find_annotation,
     load_studies,
 )
-from .workspace import Workspace, counter, file_hash, in_colab, write_json
+from .workspace import DRIVE, Workspace, counter, file_hash, write_json
 
 ORIGIN = "origin.json"  # in the folder of studies: where they came from
-KEPT = "archives"  # in the run's folder, on Drive in Colab
+KEPT = "archives"  # in the run's folder, where that is on Drive
 MOST_WITHOUT_VIEWS = 0.01  # share of the studies; a source that lacks more is not taken
 NO_CHECKSUM = "no checksum is published: sha256 is that of the first download, and tells later changes only"
 
@@ -110,7 +110,7 @@ def _own_archive(archive: Path, workspace: Workspace) -> Path:
 
 def _iu_xray(workspace: Workspace, annotation: Path | None = None) -> Path:
     """IU X-Ray: what an earlier call brought, else from the first source that has it."""
-    target, keep = workspace.data, workspace.root / KEPT if in_colab() else None
+    target, keep = workspace.data, workspace.root / KEPT if workspace.root.is_relative_to(DRIVE) else None
     if annotation:
         load_studies(annotation.parent, annotation)  # its faults show before the download
     if _occupied(target):

@@ -125,13 +125,18 @@ def steps(settings: TrainingSettings, studies: int) -> int:
     )
 
 
+def noted_settings(folder: Path) -> dict:
+    """The settings of the run in `folder`, none where it has not begun."""
+    path = folder / "settings.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def same_settings_or_stop(settings: TrainingSettings, folder: Path) -> None:
     """Note the settings of the run in `folder`, or raise StepError with the difference to those noted."""
-    path, ours = folder / "settings.json", settings.model_dump()
-    if not path.exists():
-        write_json(path, ours)
+    theirs, ours = noted_settings(folder), settings.model_dump()
+    if not theirs:
+        write_json(folder / "settings.json", ours)
         return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
     changed = [
         f"{name}: {theirs.get(name)} → {ours.get(name)}"
         for name in {**theirs, **ours}

@@ -7,7 +7,6 @@ step reads. A step without a manifest is not finished.
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -27,6 +26,8 @@ STEPS = {
     "training": "03_qlora_finetune_T4",
     "evaluation": "04_generate_and_green",
 }
+COLAB_DISK = Path("/content")  # goes with the session
+DRIVE = COLAB_DISK / "drive" / "MyDrive"  # there once the notebook has mounted it
 _PACKAGES = (
     "torch",
     "transformers",
@@ -60,7 +61,11 @@ class Workspace:
     @property
     def data(self) -> Path:
         """Where studies are downloaded or drawn; in Colab the local disk, as Drive is slow for many files."""
-        return Path("/content/xray_data") / self.root.name if in_colab() else self.root / "data"
+        return COLAB_DISK / "xray_data" / self.root.name if in_colab() else self.root / "data"
+
+    def kept(self, step: str, form: str) -> Path:
+        """The file that keeps what was changed in a form of `step`, for its next opening."""
+        return self.root / "settings" / self.folder(step).relative_to(self.root) / f"{form}.json"
 
     def finish(
         self, step: str, *, settings: dict, inputs: Iterable[Path] = (), outputs: Iterable[Path], **facts
@@ -151,12 +156,15 @@ class Workspace:
 def open_workspace(root: str | Path = "", preset: str = "", training_run: str = "default") -> Workspace:
     """The workspace at `root`, made if it is not there.
 
-    Without a root it is `xray_reports/<preset>` on Google Drive in Colab, and
-    `runs/<preset>` beside the notebooks elsewhere; `XRAY_WORKSPACE` overrides both.
+    Without a root it is `xray_reports/<preset>` in Colab, on Google Drive where
+    that is mounted and else on the session's disk, and `runs/<preset>` beside the
+    notebooks elsewhere; `XRAY_WORKSPACE` overrides both.
     """
     root = root or os.environ.get("XRAY_WORKSPACE", "")
     if not root:
-        home = _drive() / "xray_reports" if in_colab() else Path(__file__).resolve().parents[1] / "runs"
+        home = Path(__file__).resolve().parents[1] / "runs"
+        if in_colab():
+            home = (DRIVE if DRIVE.is_dir() else COLAB_DISK) / "xray_reports"
         root = home / (preset or "demo")
     root = Path(root).expanduser()
     root.mkdir(parents=True, exist_ok=True)
@@ -165,17 +173,7 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
 
 def in_colab() -> bool:
     """Whether this runs in Google Colab."""
-    try:
-        return importlib.util.find_spec("google.colab") is not None
-    except ModuleNotFoundError:  # no `google` package at all
-        return False
-
-
-def _drive() -> Path:
-    from google.colab import drive
-
-    drive.mount("/content/drive")
-    return Path("/content/drive/MyDrive")
+    return "COLAB_RELEASE_TAG" in os.environ
 
 
 def secret(name: str) -> str | None:
