@@ -137,7 +137,7 @@ def _settings(values: Mapping) -> str:
 
 
 def _push(repository: str, kind: str, folder: Path, files: list[str], data_label: str) -> str:
-    """Commit the files of `folder` that match `files` to a repository of `kind`; a new one is made private."""
+    """Commit the files of `folder` that match `files` to a `kind` of repository; a new one is private."""
     token = secret("HF_TOKEN")
     if not token:
         raise StepError(f"There is no HF_TOKEN. {HOW.removeprefix('Nothing is shared. ')}")
