@@ -14,6 +14,7 @@ import pandas as pd
 from datasets import DatasetDict
 from PIL import Image, ImageDraw, ImageFont
 
+from .demo.drawing import LABEL
 from .page import png, quiet, table, tag
 from .regions import REGIONS
 from .scores import SPLITS
@@ -22,7 +23,6 @@ from .viewers import NOT_FOR_CLINICAL_USE, Browser
 ALL_SPLITS, ANY_REGION = "all splits", "any region"
 FULL_CENTER, FULL_WIDTH = 128, 256  # the window that leaves 8-bit grey levels as they are
 SIDE = 440  # pixels: the longest side of a view on the page; two fit beside each other on a laptop
-PHANTOM = "PHANTOM"
 
 
 def texts(dataset: DatasetDict) -> pd.DataFrame:
@@ -76,8 +76,8 @@ def zoomed(view: Image.Image, zoom: float, across: float, down: float) -> Image.
 class DatasetBrowser(Browser):
     """Studies of a dataset to leaf through, filtered, with zoom and window; opens on the first study.
 
-    `data_label` says what the radiographs are; phantoms are marked in the
-    picture too, whatever part of it is shown.
+    `data_label` says what the radiographs are; phantoms are marked in every
+    part of the picture.
     """
 
     def __init__(self, dataset: DatasetDict, data_label: str):
@@ -159,7 +159,8 @@ class DatasetBrowser(Browser):
         )
         if "phantom" in self._label_of_data.lower():
             look = f"phantom, {look}"
-            _write(shown, PHANTOM)
+            if self.zoom.value > 1:  # the whole picture is marked when it is drawn
+                _write(shown, LABEL)
         file = io.BytesIO()
         shown.save(file, format="PNG")
         return f"<figure>{png(file.getvalue(), look)}<figcaption>{escape(look)}</figcaption></figure>"
@@ -182,7 +183,7 @@ def _beginning(word: str) -> str:
 
 
 def _write(picture: Image.Image, text: str) -> None:
-    """`text` in the lower left corner of a picture, readable on any grey."""
-    font = ImageFont.load_default(16)
-    place = (8, picture.height - 26)
-    ImageDraw.Draw(picture).text(place, text, fill=255, font=font, stroke_width=2, stroke_fill=0)
+    """`text` in the lower right corner of a picture, readable on any grey."""
+    place = (picture.width - 8, picture.height - 8)
+    look = {"font": ImageFont.load_default(16), "fill": 255, "stroke_width": 2, "stroke_fill": 0}
+    ImageDraw.Draw(picture).text(place, text, anchor="rs", **look)
