@@ -110,7 +110,7 @@ class _Part:
             noted = json.loads(self.note.read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
-        return noted if self.size and noted["url"] == url else {}
+        return noted if self.size and noted.get("url") == url else {}
 
     def start(self, url: str, response: requests.Response) -> None:
         """Begin anew with the file that `response` brings."""
