@@ -8,9 +8,9 @@ import torch
 from peft import get_peft_model
 
 from utils import generation, model
+from utils.model import READING
 from utils.regions import REGIONS
 from utils.settings import GenerationSettings, preset
-from utils.training import READING
 from utils.workspace import StepError
 
 SHORT = GenerationSettings(batch_size=2, max_new_tokens=16)
@@ -23,7 +23,7 @@ def adapter(tiny_base, tmp_path_factory):
     get_peft_model(model.load_model(**reading), model.lora_config(preset("demo").training)).save_pretrained(
         folder
     )
-    (folder / READING).write_text(json.dumps(reading))
+    (folder / READING).write_text(json.dumps({**reading, "views": 2}))
     return folder
 
 
@@ -62,7 +62,7 @@ def test_every_report_names_every_region_once_and_in_order(writer, phantom_datas
 
 def test_a_line_that_ends_is_followed_by_the_next_heading(writer):
     tokenizer = writer.processor.tokenizer
-    force = generation.EveryRegion(tokenizer, 3)
+    force = generation.EveryRegion(writer.processor, 3)
     ids, said = torch.zeros(1, 3, dtype=torch.long), []
     for _ in range(100):
         scores = torch.zeros(1, len(tokenizer))

@@ -1,5 +1,7 @@
 """What a view costs in tokens, what the model makes of it, and which weights are in 4 bits."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from bitsandbytes.nn import Linear4bit
 from PIL import Image
 from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrainedTokenizerFast
 
-from utils import model
+from utils import bases, model
 from utils.demo import base_model
 
 IU_XRAY_SIZES = [(512, 512), (624, 512), (420, 512), (512, 420)]  # height, width
@@ -30,6 +32,7 @@ def real_processor(tmp_path_factory, tiny_base):
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     ).save_pretrained(folder)
+    shutil.copy(tiny_base / "config.json", folder)
     return folder
 
 
@@ -102,7 +105,7 @@ def test_only_the_language_model_is_in_4_bits(tiny_base):
 
 
 def test_the_shipped_base_model_is_small_and_says_what_made_it():
-    files = {path.name: path.stat().st_size for path in model.DEMO_FOLDER.iterdir()}
+    files = {path.name: path.stat().st_size for path in bases.DEMO_FOLDER.iterdir()}
     assert files["model.safetensors"] <= 8 * 2**20
     assert "figures.json" in files
     assert set(base_model.VALUES) == {

@@ -1,4 +1,4 @@
-"""Real NF4 training by the real SFTTrainer: what it learns, keeps, resumes and refuses."""
+"""Real NF4 training by the real SFTTrainer: what it learns, keeps, resumes, tells and refuses."""
 
 import json
 
@@ -7,71 +7,117 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from utils import training
-from utils.settings import preset
+from utils import training, training_watch
+from utils.checkpoints import Store, is_sealed
+from utils.model import READING
+from utils.settings import preset, with_values
 from utils.workspace import StepError
 
 pytestmark = pytest.mark.slow
 
+FEW = {
+    "max_steps": 6,
+    "batch_size": 2,
+    "evaluate_every": 3,
+    "evaluate_on": 3,
+    "save_every": 2,
+    "samples": 1,
+    "choose": "last",
+}
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def settings(tiny_base):
-    few = {
-        "base": str(tiny_base),
-        "max_steps": 6,
-        "batch_size": 2,
-        "evaluate_every": 3,
-        "evaluate_on": 2,
-        "save_every": 2,
-    }
-    return preset("demo").training.model_copy(update=few)
+    return with_values(preset("demo").training, {**FEW, "base": str(tiny_base)})
 
 
 def adapter(folder):
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
+def kept(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def trainer(settings, phantom_dataset, tmp_path):
+    def make(**changes):
+        store = Store(tmp_path / "checkpoints", tmp_path / "scratch", 2)
+        return training.make_trainer(with_values(settings, changes), phantom_dataset, store)
+
+    return make
+
+
 @pytest.fixture(scope="module")
-def whole_run(tiny_base, phantom_dataset, tmp_path_factory):
-    few = {
-        "base": str(tiny_base),
-        "max_steps": 6,
-        "batch_size": 2,
-        "evaluate_every": 3,
-        "evaluate_on": 2,
-        "save_every": 2,
-    }
+def whole_run(settings, phantom_dataset, tmp_path_factory):
+    """A run of six steps without a fault: its folder, its log, and what it told."""
     folder = tmp_path_factory.mktemp("whole_run")
-    logs = []
-    log = training.train(preset("demo").training.model_copy(update=few), phantom_dataset, folder, logs.append)
-    return folder, log, logs
+    told = []
+    log = training.train(settings, phantom_dataset, folder, told.append)
+    return folder, log, told
 
 
 def test_training_leaves_an_adapter_a_log_and_sealed_checkpoints(whole_run):
-    folder, log, logs = whole_run
+    folder, log, _ = whole_run
     assert log["loss"].iloc[-1] < log["loss"].iloc[0]
-    assert log["eval_loss"].notna().sum() == 2 == len(logs)
+    assert log["step"][log["eval_loss"].notna()].tolist() == [3, 6]
     assert pd.read_csv(folder / "log.csv")["step"].tolist() == log["step"].tolist()
-    kept = sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*"))
-    assert kept == ["checkpoint-4", "checkpoint-6"]
-    assert all(training.is_sealed(folder / "checkpoints" / name) for name in kept)
-    assert json.loads((folder / "adapter" / training.READING).read_text())["image_tokens"] == "base"
+    assert kept(folder) == ["checkpoint-4", "checkpoint-6"]
+    assert all(is_sealed(folder / "checkpoints" / name) for name in kept(folder))
+    reading = json.loads((folder / "adapter" / READING).read_text())
+    assert (reading["image_tokens"], reading["views"]) == ("base", 2)
     assert any(weights.abs().sum() > 0 for name, weights in adapter(folder).items() if "lora_B" in name)
 
 
-def test_only_the_adapter_trains_and_in_full_precision(settings, phantom_dataset, tmp_path):
-    trainer = training.make_trainer(settings, phantom_dataset, tmp_path)
-    trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+def test_it_tells_the_loss_the_memory_and_what_the_model_writes_of_a_validation_study(
+    whole_run, phantom_dataset
+):
+    _, _, told = whole_run
+    assert [progress.step for progress in told] == sorted(progress.step for progress in told)
+    last = told[-1]
+    assert (last.step, last.steps) == (6, 6)
+    assert last.memory["host_peak"] > 0
+    (sample,) = last.samples
+    assert sample.id in phantom_dataset["val"]["id"]
+    assert sample.reference.split(":")[0] in ("lung", "heart", "mediastinal", "bone")
+    assert sample.report.startswith("lung:")
+
+
+def test_only_the_adapter_trains_and_in_full_precision(trainer):
+    trained = {name: p for name, p in trainer().model.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in name and "language_model" in name for name in trained)
     assert {p.dtype for p in trained.values()} == {torch.float32}
 
 
-def test_the_loss_is_on_the_answer_only(settings, phantom_dataset, tmp_path):
-    trainer = training.make_trainer(settings, phantom_dataset, tmp_path)
-    batch = next(iter(trainer.get_eval_dataloader()))
-    said = [trainer.processing_class.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
+def test_the_adapter_reaches_the_projector_where_that_is_asked_for(trainer):
+    names = [name for name, p in trainer(projector=True).model.named_parameters() if p.requires_grad]
+    assert sum("multi_modal_projector" in name for name in names) == 4  # A and B of two maps
+
+
+def test_the_loss_is_on_the_answer_only(trainer, phantom_dataset):
+    made = trainer()
+    batch = next(iter(made.get_eval_dataloader()))
+    said = [made.processing_class.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
     answers = {row["completion"][0]["content"] for row in phantom_dataset["val"]}
     assert {text.strip().removesuffix("</s>") for text in said} <= answers
+
+
+def test_fewer_views_are_read_where_that_is_asked_for(trainer):
+    batch = next(iter(trainer(views=1).get_train_dataloader()))
+    assert len(batch["pixel_values"]) == len(batch["input_ids"])
+
+
+def test_studies_of_like_length_train_together(trainer):
+    sizes = {}
+    for views in (1, 2):
+        made = trainer(views=views)
+        lengths = made.train_dataset["length"][:]
+        assert len(lengths) == len(made.train_dataset)
+        sizes[views] = max(lengths)
+        assert type(made._get_train_sampler(made.train_dataset)).__name__ == "LengthGroupedSampler"
+        batch = next(iter(made.get_train_dataloader()))
+        assert batch["attention_mask"].sum(1).max() in lengths  # counted as the collator makes them
+    assert sizes[1] < sizes[2]
 
 
 class Killed(Exception):
@@ -79,8 +125,9 @@ class Killed(Exception):
 
 
 def test_a_run_that_died_goes_on_to_the_same_adapter(settings, phantom_dataset, tmp_path, whole_run):
-    def die(log):
-        raise Killed  # at the first evaluation, step 3: after checkpoint 2
+    def die(progress):
+        if progress.step == 3:  # after checkpoint 2
+            raise Killed
 
     with pytest.raises(Killed):
         training.train(settings, phantom_dataset, tmp_path, die)
@@ -88,6 +135,18 @@ def test_a_run_that_died_goes_on_to_the_same_adapter(settings, phantom_dataset, 
     folder, whole_log, _ = whole_run
     assert log["loss"].tolist() == whole_log["loss"].tolist()
     for name, weights in adapter(folder).items():
+        assert torch.equal(weights, adapter(tmp_path)[name]), name
+
+
+def test_the_time_limit_ends_training_at_a_checkpoint_and_says_how_to_go_on(
+    settings, phantom_dataset, tmp_path, whole_run, capsys
+):
+    short = with_values(settings, {"hours": 1e-6})
+    assert training.train(short, phantom_dataset, tmp_path) is None
+    assert "ended training at checkpoint-1 of 6 steps. Run all cells again" in capsys.readouterr().out
+    assert not (tmp_path / "adapter").exists()
+    assert training.train(settings, phantom_dataset, tmp_path) is not None
+    for name, weights in adapter(whole_run[0]).items():
         assert torch.equal(weights, adapter(tmp_path)[name]), name
 
 
@@ -99,45 +158,55 @@ def test_a_finished_run_is_not_trained_further(settings, phantom_dataset, whole_
     assert all(torch.equal(weights, before[name]) for name, weights in adapter(folder).items())
 
 
-def test_a_damaged_checkpoint_is_named_and_passed_over(settings, phantom_dataset, tmp_path, capsys):
-    training.train(settings, phantom_dataset, tmp_path)
-    newest = tmp_path / "checkpoints" / "checkpoint-6"
-    with (newest / "optimizer.pt").open("r+b") as file:
-        file.truncate(100)
-    training.train(settings, phantom_dataset, tmp_path)
-    said = capsys.readouterr().out
-    assert "checkpoint-6 is incomplete or damaged" in said
-    assert "Going on from checkpoint-4" in said
-    assert training.is_sealed(newest)
+@pytest.mark.parametrize("by", ["loss", "judge"])
+def test_the_checkpoint_can_be_chosen_on_validation_studies(
+    settings, phantom_dataset, whole_run, by, monkeypatch
+):
+    folder, _, _ = whole_run
+    monkeypatch.setattr(training, "make_trainer", lambda *_: pytest.fail("it trained again"))
+    training.train(with_values(settings, {"choose": by}), phantom_dataset, folder)
+    table = pd.read_csv(folder / "choice.csv")
+    assert table["step"].tolist() == [4, 6]
+    (chosen,) = table["step"][table["chosen"]]
+    if by == "loss":
+        assert table["eval_loss"].notna().tolist() == [False, True]
+        assert chosen == 6
+    else:
+        assert table["n"].nunique() == 1 and table["n"][0] > 0
+        assert table["offline_judge"][table["chosen"]].item() == table["offline_judge"].max()
+    weights = load_file(folder / "checkpoints" / f"checkpoint-{chosen}" / "adapter_model.safetensors")
+    assert all(torch.equal(weights[name], values) for name, values in adapter(folder).items())
 
 
-def test_a_checkpoint_without_its_seal_does_not_count(tmp_path):
-    half = tmp_path / "checkpoints" / "checkpoint-20"
-    half.mkdir(parents=True)
-    (half / "adapter_model.safetensors").write_bytes(b"half")
-    assert training.newest_checkpoint(tmp_path) == (None, [half])
+def test_a_loss_that_is_no_number_stops_training_with_advice(
+    settings, phantom_dataset, tmp_path, monkeypatch
+):
+    def explode(self, model, inputs, *_, **__):
+        return torch.tensor(float("nan"), requires_grad=True)
+
+    monkeypatch.setattr(training.SFTTrainer, "compute_loss", explode)
+    with pytest.raises(StepError, match=r"loss is nan at step 1.*lower learning_rate"):
+        training.train(with_values(settings, {"evaluate_every": 8}), phantom_dataset, tmp_path)
 
 
-def test_other_settings_stop_with_the_difference_and_change_nothing(settings, tmp_path):
-    training.same_settings_or_stop(settings, tmp_path)
-    before = (tmp_path / "settings.json").read_text()
+def test_a_scaler_that_keeps_skipping_ends_training_with_advice(trainer, monkeypatch):
+    monkeypatch.setattr(training_watch, "MOST_SKIPPED", 2)
+    made = trainer(precision="fp32", max_steps=4)
+    # No GPU, no scaler: what accelerate reports of one is set by hand.
+    monkeypatch.setattr(type(made.accelerator), "optimizer_step_was_skipped", property(lambda _: True))
+    with pytest.raises(StepError, match="skipped the last 2 steps up to 2"):
+        made.train()
+
+
+def test_other_settings_stop_a_run_but_a_longer_time_limit_does_not(settings, phantom_dataset, whole_run):
+    folder, _, _ = whole_run
     with pytest.raises(StepError, match="lora_rank: 16 → 4"):
-        training.same_settings_or_stop(settings.model_copy(update={"lora_rank": 4}), tmp_path)
-    assert (tmp_path / "settings.json").read_text() == before
+        training.train(with_values(settings, {"lora_rank": 4}), phantom_dataset, folder)
+    assert training.train(with_values(settings, {"hours": 1}), phantom_dataset, folder) is not None
 
 
-def test_pruning_keeps_the_newest_and_the_best(tmp_path):
-    for step in (10, 20, 30, 40):
-        (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
-    history = [{"step": s, "eval_loss": loss} for s, loss in ((10, 0.9), (20, 0.5), (30, 0.6), (40, 0.7))]
-    training.prune(tmp_path, 2, history)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
-        "checkpoint-20",
-        "checkpoint-30",
-        "checkpoint-40",
-    ]
-
-
-@pytest.mark.parametrize(("epochs", "studies", "expected"), [(2, 2069, 260), (1, 16, 1), (0.5, 2069, 65)])
-def test_the_number_of_steps(epochs, studies, expected):
-    assert training.steps(preset("t4").training.model_copy(update={"epochs": epochs}), studies) == expected
+def test_a_rate_is_measured_over_twenty_steps_and_not_before(settings, tmp_path):
+    watch = training_watch.Watch(settings, Store(tmp_path, tmp_path, 2), None)
+    watch.first, watch.measured = 0, 0.0
+    assert watch.rate(19) is None
+    assert watch.rate(20) > 0

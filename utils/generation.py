@@ -12,13 +12,12 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, PreTrainedModel, ProcessorMixin
 
 from .hf_dataset import instruction
-from .model import load_adapter, load_model, load_processor
-from .regions import REGIONS, parse
+from .model import ADAPTER_FILES, how_to_read, load_adapter, load_model, load_processor
+from .regions import REGIONS, parse, render
 from .settings import GenerationSettings
-from .training import READING
 from .workspace import StepError, file_hash, progress
 
 MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
@@ -32,12 +31,18 @@ class EveryRegion(LogitsProcessor):
     bone leaves it out of those too that are not.
     """
 
-    def __init__(self, tokenizer, prompt_length: int):
-        self.start, self.end = prompt_length, tokenizer.eos_token_id
-        before = len(tokenizer.encode("x", add_special_tokens=False))
-        headings = [f" {REGIONS[0]}:", *(f"\n{name}:" for name in REGIONS[1:])]
-        self.headings = [tokenizer.encode(f"x{text}", add_special_tokens=False)[before:] for text in headings]
-        self.newline = self.headings[1][0]
+    def __init__(self, processor: ProcessorMixin, prompt_length: int):
+        def encode(text: str) -> list[int]:
+            return processor.tokenizer.encode(text, add_special_tokens=False)
+
+        answer = _answer(processor, render({REGIONS[0]: "x"}))
+        first, _, last = answer.partition("x")  # what a model's prompt format puts before and after an answer
+        before = len(encode("x"))
+        self.headings = [encode(first.rstrip(" "))]
+        self.headings += [encode(f"x\n{name}:")[before:] for name in REGIONS[1:]]
+        self.start, self.newline = prompt_length, self.headings[1][0]
+        self.end = processor.tokenizer.eos_token_id
+        self.ends = {self.end, encode(last)[0]}
         self.queues: list[list[int]] = []  # of each row, the tokens of a heading that is being written
         self.written: list[int] = []  # of each row, the headings so far
 
@@ -46,7 +51,7 @@ class EveryRegion(LogitsProcessor):
             self.queues = [list(self.headings[0]) for _ in input_ids]
             self.written = [1] * len(input_ids)
         for row, best in enumerate(scores.argmax(-1).tolist()):
-            if not self.queues[row] and best in (self.end, self.newline):
+            if not self.queues[row] and (best in self.ends or best == self.newline):
                 if self.written[row] < len(self.headings):
                     self.queues[row] = list(self.headings[self.written[row]])
                     self.written[row] += 1
@@ -63,31 +68,24 @@ class Writer:
     """The fine-tuned model, ready to write reports."""
 
     def __init__(self, adapter: Path):
-        try:
-            reading = json.loads((adapter / READING).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            notebook = "notebooks/03_qlora_finetune_T4.ipynb"
-            raise StepError(f"There is no adapter in {adapter}: run {notebook} first.") from None
-        self.adapter = file_hash(adapter / "adapter_model.safetensors")[:16]
-        self.processor = load_processor(reading["base"], reading["image_tokens"])
-        self.model = load_adapter(load_model(**reading), adapter)
+        self.reading = how_to_read(adapter)
+        self.adapter = file_hash(adapter / ADAPTER_FILES[0])[:16]
+        base, image_tokens, precision = (self.reading[n] for n in ("base", "image_tokens", "precision"))
+        self.processor = load_processor(base, image_tokens)
+        self.model = load_adapter(load_model(base, image_tokens, precision), adapter)
 
-    @torch.inference_mode()
     def write(self, studies: list[list], max_new_tokens: int) -> list[str]:
         """A report text for each study, given as its list of views (PIL images). Greedy."""
-        texts = [self._prompt(len(views)) for views in studies]
-        batch = self.processor(
-            images=studies, text=texts, padding=True, padding_side="left", return_tensors="pt"
-        )
-        batch = batch.to(self.model.device, self.model.dtype)
-        length = batch["input_ids"].shape[1]
-        tokens = self.model.generate(
-            **batch,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            logits_processor=[EveryRegion(self.processor.tokenizer, length)],
-        )
-        return self.processor.batch_decode(tokens[:, length:], skip_special_tokens=True)
+        first = [views[: self.reading["views"]] for views in studies]
+        return write(self.model, self.processor, first, max_new_tokens)
+
+    def take(self, adapter: Path) -> "Writer":
+        """Write with another adapter of the same base model from now on."""
+        self.model.delete_adapter("default")
+        self.model.load_adapter(adapter, "default")
+        self.model.set_adapter("default")
+        self.adapter = file_hash(adapter / ADAPTER_FILES[0])[:16]
+        return self
 
     def close(self) -> None:
         """Free the model's memory, which the judge needs."""
@@ -95,11 +93,42 @@ class Writer:
         gc.collect()
         torch.cuda.empty_cache()
 
-    def _prompt(self, views: int) -> str:
-        content = [{"type": "image"}] * views + [{"type": "text", "text": instruction()}]
-        return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
+
+@torch.inference_mode()
+def write(
+    model: PreTrainedModel, processor: ProcessorMixin, studies: list[list], max_new_tokens: int
+) -> list[str]:
+    """A report text by `model` for each study, given as its list of views (PIL images). Greedy."""
+    batch = processor(
+        images=studies,
+        text=[_question(processor, len(views)) for views in studies],
+        padding=True,
+        padding_side="left",
+        add_special_tokens=False,  # the prompt holds those it needs, as in training
+        return_tensors="pt",
+    ).to(model.device, model.dtype)
+    length = batch["input_ids"].shape[1]
+    tokens = model.generate(
+        **batch,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        logits_processor=[EveryRegion(processor, length)],
+    )
+    return processor.batch_decode(tokens[:, length:], skip_special_tokens=True)
+
+
+def _question(processor: ProcessorMixin, views: int) -> str:
+    content = [{"type": "image"}] * views + [{"type": "text", "text": instruction()}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+
+def _answer(processor: ProcessorMixin, report: str) -> str:
+    """`report` as it stands in training behind a question, with what ends it."""
+    chat = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in (("user", instruction()), ("assistant", report))
+    ]
+    return processor.apply_chat_template(chat)[len(_question(processor, 0)) :]
 
 
 def write_reports(

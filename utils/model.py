@@ -1,29 +1,49 @@
 """The vision-language model: processor, 4-bit weights, LoRA, and what a view costs in tokens.
 
-All of it is LLaVA-NeXT by transformers, bitsandbytes and peft. What is ours
-is the token budget of a view (`image_tokens` in the settings):
+All of it is transformers, bitsandbytes and peft. What is ours is the token
+budget of a view (`image_tokens` in the settings) for LLaVA-NeXT:
 
 - `tiles`: the model's own cutting into a base view and tiles;
 - `base`: the whole view once, a token a patch;
 - `pooled`: the same, averaged 2 x 2 after the projector.
+
+Other families read a view whole in their own number of tokens: `base`.
 """
 
+import json
+import shutil
+from functools import cache
 from pathlib import Path
 from types import MethodType
 
 import torch
+from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel
+from PIL import Image
 from torch.nn.functional import avg_pool2d
-from transformers import BitsAndBytesConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    LlavaNextProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .settings import DEMO_BASE, TrainingSettings
+from .bases import find
+from .settings import TrainingSettings
+from .workspace import StepError
 
-DEMO_FOLDER = Path(__file__).parent / "demo" / "base_model"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+READING = "reading.json"  # beside an adapter: how it was taught to read a study
+READING_SETTINGS = ("base", "image_tokens", "precision", "views")
 POOL = {"base": 1, "pooled": 2}
 UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+PROJECTOR_TARGETS = r".*multi_modal_projector\.linear_\d"
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -55,38 +75,48 @@ def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutpu
     return outputs
 
 
-def load_processor(base: str, image_tokens: str = "base") -> LlavaNextProcessor:
+def load_processor(base: str, image_tokens: str = "base") -> ProcessorMixin:
     """The base model's processor, counting tokens by the budget `image_tokens`."""
-    if image_tokens == "tiles":
-        return LlavaNextProcessor.from_pretrained(base_path(base))
-    processor = WholeViewProcessor.from_pretrained(base_path(base))
-    processor.pool = POOL[image_tokens]
-    side = processor.image_processor.crop_size["height"]
-    processor.image_processor.image_grid_pinpoints = [[side, side]]  # no more tiles than it must cut
+    found = find(base)
+    if found.family == "llava_next" and image_tokens != "tiles":
+        processor = WholeViewProcessor.from_pretrained(found.processor)
+        processor.pool = POOL[image_tokens]
+        side = processor.image_processor.crop_size["height"]
+        processor.image_processor.image_grid_pinpoints = [[side, side]]  # no more tiles than it must cut
+    else:
+        processor = AutoProcessor.from_pretrained(found.processor)
+    if found.prompt:
+        processor.chat_template = found.chat_template
     return processor
 
 
-def load_model(
-    base: str, image_tokens: str = "base", precision: str = "fp16"
-) -> LlavaNextForConditionalGeneration:
+def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -> PreTrainedModel:
     """The base model with its language model in 4-bit NF4, double quantisation, on the GPU if there is one.
 
-    Vision tower, projector and output head keep `precision`. `base` is a Hub
-    name, a folder, or `demo`.
+    Vision tower, projector and output head keep `precision`. `base` is a name
+    of the registry, a Hub name, a folder, or `demo`; one that is already in 4
+    bits is taken as it is, but computes in `precision`.
     """
-    dtype = DTYPES[precision]
-    model = LlavaNextForConditionalGeneration.from_pretrained(
-        base_path(base),
+    place, dtype = find(base).weights, DTYPES[precision]
+    config = AutoConfig.from_pretrained(place)
+    quantised = getattr(config, "quantization_config", None)
+    if quantised:
+        # Copies are made where there is bfloat16, and say so; a T4 would take minutes for it.
+        quantised["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
+    ours = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=UNQUANTISED,
+    )
+    model = AutoModelForImageTextToText.from_pretrained(
+        place,
+        config=config,
         dtype=dtype,
         attn_implementation="sdpa",
-        device_map={"": 0} if torch.cuda.is_available() else {"": "cpu"},
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=UNQUANTISED,
-        ),
+        device_map={"": PartialState().local_process_index if torch.cuda.is_available() else "cpu"},
+        **({} if quantised else {"quantization_config": ours}),
     )
     for module in model.modules():
         if isinstance(module, Linear4bit):
@@ -95,38 +125,61 @@ def load_model(
     return set_budget(model, image_tokens)
 
 
-def set_budget(
-    model: LlavaNextForConditionalGeneration, image_tokens: str
-) -> LlavaNextForConditionalGeneration:
+def set_budget(model: PreTrainedModel, image_tokens: str) -> PreTrainedModel:
     """Make `model` read its views at the budget `image_tokens`; needs a processor of the same budget."""
-    if image_tokens != "tiles":
+    if model.config.model_type == "llava_next" and image_tokens != "tiles":
         model.model.pool = POOL[image_tokens]
         model.model.get_image_features = MethodType(_whole_view_features, model.model)
     return model
 
 
 def lora_config(settings: TrainingSettings) -> LoraConfig:
-    """LoRA on every linear layer of the language model."""
+    """LoRA on every linear layer of the language model, and on the projector where `settings` say so."""
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=LORA_TARGETS,
+        target_modules=f"{LORA_TARGETS}|{PROJECTOR_TARGETS}" if settings.projector else LORA_TARGETS,
         task_type="CAUSAL_LM",
     )
 
 
-def load_adapter(model: LlavaNextForConditionalGeneration, folder: Path) -> PeftModel:
+def save_adapter(checkpoint: Path, folder: Path) -> None:
+    """Copy the adapter out of `checkpoint` into `folder`, with the note of how it reads a study."""
+    for name in (*ADAPTER_FILES, READING):
+        shutil.copy(checkpoint / name, folder)
+
+
+def how_to_read(adapter: Path) -> dict:
+    """How the adapter in folder `adapter` was taught to read a study: base, image_tokens, precision, views.
+
+    Raises StepError where there is no adapter.
+    """
+    try:
+        return json.loads((adapter / READING).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        notebook = "notebooks/03_qlora_finetune_T4.ipynb"
+        raise StepError(f"There is no adapter in {adapter}: run {notebook} first.") from None
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """`model` with the adapter in `folder`, for inference."""
     return PeftModel.from_pretrained(model, folder).eval()
 
 
-def view_tokens(processor: LlavaNextProcessor, size: tuple[int, int]) -> int:
+def view_tokens(processor: ProcessorMixin, size: tuple[int, int]) -> int:
     """How many tokens a view of `size` (height, width in pixels) takes in the prompt."""
-    (count,) = processor._get_num_multimodal_tokens(image_sizes=[size]).num_image_tokens
-    return count
+    if isinstance(processor, LlavaNextProcessor):
+        (count,) = processor._get_num_multimodal_tokens(image_sizes=[size]).num_image_tokens
+        return count
+    return _view_tokens(processor)
 
 
-def base_path(base: str) -> str:
-    """What transformers loads for `base`: a folder, or a name on the Hub."""
-    return str(DEMO_FOLDER) if base == DEMO_BASE else base
+@cache
+def _view_tokens(processor: ProcessorMixin) -> int:
+    """The same for a processor that gives every view as many tokens: those of one small view."""
+    text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
+    bare = processor.tokenizer.encode(text, add_special_tokens=False)
+    view = Image.new("RGB", (32, 32))
+    whole = processor(images=[[view]], text=[text], add_special_tokens=False)["input_ids"][0]
+    return len(whole) - len(bare) + 1

@@ -6,6 +6,7 @@ than this copies.
 """
 
 from collections.abc import Callable, Iterable
+from math import isqrt
 
 import numpy as np
 import torch
@@ -26,17 +27,19 @@ def image_features(
     """The features of `studies`, called `name`: (studies, hidden), float32.
 
     Each is the mean over the patches of a view, then over the study's views,
-    of the tower's layer that the language model reads, without the class token.
+    of the tower's layer before the last, which LLaVA reads, without a class token.
     """
     model = writer.model.get_base_model().model
-    layer, tower = model.config.vision_feature_layer, model.vision_tower
+    tower = model.vision_tower
     rows = []
     for start in show(range(0, len(studies), BATCH), f"{name}: image features"):
         views = studies[start : start + BATCH]["images"]
         flat = [view for study in views for view in study]
         pixels = writer.processor.image_processor(flat, return_tensors="pt")["pixel_values"]
-        whole = pixels[:, 0].to(writer.model.device, writer.model.dtype)  # the base view comes first
-        patches = tower(whole, output_hidden_states=True).hidden_states[layer][:, 1:]
+        whole = pixels[:, 0] if pixels.ndim == 5 else pixels  # of a view's tiles the whole comes first
+        whole = whole.to(writer.model.device, writer.model.dtype)
+        patches = tower(whole, output_hidden_states=True).hidden_states[-2]
+        patches = patches[:, patches.shape[1] - isqrt(patches.shape[1]) ** 2 :]  # without a class token
         means = patches.mean(dim=1).float().cpu().numpy()
         ends = np.cumsum([len(study) for study in views])
         rows += [part.mean(axis=0) for part in np.split(means, ends[:-1])]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 DEMO_BASE = "demo"  # the small base model that ships with the project
+BUDGETS = ("tiles", "base", "pooled")  # of image tokens
 
 
 class Knobs(BaseModel):
@@ -61,12 +62,14 @@ class TrainingSettings(Knobs):
     """Step 3: 4-bit QLoRA fine-tuning."""
 
     base: str = Field(
-        "llava-hf/llava-v1.6-mistral-7b-hf", description="the base model: a Hub name, a folder, or demo"
+        "llava-v1.6-mistral-7b",
+        description="the base model: one of utils/bases.py, a Hub name, a folder, or demo",
     )
-    image_tokens: Literal["tiles", "base", "pooled"] = Field(
-        "base",
+    image_tokens: Literal[BUDGETS] = Field(
+        "pooled",
         description="tiles: what the model cuts; base: the whole view once; pooled: a quarter of base",
     )
+    views: int = Field(2, ge=1, le=4, description="radiographs a study at most, frontal first")
     precision: Literal["fp16", "fp32"] = Field(
         "fp16", description="arithmetic between the 4-bit weights (a T4 has no bf16)"
     )
@@ -75,17 +78,23 @@ class TrainingSettings(Knobs):
     )
     epochs: float = Field(2.0, gt=0, le=50, description="passes over the training studies")
     max_steps: int = Field(-1, ge=-1, description="optimiser steps; -1: as many as the epochs take")
-    batch_size: int = Field(2, ge=1, le=64, description="studies on the device at once")
-    accumulation: int = Field(8, ge=1, le=256, description="batches to one optimiser step")
+    batch_size: int = Field(4, ge=1, le=64, description="studies on the device at once")
+    accumulation: int = Field(4, ge=1, le=256, description="batches to one optimiser step")
     learning_rate: float = Field(1e-4, gt=0, le=0.1, description="peak learning rate")
     warmup: Fraction = Field(0.1, description="share of the steps in which the learning rate rises")
     lora_rank: int = Field(16, ge=1, le=256, description="rank of the adapter's matrices")
     lora_alpha: int = Field(32, ge=1, le=512, description="the adapter's scale is alpha / rank")
     lora_dropout: Fraction = Field(0.05, description="share of adapter inputs dropped while training")
+    projector: bool = Field(False, description="the adapter also reaches the map from vision to language")
     evaluate_every: int = Field(40, ge=1, description="optimiser steps between evaluation losses")
     evaluate_on: int = Field(100, ge=1, description="validation studies in the evaluation loss")
+    samples: int = Field(2, ge=0, le=8, description="validation studies reported on at each evaluation")
+    choose: Literal["loss", "judge", "last"] = Field(
+        "loss", description="the checkpoint: lowest evaluation loss, best by the offline judge, or the last"
+    )
     save_every: int = Field(20, ge=1, description="optimiser steps between checkpoints")
     keep: int = Field(2, ge=1, le=20, description="newest checkpoints kept, beside the best")
+    hours: float = Field(3.5, ge=0, le=24, description="training stops at a checkpoint after this; 0: never")
     seed: int = Field(17, ge=0, description="seed of adapter, order and dropout")
 
 
@@ -143,6 +152,7 @@ def preset(name: str) -> Preset:
             data="phantoms",
             training=TrainingSettings(
                 base=DEMO_BASE,
+                image_tokens="base",
                 precision="fp32",
                 optimizer="adamw_torch",
                 epochs=3,

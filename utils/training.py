@@ -1,59 +1,74 @@
-"""Fine-tuning: TRL's SFTTrainer over the 4-bit model, with checkpoints that can be trusted.
+"""Fine-tuning: TRL's SFTTrainer over the 4-bit model, on one GPU or several, stopped and resumed at will.
 
 A run's folder holds `settings.json`, `checkpoints/checkpoint-<step>/`,
-`log.csv` and, at the end, `adapter/`. A checkpoint counts only once its
-`complete.json` is written: it holds the size and hash of every file, so that
-one cut off in the middle of writing is recognised and passed over.
+`log.csv`, `choice.csv` and, at the end, `adapter/`. On several processes, by
+accelerate's own configuration:
+
+    accelerate launch -m utils.training RUN
+
+trains the run in folder RUN, a folder of `training/` in a workspace whose
+dataset is built.
 """
 
+import gc
 import json
-import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from datasets import Dataset, DatasetDict
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from .model import load_model, load_processor, lora_config
-from .settings import TrainingSettings
-from .workspace import StepError, file_hash, replacing, write_json, write_text
+from .bases import fits_or_stop
+from .checkpoint_choice import choose
+from .checkpoints import Store, same_settings_or_stop, step_of
+from .model import load_model, load_processor, lora_config, save_adapter
+from .plan import steps, study_tokens
+from .settings import TrainingSettings, preset
+from .training_watch import Progress, Watch, log_table
+from .workspace import StepError, Workspace, default_preset, memory, replacing, write_text
 
-SEAL = "complete.json"
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-READING = "reading.json"  # beside the adapter: how it was taught to read a study
-READING_SETTINGS = ("base", "image_tokens", "precision")
+# What does not change the weights that are learnt, and may be changed in the middle of a run.
+FREE = {"save_every", "keep", "hours", "samples", "choose"}
 
 
 def make_trainer(
-    settings: TrainingSettings, dataset: DatasetDict, folder: Path, on_log: Callable | None = None
+    settings: TrainingSettings, dataset: DatasetDict, store: Store, on_progress: Callable | None = None
 ) -> SFTTrainer:
-    """An SFTTrainer for `dataset` that keeps its checkpoints under `folder`.
+    """An SFTTrainer for `dataset` whose checkpoints go to `store`.
 
     It trains on split train; without a split val there is no evaluation loss.
-
-    `on_log(log)` is called with the log so far, a DataFrame with columns
-    step, loss, eval_loss, learning_rate, after every evaluation.
+    `on_progress(progress)` is called with a `Progress` at every logged step.
+    The batch of an optimiser step is the same on several processes as on one.
+    Raises StepError where the accumulation cannot be divided among them.
     """
     set_seed(settings.seed)
-    validation = _sample(dataset["val"], settings.evaluate_on, settings.seed) if "val" in dataset else None
+    processes = PartialState().num_processes
+    if settings.accumulation % processes:
+        raise StepError(
+            f"accumulation is {settings.accumulation}: set it to a multiple of {processes} processes."
+        )
+    validation = sample(dataset["val"], settings) if "val" in dataset else None
     on_gpu = torch.cuda.is_available()
+    processor = load_processor(settings.base, settings.image_tokens)
+    watch = Watch(settings, store, validation, on_progress)
     trainer = SFTTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
-        processing_class=load_processor(settings.base, settings.image_tokens),
-        train_dataset=_columns(dataset["train"]),
-        eval_dataset=_columns(validation) if validation else None,
+        processing_class=processor,
+        train_dataset=_columns(dataset["train"], settings, processor),
+        eval_dataset=_columns(validation, settings, processor) if validation else None,
         peft_config=lora_config(settings),
         args=SFTConfig(
-            output_dir=str(folder / "checkpoints"),
+            output_dir=str(store.local),
             num_train_epochs=settings.epochs,
             max_steps=settings.max_steps,
             per_device_train_batch_size=settings.batch_size,
             per_device_eval_batch_size=settings.batch_size,
-            gradient_accumulation_steps=settings.accumulation,
+            gradient_accumulation_steps=settings.accumulation // processes,
+            train_sampling_strategy="group_by_length",  # studies of like length together: less padding
             gradient_checkpointing=True,  # activations are computed again instead of kept: memory for time
             gradient_checkpointing_kwargs={"use_reentrant": False},
             learning_rate=settings.learning_rate,
@@ -65,6 +80,7 @@ def make_trainer(
             max_length=None,  # a cut prompt would lose image tokens
             completion_only_loss=True,
             logging_steps=max(1, settings.evaluate_every // 8),
+            logging_nan_inf_filter=False,  # a loss that is no number must be seen
             eval_strategy="steps" if validation else "no",
             eval_steps=settings.evaluate_every,
             save_strategy="steps",
@@ -77,8 +93,9 @@ def make_trainer(
             report_to="none",
             disable_tqdm=False,
         ),
-        callbacks=[Keeper(folder, settings.keep, on_log)],
+        callbacks=[watch],
     )
+    watch.trainer = trainer
     # TRL casts the adapter of a 4-bit model to bfloat16: a T4 has none, fp16's gradient scaler
     # refuses it, and it rounds small steps away.
     for parameter in trainer.model.parameters():
@@ -88,40 +105,70 @@ def make_trainer(
 
 
 def train(
-    settings: TrainingSettings, dataset: DatasetDict, folder: Path, on_log: Callable | None = None
-) -> pd.DataFrame:
-    """Fine-tune, from the newest good checkpoint in `folder` if there is one; returns the log.
+    settings: TrainingSettings,
+    dataset: DatasetDict,
+    folder: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+    scratch: Path | None = None,
+) -> pd.DataFrame | None:
+    """Fine-tune, from the newest whole checkpoint of the run in `folder`; returns the log.
 
-    Leaves `folder/adapter` (weights, processor settings, and how a study is
-    read). Raises StepError where `folder` holds a run with other settings.
+    Leaves `folder/adapter`: the chosen checkpoint's weights, and how it reads
+    a study. Returns None where the time limit ended training before its last
+    step, after saying how to go on. Checkpoints are written in `scratch`, by
+    default beside those that are kept. Raises StepError where `folder` holds
+    a run with other settings, or where training cannot go on.
     """
-    same_settings_or_stop(settings, folder)
-    checkpoint, damaged = newest_checkpoint(folder)
-    for path in damaged:
-        print(f"{path.name} is incomplete or damaged: passed over and deleted.")
-        shutil.rmtree(path)
-    if checkpoint:
-        print(f"Going on from {checkpoint.name}.")
-    if checkpoint is None or _step(checkpoint) < steps(settings, len(dataset["train"])):
-        trainer = make_trainer(settings, dataset, folder, on_log)
+    fits_or_stop(settings)
+    store = Store(folder / "checkpoints", scratch or folder / "scratch", settings.keep)
+    with PartialState().main_process_first():
+        same_settings_or_stop(settings.model_dump(), folder / "settings.json", FREE)
+        checkpoint = store.resume_from()
+    last = steps(settings, len(dataset["train"]))
+    if checkpoint is None or step_of(checkpoint) < last:
+        if checkpoint:
+            _say(f"Going on from {checkpoint.name} of {last:,} steps.")
+        trainer = make_trainer(settings, dataset, store, on_progress)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        checkpoint, _ = newest_checkpoint(folder)  # the trainer's last act is to save
+        del trainer
+        gc.collect()
+        torch.cuda.empty_cache()
+        checkpoint, _ = store.newest()  # the trainer's last act is to save
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     log = log_table(state["log_history"])
-    write_text(folder / "log.csv", log.to_csv(index=False))
-    with replacing(folder / "adapter") as adapter:
-        for name in ADAPTER_FILES:
-            shutil.copy(checkpoint / name, adapter)
-        write_json(adapter / READING, {name: getattr(settings, name) for name in READING_SETTINGS})
+    if PartialState().is_main_process:
+        write_text(folder / "log.csv", log.to_csv(index=False))
+        if step_of(checkpoint) >= last:
+            _leave_adapter(settings, dataset, folder, store, state["log_history"])
+    if step_of(checkpoint) < last:
+        _say(
+            f"The time limit of {settings.hours:g} hours ended training at {checkpoint.name} of {last:,} "
+            "steps. Run all cells again, now or in another session: training goes on from there."
+        )
+        return None
     return log
 
 
-def steps(settings: TrainingSettings, studies: int) -> int:
-    """The optimiser steps that `settings` take on so many training studies."""
-    if settings.max_steps > 0:
-        return settings.max_steps
-    return math.ceil(
-        settings.epochs * math.ceil(math.ceil(studies / settings.batch_size) / settings.accumulation)
+def _leave_adapter(
+    settings: TrainingSettings, dataset: DatasetDict, folder: Path, store: Store, log_history: list[dict]
+) -> None:
+    validation = sample(dataset["val"], settings) if "val" in dataset else None
+    chosen, table = choose(settings.choose, store.whole(), log_history, validation)
+    write_text(folder / "choice.csv", table.to_csv(index=False))
+    with replacing(folder / "adapter") as adapter:
+        save_adapter(chosen, adapter)
+
+
+def finish(workspace: Workspace, settings: TrainingSettings, *outputs: Path) -> None:
+    """Write the manifest of a finished run in `workspace`; `outputs` come on top of adapter and log."""
+    folder = workspace.folder("training")
+    workspace.finish(
+        "training",
+        settings=settings.model_dump(),
+        inputs=[workspace.folder("dataset") / "data"],
+        outputs=[folder / "adapter", folder / "log.csv", folder / "choice.csv", *outputs],
+        data_label=workspace.require("dataset")["data_label"],
+        memory_gib=memory(),
     )
 
 
@@ -131,106 +178,58 @@ def noted_settings(folder: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def same_settings_or_stop(settings: TrainingSettings, folder: Path) -> None:
-    """Note the settings of the run in `folder`, or raise StepError with the difference to those noted."""
-    theirs, ours = noted_settings(folder), settings.model_dump()
-    if not theirs:
-        write_json(folder / "settings.json", ours)
-        return
-    changed = [
-        f"{name}: {theirs.get(name)} → {ours.get(name)}"
-        for name in {**theirs, **ours}
-        if theirs.get(name) != ours.get(name)
-    ]
-    if changed:
-        raise StepError(
-            f"{folder} holds a run with other settings ({'; '.join(changed)}). "
-            "Set them back to go on with it, or choose another name for this run."
+def sample(split: Dataset, settings: TrainingSettings) -> Dataset:
+    """The validation studies on which a run is evaluated: the same ones every time."""
+    chosen = split.shuffle(seed=settings.seed)
+    return chosen.select(range(min(settings.evaluate_on, len(split))))
+
+
+def _columns(split: Dataset, settings: TrainingSettings, processor) -> Dataset:
+    """What the trainer reads of `split`: prompt, completion, the first views, the length in tokens."""
+    lengths = [count for count, *_ in study_tokens(processor, split, settings.views)]
+    rows = split.select_columns(["images", "prompt", "completion"]).add_column("length", lengths)
+    if max(split["views"]) <= settings.views:
+        return rows
+    return rows.with_transform(
+        lambda batch: (
+            {**batch, "images": [views[: settings.views] for views in batch["images"]]}
+            if "images" in batch
+            else batch
         )
-
-
-class Keeper(TrainerCallback):
-    """Seals each checkpoint, deletes old ones, and hands on the log."""
-
-    def __init__(self, folder: Path, keep: int, on_log: Callable | None = None):
-        self.folder, self.keep, self.tell = folder, keep, on_log
-
-    def on_save(self, args, state, control, **_):
-        seal(self.folder / "checkpoints" / f"checkpoint-{state.global_step}")
-        prune(self.folder, self.keep, state.log_history)
-
-    def on_evaluate(self, args, state, control, **_):
-        if self.tell:
-            self.tell(log_table(state.log_history))
-
-
-def seal(checkpoint: Path) -> None:
-    """Write the seal of a checkpoint: a hash of each of its files."""
-    files = {
-        path.name: file_hash(path)
-        for path in sorted(checkpoint.iterdir())
-        if path.is_file() and path.name != SEAL
-    }
-    write_json(checkpoint / SEAL, files)
-
-
-def is_sealed(checkpoint: Path) -> bool:
-    """Whether `checkpoint` is whole: its seal is there and every file is as it was sealed."""
-    try:
-        files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        return bool(files) and all(file_hash(checkpoint / name) == digest for name, digest in files.items())
-    except (OSError, ValueError):
-        return False
-
-
-def newest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
-    """The newest whole checkpoint in `folder`, and the damaged ones newer than it."""
-    damaged = []
-    for path in reversed(_checkpoints(folder)):
-        if is_sealed(path):
-            return path, damaged
-        damaged.append(path)
-    return None, damaged
-
-
-def prune(folder: Path, keep: int, log_history: list[dict]) -> None:
-    """Delete all checkpoints but the newest `keep` and the one with the lowest evaluation loss."""
-    best = best_step(log_history, {_step(path) for path in _checkpoints(folder)})
-    for path in _checkpoints(folder)[:-keep]:
-        if _step(path) != best:
-            shutil.rmtree(path)
-
-
-def best_step(log_history: list[dict], steps: set[int]) -> int | None:
-    """Of the checkpoints at `steps`, the one with the lowest evaluation loss."""
-    losses = {
-        entry["step"]: entry["eval_loss"]
-        for entry in log_history
-        if "eval_loss" in entry and entry["step"] in steps
-    }
-    return min(losses, key=losses.get) if losses else None
-
-
-def log_table(log_history: list[dict]) -> pd.DataFrame:
-    """The trainer's log with a row a step: step, loss, eval_loss, learning_rate (NaN where not logged)."""
-    columns = ["step", "loss", "eval_loss", "learning_rate"]
-    rows = pd.DataFrame(
-        [entry for entry in log_history if "loss" in entry or "eval_loss" in entry], columns=columns
     )
-    return rows.groupby("step", as_index=False).first()
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted((folder / "checkpoints").glob("checkpoint-*"), key=_step)
+def _say(text: str) -> None:
+    if PartialState().is_main_process:
+        print(text)
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+def main() -> None:
+    """Train the run in the folder that is named, on as many processes as accelerate starts."""
+    import argparse
+
+    from .hf_dataset import load
+
+    parser = argparse.ArgumentParser(prog="utils.training", description=main.__doc__)
+    parser.add_argument("run", type=Path, help="the run's folder: <workspace>/training/<name>")
+    run = parser.parse_args().run.resolve()
+    workspace = Workspace(run.parent.parent, run.name)
+    if workspace.folder("training") != run:
+        raise SystemExit(f"{run} is not a run's folder: name <workspace>/training/<name>.")
+    try:
+        workspace.require("dataset")
+        noted = noted_settings(run)
+        if noted:
+            settings = TrainingSettings.model_validate(noted)
+        else:
+            settings = preset(default_preset()).training
+            _say(f"{run.name} is new: the settings are those of the preset {default_preset()}.")
+        log = train(settings, load(workspace.folder("dataset")), run)
+        if log is not None and PartialState().is_main_process:
+            finish(workspace, settings)
+    except StepError as error:
+        raise SystemExit(str(error)) from None
 
 
-def _columns(split: Dataset) -> Dataset:
-    return split.select_columns(["images", "prompt", "completion"])
-
-
-def _sample(split: Dataset, n: int, seed: int) -> Dataset:
-    return split.shuffle(seed=seed).select(range(min(n, len(split))))
+if __name__ == "__main__":
+    main()

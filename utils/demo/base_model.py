@@ -32,8 +32,9 @@ from transformers import (
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from trl import SFTConfig, SFTTrainer
 
+from ..bases import DEMO_FOLDER
 from ..hf_dataset import instruction
-from ..model import DEMO_FOLDER, load_processor, set_budget
+from ..model import load_processor, set_budget
 from ..regions import parse, render
 from ..workspace import progress, replacing, versions, write_json
 from . import phantoms

@@ -1,0 +1,220 @@
+"""The plan of a fine-tuning run, before it starts: tokens, trainable weights, memory, hours, sessions.
+
+Every figure is computed from the settings, the base model's shape and the
+dataset; nothing was measured on a T4. After its first steps a run replaces
+the hours by the rate it goes at.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from datasets import Dataset, Image, List
+from PIL import Image as Pillow
+from transformers import ProcessorMixin
+from trl.data_utils import prepare_multimodal_messages
+
+from .bases import Base, Shape, fits_or_stop
+from .model import load_processor, view_tokens
+from .settings import TrainingSettings
+
+T4_MEMORY = 14.56  # GiB that a T4 has for a program in Colab
+T4_BANDWIDTH = 250e9  # bytes a second: about 80 % of the card's 320e9
+RATES = {"fp16": (6e12, 10e12, 16e12), "fp32": (2e12, 4e12, 6e12)}  # slow, likely, fast; see `seconds_a_step`
+NF4_BYTES = (
+    0.5 + 1 / 64 + 4 / (64 * 256)
+)  # a weight: 4 bits, an 8-bit scale a 64, a 32-bit scale a 256 of those
+WIDTHS = {"fp16": 2, "fp32": 4}
+MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
+TILES = 5  # crops of a view at `tiles`: the whole and four
+SAMPLE = 200  # studies whose tokens are counted
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will cost. `hours` and `sessions` are (fast, likely, slow); memory is in GiB."""
+
+    tokens: float
+    image_tokens: float
+    trainable: int
+    memory: float
+    steps: int
+    hours: tuple[float, float, float]
+    sessions: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the studies of a split: means over (a sample of) them, and the longest."""
+
+    mean: float
+    image: float
+    longest: int
+    answer: float
+
+
+def make_plan(settings: TrainingSettings, studies: Dataset) -> Plan:
+    """The plan for fine-tuning on `studies`, the training split, on one T4.
+
+    Raises StepError where the base model cannot be trained with these settings.
+    """
+    base = fits_or_stop(settings)
+    lengths = _lengths(settings.base, settings.image_tokens, settings.views, studies)
+    count = steps(settings, len(studies))
+    hours = tuple(
+        run_seconds(settings, base, lengths, count, rate) / 3600
+        for rate in reversed(RATES[settings.precision])
+    )
+    return Plan(
+        tokens=lengths.mean,
+        image_tokens=lengths.image,
+        trainable=trainable(settings, base.shape),
+        memory=memory(settings, base, lengths.longest) / GIB,
+        steps=count,
+        hours=hours,
+        sessions=tuple(math.ceil(value / settings.hours) if settings.hours else 1 for value in hours),
+    )
+
+
+def steps(settings: TrainingSettings, studies: int) -> int:
+    """The optimiser steps that `settings` take on so many training studies."""
+    if settings.max_steps > 0:
+        return settings.max_steps
+    batches = math.ceil(studies / settings.batch_size)
+    return math.ceil(settings.epochs * math.ceil(batches / settings.accumulation))
+
+
+def trainable(settings: TrainingSettings, shape: Shape) -> int:
+    """Weights of the adapter: rank x (inputs + outputs), summed over the linear maps that it reaches."""
+    sides = shape.layers * sum(map(sum, shape.linears))
+    if settings.projector:
+        sides += sum(map(sum, shape.projector))
+    return settings.lora_rank * sides
+
+
+def memory(settings: TrainingSettings, base: Base, tokens: int) -> float:
+    """Peak bytes that tensors hold on the GPU in a step whose studies have `tokens` tokens each.
+
+    The sum of
+
+    - the language model's linear maps at 0.516 bytes a weight (NF4, double quantisation); embedding,
+      head, projector and vision tower in `precision`;
+    - the adapter: 4 bytes a weight, 4 its gradient, 2 (8-bit AdamW) or 8 its moments;
+    - what gradient checkpointing keeps: a hidden state a token and layer;
+    - the larger of: one layer computed again with what its backward pass needs, and the logits.
+
+    A layer keeps for its backward pass, a token: the input of every adapter after dropout and the
+    dropout's mask; of each of two norms the input in 32 bits, its scaled copy, and the result; query,
+    key, value and output of attention, before and after rotation; three states of the gated map. Its
+    gradients take as much again as the widest of them. The logits stand in `precision` and in 32
+    bits, with the gradients of both and a softmax.
+
+    The CUDA context (about 0.4 GiB) and the allocator's gaps come on top.
+    """
+    shape, width = base.shape, WIDTHS[settings.precision]
+    linears = shape.layers * sum(i * o for i, o in shape.linears)
+    rest = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+    rest += sum(i * o for i, o in shape.projector) + vision_weights(shape)
+    weights = linears * NF4_BYTES + rest * width
+    adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer])
+    count = settings.batch_size * tokens
+    kept = shape.layers * count * shape.hidden * width
+    return weights + adapter + kept + max(_layer(settings, shape, count), count * shape.vocabulary * 16)
+
+
+def _layer(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
+    """Bytes for one layer's recomputation and backward pass, on `tokens` tokens; see `memory`."""
+    width = WIDTHS[settings.precision]
+    query, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    inputs = sum(i for i, _ in shape.linears)
+    adapters = inputs * (width + 1) if settings.lora_dropout else inputs * width
+    norms = 2 * shape.hidden * (4 + 4 + width)
+    attention = (2 * (query + keys) + query + 2 * query) * width
+    gated = 3 * shape.intermediate * width
+    gradients = 4 * shape.intermediate * width
+    widest = max(i * o for i, o in shape.linears) * width  # a weight matrix out of its 4 bits
+    return tokens * (adapters + norms + attention + gated + gradients) + widest
+
+
+def vision_weights(shape: Shape) -> int:
+    """Weights of the vision tower's layers: four square maps and a two-layer map each."""
+    wide = 4 * shape.vision_hidden**2 + 2 * shape.vision_hidden * shape.vision_intermediate
+    return shape.vision_layers * wide
+
+
+def seconds_a_step(settings: TrainingSettings, base: Base, tokens: float, rate: float) -> float:
+    """Seconds of one optimiser step on a T4 that computes `rate` floating-point operations a second.
+
+    A token costs 6 operations a weight of the language model (2 forward, 2 forward again for
+    checkpointing, 2 backward to the inputs; the weights are frozen) and 16 x tokens x attention width
+    a layer. The vision tower costs 2 a weight and patch, once. For each batch the 4-bit weights are
+    written out in `precision` three times, at the card's bandwidth.
+
+    Where the rates come from: Unsloth's vision notebooks state 315 s for 30 steps of 8 samples with
+    Qwen2-VL-7B on a T4, and 958 s with Llama-3.2-11B. They do not state tokens. With 150 tokens a
+    sample (a short line of LaTeX as a picture and as text) the first is 6e12 a second after the
+    weights' unpacking; with four padded tiles of 1,601 positions for its vision tower the second is
+    14e12. The card's peak is 65e12, and 16e12 is a quarter of it. So 10e12 is likely between 6e12 and
+    16e12, and hours are given as that range. In 32 bits the peak is 8.1e12, and no run is published.
+    """
+    shape = base.shape
+    weights = shape.layers * sum(i * o for i, o in shape.linears)
+    language = 6 * (weights + shape.vocabulary * shape.hidden)
+    attention = 16 * tokens * shape.heads * shape.head_dim * shape.layers
+    study = tokens * (language + attention) + _vision(settings, shape)
+    unpacking = 3 * weights * (NF4_BYTES + 2 * WIDTHS[settings.precision]) / T4_BANDWIDTH
+    return settings.accumulation * (settings.batch_size * study / rate + unpacking)
+
+
+def run_seconds(settings: TrainingSettings, base: Base, lengths: Lengths, count: int, rate: float) -> float:
+    """Seconds of a run of `count` steps: the steps, the evaluation losses, and the sample reports.
+
+    An evaluation costs a third of a training pass on its studies; a sample report reads the 4-bit
+    weights once a token. The download of the base model is not counted.
+    """
+    weights = base.shape.layers * sum(i * o for i, o in base.shape.linears)
+    step = seconds_a_step(settings, base, lengths.mean, rate)
+    batch = settings.batch_size * settings.accumulation
+    evaluation = step / 3 * settings.evaluate_on / batch
+    if settings.samples:
+        evaluation += lengths.answer * weights * (NF4_BYTES + 2 * WIDTHS[settings.precision]) / T4_BANDWIDTH
+    return count * step + math.ceil(count / settings.evaluate_every) * evaluation
+
+
+def _vision(settings: TrainingSettings, shape: Shape) -> float:
+    """Operations of the vision tower for a study."""
+    crops = TILES if settings.image_tokens == "tiles" else 1
+    attention = 4 * shape.patches * shape.vision_hidden * shape.vision_layers
+    return settings.views * crops * shape.patches * (2 * vision_weights(shape) + attention)
+
+
+def study_tokens(processor: ProcessorMixin, rows: Dataset, views: int) -> list[tuple[int, int, int]]:
+    """For each study of `rows` its tokens: all, those of its first `views` views, and the answer's."""
+    columns = rows.select_columns(["images", "prompt", "completion"])
+    counts = []
+    for row in columns.cast_column("images", List(Image(decode=False))):
+        sizes = [_size(view) for view in row["images"][:views]]
+        messages = prepare_multimodal_messages(row["prompt"] + row["completion"], images=sizes)
+        question = processor.apply_chat_template(messages[:1], add_generation_prompt=True)
+        answer = processor.apply_chat_template(messages)[len(question) :]
+        said = [len(processor.tokenizer.encode(t, add_special_tokens=False)) for t in (question, answer)]
+        image = sum(view_tokens(processor, size) for size in sizes)
+        counts.append((sum(said) - len(sizes) + image, image, said[1]))  # a view's place holder is a token
+    return counts
+
+
+def _size(image: dict) -> tuple[int, int]:
+    """Height and width of a stored image."""
+    with Pillow.open(io.BytesIO(image["bytes"])) as opened:
+        return opened.size[::-1]
+
+
+@lru_cache(maxsize=32)
+def _lengths(base: str, image_tokens: str, views: int, studies: Dataset) -> Lengths:
+    """The tokens of `studies`, from at most about `SAMPLE` of them, spread evenly."""
+    rows = studies.select(range(0, len(studies), max(1, len(studies) // SAMPLE)))
+    counts = study_tokens(load_processor(base, image_tokens), rows, views)
+    total, image, answer = (sum(column) / len(counts) for column in zip(*counts, strict=True))
+    return Lengths(total, image, max(count for count, _, _ in counts), answer)
