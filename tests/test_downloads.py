@@ -80,7 +80,9 @@ def test_a_part_that_lacks_nothing_is_the_file(tmp_path, server):
     assert server.asked == [("/a", "bytes=3000000-")]
 
 
-@pytest.mark.parametrize("note", ["{", "{}", '{"url": "http://elsewhere/", "bytes": 9, "version": null}', None])
+@pytest.mark.parametrize(
+    "note", ["{", "{}", '{"url": "http://elsewhere/", "bytes": 9, "version": null}', None]
+)
 def test_a_part_of_something_else_is_not_used(tmp_path, server, note):
     server.files["/a"] = File(CONTENT)
     (tmp_path / "a.part").write_bytes(b"something")

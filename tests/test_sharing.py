@@ -15,7 +15,7 @@ from utils.sharing import share_adapter, share_dataset
 from utils.workspace import StepError, Workspace, write_json, write_text
 
 TOKEN = "hf_secretsecretsecret"
-LLAVA = "llava-hf/llava-v1.6-mistral-7b-hf"
+LLAVA, ON_HUB = "llava-v1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf"
 OFFLINE, GREEN = "offline judge (stand-in, not GREEN)", "GREEN-radllama2-7b (nf4)"
 
 
@@ -102,7 +102,7 @@ def test_the_adapter_goes_with_a_card_and_without_paths_of_this_machine(hub, ws,
     names = {"README.md", "adapter_config.json", "adapter_model.safetensors", "reading.json"}
     assert set(hub.committed) == names
     config = json.loads(hub.committed["adapter_config.json"])
-    assert config == {"r": 16, "base_model_name_or_path": "demo"}
+    assert config == {"r": 16, "base_model_name_or_path": "base"}
     assert hub.committed["adapter_model.safetensors"] == b"weights"
     assert {path: path.read_bytes() for path in ws.root.rglob("*") if path.is_file()} == before
     assert_secret(hub, ws, capfd)
@@ -133,7 +133,7 @@ def test_the_real_thing_names_its_base_model_and_green(hub, tmp_path, phantom_da
     ws = finished(tmp_path / "t4", phantom_dataset, "IU X-Ray", GREEN, LLAVA)
     share_adapter(ws, "me/chest")
     card = ModelCard(hub.committed["README.md"].decode())
-    assert card.data.base_model == LLAVA and f"adapter of `{LLAVA}`" in card.text
+    assert card.data.base_model == ON_HUB and f"adapter of `{ON_HUB}`" in card.text
     assert GREEN in card.text and "stand-in" not in card.text and "drawings" not in card.text
 
 

@@ -43,7 +43,7 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
 
     Raises StepError as `share_dataset` does.
     """
-    from .training import ADAPTER_FILES, READING  # loads TRL, which sharing a dataset does without
+    from .model import ADAPTER_FILES, READING  # loads torch, which sharing a dataset does without
 
     training, evaluation = workspace.require("training"), workspace.require("evaluation")
     results, adapter = workspace.folder("evaluation"), workspace.folder("training") / "adapter"
@@ -64,7 +64,7 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
             shutil.copyfile(adapter / name, folder / name)
         for name, key in (("adapter_config.json", "base_model_name_or_path"), (READING, "base")):
             content = json.loads((adapter / name).read_bytes())
-            write_json(folder / name, content | {key: _base(training["settings"])})  # no path of this machine
+            write_json(folder / name, content | {key: _without_path(content[key])})
         card.save(folder / "README.md")
         return _push(repository, "model", folder, ["*"], training["data_label"])
 
@@ -77,30 +77,32 @@ def model_card(
     training, evaluation: the settings of the two steps
     judgements: rows of `judgements.parquet`; table: `scores.table_markdown` of them
     """
-    base, scores = _base(training), summary(judgements)
-    on_hub = training["base"] == base != DEMO_BASE
+    from .bases import REGISTRY
+
+    scores, base = summary(judgements), _without_path(training["base"])
+    on_hub = REGISTRY[base].processor if base in REGISTRY else base if "/" in base else None
     head = ModelCardData(
         language="en",
         license="other",
         library_name="peft",
         pipeline_tag="image-text-to-text",
-        base_model=base if on_hub else None,
+        base_model=on_hub,
         tags=["lora", "radiology", "chest-x-ray"],
     )
-    where = "the small demonstration model that ships with the project" if base == DEMO_BASE else f"`{base}`"
+    where = "the small demonstration model of the project" if base == DEMO_BASE else f"`{on_hub or base}`"
     text = f"""
 # Chest X-ray findings by region: an adapter
 
 **Data: {data_label}. Judge: {one_judge(scores)}. Not for clinical use.**
 
-A LoRA adapter of {where}, a LLaVA-NeXT model: from the views of a chest X-ray study it writes findings of
-{", ".join(REGIONS)}, one line a region. The project's `utils.generation.Writer` loads it and shows studies to
-the model as in training.
+A LoRA adapter of {where}: from the views of a chest X-ray study it writes findings of
+{", ".join(REGIONS)}, one line a region. The project's `utils.generation.Writer` loads it and shows
+studies to the model as in training.
 
 ## Method
 
-4-bit NF4 QLoRA on every linear layer of the language model, loss on the answer alone. A region that a study
-does not mention is left out of prompt and answer: it is unknown, not normal.
+4-bit NF4 QLoRA on every linear layer of the language model, with the settings below; loss on the answer
+alone. A region that a study does not mention is left out of prompt and answer: it is unknown, not normal.
 
 {_settings({**training, "base": base})}
 
@@ -124,10 +126,10 @@ CC BY-NC-ND 4.0, so an adapter trained on it stays private.
     return ModelCard(f"---\n{head.to_yaml()}\n---\n{text}")
 
 
-def _base(training: Mapping) -> str:
-    """The base model's name; of a folder on this machine no more than that."""
-    path = Path(training["base"])
-    return path.name if path.is_dir() else training["base"]
+def _without_path(base: str) -> str:
+    """The name of a base model; of a folder on this machine its last part."""
+    path = Path(base)
+    return path.name if path.is_absolute() or path.is_dir() else base
 
 
 def _settings(values: Mapping) -> str:
