@@ -96,7 +96,7 @@ class DatasetBrowser(Browser):
             continuous_update=False,
             layout=wide,
         )
-        slider = {"continuous_update": False, "layout": wide, "style": {"description_width": "95px"}}
+        slider = {"continuous_update": False, "layout": wide, "style": {"description_width": "105px"}}
         self.center = widgets.IntSlider(FULL_CENTER, 0, 255, description="window center", **slider)
         self.width = widgets.IntSlider(FULL_WIDTH, 2, 512, description="window width", **slider)
         self.zoom = widgets.FloatSlider(1, min=1, max=6, step=0.5, description="zoom", **slider)
