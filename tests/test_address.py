@@ -9,7 +9,7 @@ from conftest import ROOT
 from utils import address
 from utils.workspace import STEPS
 
-PUBLIC = "https://github.com/owner/some.name"
+PUBLIC = "https://github.com/owner/a-name.of-a-reasonable-length"
 
 
 @pytest.fixture
@@ -32,11 +32,12 @@ def test_one_command_writes_badges_and_first_cells(copy):
     assert address.read() == PUBLIC
     readme = (copy / "README.md").read_text()
     for name in STEPS.values():
-        link = f"https://colab.research.google.com/github/owner/some.name/blob/main/notebooks/{name}.ipynb"
+        link = f"https://colab.research.google.com/github/owner/a-name.of-a-reasonable-length/blob/main/notebooks/{name}.ipynb"
         cells = json.loads((copy / "notebooks" / f"{name}.ipynb").read_text())["cells"]
         title = "".join(cells[0]["source"])
         assert title.startswith("# ") and f"]({link})\n\n**What you get" in title and link in readme
         assert f'\nREPOSITORY = "{PUBLIC}"  #' in "".join(cells[2]["source"])
+        assert all(len(line) < 110 for line in cells[2]["source"])  # as ruff asks
 
 
 def test_another_address_takes_the_place_of_the_first_and_none_takes_it_away(copy):

@@ -122,6 +122,52 @@ def test_an_unknown_prompt_names_those_there_are():
             "Surgical clips in the right upper quadrant.",
             {"others": "Surgical clips in the right upper quadrant."},
         ),
+        (
+            "The heart and mediastinum are normal but unchanged from prior.",
+            {
+                "heart": "Heart are normal but unchanged from prior.",
+                "mediastinal": "Mediastinum are normal but unchanged from prior.",
+            },
+        ),
+        (
+            "Cardiomediastinal silhouette demonstrates a tortuous aorta.",
+            {"mediastinal": "Cardiomediastinal silhouette demonstrates a tortuous aorta."},
+        ),
+        (
+            "Normal heart size, hilar calcifications suggest old granulomatous disease.",
+            {
+                "heart": "Normal heart size.",
+                "mediastinal": "Hilar calcifications suggest old granulomatous disease.",
+            },
+        ),
+        (
+            "Normal heart size and aortic ectasia.",
+            {"heart": "Normal heart size.", "mediastinal": "Aortic ectasia."},
+        ),
+        (
+            "No cardiomegaly or aortic calcification.",
+            {"heart": "No cardiomegaly.", "mediastinal": "No aortic calcification."},
+        ),
+        (
+            "No effusion seen, left hilar calcifications.",
+            {"lung": "No effusion seen.", "mediastinal": "Left hilar calcifications."},
+        ),
+        (
+            "Left lung and left hilar granulomas.",
+            {"lung": "Left lung granulomas.", "mediastinal": "Left hilar granulomas."},
+        ),
+        (
+            "Nodule between the third and fourth ribs which is in the lung.",
+            {"lung": "Nodule between the third and fourth ribs which is in the lung."},
+        ),
+        (
+            "Normal heart size mediastinal contours.",
+            {"heart": "Normal heart size.", "mediastinal": "Normal mediastinal contours."},
+        ),
+        (
+            "A cardiac XXXX with leads in the right atrium and right ventricle.",
+            {"others": "A cardiac XXXX with leads in the right atrium and right ventricle."},
+        ),
         ("", {}),
         (" ... ", {}),
     ],
@@ -269,7 +315,7 @@ def test_the_offline_split_audits_clean_on_real_reports(shared, gold_pairs):
 
 
 def test_the_offline_split_agrees_with_gold(gold_pairs):
-    for held_out, least in ((False, 0.935), (True, 0.92)):
+    for held_out, least in ((False, 0.938), (True, 0.923)):
         texts, gold = zip(
             *[(text, found) for text, found, held in gold_pairs if held == held_out], strict=True
         )

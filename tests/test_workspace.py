@@ -34,7 +34,9 @@ def colab(monkeypatch, tmp_path):
     monkeypatch.setenv("COLAB_SECRETS", json.dumps(answers))
     monkeypatch.setattr(workspace, "COLAB_DISK", tmp_path / "content")
     monkeypatch.setattr(workspace, "DRIVE", tmp_path / "content" / "drive" / "MyDrive")
-    return tmp_path / "content"
+    yield tmp_path / "content"
+    for name in ("google", "google.colab", "google.colab.userdata"):
+        sys.modules.pop(name, None)
 
 
 def test_a_finished_step_gives_its_manifest(run):

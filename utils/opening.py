@@ -27,8 +27,7 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
     """
     lines = requirements.read_text(encoding="utf-8").splitlines()
     asked = [line for line in lines if line and not line.startswith("#")]
-    there = {_normal(found.name) for found in metadata.distributions()}
-    missing = [line for line in asked if _normal(line.split("==")[0]) not in there]
+    missing = [line for line in asked if not _is_installed(line.split("==")[0])]
     if missing:
         print("Installing", " and ".join(missing))
         command = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
@@ -39,8 +38,12 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
     return missing
 
 
-def _normal(name: str) -> str:
-    return name.strip().lower().replace("_", "-")
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def found(workspace: Workspace, preset: Preset) -> HTML:

@@ -32,8 +32,10 @@ def agreement(
 
     Columns: study (position), sentence, ours and gold (regions joined by "+",
     "" where the split has it nowhere), agree (missing where either is "").
-    A sentence is in a region when 60 % of its content words stand in that
-    region's text; two splits agree on it when the sets of regions are the
+    A sentence is in a region, others among them, when 60 % of its content
+    words (letters and digits, without articles, prepositions, forms of "be"
+    and "have", and XXXX; "no" is one) stand anywhere in that region's text;
+    two splits agree on it when the sets of regions are the
     same. The share of agreement is `frame["agree"].mean()`, over the
     sentences that both place. A study that `prompt` shows as an example
     ("Findings: ... Answer:") is left out.

@@ -17,24 +17,27 @@ LEXICON: dict[str, dict[int, str]] = {
             effusion, pleural thickening, pneumothoraces, pneumothorax, pulmonary edema, tuberculous
         """,
         3: """
-            aerated, aeration, air trapping, airway, airway disease, alveolar, apical, asbestos,
-            asbestosis, aspergilloma, asthma, atelectases, atelectasis, atelectatic, azygos fissure,
-            azygos lobe, b line, basal, basilar, biapical, bibasal, bibasilar, bleb, blunted, blunting,
-            bronchial, bronchiectasis, bronchiolitis, bronchitic, bronchitis, bronchogram, bulla, bullae,
-            bullous, cavitary, cavitation, cavity, cephalization, congestion, consolidation, copd,
-            cuffing, cyst, decortication, edema, effusion, emphysema, emphysematous, empyema, expanded,
-            fibrosis, fibrothorax, fibrotic, fissure, granuloma, ground glass, groundglass, hemithorax,
-            histoplasmosis, honeycomb, honeycombing, hyperexpansion, hyperinflation, hyperlucency,
-            hypoaerated, hypoinflated, hypoinflation, hypoventilation, hypoventilatory, infiltrate,
-            infiltration, inflated, inspiration, inspiratory, interstitial, interstitium, kerley, lingula,
-            lingular, lobar, lobe, lobectomy, loculated, lung, lung field, meniscus, mesothelioma,
-            metastases, metastasis, micronodule, midlung, mucous plugging, nipple shadow, nodule,
-            oligemia, opacification, opacity, overinflated, peribronchial, perihilar, pleura, pleural,
-            pleurodesis, pneumatocele, pneumoconiosis, pneumonectomy, pneumonia, pneumonic, pneumonitis,
-            pulmonary, pulmonary arterial, pulmonary artery, pulmonary hypertension, reticular,
-            reticulation, reticulonodular, scarring, septal, silicosis, subpleural, subsegmental, tb,
-            thoracentesis, tree in bud, tuberculosis, underinflated, vascular congestion, vascular
-            crowding, vascular redistribution, vascularity, vasculature, volume loss
+            adenocarcinoma, aerated, aeration, air trapping, airway, airway disease, alveolar, alveoli,
+            apical, asbestos, asbestosis, aspergilloma, asthma, atelectases, atelectasis, atelectatic,
+            azygos fissure, azygos lobe, b line, basal, basilar, biapical, bibasal, bibasilar, bleb,
+            blunted, blunting, bronchial, bronchiectasis, bronchiolitis, bronchitic, bronchitis,
+            bronchogram, bulla, bullae, bullous, cavitary, cavitation, cavity, cephalization, chylothorax,
+            congestion, consolidation, copd, cuffing, cyst, decortication, edema, effusion, emphysema,
+            emphysematous, empyema, expanded, fibrosis, fibrothorax, fibrotic, fissure, granuloma, ground
+            glass, groundglass, hemithorax, histoplasmosis, honeycomb, honeycombing, hyperaerated,
+            hyperexpansion, hyperinflation, hyperlucency, hypoaerated, hypoaeration, hypoinflated,
+            hypoinflation, hypoventilation, hypoventilatory, infiltrate, infiltration, inflated,
+            inspiration, inspiratory, interlobular, interstitial, interstitium, kerley, lingula, lingular,
+            lobar, lobe, lobectomy, loculated, lung, lung field, lymphangitic, meniscus, mesothelioma,
+            metastases, metastasis, micronodule, midlung, mucous plugging, mucus plugging, nipple shadow,
+            nodularity, nodule, oligemia, opacification, opacity, overexpanded, overinflated,
+            overinflation, peribronchial, perihilar, pleura, pleural, pleurodesis, pneumatocele,
+            pneumoconiosis, pneumonectomy, pneumonia, pneumonic, pneumonitis, pulmonary, pulmonary
+            arterial, pulmonary artery, pulmonary hypertension, reexpanded, reexpansion, reticular,
+            reticulation, reticulonodular, retrosternal, scarring, septal, silicosis, subpleural,
+            subpulmonic, subsegmental, tb, thoracentesis, tracheobronchial, tree in bud, tuberculosis,
+            underaerated, underinflated, underinflation, vascular congestion, vascular crowding, vascular
+            redistribution, vascularity, vasculature, volume loss
         """,
         2: """
             abscess, apex, apices, aspiration, azygos, base, bronchi, bronchogenic, bronchus, chest clear,
@@ -55,10 +58,11 @@ LEXICON: dict[str, dict[int, str]] = {
             coronary artery, coronary calcification, heart shadow, heart size
         """,
         3: """
-            annulus, aortic valve, atrial, cardiac, cardiomyopathy, cardiophrenic, cardiothoracic,
-            dextrocardia, epicardial fat, heart, left atrium, left ventricular, mitral, mitral annular,
-            mitral annulus, myocardial, myocardium, pericardial, pericardial effusion, pericardium, valve,
-            valvular, ventricle, ventricular
+            annulus, aortic valve, atrial, biventricular, cardiac, cardiomyopathy, cardiophrenic,
+            cardiothoracic, cardiothymic, dextrocardia, epicardial fat, heart, heart failure, left
+            atrium, left ventricular, mitral, mitral annular, mitral annulus, myocardial, myocardium,
+            pericardial, pericardial effusion, pericarditis, pericardium, valve, valvular,
+            ventricle, ventricular
         """,
         2: "chamber, enlarged, enlargement, size",
     },
@@ -71,15 +75,17 @@ LEXICON: dict[str, dict[int, str]] = {
             paratracheal, thoracic aorta
         """,
         3: """
-            adenopathy, aneurysm, aneurysmal, aortopulmonary, ap window, azygoesophageal, azygos vein,
-            brachiocephalic, carina, carotid, dissection, esophageal, esophagus, goiter, goitre, great
-            vessel, hila, hilum, innominate, lymphadenopathy, nodal, node, pneumomediastinum, subcarinal,
-            subclavian artery, substernal, superior mediastinum, suprahilar, thymic, thymoma, thymus,
-            thyroid, trachea, tracheal, vascular pedicle, vena cava
+            adenopathy, aneurysm, aneurysmal, aorticopulmonary, aortopulmonary, ap window,
+            azygoesophageal, azygos vein, azygous vein, brachiocephalic, carina, carotid, dissection,
+            esophageal, esophagus, goiter, goitre, great vessel, hila, hilum, hilus, innominate,
+            lymphadenopathy, mediastinitis, nodal, node, paramediastinal, pneumomediastinum, pretracheal,
+            pseudoaneurysm, retrotracheal, subcarinal, subclavian artery, substernal, superior
+            mediastinum, thymic, thymoma, thymus, thyroid, trachea, tracheal, vascular
+            pedicle, vena cava
         """,
         2: """
             arteriosclerosis, arteriosclerotic, atheroma, atheromatous, atherosclerosis, atherosclerotic,
-            ectasia, ectatic, knob, lymphoma, tortuosity, tortuous, uncoiled, uncoiling, unfolded,
+            ectasia, ectatic, knob, lymphoma, suprahilar, tortuosity, tortuous, uncoiled, uncoiling, unfolded,
             unfolding, vascular
         """,
         1: "arch, contour, midline",
@@ -92,21 +98,25 @@ LEXICON: dict[str, dict[int, str]] = {
             spondylosis, sternotomy, sternotomy wire, syndesmophyte, vertebra, vertebrae, vertebral
         """,
         3: """
-            ac joint, acromioclavicular, acromion, alignment, ankle, ankylosing, ankylosis, arthritic,
-            arthritis, arthropathy, arthroplasty, arthrosis, blastic, bone island, callus, cervical,
-            clavicular, compression, compression deformity, coracoid, cortical, costal cartilage,
-            costochondral, costovertebral, curvature, deformity, degenerate, degeneration,
-            demineralization, demineralized, destructive, dextroconvex, dextrocurvature, disc, dish, disk,
-            dislocation, enchondroma, exostosis, facet, femur, fibula, fixation, fusion, gibbus,
-            glenohumeral, glenoid, hemangioma, hip, hyperostosis, hypertrophic, hypertrophic change,
-            intervertebral, joint effusion, joint space, knee, kyphoplasty, kyphoscoliosis, laminectomy,
-            levoconvex, levocurvature, listhesis, lordosis, lumbar, lumbosacral, lytic, malleoli,
-            malleolus, malunion, manubrium, metatarsal, mortise, nonunion, orthopedic, ossification,
-            osteoarthritic, osteoarthritis, osteoblastic, osteolysis, osteolytic, osteonecrosis,
-            osteoporosis, osteoporotic, paget, patella, pectus, pedicle, periosteal, radius,
-            retrolisthesis, rod, rotator cuff, scapula, scapulae, schmorl, sclerosis, sclerotic, screw,
-            spinous, spondylolisthesis, spur, spurring, sternal, sternoclavicular, sternum, subluxation,
-            suprapatellar, thoracolumbar, thoracotomy, tibia, ulna, vertebroplasty, wedging, wrist
+            ac joint, acetabulum, acromioclavicular, acromion, alignment, amputation, ankle, ankylosing,
+            ankylosis, arthritic, arthritis, arthropathy, arthroplasty, arthrosis, avulsion, blastic, bone
+            island, calcaneus, callus, carpal, cervical, clavicular, coccyx, comminuted, compression,
+            compression deformity, coracoid, cortical, costal cartilage, costicartilage, costochondral,
+            costovertebral, curvature, deformity, degenerate, degeneration, demineralization,
+            demineralized, destructive, dextroconvex, dextrocurvature, disc, dish, disk, dislocated,
+            dislocation, elbow, enchondroma, exostosis, facet, femoral head, femoral neck, femur, fibula,
+            fibular, fixation, fusion, gibbus, glenohumeral, glenoid, hemangioma, hemivertebra, hip,
+            hyperostosis, hypertrophic, hypertrophic change, intervertebral, joint effusion, joint space,
+            knee, kyphoplasty, kyphoscoliosis, laminectomy, levoconvex, levocurvature, listhesis,
+            lordosis, lumbar, lumbosacral, lytic, malalignment, malleoli, malleolus, malunion, manubrium,
+            metacarpal, metatarsal, mortise, myeloma, nonunion, olecranon, orthopedic, ossification,
+            osteoarthritic, osteoarthritis, osteoblastic, osteochondroma, osteolysis, osteolytic,
+            osteomyelitis, osteonecrosis, osteoporosis, osteoporotic, osteotomy, paget, patella, pectus,
+            pedicle, periosteal, phalanx, radial head, radius, retrolisthesis, rod, rotator, rotator cuff,
+            sacral, sacroiliac, sacrum, scapula, scapulae, schmorl, sclerosis, sclerotic, screw, spinous,
+            spondylolisthesis, spondylolysis, spur, spurring, sternal, sternoclavicular, sternum,
+            subchondral, subluxation, suprapatellar, thoracolumbar, thoracotomy, tibia, tibial, ulna,
+            ulnar, vertebroplasty, wedging, wrist
         """,
         2: """
             anterior, bridging, cement, height, joint, mineralization, plate, posttraumatic, spondylitic,
@@ -115,6 +125,7 @@ LEXICON: dict[str, dict[int, str]] = {
         1: "acute abnormality, age, healed, thoracic",
     },
     OTHERS: {
+        5: "cardiac xxxx generator, femoral artery, popliteal artery, splenic granuloma, xxxx cardiac xxxx",
         4: """
             abdomen, abdominal, aicd, are excluded, axilla, axillary, balloon pump, bowel, breast, cardiac
             device, cardiac monitor, catheter, chest tube, chest wall, cholecystectomy, cholelithiasis,
@@ -138,11 +149,11 @@ LEXICON: dict[str, dict[int, str]] = {
             fold, staple, stent, stimulator, subcutaneous, surgical, suture, tips, wire
         """,
         2: """
-            comparison, correlation, ct, drain, exam, examination, external, film, image, metallic,
-            motion, mri, overpenetrated, patient, penetration, portable, projection, radiograph,
-            recommended, rotated, rotation, scan, supine, technique, telephone, ultrasound,
-            underpenetrated, upright, view
+            ct, drain, external, film, image, metallic, motion, mri, overpenetrated, patient, penetration,
+            portable, projection, radiograph, rotated, rotation, scan, supine, technique, telephone,
+            ultrasound, underpenetrated, upright, view
         """,
+        1: "comparison, correlation, exam, examination, recommended",
     },
 }
 
@@ -151,4 +162,8 @@ LEXICON: dict[str, dict[int, str]] = {
 COMPANY: dict[str, tuple[set[str], str]] = {
     "vascularity": ({"heart", "mediastinal"}, "mediastinal"),
     "soft tissue": ({"bone"}, "bone"),
+    "cardiac xxxx": ({OTHERS}, OTHERS),
+    "right atri": ({OTHERS}, OTHERS),
+    "right ventric": ({OTHERS}, OTHERS),
+    "cardiac vein": ({OTHERS}, OTHERS),
 }

@@ -26,9 +26,10 @@ def _pattern(text: str) -> re.Pattern:
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?:\s+(?=\S)|(?=[A-Z][a-z]))")
 _SEPARATOR = _pattern(
     r"(\s*;\s+"
-    r"|(?<!consistent)(?<!compatible)(?<!associated),?\s+(?:and|but|or|with|while|nor|however)\s+"
+    r"|(?<!consistent)(?<!compatible)(?<!associated)(?<!corresponds)(?<!corresponding)"
+    r",?\s+(?:and|but|or|with|while|nor|however)\s+"
     r"|,\s+"
-    r"|(?<=silhouette)\s+(?=mediastinal))"
+    r"|(?:(?<=silhouette)|(?<=heart)|(?<=heart size)|(?<=cardiac))\s+(?=mediastin))"
 )
 _CLAUSE_MARKS = ("with", ";", "but", "while", "however")
 _OPENER = _pattern(r"^(?:there (?:is is|is|are|was|were|has been|have been)|the)\s+(?=\S)")
@@ -39,9 +40,10 @@ _SHOWN = _pattern(
 )
 # Where what is said of a subject begins: a verb, or its state alone ("heart and mediastinum normal").
 _VERB = _pattern(
-    r"\b(?:is|are|was|were|appears?|remains?|has|have|demonstrates?|shows?|reveals?|looks?|seen|measures?|suggests?"
+    r"\b(?:is|are|was|were|appears?|remains?|has|have|demonstrates?|shows?|reveals?|looks?|seen|noted|identified"
+    r"|measures?|suggests?|indicates?"
     r"|(?<=\w )(?:grossly )?(?:within normal|of normal"
-    r"|(?:normal|unremarkable|stable|intact|clear|unchanged)(?= in\b|$)))\b"
+    r"|(?:normal|unremarkable|stable|intact|clear|unchanged)(?= (?:in|configuration|appearance)\b|$)))\b"
 )
 # What may stand before a list and be meant for each of its members.
 _PREFIX = _pattern(
@@ -53,15 +55,27 @@ _OWN_STATE = _pattern(
     r"^(?:no|normal|stable|unremarkable|unchanged|clear|mild|negative|without|minimal|there)\b"
 )
 _DENIAL = _pattern(r"(?:no|without|negative for)\b")
-# What binds a member to the one before it.
-_CAUSE = _pattern(
-    r"(?:secondary|due|possibly|probably|likely|representing|related|compatible|consistent|suggest\w*)\b"
+# "Normal" before a list is not meant for a finding in it: "normal heart size and aortic ectasia".
+_NORMAL = _pattern(r"(?:normal|unremarkable)\b")
+_ABNORMAL = _pattern(
+    r"\b(?:ectasia|ectatic|tortuo|atherosclero|calcifi|enlarge|cardiomegaly|crowding|opaci|edema|effusion|atelecta"
+    r"|scar|granuloma|nodul|fracture|degenerat|scolio|osteophyte)"
 )
-_PREPOSITION = _pattern(r"\b(?:in|of|within|over|overlying|at|along|near|to|from|through|on|by)\b")
-# A member that waits for the noun of the last: "cardiac and hilar contours", "heart and hilar contours".
-_HEADLESS = _pattern(r"(?:the )?(?:cardiac|mediastinal|hilar|pulmonary|bony|osseous|aortic)")
-_HEART = _pattern(r"(?:the )?heart")
-_OUTLINE = _pattern(r"(?:contours?|silhouettes?|borders?|shadows?)")
+_LISTED = _pattern(r"\b(?:and|or|nor)\b")
+# What binds a member to the one before it.
+_BOUND = _pattern(
+    r"(?:most )?(?:secondary|due|possibly|probably|likely|representing|related|compatible|consistent"
+    r"|suggest\w*|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|\d+(?:st|nd|rd|th))\b"
+)
+_PREPOSITION = _pattern(r"\b(?:in|of|within|over|overlying|at|along|near(?! top)|to|from|through|on|by)\b")
+# A member that waits for the noun of a later one ("cardiac and hilar contours"), and those that wait only
+# for a noun that fits ("heart and hilar contours", "lung and hilar granulomas").
+_HEADLESS = _pattern(
+    r"(?:the )?(?:left |right |bilateral )?"
+    r"(?:cardiac|mediastinal|hilar|pulmonary|bony|osseous|aortic|atrial|ventricular)"
+)
+_OF_HEART = _pattern(r"(?:the )?heart (?:contour|silhouette|border|shadow)s?")
+_OF_LUNG = _pattern(r"(?:calcified )?(?:left |right )?lungs? (?:granuloma|calcification|nodule)s?")
 _JOINT = _pattern(r"\b(?:the\s+)?cardio[\s-]?mediastinal\s+(\w+)(?:\s+(?:is|are|was|were)\b)?")
 # What de-identification left: a noun that names no region any more, a sentence that says nothing any more.
 _NAMELESS = _pattern(r"\bpulmonary XXXX\b")
@@ -118,14 +132,21 @@ def split_sentence(sentence: str, before: str | None = None) -> list[Part]:
 
 
 def clauses(sentence: str) -> list[tuple[str, str]]:
-    """`sentence` as (mark before it, clause): cut at "but", "with", "no", ";" and before a second verb."""
+    """`sentence` as (mark before it, clause).
+
+    Cut at "but", "with", "no", ";", after "... seen," and before a second verb.
+    """
     pieces = _SEPARATOR.split(sentence)
     found = [("", pieces[0])]
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):
         word, (last_mark, last) = mark.strip(" ,").lower(), found[-1]
         stated = _VERB.search(_OPENER.sub("", last))
         second = stated and _VERB.search(piece)
-        if word in _CLAUSE_MARKS or second or _DENIAL.match(piece) or (stated and _OWN_STATE.match(piece)):
+        ended = (
+            not word and not _BOUND.match(piece) and any(v.end() == len(last) for v in _VERB.finditer(last))
+        )
+        own = _DENIAL.match(piece) or (stated and _OWN_STATE.match(piece))
+        if ended or second or own or word in _CLAUSE_MARKS:
             found.append((mark, piece))
         else:
             found[-1] = (last_mark, last + mark + piece)
@@ -134,9 +155,14 @@ def clauses(sentence: str) -> list[tuple[str, str]]:
 
 def _runs(body: str) -> list[tuple[str | None, str]]:
     """(region, words) in order: clauses of one region together as they stand, lists shared out."""
-    parts = []  # (mark, region, words)
+    parts, of_list = [], range(0)  # (mark, region, words); where the parts of the last list stand
     for mark, clause in clauses(body):
         shared = _share(clause)
+        if of_list and len(shared) == 1 and shared[0][0] is None and "with" not in mark:
+            for at in of_list:  # "..., unchanged from prior" is said of every member of the list
+                parts[at] = (*parts[at][:2], parts[at][2] + mark + clause)
+            continue
+        of_list = range(len(parts), len(parts) + len(shared)) if len(shared) > 1 else range(0)
         parts += [(mark if len(shared) == 1 else None, region, words) for region, words in shared]
     parts = _in_company(parts)
     runs = [(parts[0][1], parts[0][2])]
@@ -191,21 +217,43 @@ def _share(clause: str) -> list[tuple[str | None, str]]:
     verb = _VERB.search(body)
     subject, predicate = (body[: verb.start()].rstrip(), body[verb.start() :]) if verb else (body, "")
     prefix = _leading(_PREFIX, subject)
-    groups = _members(subject[len(prefix) :], bool(predicate))
-    if len(groups) == 1 and not _JOINT.search(clause):
-        return [(region_of(body, STANDS_ALONE), clause)]
-    noun = (groups[-1][1].split() or [""])[-1]
+    subject = subject[len(prefix) :]
+    groups = _members(subject, bool(predicate))
+    if len(groups) == 1:
+        if groups[0][0] not in (None, JOINT) or not _JOINT.search(body):
+            return [(region_of(body, STANDS_ALONE), clause)]
+        aortic = region_of(predicate, STANDS_ALONE) == "mediastinal"  # "... demonstrates a tortuous aorta"
+        return [("mediastinal", clause)] if aortic else _joint(shown + body)
+    apart = bool(predicate) and _apart(prefix, subject, groups[0][1])
     beside_heart = any(region == "heart" for region, _ in groups)
     parts: list[tuple[str | None, str]] = []
-    for region, words in groups:
-        if _HEADLESS.fullmatch(words) or (_HEART.fullmatch(words) and _OUTLINE.fullmatch(noun)):
-            words = f"{words} {noun}"
-        text = f"{shown}{'' if _OWN_STATE.match(words) else prefix}{words} {predicate}".strip()
+    for at, (region, words) in enumerate(groups):
+        stated = _OWN_STATE.match(words) or (_NORMAL.match(prefix) and _ABNORMAL.search(words))
+        before = "" if stated or (apart and at) else prefix
+        after = "" if apart and at < len(groups) - 1 else predicate
+        text = " ".join(f"{shown}{before}{words} {_noun(groups, at)} {after}".split())
         if region == JOINT and not beside_heart:
             parts += _joint(text)
         else:
             parts.append(("mediastinal" if region == JOINT else region, text))
     return parts
+
+
+def _apart(prefix: str, subject: str, first: str) -> bool:
+    """Whether a list's verb is its last member's: "normal heart size, hilar calcifications suggest ..."."""
+    marks = _SEPARATOR.split(subject)[1::2]
+    said = _ABNORMAL.search(first) or (prefix and not _DENIAL.match(prefix))
+    return bool(said and marks and not _LISTED.search(marks[-1]))
+
+
+def _noun(groups: list[tuple[str | None, str]], at: int) -> str:
+    """The noun that the member `at` waits for: the last word of the next member that has its own."""
+    words = groups[at][1]
+    later = (other for _, other in groups[at + 1 :] if other and not _HEADLESS.fullmatch(other))
+    noun = next(later, "").split(" ")[-1]
+    whole = f"{words} {noun}"
+    waits = _HEADLESS.fullmatch(words) or _OF_HEART.fullmatch(whole) or _OF_LUNG.fullmatch(whole)
+    return noun if waits else ""
 
 
 def _leading(pattern: re.Pattern, text: str) -> str:
@@ -219,7 +267,7 @@ def _members(subject: str, has_predicate: bool) -> list[tuple[str | None, str]]:
     groups = [(_joint_region(pieces[0]), pieces[0])]
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):
         region, (last, words) = _joint_region(piece), groups[-1]
-        bound = _CAUSE.match(piece) or (not has_predicate and _PREPOSITION.search(words))
+        bound = _BOUND.match(piece) or (not has_predicate and _PREPOSITION.search(words))
         if region is None or region == last or bound:
             groups[-1] = (last, words + mark + piece)
         elif last is None:
