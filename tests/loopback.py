@@ -1,8 +1,40 @@
-"""A real HTTP server on the loopback address that answers chat completions as a test tells it to."""
+"""Real HTTP servers on the loopback address; `start` gives one that answers chat completions as told."""
 
 import json
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Replies(BaseHTTPRequestHandler):
+    """What the handlers of all test servers share: reading what is sent, and answering it."""
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def send(self, status: int, payload: dict | bytes) -> None:
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        self.send_response(status)
+        if status in (429, 500):
+            self.send_header("Retry-After", "0.05")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def serving(server: ThreadingHTTPServer):
+    """`server`, answering on a thread of its own until the block ends."""
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 class Server(ThreadingHTTPServer):
@@ -25,10 +57,10 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Replies):
     def do_POST(self):
         server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         text = body["messages"][1]["content"].removeprefix("Findings:\n")
         with server.lock:
             turn = sum(call["text"] == text for call in server.calls)
@@ -44,27 +76,14 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if isinstance(answer, int):
-            self._send(answer, {"error": {"message": f"no: {self.headers['Authorization']}"}})
+            self.send(answer, {"error": {"message": f"no: {self.headers['Authorization']}"}})
             return
         message = {"role": "assistant", "content": answer}
         if answer is None:
             message["refusal"] = "I cannot help with that."
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         payload = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        self._send(200, payload | ({"usage": server.usage} if server.usage else {}))
-
-    def _send(self, status, payload):
-        data = json.dumps(payload).encode()
-        self.send_response(status)
-        if status in (429, 500):
-            self.send_header("Retry-After", "0.05")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+        self.send(200, payload | ({"usage": server.usage} if server.usage else {}))
 
 
 def start(behave):

@@ -98,6 +98,13 @@ def test_every_judge_takes_its_settings(settings, label):
     )
 
 
+def test_the_key_of_the_judges_server_is_its_own_secret(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
+    monkeypatch.setenv(evaluation.SERVER_KEY, "of-the-judge")
+    engine = evaluation.judge_of(JudgeSettings(engine="server", base_url="http://127.0.0.1:1/v1"))
+    assert engine._client.api_key == "of-the-judge"
+
+
 def test_a_report_for_each_study_stays_with_its_study():
     rows = evaluation.baseline_rows(SPLIT, "test", "copied", [{"lung": "One."}, {"lung": "Two."}])
     lung = rows[rows["region"] == "lung"]
@@ -157,6 +164,7 @@ def test_the_recorded_judgements_give_the_published_table(shared):
     table = scores.region_table(rows)
     assert table.loc["test"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
     assert list(table.attrs["n"]["test"].values()) == [590, 582, 461, 312]
+    assert scores.diversity(rows).iloc[0]["reports"] == 16
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,11 @@ def test_an_unknown_judge_is_refused():
         judge_pairs([("a", "b")], "oracle")
 
 
+def test_options_that_reach_no_engine_are_refused():
+    with pytest.raises(JudgeError, match="leave out precision"):
+        judge_pairs([("a", "b")], CountingEngine(), precision="nf4")
+
+
 def test_nothing_to_judge_is_nothing():
     assert judge_pairs([]) == []
 

@@ -1,15 +1,20 @@
 """The 7B judge's engine on a small random LLaMA, and the server engine against a server on loopback."""
 
 import json
+import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
-import pandas as pd
+import loopback
 import pytest
+from conftest import ROOT
 
 from utils import judge_green
-from utils.judge import GREEN_LABEL, GREEN_MODEL, JudgeError, judge_pairs, parse_completion
-from utils.judge_green import GreenEngine, ServerEngine, chat, prompt, self_check
+from utils.judge import JudgeError, judge_pairs
+from utils.judge_green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import judge_calls
 
 PAIRS = [
     ("The heart is enlarged.", "Heart size is normal."),
@@ -31,34 +36,7 @@ Both agree on the heart.
 @pytest.fixture(scope="module")
 def small_llama(tmp_path_factory):
     """A folder with a random LLaMA and a byte-level tokenizer, saved the usual way."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator([prompt("", "")], trainer)
-    folder = tmp_path_factory.mktemp("llama")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(
-        folder
-    )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return judge_calls.small_llama(tmp_path_factory.mktemp("llama"), [prompt("", "")])
 
 
 def completions(engine, pairs):
@@ -173,6 +151,18 @@ def test_one_pair_that_does_not_fit_is_said(small_llama, monkeypatch):
         list(GreenEngine(small_llama, "fp16").ask(PAIRS))
 
 
+def test_a_judge_that_does_not_fit_is_one_clear_sentence(small_llama, monkeypatch):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(JudgeError, match="free GPU memory: choose precision nf4"):
+        judge_pairs(PAIRS, "green", model=small_llama, precision="fp16")
+
+
 def test_batches_shrink_with_the_memory_left(small_llama, monkeypatch):
     import torch
 
@@ -193,7 +183,7 @@ def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monke
     sizes = []
     engine = GreenEngine(small_llama, "fp16", max_new_tokens=1)
     engine.load()
-    pair_bytes = 2 * 2 * 2 * 2 * 16 * (len(engine.load()[1](chat(*PAIRS[1]))["input_ids"]) + 2)
+    pair_bytes = 2 * 2 * 2 * 4 * 16 * (len(engine.load()[1](chat(*PAIRS[1]))["input_ids"]) + 2)
     free = int(2 * pair_bytes * 2.5)  # half of it is for keys and values
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**10))
@@ -220,62 +210,6 @@ def test_judging_through_the_small_llama_is_cached_and_resumed(small_llama, tmp_
         judge_pairs(PAIRS, **{**options, "max_new_tokens": 3}, cache=tmp_path / "judge.jsonl")
 
 
-class Replay:
-    """A judge that answers recorded pairs as recorded; a `wrong` one gives its verdicts to others."""
-
-    label, fingerprint = "replay", "1"
-
-    def __init__(self, recorded, wrong=False):
-        self.known = {(row.reference, row.prediction): row.completion for row in recorded.itertuples()}
-        self.wrong, self.asked = wrong, []
-
-    def ask(self, pairs):
-        answers = [self.known[pair] for pair in pairs]
-        self.asked += pairs
-        yield from enumerate(["The report is not provided."] * len(pairs) if self.wrong else answers)
-
-
-@pytest.fixture
-def recorded():
-    texts = [
-        COMPLETION,
-        COMPLETION.replace(": 1. The effusion", ": 3. a; b; c"),
-        "[Matched Findings]:\n2. a; b",
-    ]
-    rows = [
-        {
-            "reference": f"Reference {i}.",
-            "prediction": f"Prediction {i}." if i else "",
-            "completion": texts[i % 3],
-            "score": parse_completion(texts[i % 3]).score,
-        }
-        for i in range(31)
-    ]
-    return pd.DataFrame([*rows, rows[5]])
-
-
-def test_the_self_check_agrees_with_a_judge_that_is_as_recorded(recorded):
-    engine = Replay(recorded)
-    table = self_check(engine, recorded)
-    assert len(table) == 20 == len(set(engine.asked)) and table["agree"].all()
-    assert set(table["recorded"]) == {0.25, 0.5, 1.0}  # spread over the scores, not twenty of a kind
-    assert table.attrs["verdict"] == (
-        "replay: 20 of 20 scores as recorded, mean absolute difference 0.00, 0 without a verdict."
-    )
-
-
-def test_the_self_check_shows_a_judge_that_is_wrong_at_once(recorded):
-    table = self_check(Replay(recorded, wrong=True), recorded, n=6)
-    assert len(table) == 6 and not table["agree"].any()
-    assert "0 of 6 scores as recorded" in table.attrs["verdict"]
-    assert "6 without a verdict" in table.attrs["verdict"] and "Fewer than half" in table.attrs["verdict"]
-
-
-def test_the_self_check_needs_pairs_with_text_on_both_sides(recorded):
-    with pytest.raises(JudgeError, match="text on both sides"):
-        self_check(Replay(recorded), recorded[:1])
-
-
 def test_only_the_published_model_is_called_green(small_llama):
     assert GreenEngine().label == f"{GREEN_LABEL} nf4"
     assert GreenEngine(precision="int8").label != GreenEngine().label
@@ -292,36 +226,24 @@ def test_an_unknown_precision_is_refused():
 def server():
     """An OpenAI-compatible completions address; `.asked` holds the requests, `.status` what it answers."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(loopback.Replies):
         def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.body())
             with lock:
                 self.server.asked.append((self.path, body, self.headers.get("Authorization")))
                 self.server.busy += 1
                 self.server.most = max(self.server.most, self.server.busy)
             reply = {"object": "text_completion", "choices": [{"index": 0, "text": COMPLETION}]}
-            content = json.dumps(reply if self.server.status == 200 else {"error": "no"}).encode()
             # Busy ends before the reply leaves, so that a client's next question cannot overlap this one.
             with lock:
                 self.server.busy -= 1
-            self.send_response(self.server.status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.send(self.server.status, reply if self.server.status == 200 else {"error": "no"})
 
-        def log_message(self, *args):
-            pass
-
-    lock = threading.Lock()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.asked, http.status, http.busy, http.most = [], 200, 0, 0
-        thread = threading.Thread(target=http.serve_forever, daemon=True)
-        thread.start()
-        http.url = f"http://127.0.0.1:{http.server_port}/v1"
+    lock, http = threading.Lock(), ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.asked, http.status, http.busy, http.most = [], 200, 0, 0
+    http.url = f"http://127.0.0.1:{http.server_port}/v1"
+    with loopback.serving(http):
         yield http
-        http.shutdown()
-        thread.join()
 
 
 def test_the_server_is_asked_each_distinct_pair_once_in_the_models_own_format(server, tmp_path):

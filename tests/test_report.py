@@ -70,6 +70,7 @@ def test_report_holds_its_parts(write):
         assert f"\n## {part}\n" in text
     assert "| `training.rank` | 16 |" in text and "| torch | 2.11.0 |" in text and "\nmake demo\n" in text
     assert "![Bars (of) scores.](bars%201.png)" in text
+    assert "### The quiz's tables" in text and "| Data Split | Lung | Heart | Mediastinal | Bone |" in text
     assert "| test | bone | 4 | +0.00 [+0.00, +0.00] | 1.000 |" in text
     assert "| test | lung | 20 | +0.78 [+0.62, +0.90] | under 0.001 |" in text
 

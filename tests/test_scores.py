@@ -8,6 +8,7 @@ import pytest
 
 from utils import scores
 from utils.regions import REGIONS
+from utils.score_tables import quiz_tables, table_markdown
 
 GREEN = "GREEN-radllama2-7b (nf4)"
 OFFLINE = "offline judge (stand-in, not GREEN)"
@@ -247,8 +248,16 @@ def two_splits(judge):
     return scores.summary(table(*rows))
 
 
-def test_table_of_one_system_is_the_quizs():
-    lines = scores.table_markdown(two_splits(OFFLINE), data_label="phantom radiographs").splitlines()
+def test_the_quizs_tables_are_the_models_means_a_table_a_split():
+    rows = [r for split in ("test", "val") for r in studies([0.5, 1.0], split=split)]
+    text = quiz_tables(scores.summary(table(*rows, *studies([0.0], system="constant"))))
+    head = "| Data Split | Lung | Heart | Mediastinal | Bone |\n| --- | --- | --- | --- | --- |\n"
+    rest = "0.75 | not mentioned | not mentioned | not mentioned |\n"
+    assert text == (f"Mean score, judge: {OFFLINE}\n\n{head}| Validation | {rest}\n{head}| Testing | {rest}")
+
+
+def test_table_of_one_system():
+    lines = table_markdown(two_splits(OFFLINE), data_label="phantom radiographs").splitlines()
     assert lines[0] == f"**Mean score by region, phantom radiographs, judge: {OFFLINE}**"
     assert lines[2] == "| split | lung | heart | mediastinal | bone |"
     cell = "0.75 [0.50, 1.00] n=2"
@@ -263,13 +272,13 @@ def test_table_of_one_system_is_the_quizs():
     ("judge", "iu_xray", "shown"), [(GREEN, True, True), (GREEN, False, False), (OFFLINE, True, False)]
 )
 def test_published_rows_stand_only_beside_green_on_iu_xray(judge, iu_xray, shown):
-    text = scores.table_markdown(two_splits(judge), data_label="IU X-Ray", iu_xray=iu_xray)
+    text = table_markdown(two_splits(judge), data_label="IU X-Ray", iu_xray=iu_xray)
     assert ("| test | WangLab-OA LLaVA-NeXT (published) | 0.70 | 0.89 | 0.66 | 0.32 |" in text) == shown
-    assert ("leaderboard" in text) == shown
+    assert ("leaderboard" in text) == shown == ("counts as 0 there too" in text)
 
 
 def test_table_tells_how_many_had_no_verdict():
-    text = scores.table_markdown(scores.summary(table(*studies([1.0, None]))), data_label="x")
+    text = table_markdown(scores.summary(table(*studies([1.0, None]))), data_label="x")
     assert "no verdict on 1 of 2 rows" in text
 
 

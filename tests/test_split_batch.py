@@ -2,9 +2,9 @@
 
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
+import loopback
 import pytest
 
 from utils import split, split_batch
@@ -37,10 +37,9 @@ class Server(ThreadingHTTPServer):
             self.files[batch["output_file_id"]] = "\n".join(lines)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(loopback.Replies):
     def do_POST(self):
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        server = self.server
+        data, server = self.body(), self.server
         if server.refuse:
             return self.send(server.refuse, {"error": {"message": f"no: {self.headers['Authorization']}"}})
         if self.path == "/v1/files":
@@ -61,25 +60,11 @@ class Handler(BaseHTTPRequestHandler):
             )
         return self.send(200, self.server.batches[path.split("/")[3]])
 
-    def send(self, status, payload):
-        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture
 def server():
-    server = Server()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with loopback.serving(Server()) as server:
+        yield server
 
 
 @pytest.fixture

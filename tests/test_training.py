@@ -53,7 +53,7 @@ def whole_run(settings, phantom_dataset, tmp_path_factory):
     """A run of six steps without a fault: its folder, its log, and what it told."""
     folder = tmp_path_factory.mktemp("whole_run")
     told = []
-    log = training.train(settings, phantom_dataset, folder, told.append)
+    log = training.train(settings, phantom_dataset, folder, told.append).log
     return folder, log, told
 
 
@@ -131,7 +131,7 @@ def test_a_run_that_died_goes_on_to_the_same_adapter(settings, phantom_dataset, 
 
     with pytest.raises(Killed):
         training.train(settings, phantom_dataset, tmp_path, die)
-    log = training.train(settings, phantom_dataset, tmp_path)
+    log = training.train(settings, phantom_dataset, tmp_path).log
     folder, whole_log, _ = whole_run
     assert log["loss"].tolist() == whole_log["loss"].tolist()
     for name, weights in adapter(folder).items():
@@ -142,10 +142,10 @@ def test_the_time_limit_ends_training_at_a_checkpoint_and_says_how_to_go_on(
     settings, phantom_dataset, tmp_path, whole_run, capsys
 ):
     short = with_values(settings, {"hours": 1e-6})
-    assert training.train(short, phantom_dataset, tmp_path) is None
+    assert not training.train(short, phantom_dataset, tmp_path).finished
     assert "ended training at checkpoint-1 of 6 steps. Run all cells again" in capsys.readouterr().out
     assert not (tmp_path / "adapter").exists()
-    assert training.train(settings, phantom_dataset, tmp_path) is not None
+    assert training.train(settings, phantom_dataset, tmp_path).finished
     for name, weights in adapter(whole_run[0]).items():
         assert torch.equal(weights, adapter(tmp_path)[name]), name
 
@@ -154,7 +154,7 @@ def test_a_finished_run_is_not_trained_further(settings, phantom_dataset, whole_
     folder, log, _ = whole_run
     before = adapter(folder)
     monkeypatch.setattr(training, "make_trainer", lambda *_: pytest.fail("it trained again"))
-    assert training.train(settings, phantom_dataset, folder)["step"].tolist() == log["step"].tolist()
+    assert training.train(settings, phantom_dataset, folder).log["step"].tolist() == log["step"].tolist()
     assert all(torch.equal(weights, before[name]) for name, weights in adapter(folder).items())
 
 
@@ -202,7 +202,7 @@ def test_other_settings_stop_a_run_but_a_longer_time_limit_does_not(settings, ph
     folder, _, _ = whole_run
     with pytest.raises(StepError, match="lora_rank: 16 → 4"):
         training.train(with_values(settings, {"lora_rank": 4}), phantom_dataset, folder)
-    assert training.train(with_values(settings, {"hours": 1}), phantom_dataset, folder) is not None
+    assert training.train(with_values(settings, {"hours": 1}), phantom_dataset, folder).finished
 
 
 def test_a_rate_is_measured_over_twenty_steps_and_not_before(settings, tmp_path):

@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .demo.drawing import LABEL
 from .page import png, quiet, table, tag
-from .regions import REGIONS
+from .regions import NOT_FOR_CLINICAL_USE, REGIONS
 from .scores import SPLITS
-from .viewers import NOT_FOR_CLINICAL_USE, Browser
+from .viewers import Browser
 
 ALL_SPLITS, ANY_REGION = "all splits", "any region"
 FULL_CENTER, FULL_WIDTH = 128, 256  # the window that leaves 8-bit grey levels as they are

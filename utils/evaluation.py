@@ -20,13 +20,15 @@ from .judge import Engine, Judgement, judge_pairs, make_engine, parse_completion
 from .judge_offline import UNNAMED, read_findings
 from .regions import REGIONS, mentioned
 from .settings import JudgeSettings
-from .workspace import StepError
+from .workspace import StepError, replacing_file, secret
 
+RECORDED_LABEL = "GREEN-radllama2-7b (recorded)"
 CONSTANT = "best constant report"
 FREQUENT = "most frequent sentences"
 METADATA = "indiana_reports.csv"  # the collection's own: a line a study, with its MeSH terms
 NOT_INDEXED = ("no indexing", "technical quality of image unsatisfactory")
 NORMAL, ABNORMAL = "normal", "abnormal"
+SERVER_KEY = "JUDGE_API_KEY"  # the secret that holds the key of the judge's server, where it wants one
 
 
 def references(split: Dataset) -> dict[str, dict[str, str]]:
@@ -86,12 +88,17 @@ def with_judgements(rows: pd.DataFrame, judgements: list[Judgement]) -> pd.DataF
 
 def judge_of(settings: JudgeSettings) -> Engine:
     """The judge that the settings name; it loads nothing before it is asked."""
-    return make_engine(
-        settings.engine,
-        precision=settings.precision,
-        base_url=settings.base_url,
-        batch_size=settings.batch_size or None,
-    )
+    batch_size = settings.batch_size or None
+    options = {
+        "green": {"precision": settings.precision, "batch_size": batch_size},
+        "server": {
+            "base_url": settings.base_url,
+            "api_key": secret(SERVER_KEY),
+            "batch_size": batch_size,
+        },
+        "offline": {},
+    }
+    return make_engine(settings.engine, **options[settings.engine])
 
 
 def normality(
@@ -139,9 +146,8 @@ def by_study(judgements: pd.DataFrame) -> dict[str, dict[str, Judgement]]:
 
 def save(judgements: pd.DataFrame, path: Path) -> Path:
     """Write `judgements` as parquet, as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    judgements.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    with replacing_file(path) as temporary:
+        judgements.to_parquet(temporary, index=False)
     return path
 
 
@@ -159,8 +165,7 @@ def read_recorded(path: Path, system: str) -> pd.DataFrame:
     """Judgements that GREEN gave somewhere else, as rows; their completions are read by our own parser.
 
     `path` is JSON lines, gzipped or not, with split, id, region, reference,
-    prediction and completion. Rows without a reference are left out.
-    Raises StepError for a file of another kind.
+    prediction and completion. Raises StepError for a file of another kind.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
@@ -169,6 +174,6 @@ def read_recorded(path: Path, system: str) -> pd.DataFrame:
         rows = pd.DataFrame(lines)[["split", "id", "region", "reference", "prediction", "completion"]]
     except (OSError, ValueError, KeyError) as error:
         raise StepError(f"{path} is not a file of recorded judgements ({error}).") from None
-    rows = rows[rows["reference"].str.strip() != ""].assign(system=system)
-    judgements = [parse_completion(text, "GREEN-radllama2-7b (recorded)") for text in rows["completion"]]
+    rows = rows.assign(system=system)
+    judgements = [parse_completion(text, RECORDED_LABEL) for text in rows["completion"]]
     return with_judgements(rows, judgements)

@@ -18,9 +18,6 @@ from typing import Literal, Protocol
 
 from utils.regions import tidy
 
-GREEN_MODEL = "StanfordAIMI/GREEN-radllama2-7b"
-GREEN_LABEL = "GREEN-radllama2-7b"
-MAX_NEW_TOKENS = 1024  # of one completion
 OFFLINE_LABEL = "offline judge (stand-in, not GREEN)"
 
 SIGNIFICANT, INSIGNIFICANT = "Clinically Significant Errors", "Clinically Insignificant Errors"
@@ -35,7 +32,6 @@ ERROR_TYPES = {
 }
 
 Pair = tuple[str, str]
-Precision = Literal["nf4", "int8", "fp16"]
 
 
 class JudgeError(ValueError):
@@ -182,12 +178,7 @@ def judge_pairs(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     identical_without_asking: bool = False,
-    model: str | Path = GREEN_MODEL,
-    precision: Precision = "nf4",
-    base_url: str | None = None,
-    api_key: str | None = None,
-    batch_size: int | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    **options,
 ) -> list[Judgement]:
     """Judge (reference, prediction) pairs; one judgement a pair, in their order.
 
@@ -200,12 +191,11 @@ def judge_pairs(
     cache: a JSON-lines file that answers are appended to as they come; a later
         call with it, after a kill too, asks only what is missing
     progress: called with (answered, to ask) as answers come
-    model, precision, batch_size, max_new_tokens: of `judge_green.GreenEngine`
-    base_url, api_key, model, batch_size, max_new_tokens: of `judge_green.ServerEngine`
+    options: of an engine that is named, as `make_engine` takes them
 
     Raises JudgeError, a ValueError, for a pair whose reference is empty (a
     region that a study does not mention is never scored), for an unknown
-    engine, and for a cache file that is not one of ours.
+    engine, for options that reach none, and for a cache file that is not ours.
     """
     asked = [(tidy(reference), tidy(prediction)) for reference, prediction in pairs]
     for number, (reference, _) in enumerate(asked):
@@ -214,7 +204,9 @@ def judge_pairs(
     store = Cache(cache) if cache is not None else None
     judge = engine
     if isinstance(engine, str):
-        judge = make_engine(engine, model, precision, base_url, api_key, batch_size, max_new_tokens)
+        judge = make_engine(engine, **options)
+    elif options:
+        raise JudgeError(f"an engine that is loaded already takes no options: leave out {', '.join(options)}")
     label = f"{judge.label}, identical texts not asked" if identical_without_asking else judge.label
 
     known: dict[Pair, Judgement] = {}
@@ -235,27 +227,23 @@ def judge_pairs(
     return [known[pair] for pair in asked]
 
 
-def make_engine(
-    name: str,
-    model: str | Path = GREEN_MODEL,
-    precision: Precision = "nf4",
-    base_url: str | None = None,
-    api_key: str | None = None,
-    batch_size: int | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-) -> Engine:
-    """The engine called `name`, with the options of `judge_pairs`; it loads nothing before it is asked."""
+def make_engine(name: str, **options) -> Engine:
+    """The engine called `name`; it loads nothing before it is asked.
+
+    options: those of `judge_green.GreenEngine` and of `judge_green.ServerEngine`;
+        the offline judge has none
+    """
     # Imported here, not above: the engines import the format from this file.
     if name == "offline":
         from utils.judge_offline import OfflineEngine
 
-        return OfflineEngine()
+        return OfflineEngine(**options)
     from utils.judge_green import GreenEngine, ServerEngine
 
     if name == "green":
-        return GreenEngine(model, precision, batch_size, max_new_tokens)
+        return GreenEngine(**options)
     if name == "server":
-        return ServerEngine(base_url, str(model), api_key, batch_size, max_new_tokens)
+        return ServerEngine(**options)
     raise JudgeError(f"no such judge: {name!r}; the judges are offline, green and server")
 
 

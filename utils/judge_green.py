@@ -11,23 +11,20 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-
-import pandas as pd
+from typing import Literal, get_args
 
 from utils.judge import (
     ERROR_TYPES,
-    GREEN_LABEL,
-    GREEN_MODEL,
-    MAX_NEW_TOKENS,
-    Engine,
     JudgeError,
     Pair,
-    Precision,
-    judge_pairs,
 )
 
+GREEN_MODEL = "StanfordAIMI/GREEN-radllama2-7b"
+GREEN_LABEL = "GREEN-radllama2-7b"
+MAX_NEW_TOKENS = 1024  # of one completion
 MAX_WORDS = 300  # of each report, as green-score cuts them
 MOST_AT_ONCE = 64  # pairs in a batch that is sized by free memory
+Precision = Literal["nf4", "int8", "fp16"]
 
 _ERROR_LINE = "<Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>"
 _PROMPT = f"""\
@@ -132,7 +129,7 @@ class GreenEngine:
         batch_size: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ):
-        if precision not in ("nf4", "int8", "fp16"):
+        if precision not in get_args(Precision):
             raise JudgeError(f"no such precision: {precision!r}; choose nf4, int8 or fp16")
         self.model_name, self.precision = str(model), precision
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
@@ -141,9 +138,20 @@ class GreenEngine:
         self._loaded = self._start_cache = None
 
     def load(self):
-        """The model and its tokenizer, loaded at the first call and kept."""
+        """The model and its tokenizer, loaded at the first call and kept.
+
+        Raises JudgeError where the model does not fit in the GPU's memory.
+        """
+        import torch
+
         if self._loaded is None:
-            self._loaded = self._load()
+            try:
+                self._loaded = self._load()
+            except torch.OutOfMemoryError:
+                raise JudgeError(
+                    f"{self.label} does not fit in the free GPU memory: choose precision nf4, or restart "
+                    "the runtime and run this notebook alone"
+                ) from None
         return self._loaded
 
     def _load(self):
@@ -267,40 +275,6 @@ class GreenEngine:
         return min(max(fitting, 1), MOST_AT_ONCE)
 
 
-def self_check(engine: Engine, recorded: pd.DataFrame, n: int = 20) -> pd.DataFrame:
-    """Ask `engine` about `n` pairs that GREEN has judged elsewhere, before it is asked about thousands.
-
-    recorded: rows with reference, prediction and score, as
-        `evaluation.read_recorded` gives them; where they come from is the
-        caller's choice. Pairs are evenly spread over the recorded scores.
-
-    A row a pair: reference, prediction, recorded, judged, agree (same score).
-    `attrs["verdict"]` says in a sentence how many agree. Raises JudgeError
-    where no recorded row has a score and text on both sides.
-    """
-    known = recorded[recorded["score"].notna() & (recorded["prediction"].str.strip() != "")]
-    known = known.drop_duplicates(["reference", "prediction"]).sort_values("score", kind="stable")
-    if known.empty:
-        raise JudgeError("the self-check needs recorded judgements of pairs with text on both sides")
-    count = min(n, len(known))
-    known = known.iloc[[round((i + 0.5) * len(known) / count - 0.5) for i in range(count)]]
-    judged = judge_pairs(zip(known["reference"], known["prediction"], strict=True), engine)
-    table = known[["reference", "prediction"]].assign(
-        recorded=known["score"], judged=[one.score_as_published for one in judged]
-    )
-    distance = (table["recorded"] - table["judged"]).abs()
-    table["agree"] = distance < 1e-6
-    same, silent = int(table["agree"].sum()), sum(one.score is None for one in judged)
-    verdict = (
-        f"{engine.label}: {same} of {count} scores as recorded, mean absolute difference "
-        f"{distance.mean():.2f}, {silent} without a verdict."
-    )
-    if same < count / 2:
-        verdict += " Fewer than half agree: look at the precision and the model before you go on."
-    table.attrs["verdict"] = verdict
-    return table.reset_index(drop=True)
-
-
 class ServerEngine:
     """The judge behind any OpenAI-compatible completions address, such as vLLM's.
 
@@ -312,7 +286,7 @@ class ServerEngine:
 
     def __init__(
         self,
-        base_url: str | None,
+        base_url: str | None = None,
         model: str = GREEN_MODEL,
         api_key: str | None = None,
         batch_size: int | None = None,

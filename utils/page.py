@@ -92,7 +92,7 @@ def markup(drawn: "HTML | Figure | str", alt: str = "figure") -> str:
     if isinstance(drawn, Figure):
         buffer = io.BytesIO()
         drawn.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
-        return f'<div class="plot">{png(buffer.getvalue(), alt)}</div>'
+        return f'<div class="plot">{png(buffer.getvalue(), getattr(drawn, "alt", alt))}</div>'
     return drawn.data if isinstance(drawn, HTML) else drawn
 
 

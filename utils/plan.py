@@ -27,7 +27,9 @@ NF4_BYTES = (
 )  # a weight: 4 bits, an 8-bit scale a 64, a 32-bit scale a 256 of those
 WIDTHS = {"fp16": 2, "fp32": 4}
 MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
-TILES = 5  # crops of a view at `tiles`: the whole and four
+LOGIT_BYTES = 13
+PATCH_BYTES = 2 * 3 * 14 * 14 * 4  # pixels of a patch, in two batches
+CROPS = {"tiles": 5, "base": 2, "pooled": 2}  # pictures that LLaVA-NeXT's processor makes of a view, at most
 SAMPLE = 200  # studies whose tokens are counted
 GIB = 2**30
 
@@ -103,15 +105,17 @@ def memory(settings: TrainingSettings, base: Base, tokens: int) -> float:
       head, projector and vision tower in `precision`;
     - the adapter: 4 bytes a weight, 4 its gradient, 2 (8-bit AdamW) or 8 its moments;
     - what gradient checkpointing keeps: a hidden state a token and layer;
+    - the views' pixels in 32 bits, of this batch and the next;
     - the larger of: one layer computed again with what its backward pass needs, and the logits.
 
     A layer keeps for its backward pass, a token: the input of every adapter after dropout and the
-    dropout's mask; of each of two norms the input in 32 bits, its scaled copy, and the result; query,
-    key, value and output of attention, before and after rotation; three states of the gated map. Its
-    gradients take as much again as the widest of them. The logits stand in `precision` and in 32
-    bits, with the gradients of both and a softmax.
+    dropout's mask; of each of two norms the input in 32 bits and the result; query, key, value and
+    output of attention, before and after rotation; three states of the gated map, and as many
+    gradients of it. The logits take 13 bytes each: in 32 bits, a copy shifted by a token, their
+    softmax, and what the trainer's own statistics add.
 
-    The CUDA context (about 0.4 GiB) and the allocator's gaps come on top.
+    Counted tensor by tensor on small models this is within 10 % (`benchmarks/t4_step.py`). The CUDA
+    context and the allocator's gaps come on top, some 0.5 GiB.
     """
     shape, width = base.shape, WIDTHS[settings.precision]
     linears = shape.layers * sum(i * o for i, o in shape.linears)
@@ -121,7 +125,9 @@ def memory(settings: TrainingSettings, base: Base, tokens: int) -> float:
     adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer])
     count = settings.batch_size * tokens
     kept = shape.layers * count * shape.hidden * width
-    return weights + adapter + kept + max(_layer(settings, shape, count), count * shape.vocabulary * 16)
+    views = settings.batch_size * settings.views * _crops(settings, base) * shape.patches * PATCH_BYTES
+    worst = max(_layer(settings, shape, count), count * shape.vocabulary * LOGIT_BYTES)
+    return weights + adapter + kept + views + worst
 
 
 def _layer(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
@@ -130,12 +136,11 @@ def _layer(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
     query, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inputs = sum(i for i, _ in shape.linears)
     adapters = inputs * (width + 1) if settings.lora_dropout else inputs * width
-    norms = 2 * shape.hidden * (4 + 4 + width)
+    norms = 2 * shape.hidden * (4 + width)
     attention = (2 * (query + keys) + query + 2 * query) * width
-    gated = 3 * shape.intermediate * width
-    gradients = 4 * shape.intermediate * width
+    gated = (3 + 3) * shape.intermediate * width
     widest = max(i * o for i, o in shape.linears) * width  # a weight matrix out of its 4 bits
-    return tokens * (adapters + norms + attention + gated + gradients) + widest
+    return tokens * (adapters + norms + attention + gated) + widest
 
 
 def vision_weights(shape: Shape) -> int:
@@ -163,7 +168,7 @@ def seconds_a_step(settings: TrainingSettings, base: Base, tokens: float, rate: 
     weights = shape.layers * sum(i * o for i, o in shape.linears)
     language = 6 * (weights + shape.vocabulary * shape.hidden)
     attention = 16 * tokens * shape.heads * shape.head_dim * shape.layers
-    study = tokens * (language + attention) + _vision(settings, shape)
+    study = tokens * (language + attention) + _vision(settings, base)
     unpacking = 3 * weights * (NF4_BYTES + 2 * WIDTHS[settings.precision]) / T4_BANDWIDTH
     return settings.accumulation * (settings.batch_size * study / rate + unpacking)
 
@@ -183,11 +188,15 @@ def run_seconds(settings: TrainingSettings, base: Base, lengths: Lengths, count:
     return count * step + math.ceil(count / settings.evaluate_every) * evaluation
 
 
-def _vision(settings: TrainingSettings, shape: Shape) -> float:
-    """Operations of the vision tower for a study."""
-    crops = TILES if settings.image_tokens == "tiles" else 1
+def _vision(settings: TrainingSettings, base: Base) -> float:
+    """Operations of the vision tower for a study; below `tiles` it looks at the whole view only."""
+    shape, crops = base.shape, _crops(settings, base) if settings.image_tokens == "tiles" else 1
     attention = 4 * shape.patches * shape.vision_hidden * shape.vision_layers
     return settings.views * crops * shape.patches * (2 * vision_weights(shape) + attention)
+
+
+def _crops(settings: TrainingSettings, base: Base) -> int:
+    return CROPS[settings.image_tokens] if base.family == "llava_next" else 1
 
 
 def study_tokens(processor: ProcessorMixin, rows: Dataset, views: int) -> list[tuple[int, int, int]]:

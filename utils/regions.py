@@ -9,6 +9,7 @@ import re
 REGIONS = ("lung", "heart", "mediastinal", "bone")
 OTHERS = "others"
 ALL = (*REGIONS, OTHERS)
+NOT_FOR_CLINICAL_USE = "Not for clinical use."  # stands wherever a report is shown
 
 _HEADING = re.compile(
     rf"^[-*#> \t]*(?:\d+[.)][* \t]*)?({'|'.join(ALL)})\** *:\**", re.IGNORECASE | re.MULTILINE

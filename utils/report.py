@@ -12,19 +12,9 @@ from urllib.parse import quote, unquote
 import mistune
 import pandas as pd
 
-from .charts import NOT_CLINICAL
-from .regions import REGIONS, tidy
-from .scores import (
-    SPLITS,
-    compare,
-    diversity,
-    error_counts,
-    is_green,
-    one_judge,
-    order_splits,
-    scored,
-    table_markdown,
-)
+from .regions import NOT_FOR_CLINICAL_USE, REGIONS, tidy
+from .score_tables import quiz_tables, table_markdown
+from .scores import SPLITS, compare, diversity, error_counts, is_green, one_judge, order_splits, scored
 from .workspace import write_text
 
 METHOD = """\
@@ -79,14 +69,14 @@ def write_report(
     `figures` maps a title to (path, alt text), the path under `folder`, and
     `tables` a title to (what it shows, rows), for results beside the scores;
     `samples` are study ids, as `pick_samples` gives them; `iu_xray` as in
-    `scores.table_markdown`. Raises ValueError where a figure or a sample is
+    `score_tables.table_markdown`. Raises ValueError where a figure or a sample is
     missing, or the summary is of more than one judge.
     """
     folder, judge = Path(folder), one_judge(summary)
     systems = list(judgements["system"].unique())
     parts = [
         f"# Chest X-ray findings by region: {systems[0]}",
-        f"**{NOT_CLINICAL}.** Data: {data_label}. Judge: {judge}.",
+        f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.",
         "## In short",
         _bullets([*_plain_words(summary, judgements), *limits(summary, data_label)[:1]]),
         "## Method",
@@ -95,6 +85,7 @@ def write_report(
         _table(["setting", "value"], [(f"`{name}`", value) for name, value in _flat(settings)]),
         "## Results",
         table_markdown(summary, data_label=data_label, iu_xray=iu_xray).strip(),
+        f"### The quiz's tables\n\n{quiz_tables(summary).strip()}",
         *_comparisons(judgements, systems),
         "### What was written",
         _written(judgements),

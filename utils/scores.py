@@ -260,7 +260,7 @@ def by_kind(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
         of_system = rows[(rows["split"] == split) & (rows["system"] == system)]
         for kind, group in of_system.groupby("kind"):
             means = summary(group)
-            cells = {region: _cell(means, region) for region in REGIONS}
+            cells = {region: cell(means, region) for region in REGIONS}
             table.append({"split": split, "system": system, "studies": kind, **cells})
     return pd.DataFrame(table)
 
@@ -309,66 +309,13 @@ def diversity(judgements: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = False) -> str:
-    """The quiz's table as Markdown: rows validation and test, columns the regions.
-
-    Cells read `0.70 [0.66, 0.74] n=590`. Several systems stand below each other
-    within each split; of one system the column is left out. The published
-    results are added only where the judge is GREEN and `iu_xray` says that the
-    studies are IU X-Ray's own splits.
-    """
-    judge = one_judge(summary)
-    rows = [
-        (split, system, [_cell(group, region) for region in REGIONS])
-        for split in order_splits(summary["split"])
-        for system, group in summary[summary["split"] == split].groupby("system", sort=False)
-    ]
-    splits = order_splits(summary["split"])
-    published = iu_xray and is_green(judge)
-    if published:
-        rows += [
-            (split, f"{system} (published)", [f"{mean:.2f}" for mean in means])
-            for system, split, means in PUBLISHED
-            if split in splits
-        ]
-        rows.sort(key=lambda row: splits.index(row[0]))
-    several = len({system for _, system, _ in rows}) > 1
-    head = ["split", *(["system"] if several else []), *REGIONS]
-    title = f"**Mean score by region, {data_label}, judge: {judge}**"
-    lines = [title, "", _row(head), _row(["---"] * len(head))]
-    for split, system, cells in rows:
-        lines.append(_row([SPLITS.get(split, split), *([system] if several else []), *cells]))
-    lines += ["", *(f"- {note}" for note in _notes(summary, judge, published))]
-    return "\n".join(lines) + "\n"
-
-
-def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
-    notes = [
-        "Mean, 95 % bootstrap interval over studies, and n: the studies whose reference mentions the region."
-    ]
-    if not is_green(judge):
-        notes.append(f"Judged by the {judge}: not to be set beside GREEN scores.")
-    unjudged = int(summary["no_verdict"].sum())
-    if unjudged:
-        notes.append(
-            f"The judge gave no verdict on {unjudged} of {summary['n'].sum():,} rows; "
-            "they count as 0, as in the published numbers."
-        )
-    if published:
-        notes.append(f"Published rows: {PUBLISHED_SOURCE}.")
-    return notes
-
-
-def _cell(group: pd.DataFrame, region: str) -> str:
+def cell(group: pd.DataFrame, region: str) -> str:
+    """A region's mean, interval and n among the rows of a `summary`: `0.70 [0.66, 0.74] n=590`."""
     found = group[group["region"] == region]
     if found.empty:
         return "not mentioned"
     row = found.iloc[0]
     return f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}] n={row['n']}"
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def groups(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:

@@ -101,7 +101,7 @@ class TrainingSettings(Knobs):
 class GenerationSettings(Knobs):
     """Step 4, first half: reports for validation and test."""
 
-    batch_size: int = Field(8, ge=1, le=256, description="studies written at once")
+    batch_size: int = Field(16, ge=1, le=256, description="studies written at once")
     max_new_tokens: int = Field(200, ge=16, le=1024, description="tokens a report at most")
     studies: int = Field(0, ge=0, description="studies a split at most; 0: all")
     shuffled: int = Field(
@@ -116,7 +116,9 @@ class JudgeSettings(Knobs):
         "green", description="green: the 7B judge here; server: the same at an address; offline: a stand-in"
     )
     precision: Literal["nf4", "int8", "fp16"] = Field("nf4", description="of the 7B judge; fp16 needs 14 GB")
-    base_url: str = Field("", description="address of the judge's server")
+    base_url: str = Field(
+        "", description="address of the judge's server; its key, if any: the secret JUDGE_API_KEY"
+    )
     batch_size: int = Field(
         0, ge=0, le=256, description="pairs judged at once; 0: as many as the free memory holds (a server: 8)"
     )
@@ -160,7 +162,6 @@ def preset(name: str) -> Preset:
                 batch_size=8,
                 accumulation=1,
             ),
-            generation=GenerationSettings(batch_size=32),
             judge=JudgeSettings(engine="offline"),
         )
     raise ValueError(f"no preset called {name!r}: choose t4 or demo")

@@ -14,6 +14,7 @@ import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -33,6 +34,13 @@ from .workspace import StepError, Workspace, default_preset, memory, replacing, 
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
 FREE = {"save_every", "keep", "hours", "samples", "choose"}
+
+
+class Outcome(NamedTuple):
+    """A run's log so far (see `log_table`), and whether its last step is done."""
+
+    log: pd.DataFrame
+    finished: bool
 
 
 def make_trainer(
@@ -110,13 +118,13 @@ def train(
     folder: Path,
     on_progress: Callable[[Progress], None] | None = None,
     scratch: Path | None = None,
-) -> pd.DataFrame | None:
-    """Fine-tune, from the newest whole checkpoint of the run in `folder`; returns the log.
+) -> Outcome:
+    """Fine-tune, from the newest whole checkpoint of the run in `folder`.
 
     Leaves `folder/adapter`: the chosen checkpoint's weights, and how it reads
-    a study. Returns None where the time limit ended training before its last
-    step, after saying how to go on. Checkpoints are written in `scratch`, by
-    default beside those that are kept. Raises StepError where `folder` holds
+    a study; not so where the time limit ended training before its last step,
+    which is said. Checkpoints are written in `scratch`, by default beside
+    those that are kept. Raises StepError where `folder` holds
     a run with other settings, or where training cannot go on.
     """
     fits_or_stop(settings)
@@ -140,13 +148,13 @@ def train(
         write_text(folder / "log.csv", log.to_csv(index=False))
         if step_of(checkpoint) >= last:
             _leave_adapter(settings, dataset, folder, store, state["log_history"])
-    if step_of(checkpoint) < last:
+    finished = step_of(checkpoint) >= last
+    if not finished:
         _say(
             f"The time limit of {settings.hours:g} hours ended training at {checkpoint.name} of {last:,} "
             "steps. Run all cells again, now or in another session: training goes on from there."
         )
-        return None
-    return log
+    return Outcome(log, finished)
 
 
 def _leave_adapter(
@@ -224,8 +232,8 @@ def main() -> None:
         else:
             settings = preset(default_preset()).training
             _say(f"{run.name} is new: the settings are those of the preset {default_preset()}.")
-        log = train(settings, load(workspace.folder("dataset")), run)
-        if log is not None and PartialState().is_main_process:
+        outcome = train(settings, load(workspace.folder("dataset")), run, scratch=workspace.scratch)
+        if outcome.finished and PartialState().is_main_process:
             finish(workspace, settings)
     except StepError as error:
         raise SystemExit(str(error)) from None

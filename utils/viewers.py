@@ -13,10 +13,9 @@ from PIL import Image
 
 from utils.judge import Judgement
 from utils.page import Live, as_text, html, markup, png, quiet, table, tag
-from utils.regions import ALL, REGIONS, mentioned
+from utils.regions import ALL, NOT_FOR_CLINICAL_USE, REGIONS, mentioned
 from utils.scores import ERRORS
 
-NOT_FOR_CLINICAL_USE = "Not for clinical use."
 VIEW_SIDE = 320  # pixels: the longest side of a radiograph in a viewer
 
 

@@ -63,6 +63,13 @@ class Workspace:
         """Where studies are downloaded or drawn; in Colab the local disk, as Drive is slow for many files."""
         return COLAB_DISK / "xray_data" / self.root.name if in_colab() else self.root / "data"
 
+    @property
+    def scratch(self) -> Path:
+        """Where checkpoints are written before they are kept; in Colab the local disk."""
+        if in_colab():
+            return COLAB_DISK / "xray_scratch" / self.root.name / self.training_run
+        return self.folder("training") / "scratch"
+
     def kept(self, step: str, form: str) -> Path:
         """The file that keeps what was changed in a form of `step`, for its next opening."""
         return self.root / "settings" / self.folder(step).relative_to(self.root) / f"{form}.json"
@@ -267,16 +274,26 @@ def file_hash(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
 def write_json(path: Path, content: dict) -> Path:
     """Write a JSON file as a whole or not at all."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def replacing_file(path: Path):
+    """A temporary file that takes the place of `path` if all goes well, and vanishes if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
