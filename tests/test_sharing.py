@@ -9,7 +9,7 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard, ModelCard
 from test_scores import judgement, table
 
-from utils import hf_dataset, scores, sharing
+from utils import hf_dataset, score_tables, scores, sharing
 from utils.demo import phantoms
 from utils.sharing import share_adapter, share_dataset
 from utils.workspace import StepError, Workspace, write_json, write_text
@@ -49,7 +49,7 @@ def finished(root, dataset, label=phantoms.WHAT, judge=OFFLINE, base="demo") -> 
     results = ws.folder("evaluation")
     results.mkdir(parents=True)
     rows.to_parquet(results / "judgements.parquet")
-    text = scores.table_markdown(scores.summary(rows), data_label=label)
+    text = score_tables.table_markdown(scores.summary(rows), data_label=label)
     write_text(results / "table.md", text)
     evaluation = {
         "generation": {"max_new_tokens": 200},
