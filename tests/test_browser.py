@@ -1,0 +1,147 @@
+"""The four notebooks in a real browser, in order, as a person uses them: `make browser`.
+
+A short run: few phantoms and few training steps. Its pictures go to the folder that the environment
+variable PICTURES names; they are those of the README.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import loopback
+import pytest
+from conftest import ROOT
+
+from utils.demo import phantoms
+from utils.split_offline import split_offline
+from utils.workspace import STEPS
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make browser installs it")
+pytest.importorskip("jupyterlab", reason="needs JupyterLab: make browser installs it")
+
+from lab import CHROMIUM, PATIENCE, SCREEN, Notebook, served  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium"),
+]
+STUDIES = {"train": 96, "val": 16, "test": 32, "seed": 2024}
+TRAINING = {"max_steps": 24, "evaluate_every": 12, "save_every": 12}
+SENTENCE = "Write every answer in lower case."
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> Path:
+    """A copy of the project, with phantoms in it."""
+    project = tmp_path_factory.mktemp("house") / "chest-xray-regions"
+    for name in ("notebooks", "utils"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "requirements-colab.txt", project)
+    phantoms.write(project / "data", **STUDIES)
+    return project
+
+
+@pytest.fixture(scope="module")
+def browser(house, tmp_path_factory):
+    """A page in Chromium and the JupyterLab that it looks at."""
+    with served(house, tmp_path_factory.mktemp("jupyter")) as address, playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM)
+        page = chromium.new_page(viewport=SCREEN)
+        page.set_default_timeout(PATIENCE)
+        yield page, address
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    return Path(os.environ.get("PICTURES") or tmp_path_factory.mktemp("pictures")).resolve()
+
+
+@pytest.fixture
+def opened(browser, house):
+    """Opens the notebook of a step, and runs it whole."""
+
+    def open_and_run(step: str, **parameters) -> Notebook:
+        path = house / "notebooks" / f"{STEPS[step]}.ipynb"
+        places = {"WORKSPACE": str(house / "run"), "DATA": str(house / "data")}
+        notebook = Notebook(*browser, path, house, **{"PRESET": "demo", **places, **parameters})
+        notebook.run_all()
+        assert notebook.complaints() == []
+        return notebook
+
+    return open_and_run
+
+
+@pytest.fixture
+def language_model():
+    """A server on this machine that splits as the offline engine does."""
+    server = loopback.start(lambda text, turn, body: json.dumps(split_offline(text)))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def manifest(house: Path, folder: str) -> dict:
+    return json.loads((house / "run" / folder / "manifest.json").read_text())
+
+
+def test_01_an_edited_prompt_reaches_the_language_model(opened, house, pictures, language_model):
+    notebook = opened("regions")
+    notebook.picture(pictures / "split.png", notebook.output("Mild degenerative endplate changes"))
+    assert manifest(house, "regions")["settings"]["engine"] == "offline"
+
+    prompt = notebook.panel.get_by_label("text", exact=True)
+    prompt.fill(f"{prompt.input_value()}\n{SENTENCE}")
+    prompt.blur()
+    notebook.panel.get_by_label("engine", exact=True).select_option("openai")
+    address = notebook.panel.get_by_label("base url", exact=True)
+    address.fill(language_model.url)
+    address.blur()
+    notebook.run_all()
+    assert notebook.complaints() == []
+    assert SENTENCE in prompt.input_value()
+    told = {call["body"]["messages"][0]["content"] for call in language_model.calls}
+    assert told == {prompt.input_value()}
+    assert manifest(house, "regions")["settings"]["engine"] == "openai"
+    notebook.output("openai, split_v1").wait_for()  # beside the offline engine, on gold
+
+
+def test_02_a_slider_changes_what_is_built(opened, house, pictures):
+    notebook = opened("dataset")
+    views = notebook.panel.locator(".jp-OutputArea-output:visible").get_by_role("slider").first
+    views.press("ArrowLeft")
+    notebook.output("Reset to preset").get_by_text("1", exact=True).wait_for()
+    notebook.run_all()
+    assert manifest(house, "dataset")["settings"]["views"] == 1
+    notebook.output("As this run was last opened: views").wait_for()
+    notebook.panel.get_by_role("button", name="Reset to preset").click()
+    notebook.run_all()
+    assert manifest(house, "dataset")["settings"]["views"] == 2
+    assert notebook.complaints() == []
+
+
+def test_03_the_plan_follows_the_knobs(opened, house, pictures):
+    notebook = opened("training", SETTINGS=TRAINING)
+    desk = notebook.output("Reset to preset")
+    plan = desk.get_by_role("table").last
+    before = plan.inner_text()
+    notebook.picture(pictures / "training_desk.png", desk)
+    row = desk.locator(".widget-hslider", has_text="batch size")
+    row.get_by_role("slider").press("ArrowRight")
+    desk.page.wait_for_function(
+        "([node, before]) => node.innerText !== before", arg=[plan.element_handle(), before]
+    )
+
+
+def test_04_the_reading_room_leafs_and_filters(opened, house, pictures):
+    notebook = opened("evaluation")
+    room = notebook.output("Next")
+    notebook.picture(pictures / "reading_room.png", room)
+    place = room.get_by_text(re.compile(r"^\d+ of \d+$"))
+    assert place.inner_text() == f"1 of {STUDIES['test']}"
+    first = room.locator("figure").first.get_attribute("alt")
+    room.get_by_role("button", name="Next").click()
+    room.get_by_text(f"2 of {STUDIES['test']}", exact=True).wait_for()
+    room.get_by_label("region", exact=True).select_option("bone")
