@@ -1,11 +1,6 @@
-"""Studies on disk: what is read, what is refused and in which words, and the quiz's archive."""
+"""Studies on disk: what is read, what is refused, and in which words."""
 
-import io
 import json
-import sys
-import tarfile
-import types
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +11,8 @@ from utils import studies
 from utils.studies import (
     DataError,
     data_label,
-    download,
-    find_data,
     load_studies,
     read_view,
-    unpack,
     write_annotation,
 )
 
@@ -53,33 +45,6 @@ def make_folder(
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), 90).save(path)
     return folder
-
-
-def make_zip(path: Path, members: dict[str, str | bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def png() -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (8, 8), 90).save(file, format="PNG")
-    return file.getvalue()
-
-
-def quiz_zip(path: Path, inside: str = "") -> Path:
-    return make_zip(
-        path,
-        {
-            f"{inside}annotation_quiz_all.json": json.dumps(annotation()),
-            f"{inside}images/CXR1_IM-0001/0.png": png(),
-        },
-    )
 
 
 # the annotation
@@ -155,17 +120,6 @@ def test_a_folder_without_annotation_says_what_to_name(tmp_path):
         load_studies(tmp_path / "gone")
     with pytest.raises(DataError, match=r"01_region_split"):
         load_studies(make_folder(tmp_path), tmp_path / "not_there.json")
-
-
-def test_the_field_comes_before_the_environment(tmp_path, monkeypatch):
-    monkeypatch.delenv("XRAY_DATA", raising=False)
-    assert find_data() is None
-    ours, theirs = make_folder(tmp_path / "ours"), make_folder(tmp_path / "theirs")
-    monkeypatch.setenv("XRAY_DATA", str(theirs))
-    assert find_data() == theirs
-    assert find_data(str(ours)) == ours
-    with pytest.raises(DataError, match="elsewhere"):
-        find_data(tmp_path / "elsewhere")
 
 
 def test_the_real_annotation_has_all_its_studies(shared):
@@ -274,193 +228,3 @@ def test_real_radiographs_are_read(shared):
         low, high = view.getextrema()
         assert (view.mode, max(view.size)) == ("L", 300)
         assert high - low > 100
-
-
-# the archive
-
-
-@pytest.mark.parametrize("inside", ["", "iu_xray/", "a/b/"])
-def test_an_archive_is_unpacked_to_the_folder_of_its_annotation(tmp_path, inside):
-    target = tmp_path / "new" / "data"
-    assert unpack(quiz_zip(tmp_path / "quiz", inside), target) == target
-    assert [path.name for path in load_studies(target)["train"][0].images] == ["0.png"]
-    assert names(target.parent) == ["data"]  # no rest of the unpacking
-
-
-def test_a_tar_archive_is_unpacked_too(tmp_path):
-    source = make_folder(tmp_path / "source")
-    with tarfile.open(tmp_path / "quiz", "w:gz") as archive:
-        archive.add(source, "iu")
-    target = unpack(tmp_path / "quiz", tmp_path / "data")
-    assert load_studies(target)["train"][0].images
-
-
-def test_names_written_on_windows_become_folders(tmp_path):
-    members = {"q\\annotation.json": json.dumps(annotation()), "q\\images\\CXR2\\0.png": png()}
-    target = unpack(make_zip(tmp_path / "quiz", members), tmp_path / "data")
-    assert load_studies(target)["train"][1].images
-
-
-def link_zip(path: Path) -> Path:
-    link = zipfile.ZipInfo("images/CXR2")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(link, "/etc")
-    return path
-
-
-def tar_of(path: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Path:
-    with tarfile.open(path, "w") as archive:
-        item = tarfile.TarInfo(name)
-        item.type, item.linkname = kind, link
-        archive.addfile(item)
-    return path
-
-
-def huge_zip(path: Path) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("annotation.json", b" " * 2_000_000)
-    return path
-
-
-def broken_zip(path: Path) -> Path:
-    quiz_zip(path)
-    content = bytearray(path.read_bytes())
-    at = content.index(b"CXR2")
-    content[at : at + 4] = b"CXR5"  # no longer what its checksum says
-    path.write_bytes(content)
-    return path
-
-
-def text(path: Path) -> Path:
-    path.write_text("<html>Sign in to download</html>")
-    return path
-
-
-MALICIOUS = {
-    "zip .. ": (lambda path: make_zip(path, {"images/../../evil": "x"}), "leads out"),
-    "zip absolute": (lambda path: make_zip(path, {"/evil": "x"}), "leads out"),
-    "zip backslash": (lambda path: make_zip(path, {"..\\evil": "x"}), "leads out"),
-    "zip drive": (lambda path: make_zip(path, {"C:/evil": "x"}), "leads out"),
-    "zip link": (link_zip, "leads out"),
-    "tar .. ": (lambda path: tar_of(path, "../evil"), "leads out"),
-    "tar link": (lambda path: tar_of(path, "images", tarfile.SYMTYPE, "/etc"), "leads out"),
-    "tar hard link": (lambda path: tar_of(path, "images", tarfile.LNKTYPE, "/etc/passwd"), "leads out"),
-    "tar device": (lambda path: tar_of(path, "images", tarfile.CHRTYPE), "leads out"),
-    "too large": (huge_zip, "more than 1,000,000 bytes"),
-    "broken": (broken_zip, "cannot be unpacked"),
-    "no archive": (text, "cannot be unpacked"),
-    "missing": (lambda path: path, "cannot be unpacked"),
-    "foreign": (lambda path: make_zip(path, {"readme.txt": "x"}), "holds no annotation.json"),
-    "no images": (
-        lambda path: make_zip(path, {"annotation.json": json.dumps(annotation())}),
-        "has no images",
-    ),
-    "faulty": (lambda path: make_zip(path, {"q/annotation.json": "{"}), "quiz/q/annotation.json is not JSON"),
-}
-
-
-@pytest.mark.parametrize("case", MALICIOUS)
-def test_an_archive_that_is_not_what_it_should_be_leaves_nothing(tmp_path, case):
-    make, words = MALICIOUS[case]
-    inner = tmp_path / "inner"
-    inner.mkdir()
-    archive = make(tmp_path / "quiz")
-    with pytest.raises(DataError) as caught:
-        unpack(archive, inner / "data", most_bytes=1_000_000)
-    assert words in str(caught.value)
-    assert str(archive) in str(caught.value)
-    assert list(inner.iterdir()) == []
-    assert not list(tmp_path.rglob("evil"))
-
-
-def test_what_is_at_the_target_stays(tmp_path):
-    archive = quiz_zip(tmp_path / "quiz")
-    target = tmp_path / "data"
-    target.mkdir()
-    (target / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="already there"):
-        unpack(archive, target)
-    assert [path.name for path in target.iterdir()] == ["mine.txt"]
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(DataError, match="already there"):
-        unpack(archive, tmp_path / "file")
-    (tmp_path / "empty").mkdir()
-    assert load_studies(unpack(archive, tmp_path / "empty"))["train"]
-
-
-def test_another_number_of_studies_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"2/1/1 where IU X-Ray has 2,069/296/590 studies \(train/val/test\)"):
-        unpack(quiz_zip(tmp_path / "quiz"), tmp_path / "data", expected=studies.IU_XRAY_STUDIES)
-    assert not (tmp_path / "data").exists()
-
-
-# the download, with a stand-in for gdown
-
-
-@pytest.fixture
-def drive(monkeypatch):
-    """A Google Drive that holds the quiz's archive; the calls to it."""
-    calls = []
-
-    def fetch(*, id, output, resume):
-        calls.append((id, resume))
-        quiz_zip(Path(output))
-        return output
-
-    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=fetch))
-    monkeypatch.setattr(studies, "IU_XRAY_STUDIES", {"train": 2, "val": 1, "test": 1})
-    return calls
-
-
-def test_the_download_happens_once_and_leaves_only_the_studies(tmp_path, drive):
-    target = tmp_path / "deep" / "iu_xray"
-    assert download(target) == target
-    assert download(target) == target
-    assert drive == [("1cdcsyJtW8G2YYptlujzDAU-fMXOpew5K", True)]
-    assert names(target.parent) == ["iu_xray"]
-
-
-def test_a_wrong_download_is_told_and_kept_for_a_look(tmp_path, drive, monkeypatch):
-    monkeypatch.setattr(studies, "IU_XRAY_STUDIES", {"train": 3, "val": 1, "test": 1})
-    with pytest.raises(DataError, match=r"iu\.archive has 2/1/1 where IU X-Ray has 3/1/1"):
-        download(tmp_path / "iu")
-    assert names(tmp_path) == ["iu.archive"]
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda folder: (folder / "notes.txt").write_text("mine"), "has no annotation.json"),
-        (lambda folder: make_folder(folder, annotation(train=[])), "0/1/1 where IU X-Ray has 2/1/1"),
-        (lambda folder: make_folder(folder, images=()), "has no images"),
-    ],
-)
-def test_a_foreign_or_half_written_target_is_named_and_left_alone(tmp_path, drive, make, words):
-    target = tmp_path / "iu"
-    target.mkdir()
-    make(target)
-    before = sorted(target.rglob("*"))
-    with pytest.raises(DataError) as caught:
-        download(target)
-    assert words in str(caught.value)
-    assert str(target) in str(caught.value)
-    assert sorted(target.rglob("*")) == before
-    assert drive == []
-
-
-def test_a_failed_download_says_how_to_do_it_by_hand(tmp_path, monkeypatch):
-    def refuse(**_):
-        raise RuntimeError("Too many users\nhave viewed this file")
-
-    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=refuse))
-    with pytest.raises(
-        DataError, match=r"Too many users have viewed.*https://drive\.google\.com/file/d/1cdc"
-    ):
-        download(tmp_path / "iu")
-    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=lambda **_: None))
-    with pytest.raises(DataError, match="nothing arrived"):
-        download(tmp_path / "iu")
-    monkeypatch.setitem(sys.modules, "gdown", None)
-    with pytest.raises(DataError, match="pip install gdown"):
-        download(tmp_path / "iu")

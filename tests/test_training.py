@@ -114,7 +114,11 @@ def test_studies_of_like_length_train_together(trainer):
         lengths = made.train_dataset["length"][:]
         assert len(lengths) == len(made.train_dataset)
         sizes[views] = max(lengths)
-        assert type(made._get_train_sampler(made.train_dataset)).__name__ == "LengthGroupedSampler"
+        together = [lengths[i] for i in made._get_train_sampler()]
+        apart = [b - a for a, b in zip(together[::2], together[1::2], strict=True)]  # pairs of a batch
+        assert sum(map(abs, apart)) < sum(
+            abs(b - a) for a, b in zip(lengths[::2], lengths[1::2], strict=True)
+        )
         batch = next(iter(made.get_train_dataloader()))
         assert batch["attention_mask"].sum(1).max() in lengths  # counted as the collator makes them
     assert sizes[1] < sizes[2]

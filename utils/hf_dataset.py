@@ -223,7 +223,19 @@ Studies and views in each split, and the studies that mention each region.
 
 {_table(statistics(dataset))}
 
+## How it was made
+
+Training and test findings come by region from the source of the studies; validation findings were
+split by this project. Radiographs became 8-bit grey; damaged ones, and studies that were left with
+none, are not here.
+
 {_lines(f"- {name.replace('_', ' ')}: {fact}" for name, fact in facts.items())}
+
+## Limits
+
+- Findings are what one report says of a study; no radiologist checked their split into regions.
+- What a report leaves out may be there all the same: a region without text is not a normal one.
+- Phantoms, where the studies are such, are drawings: results on them say nothing about patients.
 
 ## Licence
 

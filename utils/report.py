@@ -23,8 +23,10 @@ The judge, {judge}, compares each region's text with the reference and lists mat
 clinically significant errors of six types; a score is matched / (matched + significant errors), 0 to 1. \
 A region that the reference does not mention is not scored; a region that the report leaves empty where \
 the reference describes it scores 0, and so does a pair without a verdict. Intervals are 95 % percentile \
-bootstrap intervals over studies. Systems are compared study by study: the interval of the paired \
-difference, and the p-value of a two-sided sign-flip test, not corrected for the number of comparisons."""
+bootstrap intervals over studies."""
+COMPARED = """\
+Systems are compared study by study: the interval of the paired difference, and the p-value of a two-sided \
+sign-flip test, not corrected for the number of comparisons."""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -76,9 +78,9 @@ def write_report(
         f"# Chest X-ray findings by region: {systems[0]}",
         f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.",
         "## In short",
-        _bullets([*_plain_words(summary, judgements), *_limits(summary, data_label, judge)[:1]]),
+        _bullets([*_plain_words(summary, judgements), *limits(summary, data_label)[:1]]),
         "## Method",
-        METHOD.format(regions=", ".join(REGIONS), judge=judge),
+        f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)} {COMPARED}",
         "## Settings",
         _table(["setting", "value"], [(f"`{name}`", value) for name, value in _flat(settings)]),
         "## Results",
@@ -96,7 +98,7 @@ def write_report(
         f"Of {systems[0]}; each with its mean score over the regions that its reference mentions.",
         *(_sample(judgements, systems[0], study) for study in samples),
         "## Limits",
-        _bullets(_limits(summary, data_label, judge)),
+        _bullets(limits(summary, data_label)),
         "## Versions",
         _table(["package", "version"], versions.items()),
         "## Commands",
@@ -203,15 +205,16 @@ def _set_against(
     )
 
 
-def _limits(summary: pd.DataFrame, data_label: str, judge: str) -> list[str]:
-    limits = []
+def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
+    """What the scores of `summary` cannot show, a sentence each; those of judge and data come first."""
+    judge, own = one_judge(summary), []
     if not is_green(judge):
-        limits.append(f"The judge is the {judge}: its scores cannot be set beside GREEN scores.")
+        own.append(f"The judge is the {judge}: its scores cannot be set beside GREEN scores.")
     if "phantom" in data_label.lower():
-        limits.append("Phantom radiographs are drawings: results on them say nothing about patients.")
+        own.append("Phantom radiographs are drawings: results on them say nothing about patients.")
     few, many = summary["n"].min(), summary["n"].max()
     return [
-        *limits,
+        *own,
         f"A mean stands on {few:,} to {many:,} studies; intervals cover the choice of studies, "
         "not another training run or another judge.",
         "Intervals that overlap do not show that two systems are equal.",

@@ -1,4 +1,4 @@
-"""IU X-Ray on disk: download, check, and the annotation and radiographs as studies.
+"""IU X-Ray on disk: the annotation and the radiographs as studies.
 
 The layout is the quiz's: an annotation, and `images/<id>/<k>.png` beside it
 with k = 0, 1, ... (the frontal view first). The annotation holds the splits
@@ -7,39 +7,26 @@ train, val and test, each a list of studies with an `id` and either a `report`
 """
 
 import json
-import os
 import re
-import shutil
 import struct
-import tarfile
-import tempfile
-import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PureWindowsPath
-from stat import S_ISLNK
-from typing import IO, NamedTuple
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from . import regions
-from .demo import phantoms
-from .workspace import counter, write_json
+from .workspace import write_json
 
 SPLITS = ("train", "val", "test")
 ANNOTATIONS = ("annotation.json", "annotation_quiz_all.json")  # the second is the quiz's own name for it
 IU_XRAY = "IU X-Ray"
 IU_XRAY_STUDIES = {"train": 2069, "val": 296, "test": 590}
-IU_XRAY_DRIVE_ID = "1cdcsyJtW8G2YYptlujzDAU-fMXOpew5K"
-MOST_BYTES = 40 * 2**30  # of an unpacked archive; the whole collection as PNG takes about 14 GiB
 
 _ID = re.compile(r"[\w-][\w.-]*")  # one folder name: nothing that could lead out of images/
 _IMAGE = re.compile(r"\d+\.(png|jpe?g)", re.IGNORECASE)
-_DAMAGED = (
+DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
@@ -48,7 +35,6 @@ _DAMAGED = (
     struct.error,
     Image.DecompressionBombError,
 )
-_BAD_ARCHIVE = (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError)
 
 
 class DataError(ValueError):
@@ -66,30 +52,15 @@ class Study:
     images: tuple[Path, ...]
 
 
-def find_data(folder: str | Path = "") -> Path | None:
-    """The folder of studies: `folder`, else what `XRAY_DATA` names, else None.
-
-    Raises DataError where a folder is named that holds no annotation.
-    """
-    folder = folder or os.environ.get("XRAY_DATA", "")
-    if not folder:
-        return None
-    folder = Path(folder).expanduser()
-    _annotation(folder)
-    return folder
-
-
-def open_data(folder: str | Path, source: str, place: Path) -> Path:
-    """The folder of studies: the one `find_data` gives, else `source` in `place`, brought there once.
-
-    `source` is "iu_xray", which is downloaded, or "phantoms", which are drawn.
-    """
-    named = find_data(folder)
-    if named:
-        return named
-    if source == "phantoms":
-        return phantoms.write(place, **phantoms.DEMO_SET, progress=counter("drawing phantoms"))
-    return download(place)
+def find_annotation(folder: Path) -> Path:
+    """The annotation of a folder of studies. Raises DataError where there is none."""
+    for name in ANNOTATIONS:
+        if (folder / name).is_file():
+            return folder / name
+    what = "has no" if folder.is_dir() else "is not a folder with an"
+    raise DataError(
+        f"{folder} {what} {ANNOTATIONS[0]}: name the folder that holds it, with images/ beside it."
+    )
 
 
 def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list[Study]]:
@@ -100,7 +71,7 @@ def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list
     opened here. Raises DataError for an annotation that is missing, not JSON,
     or not in the layout, and for an id that comes twice.
     """
-    path = annotation or _annotation(folder)
+    path = annotation or find_annotation(folder)
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -131,7 +102,7 @@ def write_annotation(path: Path, folder: Path, findings: dict[str, dict[str, str
 
     A study that has a report already keeps it.
     """
-    content = json.loads(_annotation(folder).read_bytes())
+    content = json.loads(find_annotation(folder).read_bytes())
     for entry in content["val"]:
         if entry.get("report") is None and entry["id"] in findings:
             entry["report"] = {name: findings[entry["id"]].get(name, "") for name in regions.ALL}
@@ -157,88 +128,12 @@ def read_view(path: Path, longest_side: int) -> Image.Image:
     try:
         with Image.open(path) as image:
             view = _grey(image)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DataError(
             f"{path.parent.name}/{path.name} cannot be read: {regions.tidy(str(error))}"
         ) from None
     view.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS, reducing_gap=None)
     return view
-
-
-def download(target: Path) -> Path:
-    """IU X-Ray as the quiz prepared it, downloaded to `target` unless it is there already.
-
-    Takes up an interrupted download. Raises DataError where the download
-    fails, the archive is not what it should be, or `target` holds anything else.
-    """
-    if _occupied(target):
-        _expect(load_studies(target), IU_XRAY_STUDIES, target)
-        return target
-    archive = target.with_name(f"{target.name}.archive")
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import gdown
-    except ImportError:
-        raise DataError(
-            "The download needs gdown, which is not installed: run `pip install gdown`."
-        ) from None
-    try:
-        gdown.download(id=IU_XRAY_DRIVE_ID, output=str(archive), resume=True)
-    except Exception as error:  # gdown lets through whatever its HTTP client raises
-        raise DataError(_by_hand(regions.tidy(str(error)))) from error
-    if not archive.is_file():
-        raise DataError(_by_hand("nothing arrived"))
-    unpack(archive, target, expected=IU_XRAY_STUDIES)
-    archive.unlink()
-    return target
-
-
-def unpack(
-    archive: Path, target: Path, *, expected: dict[str, int] | None = None, most_bytes: int = MOST_BYTES
-) -> Path:
-    """Unpack a zip or tar archive of studies so that `target` becomes the folder of its annotation.
-
-    All or nothing: a member with an absolute path, `..` or a link, more than
-    `most_bytes` in all, or (with `expected`) another number of studies a
-    split raises DataError, and so does a `target` that is not empty.
-    """
-    if _occupied(target):
-        raise DataError(
-            f"{target} is already there and would be overwritten: move it or name another folder."
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
-        inside = Path(temporary, "archive")
-        try:
-            _extract(archive, inside, most_bytes)
-        except _BAD_ARCHIVE as error:
-            raise DataError(
-                f"{archive} cannot be unpacked ({error}): if it is damaged, delete it and download it again."
-            ) from None
-        annotations = [path for name in ANNOTATIONS for path in inside.rglob(name)]
-        if not annotations:
-            raise DataError(f"{archive} holds no {' or '.join(ANNOTATIONS)}: it is not the quiz's archive.")
-        found = min(annotations, key=lambda path: len(path.parts)).parent
-        try:
-            _expect(load_studies(found), expected, archive)
-        except DataError as error:  # name what is there to stay
-            raise DataError(str(error).replace(str(inside), str(archive))) from None
-        found.replace(target)
-    return target
-
-
-def _occupied(target: Path) -> bool:
-    return any(target.iterdir()) if target.is_dir() else target.exists()
-
-
-def _annotation(folder: Path) -> Path:
-    for name in ANNOTATIONS:
-        if (folder / name).is_file():
-            return folder / name
-    what = "has no" if folder.is_dir() else "is not a folder with an"
-    raise DataError(
-        f"{folder} {what} {ANNOTATIONS[0]}: name the folder that holds it, with images/ beside it."
-    )
 
 
 def _get(content: object, key: str) -> object:
@@ -303,72 +198,3 @@ def _grey(image: Image.Image) -> Image.Image:
         black = Image.new("RGBA", image.size, "black")
         return Image.alpha_composite(black, image).convert("L")
     return image.convert("L")
-
-
-class _Member(NamedTuple):
-    """One entry of an archive. `special`: neither a file nor a folder."""
-
-    name: str
-    size: int
-    is_folder: bool
-    special: bool
-    open: Callable[[], IO[bytes]]
-
-
-@contextmanager
-def _members(archive: Path) -> Iterator[list[_Member]]:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            yield [
-                _Member(item.filename, item.file_size, item.is_dir(), link, partial(opened.open, item))
-                for item in opened.infolist()
-                for link in [S_ISLNK(item.external_attr >> 16)]
-            ]
-    else:
-        with tarfile.open(archive) as opened:
-            yield [
-                _Member(item.name, item.size, item.isdir(), special, partial(opened.extractfile, item))
-                for item in opened.getmembers()
-                for special in [not (item.isdir() or item.isfile())]
-            ]
-
-
-def _extract(archive: Path, folder: Path, most_bytes: int) -> None:
-    """Extract the files of an archive, after a look at the names and sizes of all of them."""
-    with _members(archive) as members:
-        paths = [PureWindowsPath(member.name) for member in members]  # reads both / and \
-        for member, path in zip(members, paths, strict=True):
-            if member.special or path.anchor or ".." in path.parts:
-                raise DataError(
-                    f"{archive} holds {member.name!r}, a link or a path that leads out: delete it."
-                )
-        if sum(member.size for member in members) > most_bytes:
-            raise DataError(f"{archive} unpacks to more than {most_bytes:,} bytes: delete it.")
-        for member, path in zip(members, paths, strict=True):
-            if member.is_folder:
-                continue
-            target = folder.joinpath(*path.parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with member.open() as source, target.open("xb") as copy:
-                shutil.copyfileobj(source, copy)
-
-
-def _expect(studies: dict[str, list[Study]], expected: dict[str, int] | None, where: Path) -> None:
-    """Raise DataError unless there are as many studies a split as `expected`, and images."""
-    found = {split: len(group) for split, group in studies.items()}
-    if expected and found != expected:
-        counts = " where IU X-Ray has ".join(
-            "/".join(f"{number[split]:,}" for split in SPLITS) for number in (found, expected)
-        )
-        raise DataError(f"{where} has {counts} studies ({'/'.join(SPLITS)}): move it and download it again.")
-    if not any(study.images for group in studies.values() for study in group):
-        raise DataError(
-            f"{where} has no images/<id>/0.png beside its annotation: move it and download it again."
-        )
-
-
-def _by_hand(reason: str) -> str:
-    return (
-        f"The quiz's archive could not be downloaded ({reason}): download it in a browser from "
-        f"https://drive.google.com/file/d/{IU_XRAY_DRIVE_ID}, unpack it, and name the folder in the notebook."
-    )

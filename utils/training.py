@@ -21,6 +21,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from transformers import set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from .bases import fits_or_stop
@@ -43,6 +44,35 @@ class Outcome(NamedTuple):
     finished: bool
 
 
+class ByLength(LengthGroupedSampler):
+    """Studies of like length together, for less padding, in an order of its own for each epoch.
+
+    The library's sampler draws the order from the random state of the moment:
+    a run that is resumed in its second epoch would go on in another order.
+    """
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
+class ByLengthTrainer(SFTTrainer):
+    """TRL's trainer with `ByLength`, in the same order on any number of processes."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ByLength:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        processes = self.accelerator.num_processes
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * processes
+        sampler = ByLength(together, lengths=rows["length"][:])
+        sampler.seed = self.args.seed
+        return sampler
+
+
 def make_trainer(
     settings: TrainingSettings, dataset: DatasetDict, store: Store, on_progress: Callable | None = None
 ) -> SFTTrainer:
@@ -63,7 +93,7 @@ def make_trainer(
     on_gpu = torch.cuda.is_available()
     processor = load_processor(settings.base, settings.image_tokens)
     watch = Watch(settings, store, validation, on_progress)
-    trainer = SFTTrainer(
+    trainer = ByLengthTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
         train_dataset=_columns(dataset["train"], settings, processor),
@@ -76,7 +106,6 @@ def make_trainer(
             per_device_train_batch_size=settings.batch_size,
             per_device_eval_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.accumulation // processes,
-            train_sampling_strategy="group_by_length",  # studies of like length together: less padding
             gradient_checkpointing=True,  # activations are computed again instead of kept: memory for time
             gradient_checkpointing_kwargs={"use_reentrant": False},
             learning_rate=settings.learning_rate,
