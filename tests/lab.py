@@ -1,4 +1,4 @@
-"""JupyterLab in headless Chromium: a notebook as a person sees it, its parts found by their labels and texts."""
+"""JupyterLab in headless Chromium: a notebook as a person sees it, found by labels and texts."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from PIL import Image
 
 SCREEN = {"width": 1366, "height": 768}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE = 240_000  # ms: the longest that anything here may take
+PATIENCE = 90_000  # ms: the longest that anything here may take
 # No news to fetch, and every cell is on the page, not only those in view.
 PREFERENCES = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -27,11 +27,13 @@ COMPLAINTS = """panel => {
   const found = [], all = selector => [...panel.querySelectorAll(selector)];
   const said = node => node.innerText.trim().slice(0, 300);
   for (const kind of ["error", "stderr"])
-    all(`.jp-OutputArea-output[data-mime-type$="${kind}"]`).forEach(node => found.push(`${kind}: ${said(node)}`));
+    for (const node of all(`.jp-OutputArea-output[data-mime-type$="${kind}"]`))
+      found.push(`${kind}: ${said(node)}`);
   for (const node of [document.documentElement, panel, ...all("*")]) {
-    const scrolls = node === document.documentElement || /auto|scroll/.test(getComputedStyle(node).overflowX);
-    if (scrolls && node.clientWidth && node.scrollWidth > node.clientWidth + 1)
-      found.push(`scrolls sideways, ${node.scrollWidth} in ${node.clientWidth}: <${node.className}> ${said(node)}`);
+    const width = node.clientWidth, whole = node === document.documentElement;
+    const scrolls = whole || /auto|scroll/.test(getComputedStyle(node).overflowX);
+    if (scrolls && width && node.scrollWidth > width + 1)
+      found.push(`scrolls sideways, ${node.scrollWidth} in ${width}: <${node.className}> ${said(node)}`);
   }
   for (const picture of all(".jp-OutputArea img")) {
     if (!picture.alt.trim()) found.push("a picture without alt text");
@@ -55,10 +57,10 @@ def served(project: Path, home: Path):
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
-    folders = {"SETTINGS": "JUPYTERLAB_SETTINGS_DIR", "WORKSPACES": "JUPYTERLAB_WORKSPACES_DIR"}
-    folders |= {"config": "JUPYTER_CONFIG_DIR", "runtime": "JUPYTER_RUNTIME_DIR"}
-    places = {variable: str(home / name.lower()) for name, variable in folders.items()}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--ip=127.0.0.1"]
+    folders = {"LAB_SETTINGS": "settings", "LAB_WORKSPACES": "workspaces"}
+    folders |= {"_CONFIG": "config", "_RUNTIME": "runtime"}
+    places = {f"JUPYTER{name}_DIR": str(home / folder) for name, folder in folders.items()}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(
             command, cwd=project, env=os.environ | places, stdout=log, stderr=subprocess.STDOUT
@@ -93,7 +95,7 @@ class Notebook:
         page.goto(f"{address['url']}lab/tree/{place}?token={address['token']}&reset")
         page.locator(".jp-Notebook .jp-InputPrompt").first.wait_for()
         self.panel = page.locator(".jp-NotebookPanel")
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # in the status bar, once the kernel is there
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # the status bar, once all is there
 
     def run_all(self) -> None:
         """As a person does: from the menu. Waits until every cell has run, or one has failed."""
@@ -114,10 +116,20 @@ class Notebook:
         """The first output that shows `text`."""
         return self.panel.locator(".jp-OutputArea-output:visible", has_text=text).first
 
-    def picture(self, path: Path, *outputs) -> None:
-        """A picture of these outputs, one under the other, as a small PNG of 256 colours."""
-        shots = [Image.open(io.BytesIO(output.screenshot())).convert("RGB") for output in outputs]
-        sheet = Image.new("RGB", (max(s.width for s in shots), sum(s.height for s in shots)), "white")
-        for number, shot in enumerate(shots):
-            sheet.paste(shot, (0, sum(before.height for before in shots[:number])))
-        sheet.quantize(256).save(path, optimize=True)
+    def field(self, label: str):
+        """The field with this label."""
+        return self.panel.get_by_label(label, exact=True)
+
+    def move(self, label: str, key: str, to: str) -> None:
+        """Move the slider with this label by one key; it then reads `to`, and the kernel has heard."""
+        slider = self.panel.locator(".widget-slider").filter(has=self._page.get_by_text(label, exact=True))
+        slider.get_by_role("slider").press(key)
+        slider.get_by_text(to, exact=True).wait_for()
+        self._page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+
+    def picture(self, path: Path, output) -> None:
+        """A picture of an output, whole even where it is taller than the screen: a PNG of 256 colours."""
+        self._page.set_viewport_size({**SCREEN, "height": 2000})
+        shot = Image.open(io.BytesIO(output.screenshot())).convert("RGB")
+        self._page.set_viewport_size(SCREEN)
+        shot.quantize(256).save(path, optimize=True)
