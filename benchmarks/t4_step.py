@@ -116,6 +116,7 @@ def random_base(processor, folder: Path) -> None:
     config.image_token_index = processor.tokenizer.convert_tokens_to_ids("<image>")
     with torch.device("meta"):
         names = {name: w.shape for name, w in LlavaNextForConditionalGeneration(config).state_dict().items()}
+    config.architectures = [LlavaNextForConditionalGeneration.__name__]
     config.save_pretrained(folder)
     dtype = torch.float16 if torch.cuda.is_available() else torch.float32
     device = "cuda" if torch.cuda.is_available() else "cpu"

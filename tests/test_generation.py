@@ -81,6 +81,26 @@ def test_batching_does_not_change_a_report(writer, phantom_dataset):
     assert writer.write(studies[:3], 12) == alone
 
 
+def test_a_batch_that_memory_does_not_hold_is_written_in_parts(
+    writer, phantom_dataset, tmp_path, monkeypatch
+):
+    whole = generation.write_reports(writer, phantom_dataset["test"], "test", tmp_path / "whole.jsonl", SHORT)
+    write, sizes = writer.write, []
+
+    def full(studies, most):
+        sizes.append(len(studies))
+        if len(studies) > 1:
+            raise torch.OutOfMemoryError
+        return write(studies, most)
+
+    monkeypatch.setattr(writer, "write", full)
+    rows = generation.write_reports(writer, phantom_dataset["test"], "test", tmp_path / "parts.jsonl", SHORT)
+    assert rows == whole and 2 in sizes
+    monkeypatch.setattr(writer, "write", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    with pytest.raises(StepError, match="does not hold one study"):
+        generation.write_reports(writer, phantom_dataset["test"], "test", tmp_path / "none.jsonl", SHORT)
+
+
 def test_reports_of_another_adapter_are_refused(writer, phantom_dataset, tmp_path):
     path = tmp_path / "generations.jsonl"
     line = {

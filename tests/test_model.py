@@ -7,10 +7,18 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from PIL import Image
-from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrainedTokenizerFast
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BitsAndBytesConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    PreTrainedTokenizerFast,
+)
 
 from utils import bases, model
 from utils.demo import base_model
+from utils.settings import preset, with_values
 
 IU_XRAY_SIZES = [(512, 512), (624, 512), (420, 512), (512, 420)]  # height, width
 
@@ -121,3 +129,49 @@ def test_the_shipped_base_model_is_small_and_says_what_made_it():
         "spine",
         "clips",
     }
+
+
+@pytest.fixture(scope="module")
+def copy_in_4_bits(tiny_base, tmp_path_factory):
+    """The base model as others publish it: in 4 bits, made for bfloat16, its weights named as of old."""
+    folder = tmp_path_factory.mktemp("copy")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=model.UNQUANTISED,
+    )
+    LlavaNextForConditionalGeneration.from_pretrained(
+        tiny_base, dtype=torch.bfloat16, quantization_config=config, device_map={"": "cpu"}
+    ).save_pretrained(folder)
+    weights = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        old = name.replace("model.language_model.", "language_model.model.")
+        old = old.replace("lm_head.", "language_model.lm_head.", 1) if old.startswith("lm_head") else old
+        weights[old.removeprefix("model.")] = weight
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for path in tiny_base.glob("*"):
+        if not (folder / path.name).exists():
+            shutil.copy(path, folder)
+    return folder
+
+
+def test_a_copy_already_in_4_bits_is_read_as_it_is_and_computes_in_our_precision(
+    copy_in_4_bits, tiny_base, study
+):
+    ours = model.load_model(str(tiny_base), "base", "fp32")
+    copied = model.load_model(str(copy_in_4_bits), "base", "fp32")
+    layers = [module for module in copied.modules() if isinstance(module, Linear4bit)]
+    assert len(layers) == 4 * 7
+    assert {layer.compute_dtype for layer in layers} == {torch.float32}
+    assert {p.dtype for n, p in copied.named_parameters() if "vision_tower" in n} == {torch.float32}
+    inputs = study("base")
+    torch.testing.assert_close(copied(**inputs).logits, ours(**inputs).logits, rtol=0.05, atol=0.05)
+
+
+def test_an_adapter_trains_on_a_copy_already_in_4_bits(copy_in_4_bits, phantom_dataset, tmp_path):
+    from utils.training import train
+
+    few = {"base": str(copy_in_4_bits), "max_steps": 1, "batch_size": 2, "samples": 0, "choose": "last"}
+    assert train(with_values(preset("demo").training, few), phantom_dataset, tmp_path).finished

@@ -5,6 +5,7 @@ import re
 import pytest
 from conftest import ROOT
 
+from utils import plan
 from utils.settings import preset
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,3 +59,7 @@ def test_the_sections_of_the_reproducibility_checklist_are_there():
         "Acknowledgement",
     ):
         assert f"## {section}\n" in README
+
+
+def test_the_table_of_budgets_is_the_one_that_the_plan_makes():
+    assert plan.table() in README

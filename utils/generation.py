@@ -158,7 +158,7 @@ def write_reports(
     ]
     with path.open("a", encoding="utf-8") as file:
         for batch in show(batches, f"{name}: {system}"):
-            texts = writer.write([studies[sources[i]]["images"] for i in batch], settings.max_new_tokens)
+            texts = _within_memory(writer, [studies[sources[i]]["images"] for i in batch], settings)
             for i, text in zip(batch, texts, strict=True):
                 row = {
                     "system": system,
@@ -172,6 +172,22 @@ def write_reports(
                 done[system, name, ids[i]] = row
             file.flush()
     return [done[system, name, study] for study in ids]
+
+
+def _within_memory(writer: Writer, studies: list[list], settings: GenerationSettings) -> list[str]:
+    """The reports of `studies`, in halves of halves where the GPU's memory does not hold all at once."""
+    try:
+        return writer.write(studies, settings.max_new_tokens)
+    except torch.OutOfMemoryError:
+        if len(studies) == 1:
+            raise StepError(
+                "The GPU's memory does not hold one study: restart the runtime, or use an adapter with "
+                "fewer image tokens."
+            ) from None
+    torch.cuda.empty_cache()
+    half = len(studies) // 2
+    parts = (studies[:half], studies[half:])
+    return [text for part in parts for text in _within_memory(writer, part, settings)]
 
 
 def read_generations(path: Path, adapter: str | None = None) -> list[dict]:

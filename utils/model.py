@@ -99,10 +99,7 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
     """
     place, dtype = find(base).weights, DTYPES[precision]
     config = AutoConfig.from_pretrained(place)
-    quantised = getattr(config, "quantization_config", None)
-    if quantised:
-        # Copies are made where there is bfloat16, and say so; a T4 would take minutes for it.
-        quantised["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
+    is_quantised = hasattr(config, "quantization_config")
     ours = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -116,13 +113,25 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
         dtype=dtype,
         attn_implementation="sdpa",
         device_map={"": PartialState().local_process_index if torch.cuda.is_available() else "cpu"},
-        **({} if quantised else {"quantization_config": ours}),
+        **({} if is_quantised else {"quantization_config": ours}),
     )
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On some CPUs an evaluation would repack the weights with coarser scales for good.
             module.support_avx512bf16_for_cpu = False
+    if is_quantised:
+        _compute_in(model, dtype)
     return set_budget(model, image_tokens)
+
+
+def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Make a model that came in 4 bits compute in `dtype`: copies come in bfloat16, which a T4 lacks."""
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype = module.weight.quant_state.dtype = dtype
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype == torch.bfloat16:
+            tensor.data = tensor.data.to(dtype)
 
 
 def set_budget(model: PreTrainedModel, image_tokens: str) -> PreTrainedModel:

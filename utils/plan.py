@@ -2,7 +2,8 @@
 
 Every figure is computed from the settings, the base model's shape and the
 dataset; nothing was measured on a T4. After its first steps a run replaces
-the hours by the rate it goes at.
+the hours by the rate it goes at. `python -m utils.plan` prints the README's
+table.
 """
 
 import io
@@ -15,11 +16,12 @@ from PIL import Image as Pillow
 from transformers import ProcessorMixin
 from trl.data_utils import prepare_multimodal_messages
 
-from .bases import Base, Shape, fits_or_stop
+from .bases import Base, Shape, find, fits_or_stop
 from .model import load_processor, view_tokens
-from .settings import TrainingSettings
+from .settings import TrainingSettings, preset, with_values
 
 T4_MEMORY = 14.56  # GiB that a T4 has for a program in Colab
+HEADROOM = 1.0  # GiB for the CUDA context and the gaps that the allocator leaves
 T4_BANDWIDTH = 250e9  # bytes a second: about 80 % of the card's 320e9
 RATES = {"fp16": (6e12, 10e12, 16e12), "fp32": (2e12, 4e12, 6e12)}  # slow, likely, fast; see `seconds_a_step`
 NF4_BYTES = (
@@ -227,3 +229,40 @@ def _lengths(base: str, image_tokens: str, views: int, studies: Dataset) -> Leng
     counts = study_tokens(load_processor(base, image_tokens), rows, views)
     total, image, answer = (sum(column) / len(counts) for column in zip(*counts, strict=True))
     return Lengths(total, image, max(count for count, _, _ in counts), answer)
+
+
+def table() -> str:
+    """The README's table: IU X-Ray with the preset `t4` at each budget, and the largest batch that fits.
+
+    A view at `tiles` is the mean of what the processor gives at IU X-Ray's sizes, 2,536 to 2,928. A
+    prompt and its answer are taken as 140 tokens, and the longest as 290: the training studies have
+    73 words and marks on average, and 148 at most.
+    """
+    lines = [
+        "| `image_tokens` | tokens a study | batch x accumulation | memory | hours | sessions of 3.5 h |",
+        "|---|---|---|---|---|---|",
+    ]
+    for budget, view in {"pooled": 144, "base": 576, "tiles": 2732}.items():
+        for batch in (4, 2, 1):
+            settings = with_values(
+                preset("t4").training,
+                {"image_tokens": budget, "batch_size": batch, "accumulation": 16 // batch},
+            )
+            base, image = find(settings.base), settings.views * view
+            size = memory(settings, base, image + 290) / GIB
+            if size + HEADROOM <= T4_MEMORY:
+                break
+        count, lengths = steps(settings, 2069), Lengths(image + 140, image, image + 290, 80)
+        slow, likely, fast = (
+            run_seconds(settings, base, lengths, count, rate) / 3600 for rate in RATES[settings.precision]
+        )
+        sessions = [math.ceil(hours / settings.hours) for hours in (fast, likely, slow)]
+        lines.append(
+            f"| `{budget}` | {image + 140:,} | {batch} x {16 // batch} | {size:.1f} GiB | "
+            f"{likely:.1f} ({fast:.1f} to {slow:.1f}) | {sessions[1]} ({sessions[0]} to {sessions[2]}) |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -8,13 +8,11 @@ from IPython.display import HTML
 
 from . import charts
 from .page import html, markup, quiet, table, tag
-from .plan import T4_MEMORY, Plan, make_plan
+from .plan import HEADROOM, T4_MEMORY, Plan, make_plan
 from .regions import NOT_FOR_CLINICAL_USE
 from .settings import TrainingSettings
 from .training_watch import Progress, Sample
 from .workspace import StepError
-
-HEADROOM = 1.0  # GiB for the CUDA context and the allocator's gaps
 
 
 def plan_beside(studies: Dataset) -> Callable[[TrainingSettings], str]:
