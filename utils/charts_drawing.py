@@ -83,7 +83,7 @@ def figure(height: float, title: str, subtitle: str) -> Chart:
 
 def tell(fig: Chart, what: str) -> None:
     """Add a sentence to the alt text."""
-    fig.alt = f"{fig.alt}. {what}"
+    fig.alt = f"{fig.alt.removesuffix('.')}. {what}"
 
 
 def panels(fig, count, *, top, bottom, left, right=0.15, gap=0.0) -> list:
