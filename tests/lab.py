@@ -128,8 +128,8 @@ class Notebook:
         self._page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
 
     def picture(self, path: Path, output) -> None:
-        """A picture of an output, whole even where it is taller than the screen: a PNG of 256 colours."""
+        """A picture of an output, whole even where it is taller than the screen: a PNG of 128 colours."""
         self._page.set_viewport_size({**SCREEN, "height": 2000})
         shot = Image.open(io.BytesIO(output.screenshot())).convert("RGB")
         self._page.set_viewport_size(SCREEN)
-        shot.quantize(256).save(path, optimize=True)
+        shot.quantize(128, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)  # keeps the few colours
