@@ -16,7 +16,7 @@ from PIL import Image
 
 SCREEN = {"width": 1366, "height": 768}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE = 90_000  # ms: the longest that anything here may take
+PATIENCE, RUN_PATIENCE = 60_000, 300_000  # ms: the longest that anything may take, and a whole notebook
 # No news to fetch, and every cell is on the page, not only those in view.
 PREFERENCES = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -101,7 +101,7 @@ class Notebook:
         """As a person does: from the menu. Waits until every cell has run, or one has failed."""
         self._page.get_by_role("menuitem", name="Run", exact=True).click()
         self._page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        self._page.wait_for_function(RAN, arg=self._ran, timeout=PATIENCE)
+        self._page.wait_for_function(RAN, arg=self._ran, timeout=RUN_PATIENCE)
         self._ran = self._page.evaluate(
             "Math.max(...[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
             ".map(prompt => Number(prompt.textContent.match(/\\d+/)?.[0] ?? 0)))"

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import loopback
+import nbformat
 import pytest
 from conftest import ROOT
 from lab import CHROMIUM, PATIENCE, SCREEN, Notebook, served
@@ -26,8 +28,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium"),
 ]
-STUDIES = {"train": 96, "val": 16, "test": 32, "seed": 2024}
-TRAINING = {"epochs": 2, "evaluate_every": 12, "save_every": 12}
+STUDIES = {"train": 72, "val": 8, "test": 24, "seed": 2024}
+TRAINING = {"epochs": 2, "evaluate_every": 9, "save_every": 9}
 SENTENCE = "Write every answer in lower case."
 
 
@@ -86,6 +88,25 @@ def manifest(house: Path, folder: str) -> dict:
     return json.loads((house / "run" / folder / "manifest.json").read_text())
 
 
+def test_what_is_broken_is_found(browser, house):
+    """Or the tests below would pass on anything."""
+    faults = """
+        import sys
+        from IPython.display import HTML, display
+        print("a warning", file=sys.stderr)
+        display(HTML("<div style='width: 3000px'>wide</div>"), HTML("<img src='data:,'>"))
+    """
+    cell = nbformat.v4.new_code_cell(textwrap.dedent(faults).strip())
+    path = house / "notebooks" / "faulty.ipynb"
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": spec}), path)
+    notebook = Notebook(*browser, path, house)
+    notebook.run_all()
+    found = "\n".join(notebook.complaints())
+    for fault in ("stderr: a warning", "scrolls sideways", "without alt text", "without a caption"):
+        assert fault in found
+
+
 def test_01_an_edited_prompt_reaches_the_language_model(opened, house, pictures, language_model):
     notebook = opened("regions")
     notebook.picture(pictures / "split.png", notebook.output("Mild degenerative endplate changes"))
@@ -129,10 +150,10 @@ def test_03_the_plan_follows_a_slider(opened, house, pictures):
     notebook = opened("training", SETTINGS=TRAINING)
     desk = notebook.output("Reset to preset")
     row = desk.get_by_role("row", name="optimiser steps")
-    playwright.expect(row).to_contain_text("24")  # twice 96 studies, 8 at a time
+    playwright.expect(row).to_contain_text("18")  # twice 72 studies, 8 at a time
     notebook.picture(pictures / "training_desk.png", desk)
     notebook.move("batch size", "ArrowRight", "9")
-    playwright.expect(row).to_contain_text("22")  # twice 96 studies, 9 at a time
+    playwright.expect(row).to_contain_text("16")  # twice 72 studies, 9 at a time
 
 
 def test_04_the_reading_room_leafs_and_filters(opened, house, pictures):
