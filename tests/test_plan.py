@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import trl
 from conftest import ROOT
 
 from utils import bases, plan
@@ -83,6 +84,7 @@ def test_a_base_that_cannot_be_read_so_has_no_plan(phantom_dataset):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not trl.__version__.startswith("0."), reason="the plan is for the TRL that runs on Colab")
 def test_the_memory_of_a_real_step_is_what_the_plan_says(tmp_path):
     torch.set_num_threads(1)
     t4_step.make(tmp_path)

@@ -12,6 +12,7 @@ dataset is built.
 
 import gc
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +21,8 @@ import pandas as pd
 import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
+from torch.utils.data import Sampler
 from transformers import set_seed
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from .bases import fits_or_stop
@@ -44,21 +45,36 @@ class Outcome(NamedTuple):
     finished: bool
 
 
-class ByLength(LengthGroupedSampler):
-    """Studies of like length together, for less padding, in an order of its own for each epoch.
+class ByLength(Sampler):
+    """Studies of like length in a batch, for less padding, in an order of its own for each epoch.
 
-    The library's sampler draws the order from the random state of the moment:
-    a run that is resumed in its second epoch would go on in another order.
+    Only among `CHUNK` optimiser steps' worth of studies, and the batches in random order, so that a
+    step sees studies of all lengths. The library's own sampler draws from the random state of the
+    moment: a run that is resumed in its second epoch would go on in another order.
     """
 
-    epoch = 0
+    CHUNK = 4
+
+    def __init__(self, lengths: list[int], batch: int, accumulation: int, seed: int):
+        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+        self.chunk = batch * accumulation * self.CHUNK
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __iter__(self):
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+        chance = random.Random(f"{self.seed} {self.epoch}")
+        order = chance.sample(range(len(self)), len(self))
+        for start in range(0, len(order), self.chunk):
+            alike = sorted(order[start : start + self.chunk], key=self.lengths.__getitem__)
+            batches = [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
+            last = [batches.pop()] if len(batches[-1]) < self.batch else []  # a short one stays at the end
+            chance.shuffle(batches)
+            for batch in (*batches, *last):
+                yield from batch
 
 
 class ByLengthTrainer(SFTTrainer):
@@ -66,11 +82,9 @@ class ByLengthTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ByLength:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        processes = self.accelerator.num_processes
-        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * processes
-        sampler = ByLength(together, lengths=rows["length"][:])
-        sampler.seed = self.args.seed
-        return sampler
+        accumulation = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        lengths = rows["length"][:]
+        return ByLength(lengths, self.args.train_batch_size, accumulation, self.args.seed)
 
 
 def make_trainer(
