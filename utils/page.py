@@ -16,6 +16,8 @@ import ipywidgets as widgets
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
+from utils.charts_drawing import captioned
+
 # The twin hides where its widget is drawn in the same output: JupyterLab's output area, or Colab's.
 _STYLE = """<style>
 .xr{--line:rgba(128,128,128,.32);--soft:rgba(128,128,128,.10);font:14px/1.5 system-ui,sans-serif;
@@ -40,7 +42,7 @@ border-bottom:2px solid rgba(var(--hue),.9);-webkit-box-decoration-break:clone;b
 .xr .side>*{flex:1 1 320px;min-width:0}
 .xr .verdicts>*{flex-basis:210px}
 .xr figure{margin:0;flex:0 1 auto!important}.xr figcaption{opacity:.72;font-size:12px}
-.xr img{display:block;max-width:100%;height:auto;border-radius:6px}.xr .plot img{background:#fff}
+.xr img{display:block;max-width:100%;height:auto;border-radius:6px}
 .xr .bar{display:block;width:56px;height:4px;border-radius:2px;background:var(--line);margin-top:2px}
 .xr .bar i{display:block;height:4px;border-radius:2px;background:currentColor}
 .xr summary{cursor:pointer;opacity:.72;font-size:12px}
@@ -92,7 +94,7 @@ def markup(drawn: "HTML | Figure | str", alt: str = "figure") -> str:
     if isinstance(drawn, Figure):
         buffer = io.BytesIO()
         drawn.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
-        return f'<div class="plot">{png(buffer.getvalue(), getattr(drawn, "alt", alt))}</div>'
+        return captioned(buffer.getvalue(), getattr(drawn, "alt", alt))
     return drawn.data if isinstance(drawn, HTML) else drawn
 
 

@@ -20,6 +20,9 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from ..workspace import STEPS, open_workspace, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
+# A page is read for what was done and what came out; the code is there to unfold.
+_FOLDED = """{%- extends "lab/index.html.j2" -%}
+{%- block input -%}<details><summary>code</summary>{{ super() }}</details>{%- endblock -%}"""
 
 
 def run_notebook(name: str, workspace: Path, html: Path, parameters: dict) -> None:
@@ -45,9 +48,9 @@ def run_notebook(name: str, workspace: Path, html: Path, parameters: dict) -> No
 
 
 def as_page(notebook: nbformat.NotebookNode) -> str:
-    """An executed notebook as one HTML page, its progress bars as they ended."""
+    """An executed notebook as one HTML page, its code folded, its progress bars as they ended."""
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    page, _ = HTMLExporter(embed_images=True, raw_template=_FOLDED).from_notebook_node(notebook)
     for name in STEPS.values():  # links to the other notebooks become links to their pages
         page = page.replace(f"{name}.ipynb", f"{name}.html")
     return page
