@@ -27,7 +27,7 @@ class Form(Live):
     the model refuses is named beside its field, and the one before it holds.
     *Reset* goes back to `preset`, by default what the form opened with. What
     differs from the preset is kept in the file `kept`, if one is named.
-    `beside(settings)` gives markup, HTML or a figure that is shown under the
+    `beside(settings)` gives markup, HTML or a figure that is shown beside the
     fields and drawn anew at every change, such as the plan of a training run.
     """
 
@@ -49,7 +49,12 @@ class Form(Live):
         self._panel = widgets.HTML()
         rows = [_row(field, self.notes[name]) for name, field in self.fields.items()]
         top = [widgets.HTML(self._note)] if note else []
-        super().__init__(widgets.VBox([*top, *rows, self.reset_button, self._panel]), self._values)
+        knobs = widgets.VBox([*top, *rows, self.reset_button])
+        if beside:
+            knobs.layout.flex, self._panel.layout.flex = "2 1 560px", "1 1 320px"
+            self._panel.add_class("xr-beside")
+            knobs = widgets.HBox([knobs, self._panel], layout=widgets.Layout(flex_flow="row wrap"))
+        super().__init__(knobs, self._values)
         for name, field in self.fields.items():
             self.notes[name].value = html(_help(_knobs(settings)[name]))
             field.observe(lambda change, name=name: self._take(name, change["new"]), names="value")

@@ -50,6 +50,7 @@ border-bottom:2px solid rgba(var(--hue),.9);-webkit-box-decoration-break:clone;b
 .xr ul.plain li{margin:2px 0;padding-left:1.3em;text-indent:-1.3em}
 .xr pre{white-space:pre-wrap;font-size:12px;margin:6px 0;padding:8px 10px;border-radius:6px;
 background:var(--soft);color:inherit;word-break:normal!important}
+.xr-beside{position:sticky;top:8px;align-self:flex-start;min-width:0}
 .xr .steps{display:flex;flex-wrap:wrap;gap:8px;list-style:none;margin:0!important;padding:0!important}
 .xr .steps li{flex:1 1 180px;margin:0;padding:8px 12px;border:1px solid var(--line);border-radius:8px}
 .xr .steps li.here{border:2px solid currentColor;padding:7px 11px;background:var(--soft)}

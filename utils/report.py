@@ -13,7 +13,7 @@ import mistune
 import pandas as pd
 
 from .regions import NOT_FOR_CLINICAL_USE, REGIONS, tidy
-from .score_tables import quiz_tables, table_markdown
+from .score_tables import p_text, quiz_tables, table_markdown
 from .scores import SPLITS, compare, diversity, error_counts, is_green, one_judge, order_splits, scored
 from .workspace import write_text
 
@@ -231,7 +231,7 @@ def _comparisons(judgements: pd.DataFrame, systems: list[str]) -> Iterator[str]:
                 row.region,
                 row.n,
                 f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
-                _p(row.p),
+                p_text(row.p),
             )
             for row in pairs.itertuples()
         ]
@@ -301,13 +301,9 @@ def _shown(rows: pd.DataFrame) -> Iterator[list[str]]:
     for row in rows.itertuples(index=False):
         cells = zip(rows.columns, row, strict=True)
         yield [
-            _p(value) if name == "p" else f"{value:.3f}" if isinstance(value, float) else str(value)
+            p_text(value) if name == "p" else f"{value:.3f}" if isinstance(value, float) else str(value)
             for name, value in cells
         ]
-
-
-def _p(value: float) -> str:
-    return "under 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence]) -> str:

@@ -24,6 +24,30 @@ def quiz_tables(summary: pd.DataFrame) -> str:
     return "\n\n".join([f"Mean score, judge: {one_judge(summary)}", *tables]) + "\n"
 
 
+def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
+    """`scores.compare`'s table to be read: means under `names`, the difference with its interval, and p."""
+    return pd.DataFrame(
+        {
+            "split": pairs["split"].map(lambda split: SPLITS.get(split, split)),
+            "region": pairs["region"],
+            "n": pairs["n"],
+            **{
+                name: pairs[side].map("{:.2f}".format)
+                for name, side in zip(names, ("mean_a", "mean_b"), strict=True)
+            },
+            "difference, 95 % interval": [
+                f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" for row in pairs.itertuples()
+            ],
+            "p": pairs["p"].map(p_text),
+        }
+    )
+
+
+def p_text(value: float) -> str:
+    """A p-value as it is quoted."""
+    return "under 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = False) -> str:
     """The quiz's table as Markdown: rows validation and test, columns the regions.
 
