@@ -31,7 +31,7 @@ from utils import bases, model, plan, training
 from utils.bases import REGISTRY, Shape
 from utils.generation import Writer
 from utils.regions import REGIONS
-from utils.settings import preset, with_values
+from utils.settings import BASES, preset, with_values
 from utils.workspace import StepError
 
 SIDE, PATCH = 56, 14
@@ -197,6 +197,10 @@ def test_the_plan_counts_the_tokens_that_the_collator_makes(name, settings, phan
     batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)(columns)
     assert [total for total, *_ in counts] == batch["attention_mask"].sum(1).tolist()
     assert [answer for *_, answer in counts] == (batch["labels"] != -100).sum(1).tolist()
+
+
+def test_the_form_names_every_base():
+    assert tuple(REGISTRY) == BASES
 
 
 def test_what_a_base_cannot_take_is_refused_in_a_sentence():

@@ -10,6 +10,13 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 DEMO_BASE = "demo"  # the small base model that ships with the project
+BASES = (  # what each needs stands in bases.py
+    "llava-v1.6-mistral-7b",
+    "llava-v1.6-vicuna-7b",
+    "llama3-llava-next-8b",
+    "llava-interleave-qwen-0.5b",
+    "medgemma-4b-it",
+)
 BUDGETS = ("tiles", "base", "pooled")  # of image tokens
 
 
@@ -62,8 +69,8 @@ class TrainingSettings(Knobs):
     """Step 3: 4-bit QLoRA fine-tuning."""
 
     base: str = Field(
-        "llava-v1.6-mistral-7b",
-        description="the base model: one of utils/bases.py, a Hub name, a folder, or demo",
+        BASES[0],
+        description=f"the base model: {', '.join(BASES)}; or a name on the Hub, a folder, or demo",
     )
     image_tokens: Literal[BUDGETS] = Field(
         "pooled",

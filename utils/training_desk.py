@@ -52,7 +52,9 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
 def progress_page(progress: Progress, data_label: str) -> HTML:
     """How training goes, for a display that is updated: rate, time left, memory, loss, and sample reports."""
     facts = [f"step <b>{progress.step:,}</b> of {progress.steps:,}"]
-    if progress.rate is None:
+    if progress.step == progress.steps:
+        facts.append("done")
+    elif progress.rate is None:
         facts.append("time left: known after 20 steps")
     else:
         facts.append(f"{progress.rate:.1f} s a step, <b>{_time(progress.seconds_left / 3600)}</b> left")
@@ -78,8 +80,8 @@ def _lines(report: str) -> str:
 
 
 def _time(hours: float) -> str:
-    """Hours and minutes, or seconds where that is all there is."""
+    """Hours and minutes."""
     minutes = round(hours * 60)
-    if minutes < 2:
-        return f"{hours * 3600:.0f} s"
+    if not minutes:
+        return "under a minute"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
