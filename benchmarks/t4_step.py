@@ -6,7 +6,7 @@ With a GPU: LLaVA-NeXT 7B with random weights in NF4, fp16, the memory capped at
 a T4's 14.56 GiB, the default settings, phantoms as radiographs. The peak is the
 allocator's; the seconds are this card's, not a T4's.
 
-Without one: the same code with a model of a fiftieth of the width and depth in
+Without one: the same code with a model of a sixteenth of the width and an eighth of the depth, in
 32 bits. The peak is counted tensor by tensor; the seconds are this processor's.
 """
 

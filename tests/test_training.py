@@ -214,3 +214,13 @@ def test_a_rate_is_measured_over_twenty_steps_and_not_before(settings, tmp_path)
     watch.first, watch.measured = 0, 0.0
     assert watch.rate(19) is None
     assert watch.rate(20) > 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("elsewhere", "is not a run's folder"), ("training/mine", "Step 'dataset' is missing")],
+)
+def test_the_command_says_what_it_needs(tmp_path, monkeypatch, folder, said):
+    monkeypatch.setattr("sys.argv", ["utils.training", str(tmp_path / folder)])
+    with pytest.raises(SystemExit, match=said):
+        training.main()

@@ -257,6 +257,7 @@ def pretrain(folder: Path, studies: int, seed: int = SEED) -> None:
     teach_to_see(model, drawn, EPOCHS_OF_SEEING, seed)
     with tempfile.TemporaryDirectory() as scratch:
         processor.save_pretrained(scratch)
+        model.config.save_pretrained(scratch)
         reader = load_processor(scratch)
     loss = teach_captions(model, reader, examples, seed)
     right = attributes_read_right(model, reader, seed + 1000, TESTED)
