@@ -22,10 +22,10 @@ class Step(NamedTuple):
 
 
 ABOUT = {
-    "regions": Step("Findings to regions", "nothing", "regions/", "26 s"),
-    "dataset": Step("Studies to a dataset", "01", "dataset/", "19 s"),
-    "training": Step("Fine-tuning", "02", "training/<run>/", "218 s"),
-    "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "76 s"),
+    "regions": Step("Findings to regions", "nothing", "regions/", "34 s"),
+    "dataset": Step("Studies to a dataset", "01", "dataset/", "26 s"),
+    "training": Step("Fine-tuning", "02", "training/<run>/", "270 s"),
+    "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "86 s"),
 }
 
 
