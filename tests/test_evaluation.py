@@ -168,7 +168,7 @@ def test_the_recorded_judgements_give_the_published_table(shared):
 
 
 @pytest.mark.parametrize(
-    "content", [b"not gzip", gzip.compress(b"{}\n"), gzip.compress(json.dumps([1]).encode())]
+    "content", [b"not gzip", gzip.compress(b"{}\n", mtime=0), gzip.compress(b"[1]", mtime=0)]
 )
 def test_a_file_of_another_kind_is_named(tmp_path, content):
     path = tmp_path / "recorded.jsonl.gz"
