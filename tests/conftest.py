@@ -3,6 +3,7 @@
 import types
 from pathlib import Path
 
+import published_models
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +21,20 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("real data not here: ../shared/data is missing")
     return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def old_python() -> Path:
+    """The interpreter with the versions that published the models; the test skips where it is missing."""
+    if not published_models.PYTHON.exists():
+        pytest.skip(f"{published_models.ENVIRONMENT.name} is missing: make test makes it")
+    return published_models.PYTHON
+
+
+@pytest.fixture(scope="session")
+def published(old_python) -> Path:
+    """Small models and real tokenizers in published form: see `published/make.py`."""
+    return published_models.folder()
 
 
 @pytest.fixture(scope="session")

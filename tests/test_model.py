@@ -1,5 +1,6 @@
 """What a view costs in tokens, what the model makes of it, and which weights are in 4 bits."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,17 +9,11 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import (
-    BitsAndBytesConfig,
-    LlavaNextForConditionalGeneration,
-    LlavaNextImageProcessor,
-    LlavaNextProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrainedTokenizerFast
 
 from utils import bases, model
 from utils.demo import base_model
-from utils.settings import preset, with_values
+from utils.workspace import StepError
 
 IU_XRAY_SIZES = [(512, 512), (624, 512), (420, 512), (512, 420)]  # height, width
 
@@ -131,47 +126,98 @@ def test_the_shipped_base_model_is_small_and_says_what_made_it():
     }
 
 
+ORIGINAL, COPIES = "llava-v1.6-mistral-7b", ("vision-in-4-bits", "vision-in-16-bits")
+SHORT = ["lm_head", "multi_modal_projector", "vision_tower"]
+LANGUAGE, TOWER = 2 * 7, 3 * 6  # linear maps of the published fixtures
+
+
+def logits(base, image_tokens="pooled"):
+    """Of a question and the start of an answer on two noisy views; and the model."""
+    rng = np.random.default_rng(0)
+    views = [Image.fromarray(rng.integers(0, 255, (150, 130), dtype=np.uint8)) for _ in range(2)]
+    text = ["<s>[INST] <image>\n<image>\nWrite. [/INST] lung: clear."]
+    loaded, processor = (load(str(base), image_tokens) for load in (load_in_fp32, model.load_processor))
+    inputs = processor(images=[views], text=text, add_special_tokens=False, return_tensors="pt")
+    with torch.no_grad():
+        return loaded(**inputs).logits, loaded
+
+
+def load_in_fp32(base, image_tokens):
+    return model.load_model(base, image_tokens, "fp32")
+
+
 @pytest.fixture(scope="module")
-def copy_in_4_bits(tiny_base, tmp_path_factory):
-    """The base model as others publish it: in 4 bits, made for bfloat16, its weights named as of old."""
-    folder = tmp_path_factory.mktemp("copy")
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=model.UNQUANTISED,
-    )
-    LlavaNextForConditionalGeneration.from_pretrained(
-        tiny_base, dtype=torch.bfloat16, quantization_config=config, device_map={"": "cpu"}
-    ).save_pretrained(folder)
-    weights = {}
-    for name, weight in load_file(folder / "model.safetensors").items():
-        old = name.replace("model.language_model.", "language_model.model.")
-        old = old.replace("lm_head.", "language_model.lm_head.", 1) if old.startswith("lm_head") else old
-        weights[old.removeprefix("model.")] = weight
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    for path in tiny_base.glob("*"):
-        if not (folder / path.name).exists():
-            shutil.copy(path, folder)
-    return folder
+def of_the_original(published):
+    return logits(published / ORIGINAL)[0]
 
 
-def test_a_copy_already_in_4_bits_is_read_as_it_is_and_computes_in_our_precision(
-    copy_in_4_bits, tiny_base, study
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_published_copy_in_4_bits_is_read_as_it_is_and_computes_in_our_precision(
+    published, of_the_original, kind
 ):
-    ours = model.load_model(str(tiny_base), "base", "fp32")
-    copied = model.load_model(str(copy_in_4_bits), "base", "fp32")
-    layers = [module for module in copied.modules() if isinstance(module, Linear4bit)]
-    assert len(layers) == 4 * 7
-    assert {layer.compute_dtype for layer in layers} == {torch.float32}
-    assert {p.dtype for n, p in copied.named_parameters() if "vision_tower" in n} == {torch.float32}
-    inputs = study("base")
-    torch.testing.assert_close(copied(**inputs).logits, ours(**inputs).logits, rtol=0.05, atol=0.05)
+    said, copied = logits(published / "copies" / kind)
+    layers = [name for name, module in copied.named_modules() if isinstance(module, Linear4bit)]
+    assert sum("language_model" in name for name in layers) == LANGUAGE
+    assert sum("vision_tower" in name for name in layers) == (TOWER if kind == "vision-in-4-bits" else 0)
+    assert len(layers) == LANGUAGE + (TOWER if kind == "vision-in-4-bits" else 0)
+    assert {m.compute_dtype for m in copied.modules() if isinstance(m, Linear4bit)} == {torch.float32}
+    assert {p.dtype for p in copied.parameters()} == {torch.float32, torch.uint8}
+    both = torch.stack([said.flatten(), of_the_original.flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.98
 
 
-def test_an_adapter_trains_on_a_copy_already_in_4_bits(copy_in_4_bits, phantom_dataset, tmp_path):
-    from utils.training import train
+@pytest.fixture
+def copy(published, tmp_path):
+    """A copy in 4 bits of one's own to damage: its folder, and what changes its quantisation."""
+    folder = tmp_path / "copy"
+    shutil.copytree(published / "copies" / "vision-in-16-bits", folder)
 
-    few = {"base": str(copy_in_4_bits), "max_steps": 1, "batch_size": 2, "samples": 0, "choose": "last"}
-    assert train(with_values(preset("demo").training, few), phantom_dataset, tmp_path).finished
+    def change(**quantisation):
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"].update(quantisation)
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return folder, change
+
+
+@pytest.mark.parametrize(
+    ("quantisation", "said"),
+    [
+        ({"quant_method": "gptq"}, "copy is quantised by gptq, not by bitsandbytes in 4 bits: set base to"),
+        ({"load_in_4bit": False, "load_in_8bit": True}, "not by bitsandbytes in 4 bits: set base to"),
+        (
+            {"llm_int8_skip_modules": ["elsewhere"]},
+            r"copy has other weights in 4 bits than it lists \(lm_head and 20 more\), .*: set base to",
+        ),
+        ({"llm_int8_skip_modules": [*SHORT, "gate_proj"]}, r"lists \(.*gate_proj and 1 more\), .*: set base"),
+    ],
+)
+def test_a_copy_that_is_quantised_otherwise_is_named_in_a_sentence(copy, quantisation, said):
+    folder, change = copy
+    change(**quantisation)
+    with pytest.raises(StepError, match=said):
+        model.load_model(str(folder), "base", "fp32")
+
+
+def test_weights_that_miss_a_layer_are_named_in_a_sentence(copy):
+    folder, _ = copy
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "layers.1.mlp.up_proj" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        StepError, match=r"copy has weights that are missing or of another shape, .*: set base"
+    ):
+        model.load_model(str(folder), "base", "fp32")
+
+
+def test_a_base_in_full_precision_that_misses_a_layer_is_named_too(published, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(published / ORIGINAL, folder)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    lost = "language_model.model.layers.1.input_layernorm.weight"
+    shard = folder / index["weight_map"][lost]
+    save_file({n: w for n, w in load_file(shard).items() if n != lost}, shard, {"format": "pt"})
+    with pytest.raises(
+        StepError, match=r"base has no weights for model.*layers.1.input_layernorm.* set base"
+    ):
+        model.load_model(str(folder), "base", "fp32")

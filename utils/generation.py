@@ -5,14 +5,17 @@
 """
 
 import gc
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from transformers import LogitsProcessor, PreTrainedModel, ProcessorMixin
+from trl.data_utils import apply_chat_template
 
 from .hf_dataset import instruction
 from .model import ADAPTER_FILES, how_to_read, load_adapter, load_model, load_processor
@@ -20,6 +23,7 @@ from .regions import REGIONS, parse, render
 from .settings import GenerationSettings
 from .workspace import StepError, file_hash, progress
 
+_FIRST_WORDS = ("a", "clear", "no", "unremarkable")  # of findings: whatever begins differently
 MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
 
 
@@ -27,41 +31,54 @@ class EveryRegion(LogitsProcessor):
     """Makes a report name every region, in order: where it would end or begin a line, the next heading comes.
 
     Headings are the form of a report, not findings: what stands behind one is
-    the model's own. Without this, a model that saw many studies silent on
-    bone leaves it out of those too that are not.
+    the model's own, and a report that names all regions is left as it is.
+    Without this, a model that saw many studies silent on bone leaves it out of
+    those too that are not. A line's end is seen in a token's text, as many
+    tokenizers join it with the full stop before it.
     """
 
     def __init__(self, processor: ProcessorMixin, prompt_length: int):
-        def encode(text: str) -> list[int]:
-            return processor.tokenizer.encode(text, add_special_tokens=False)
-
-        answer = _answer(processor, render({REGIONS[0]: "x"}))
-        first, _, last = answer.partition("x")  # what a model's prompt format puts before and after an answer
-        before = len(encode("x"))
-        self.headings = [encode(first.rstrip(" "))]
-        self.headings += [encode(f"x\n{name}:")[before:] for name in REGIONS[1:]]
-        self.start, self.newline = prompt_length, self.headings[1][0]
-        self.end = processor.tokenizer.eos_token_id
-        self.ends = {self.end, encode(last)[0]}
-        self.queues: list[list[int]] = []  # of each row, the tokens of a heading that is being written
+        self.tokenizer, self.start = processor.tokenizer, prompt_length
+        answers = [self._encode(_answer(processor, render({REGIONS[0]: word}))) for word in _FIRST_WORDS]
+        self.first = list(itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*answers, strict=False)))
+        self.first = [ids[0] for ids in self.first]  # what all answers of training begin with
+        self.end = self.tokenizer.eos_token_id
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        self.ends = {self.end, *special}
+        self.queues: list[list[int]] = []  # of each row, the tokens that come whatever the model would write
         self.written: list[int] = []  # of each row, the headings so far
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         if input_ids.shape[1] == self.start:
-            self.queues = [list(self.headings[0]) for _ in input_ids]
+            self.queues = [list(self.first) for _ in input_ids]
             self.written = [1] * len(input_ids)
         for row, best in enumerate(scores.argmax(-1).tolist()):
-            if not self.queues[row] and (best in self.ends or best == self.newline):
-                if self.written[row] < len(self.headings):
-                    self.queues[row] = list(self.headings[self.written[row]])
-                    self.written[row] += 1
-                else:
-                    self.queues[row] = [self.end]
-            if self.queues[row]:
-                token = self.queues[row].pop(0)
+            queue = self.queues[row] = self.queues[row] or self._instead_of(best, row)
+            if queue:
                 scores[row] = -torch.inf
-                scores[row, token] = 0
+                scores[row, queue.pop(0)] = 0
         return scores
+
+    def _instead_of(self, token: int, row: int) -> list[int]:
+        """What comes in place of `token`, the model's choice in `row`; empty: the choice stands."""
+        if token in self.ends:
+            kept, ended = "\n", True
+        else:
+            kept, ended = self._up_to_newline(token), False
+        if not kept:
+            return []
+        if self.written[row] == len(REGIONS):
+            return [self.end] if ended else []
+        self.written[row] += 1
+        return self._encode(f"x{kept}{REGIONS[self.written[row] - 1]}:")[len(self._encode("x")) :]
+
+    @cache  # noqa: B019  (lives as long as one batch)
+    def _up_to_newline(self, token: int) -> str:
+        text = self.tokenizer.decode([token])
+        return text[: text.rfind("\n") + 1]
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
 
 class Writer:
@@ -112,6 +129,8 @@ def write(
         **batch,
         max_new_tokens=max_new_tokens,
         do_sample=False,
+        eos_token_id=processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
         logits_processor=[EveryRegion(processor, length)],
     )
     return processor.batch_decode(tokens[:, length:], skip_special_tokens=True)
@@ -124,11 +143,11 @@ def _question(processor: ProcessorMixin, views: int) -> str:
 
 def _answer(processor: ProcessorMixin, report: str) -> str:
     """`report` as it stands in training behind a question, with what ends it."""
-    chat = [
-        {"role": role, "content": [{"type": "text", "text": text}]}
-        for role, text in (("user", instruction()), ("assistant", report))
-    ]
-    return processor.apply_chat_template(chat)[len(_question(processor, 0)) :]
+    chat = {
+        name: [{"role": role, "content": [{"type": "text", "text": text}]}]
+        for name, role, text in (("prompt", "user", instruction()), ("completion", "assistant", report))
+    }
+    return apply_chat_template(chat, processor)["completion"]
 
 
 def write_reports(

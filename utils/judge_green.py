@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,6 +22,7 @@ from utils.judge import (
 
 GREEN_MODEL = "StanfordAIMI/GREEN-radllama2-7b"
 GREEN_LABEL = "GREEN-radllama2-7b"
+GREEN_SIZE = (32, 4096)  # layers and width of LLaMA 2 7B
 MAX_NEW_TOKENS = 1024  # of one completion
 MAX_WORDS = 300  # of each report, as green-score cuts them
 MOST_AT_ONCE = 64  # pairs in a batch that is sized by free memory
@@ -104,6 +106,17 @@ def judge_label(model: str | Path, how: str) -> str:
     return f"{name} {how}" if name == GREEN_LABEL else f"{name} {how} (not GREEN)"
 
 
+def _is_of_published_size(model: str) -> bool:
+    """Whether a model has the layers of GREEN_MODEL; of one that cannot be read no label will be needed."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except OSError:
+        return True
+    return (config.num_hidden_layers, config.hidden_size) == GREEN_SIZE
+
+
 def _common_start(rows: list[list[int]]) -> list[int]:
     shortest = min(rows, key=len)
     differ = (i for i, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
@@ -133,9 +146,16 @@ class GreenEngine:
             raise JudgeError(f"no such precision: {precision!r}; choose nf4, int8 or fp16")
         self.model_name, self.precision = str(model), precision
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
-        self.label = judge_label(model, precision)
         self.fingerprint = _fingerprint(max_new_tokens)
         self._loaded = self._start_cache = None
+
+    @cached_property
+    def label(self) -> str:
+        """What its judgements are called; a model of another size under the published name is no GREEN."""
+        label = judge_label(self.model_name, self.precision)
+        if Path(self.model_name).name == GREEN_LABEL and not _is_of_published_size(self.model_name):
+            return f"small stand-in for {label} (not GREEN)"
+        return label
 
     def load(self):
         """The model and its tokenizer, loaded at the first call and kept.

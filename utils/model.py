@@ -12,6 +12,7 @@ Other families read a view whole in their own number of tokens: `base`.
 
 import json
 import shutil
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from types import MethodType
@@ -44,6 +45,10 @@ POOL = {"base": 1, "pooled": 2}
 UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 PROJECTOR_TARGETS = r".*multi_modal_projector\.linear_\d"
+OLD_LANGUAGE_MODEL, LANGUAGE_MODEL = (
+    "language_model.model",
+    "language_model",
+)  # before transformers 5, and now
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -95,11 +100,14 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
 
     Vision tower, projector and output head keep `precision`. `base` is a name
     of the registry, a Hub name, a folder, or `demo`; one that is already in 4
-    bits is taken as it is, but computes in `precision`.
+    bits is taken as it is, but computes in `precision`. Raises StepError where
+    its weights are not what its configuration says.
     """
     place, dtype = find(base).weights, DTYPES[precision]
     config = AutoConfig.from_pretrained(place)
     is_quantised = hasattr(config, "quantization_config")
+    if is_quantised:
+        config.quantization_config = _as_named_now(config.quantization_config, place)
     ours = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -107,14 +115,22 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=UNQUANTISED,
     )
-    model = AutoModelForImageTextToText.from_pretrained(
-        place,
-        config=config,
-        dtype=dtype,
-        attn_implementation="sdpa",
-        device_map={"": PartialState().local_process_index if torch.cuda.is_available() else "cpu"},
-        **({} if is_quantised else {"quantization_config": ours}),
-    )
+    try:
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            place,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            device_map={"": PartialState().local_process_index if torch.cuda.is_available() else "cpu"},
+            output_loading_info=True,
+            **({} if is_quantised else {"quantization_config": ours}),
+        )
+    except RuntimeError as error:
+        # A missing weight is drawn at random, which fails for the bytes of one in 4 bits.
+        if not isinstance(error, NotImplementedError) and "mismatched" not in str(error):
+            raise
+        raise StepError(_unfit(place, "weights that are missing or of another shape")) from error
+    _whole_or_stop(model, found["missing_keys"], place)
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On some CPUs an evaluation would repack the weights with coarser scales for good.
@@ -122,6 +138,47 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
     if is_quantised:
         _compute_in(model, dtype)
     return set_budget(model, image_tokens)
+
+
+def _as_named_now(quantisation: dict, place: str) -> dict:
+    """The quantisation of a published copy, its unquantised modules named as transformers 5 matches them.
+
+    Copies made before name a module by its last part (`multi_modal_projector`) or by the path of that
+    time; transformers 5 matches from the start of a path, which now begins with `model.`.
+    Raises StepError for any quantisation but bitsandbytes in 4 bits.
+    """
+    method = quantisation.get("quant_method")
+    if method != "bitsandbytes" or not quantisation.get("load_in_4bit"):
+        raise StepError(
+            f"{place} is quantised by {method}, not by bitsandbytes in 4 bits: set base to another copy, or "
+            "to the model in full precision, which is quantised as it is loaded."
+        )
+    names = quantisation.get("llm_int8_skip_modules") or ["lm_head"]
+    anywhere = [rf"(.*\.)?{name.replace(OLD_LANGUAGE_MODEL, LANGUAGE_MODEL)}(\.|$)" for name in names]
+    return {**quantisation, "llm_int8_skip_modules": anywhere}
+
+
+def _whole_or_stop(model: PreTrainedModel, missing: set[str], place: str) -> None:
+    """Raise StepError where weights are missing, or others are in 4 bits than the configuration says."""
+    if missing:
+        raise StepError(_unfit(place, f"no weights for {_few(missing)}"))
+    unlike = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and isinstance(module, Linear4bit) != hasattr(module.weight, "quant_state")
+    ]
+    if unlike:
+        raise StepError(_unfit(place, f"other weights in 4 bits than it lists ({_few(unlike)})"))
+
+
+def _unfit(place: str, what: str) -> str:
+    return f"{place} has {what}, against its own configuration: set base to another model."
+
+
+def _few(names: Iterable[str]) -> str:
+    first, *others = sorted(names)
+    return f"{first} and {len(others):,} more" if others else first
 
 
 def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -55,7 +55,7 @@ def published() -> pd.DataFrame:
 
 def is_green(judge: str) -> bool:
     """Whether a judge's label names GREEN-radllama2-7b itself, at any precision."""
-    return judge.lower().startswith("green")
+    return judge.lower().startswith("green") and "not green" not in judge.lower()
 
 
 def one_judge(rows: pd.DataFrame) -> str:

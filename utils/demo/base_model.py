@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageColumn
@@ -267,7 +268,7 @@ def pretrain(folder: Path, studies: int, seed: int = SEED) -> None:
         "epochs of seeing": EPOCHS_OF_SEEING,
         "parameters": model.num_parameters(),
         "mean loss of captions": round(loss, 4),
-        f"attributes read right, of {TESTED} phantoms": right,
+        f"attributes read right, of {TESTED} phantoms": right.mean().round(3).to_dict(),
         "versions": versions(),
     }
     with replacing(folder) as room:
@@ -277,9 +278,9 @@ def pretrain(folder: Path, studies: int, seed: int = SEED) -> None:
 
 
 @torch.inference_mode()
-def attributes_read_right(model, processor, seed: int, studies: int) -> dict[str, float]:
-    """For each attribute, the share of `studies` unseen phantoms whose value the model lists rightly."""
-    right = dict.fromkeys(VALUES, 0)
+def attributes_read_right(model, processor, seed: int, studies: int) -> pd.DataFrame:
+    """A row for each of `studies` unseen phantoms: for each attribute, whether the model lists its value."""
+    right = []
     model.eval()
     for start in range(0, studies, 50):
         batch = [
@@ -307,9 +308,10 @@ def attributes_read_right(model, processor, seed: int, studies: int) -> dict[str
         answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for phantom, answer in zip(batch, answers, strict=True):
             said = {part for line in parse(answer).values() for part in line.split(", ")}
-            for name, value in asdict(phantom.attributes).items():
-                right[name] += f"{name} {value}" in said
-    return {name: round(count / studies, 3) for name, count in right.items()}
+            right.append(
+                {name: f"{name} {value}" in said for name, value in asdict(phantom.attributes).items()}
+            )
+    return pd.DataFrame(right)
 
 
 if __name__ == "__main__":
