@@ -5,6 +5,9 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+# The library asks this once a day, on nobody's behalf, and keeps the answer in its home: no part of sharing.
+DAILY = "/api/agent-harnesses"
+
 
 class Hub(ThreadingHTTPServer):
     """One repository: `private` as it is set on the Hub (None: it is not there yet), `there` its files."""
@@ -57,9 +60,12 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         lines = "/commit/" in path
         body = [json.loads(line) for line in raw.splitlines()] if lines else json.loads(raw or "null")
-        self.server.asked.append((self.command, path, body))
-        self.server.authorizations.add(self.headers["Authorization"])
-        status, content = self.server.answer(self.command, path, body)
+        if path == DAILY:
+            status, content = 404, {"error": "Not found"}
+        else:
+            self.server.asked.append((self.command, path, body))
+            self.server.authorizations.add(self.headers["Authorization"])
+            status, content = self.server.answer(self.command, path, body)
         data = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

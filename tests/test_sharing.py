@@ -16,7 +16,6 @@ from utils.workspace import StepError, Workspace, write_json, write_text
 
 TOKEN = "hf_secretsecretsecret"
 LLAVA, ON_HUB = "llava-v1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf"
-CREATE = ("POST", "/api/repos/create")
 OFFLINE, GREEN = "offline judge (stand-in, not GREEN)", "GREEN-radllama2-7b (nf4)"
 
 
@@ -69,7 +68,8 @@ def ws(tmp_path, phantom_dataset):
 def test_the_dataset_goes_to_a_private_repository_as_it_lies_on_disk(hub, ws, tmp_path, capfd):
     hub.there = ["data/train-00001-of-00002.parquet", "notes.md"]
     assert share_dataset(ws, "me/chest") == f"{hub.url}/datasets/me/chest"
-    (created,) = [body for method, path, body in hub.asked if (method, path) == CREATE]
+    method, path, created = hub.asked[0]
+    assert (method, path) == ("POST", "/api/repos/create")
     assert created["type"] == "dataset" and hub.private is True
     folder = ws.folder("dataset")
     assert hub.committed == {
