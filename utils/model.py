@@ -91,8 +91,6 @@ def load_processor(base: str, image_tokens: str = "base") -> ProcessorMixin:
     else:
         processor = AutoProcessor.from_pretrained(found.processor)
     processor.image_processor.do_convert_rgb = True  # radiographs are grey; SigLIP's files do not say
-        True  # radiographs are grey; SigLIP's published files do not say
-    )
     if found.prompt:
         processor.chat_template = found.chat_template
     return processor
