@@ -34,11 +34,10 @@ def trained(processor, report):
 
 
 def written(processor, script, then=()):
-    """What comes of a model that would write the tokens `script`, after a heading that it did not go on with
-    the tokens `then`, and would end thereafter."""
+    """The tokens of a model that writes `script` and ends; after a heading set for it, it writes `then`."""
     tokenizer = processor.tokenizer
     force = generation.EveryRegion(processor, START)
-    said, wanted = [], list(script)
+    said, wanted = [], [token for token in script if token != tokenizer.eos_token_id]
     for _ in range(200):
         best = wanted[0] if wanted else tokenizer.eos_token_id
         scores = torch.zeros(1, len(tokenizer) + 64)
