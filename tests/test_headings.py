@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from transformers import AutoProcessor
+from PIL import Image
+from transformers import AutoProcessor, PreTrainedTokenizerFast
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from utils import generation
 from utils.bases import REGISTRY
@@ -11,26 +13,29 @@ from utils.regions import REGIONS, parse
 
 NAMES = [name for name in REGISTRY if name != "medgemma-4b-it"]  # no package carries Gemma's vocabulary
 WHOLE = "lung: Clear.\nheart: Normal size.\nmediastinal: No widening.\nbone: No fracture."
+AS_FILED = "-as-filed"  # the first with the normaliser in its tokenizer.json, which transformers 5 replaces
 START = 5  # tokens of the question
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(scope="module", params=[*NAMES, AS_FILED])
 def processor(request, published):
-    processor = AutoProcessor.from_pretrained(published / request.param)
-    processor.chat_template = REGISTRY[request.param].chat_template
+    name = request.param.removesuffix(AS_FILED) or NAMES[0]
+    processor = AutoProcessor.from_pretrained(published / name)
+    if request.param == AS_FILED:
+        processor.tokenizer = PreTrainedTokenizerFast.from_pretrained(published / name)
+    processor.chat_template = REGISTRY[name].chat_template
     return processor
 
 
 def trained(processor, report):
     """The tokens of an answer as the trainer's collator makes them, with what ends it."""
-    from trl.data_utils import apply_chat_template
-
-    chat = {
-        "prompt": [{"role": "user", "content": [{"type": "text", "text": instruction()}]}],
-        "completion": [{"role": "assistant", "content": [{"type": "text", "text": report}]}],
+    row = {
+        "images": [Image.new("RGB", (64, 64))],
+        "prompt": [{"role": "user", "content": instruction()}],
+        "completion": [{"role": "assistant", "content": report}],
     }
-    text = apply_chat_template(chat, processor)["completion"]
-    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    labels = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)([row])["labels"][0]
+    return labels[labels != -100].tolist()
 
 
 def written(processor, script, then=()):

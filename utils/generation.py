@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from PIL import Image
 from transformers import LogitsProcessor, PreTrainedModel, ProcessorMixin
-from trl.data_utils import apply_chat_template
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from .hf_dataset import instruction
 from .model import ADAPTER_FILES, how_to_read, load_adapter, load_model, load_processor
@@ -39,9 +40,7 @@ class EveryRegion(LogitsProcessor):
 
     def __init__(self, processor: ProcessorMixin, prompt_length: int):
         self.tokenizer, self.start = processor.tokenizer, prompt_length
-        answers = [self._encode(_answer(processor, render({REGIONS[0]: word}))) for word in _FIRST_WORDS]
-        self.first = list(itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*answers, strict=False)))
-        self.first = [ids[0] for ids in self.first]  # what all answers of training begin with
+        self.first = _first_heading(processor)
         self.end = self.tokenizer.eos_token_id
         special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         self.ends = {self.end, *special}
@@ -141,13 +140,23 @@ def _question(processor: ProcessorMixin, views: int) -> str:
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
 
-def _answer(processor: ProcessorMixin, report: str) -> str:
-    """`report` as it stands in training behind a question, with what ends it."""
-    chat = {
-        name: [{"role": role, "content": [{"type": "text", "text": text}]}]
-        for name, role, text in (("prompt", "user", instruction()), ("completion", "assistant", report))
-    }
-    return apply_chat_template(chat, processor)["completion"]
+@cache
+def _first_heading(processor: ProcessorMixin) -> list[int]:
+    """What all answers of training begin with, in the tokens that the trainer's own collator gives them."""
+    collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+    reports = [render({REGIONS[0]: word}) for word in _FIRST_WORDS]
+    view = Image.new("RGB", (32, 32))
+    rows = [
+        {
+            "images": [view],
+            "prompt": [{"role": "user", "content": instruction()}],
+            "completion": [{"role": "assistant", "content": report}],
+        }
+        for report in reports
+    ]
+    answers = [row[row != -100].tolist() for row in collate(rows)["labels"]]
+    alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*answers, strict=False))
+    return [tokens[0] for tokens in alike]
 
 
 def write_reports(
