@@ -24,6 +24,7 @@ from transformers import (
 
 from utils import bases, model, plan, training
 from utils.bases import REGISTRY, Shape
+from utils.checkpoints import Store
 from utils.generation import Writer
 from utils.regions import REGIONS
 from utils.settings import BASES, preset, with_values
@@ -190,3 +191,35 @@ def test_a_base_that_is_none_is_refused_in_a_sentence(tmp_path):
     LlamaConfig(num_hidden_layers=1).save_pretrained(tmp_path / "llama")
     with pytest.raises(StepError, match="is a llama; this project trains models of the families"):
         bases.find(str(tmp_path / "llama"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", [(DEFAULT, "pooled")], indirect=True, ids="-".join)
+def test_a_step_of_the_default_precision_stays_finite(base, settings, phantom_dataset, tmp_path):
+    """fp16 under autocast with a gradient scaler, as on a T4, but on the CPU's own kernels."""
+    settings = with_values(settings, {"precision": "fp16", "lora_dropout": 0})
+    store = Store(tmp_path / "checkpoints", tmp_path / "scratch", 1)
+    trainer = training.make_trainer(settings, phantom_dataset, store)
+    trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    assert {weight.dtype for weight in trained} == {torch.float32}
+    assert {w.dtype for w in trainer.model.parameters() if w.dtype != torch.uint8} == {
+        torch.float16,
+        torch.float32,
+    }
+    optimizer, scaler = torch.optim.AdamW(trained, lr=1e-3), torch.amp.GradScaler("cpu")
+    batch = next(iter(trainer.get_train_dataloader()))
+    losses = []
+    trainer.model.train()
+    for _ in range(3):
+        with torch.autocast("cpu", torch.float16):
+            loss = trainer.model(**batch).loss
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        assert all(torch.isfinite(weight.grad).all() for weight in trained)
+        assert any(weight.grad.abs().sum() > 0 for weight in trained)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[0] > losses[-1] > 0
+    assert all(torch.isfinite(weight).all() for weight in trained)
