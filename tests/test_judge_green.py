@@ -12,6 +12,7 @@ from conftest import ROOT
 from utils import judge_green
 from utils.judge import JudgeError, judge_pairs
 from utils.judge_green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
+from utils.scores import is_green
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import judge_calls
@@ -215,6 +216,14 @@ def test_only_the_published_model_is_called_green(small_llama):
     assert GreenEngine(precision="int8").label != GreenEngine().label
     assert "not GREEN" in GreenEngine(small_llama).label
     assert "not GREEN" in ServerEngine("http://127.0.0.1:1/v1", model="llama").label
+
+
+def test_a_small_model_under_the_published_name_is_not_called_green(small_llama, tmp_path):
+    (tmp_path / GREEN_LABEL).symlink_to(small_llama)
+    label = GreenEngine(tmp_path / GREEN_LABEL).label
+    assert label == f"small stand-in for {GREEN_LABEL} nf4 (not GREEN)"
+    assert is_green(GreenEngine().label) and not is_green(label)
+    assert not is_green(judge_green.judge_label("green-tuned", "nf4"))
 
 
 def test_an_unknown_precision_is_refused():
