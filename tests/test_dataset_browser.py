@@ -19,7 +19,7 @@ LABEL = "phantom radiographs: drawn, not patients"
 
 def row(name: str, **findings: str) -> dict:
     file = io.BytesIO()
-    Image.effect_noise((120, 90), 40).save(file, format="PNG")
+    Image.linear_gradient("L").resize((120, 90)).save(file, format="PNG")
     message = [{"role": "user", "content": "x"}]
     return {
         "id": name,
@@ -137,7 +137,7 @@ def test_window_and_zoom_change_the_picture_and_stay_from_study_to_study(small):
     browser = DatasetBrowser(small, "IU X-Ray")
     before = pictures(browser)[0]
     browser.center.value, browser.width.value = 128, 2
-    assert set(np.unique(pictures(browser)[0])) != set(np.unique(before))
+    assert np.isin(pictures(browser)[0], (0, 255)).mean() > 0.9 > np.isin(before, (0, 255)).mean()
     browser.zoom.value, browser.across.value = 3, 0
     browser.next.click()
     assert alts(browser)[0] == "view 1 of 2 · center 128, width 2 · zoom 3"
