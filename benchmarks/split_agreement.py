@@ -4,7 +4,7 @@
 
 The first 1,000 training studies are those that it was developed on; the rest
 of training and the test studies are held out. What is counted is in
-`utils.split_gold.agreement`: others is a region like the four, a sentence that
+`utils.split.gold.agreement`: others is a region like the four, a sentence that
 either split has nowhere is not scored. Beside it stand a yardstick, a line of
 obvious words a region with whole sentences to each that it hits, and both
 without others, which no model is trained on. `--list` lists the sentences
@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from utils import split  # noqa: E402
 from utils.regions import ALL, OTHERS  # noqa: E402
-from utils.split_offline import sentences  # noqa: E402
+from utils.split.offline import sentences  # noqa: E402
 
 DEVELOPED_ON = 1000
 OBVIOUS = {

@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import loopback  # noqa: E402
 
 from utils import split  # noqa: E402
-from utils.split_offline import split_offline  # noqa: E402
+from utils.split.offline import split_offline  # noqa: E402
 
 REPORT = (
     "Heart size is normal. No pleural effusion in the left lung base. A nodule of {} mm in the right lung."

@@ -29,10 +29,17 @@ from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaNextForConditio
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils import bases, hf_dataset, plan, studies, training  # noqa: E402
-from utils.checkpoints import Store  # noqa: E402
-from utils.demo import base_model, phantoms  # noqa: E402
+from utils import training  # noqa: E402
+from utils.data import (  # noqa: E402
+    hf_dataset,
+    phantoms,
+    studies,
+)
+from utils.demo import base_model  # noqa: E402
+from utils.models import bases  # noqa: E402
 from utils.settings import BUDGETS, DatasetSettings, preset, with_values  # noqa: E402
+from utils.training import plan  # noqa: E402
+from utils.training.checkpoints import Store  # noqa: E402
 
 GRID = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 STUDIES = 64

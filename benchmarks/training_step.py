@@ -23,9 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import t4_step  # noqa: E402
-from utils import hf_dataset, training  # noqa: E402
-from utils.checkpoints import Store  # noqa: E402
+from utils import training  # noqa: E402
+from utils.data import hf_dataset  # noqa: E402
 from utils.settings import preset, with_values  # noqa: E402
+from utils.training.checkpoints import Store  # noqa: E402
 
 STUDIES = 2  # a step
 

@@ -18,8 +18,8 @@ from bitsandbytes.nn import Linear4bit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils import model
 from utils.demo.base_model import SEED, attributes_read_right
+from utils.models import loading
 from utils.settings import DEMO_BASE
 
 DRAWS = 10_000
@@ -27,23 +27,23 @@ DRAWS = 10_000
 
 def read(unquantised: list[str], studies: int) -> pd.DataFrame:
     """Which attributes of each phantom are read right with all linear maps but `unquantised` in NF4."""
-    ours = model.UNQUANTISED
-    model.UNQUANTISED = unquantised
+    ours = loading.UNQUANTISED
+    loading.UNQUANTISED = unquantised
     try:
-        loaded = model.load_model(DEMO_BASE, "base", "fp32")
+        loaded = loading.load_model(DEMO_BASE, "base", "fp32")
     finally:
-        model.UNQUANTISED = ours
+        loading.UNQUANTISED = ours
     tower = loaded.model.vision_tower.modules()
     print(f"linear maps of the vision tower in 4 bits: {sum(isinstance(m, Linear4bit) for m in tower)}")
-    return attributes_read_right(loaded, model.load_processor(DEMO_BASE, "base"), SEED + 2000, studies)
+    return attributes_read_right(loaded, loading.load_processor(DEMO_BASE, "base"), SEED + 2000, studies)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The cost of a vision tower in 4 bits.")
     parser.add_argument("--studies", type=int, default=300, help="unseen phantoms (%(default)s)")
     studies = parser.parse_args().studies
-    whole = read(model.UNQUANTISED, studies)
-    quantised = read([name for name in model.UNQUANTISED if "vision" not in name], studies)
+    whole = read(loading.UNQUANTISED, studies)
+    quantised = read([name for name in loading.UNQUANTISED if "vision" not in name], studies)
     table = pd.DataFrame({"full precision": whole.mean(), "4 bits": quantised.mean()})
     print(table.round(3).to_string())
     differences = (quantised.astype(float) - whole).mean(axis=1).to_numpy()  # of a phantom

@@ -52,8 +52,8 @@ def tiny_base(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def phantom_dataset(tmp_path_factory):
     """A dataset of 12 training, 4 validation and 5 test phantoms, with the truth of validation filled in."""
-    from utils import hf_dataset, split, studies
-    from utils.demo import phantoms
+    from utils import split
+    from utils.data import hf_dataset, phantoms, studies
     from utils.settings import DatasetSettings
 
     folder = phantoms.write(tmp_path_factory.mktemp("phantoms") / "data", 12, 4, 5, seed=3, processes=1)
@@ -67,7 +67,7 @@ def phantom_dataset(tmp_path_factory):
 @pytest.fixture
 def shown(monkeypatch):
     """What is displayed, and what displays are brought up to date with, as (kind, content)."""
-    from utils import page
+    from utils.pages import page
 
     found = []
 

@@ -16,8 +16,8 @@ from transformers import modeling_utils
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.judge_green import GreenEngine
-from utils.model import load_model
+from utils.judge.green import GreenEngine
+from utils.models.loading import load_model
 
 SECONDS = 0.001  # between two looks
 

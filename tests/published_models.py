@@ -41,8 +41,8 @@ def offline() -> dict[str, str]:
 
 def fill_cache(home: Path, fixtures: Path) -> None:
     """Put the fixtures under `home` as the Hub's cache has them, the real models' names on them."""
-    from utils.bases import REGISTRY
-    from utils.judge_green import GREEN_MODEL
+    from utils.judge.green import GREEN_MODEL
+    from utils.models.bases import REGISTRY
 
     base = REGISTRY["llava-v1.6-mistral-7b"]
     models = {

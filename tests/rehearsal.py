@@ -38,7 +38,7 @@ def _run() -> int:
 
     import papermill
 
-    from utils.demo import phantoms
+    from utils.data import phantoms
     from utils.demo.__main__ import run_notebook
     from utils.workspace import STEPS
 

@@ -17,8 +17,8 @@ import pytest
 from conftest import ROOT
 from lab import CHROMIUM, PATIENCE, SCREEN, Notebook, served
 
-from utils.demo import phantoms
-from utils.split_offline import split_offline
+from utils.data import phantoms
+from utils.split.offline import split_offline
 from utils.workspace import STEPS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make browser installs it")

@@ -9,9 +9,10 @@ import nbformat
 import papermill
 import pytest
 from conftest import ROOT
-from pages import text
+from page_text import text
 
-from utils import opening, settings
+from utils import settings
+from utils.pages import opening
 from utils.workspace import STEPS, StepError, Workspace
 
 
@@ -119,7 +120,7 @@ class TestOpening:
             runtime.run("01_region_split", REPOSITORY=address)
 
     def test_two_notebooks_run_whole_and_open_again_as_they_were_left(self, runtime):
-        from utils.demo import phantoms
+        from utils.data import phantoms
 
         data = str(phantoms.write(runtime.content / "data", 12, 4, 5, seed=3, processes=1))
         shown = runtime.run(

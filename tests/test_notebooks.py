@@ -13,13 +13,13 @@ import nbformat
 import pandas as pd
 import pytest
 from conftest import ROOT
+from utils.scores.neighbours import NEAREST
 
 from utils import scores
 from utils.demo.__main__ import as_page
-from utils.evaluation import CONSTANT, FREQUENT
-from utils.generation import MODEL, SHUFFLED
-from utils.neighbours import NEAREST
-from utils.steps import ABOUT
+from utils.models.writer import MODEL, SHUFFLED
+from utils.pages.opening import ABOUT
+from utils.scores.judging import CONSTANT, FREQUENT
 from utils.workspace import STEPS
 
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in STEPS.values()]

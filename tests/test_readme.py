@@ -5,8 +5,8 @@ import re
 import pytest
 from conftest import ROOT
 
-from utils import plan
 from utils.settings import preset
+from utils.training import plan
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -17,7 +17,7 @@ import papermill
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from ..workspace import STEPS, open_workspace, write_text
+from utils.workspace import STEPS, open_workspace, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 # A page is read for what was done and what came out; the code is there to unfold.

@@ -33,14 +33,14 @@ from transformers import (
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from trl import SFTConfig, SFTTrainer
 
-from ..bases import DEMO_FOLDER
-from ..hf_dataset import instruction
-from ..model import load_processor, set_budget
-from ..regions import parse, render
-from ..workspace import progress, replacing, versions, write_json
-from . import phantoms
-from .phantoms import Phantom
-from .wording import OF_REGION, VALUES, Attributes
+from utils.data import phantoms
+from utils.data.hf_dataset import instruction
+from utils.data.phantoms import Phantom
+from utils.data.wording import OF_REGION, VALUES, Attributes
+from utils.models.bases import DEMO_FOLDER
+from utils.models.loading import load_processor, set_budget
+from utils.regions import parse, render
+from utils.workspace import progress, replacing, versions, write_json
 
 SIDE, PATCH, VOCABULARY = 112, 14, 768
 SEED = 7_000_003  # far from the seed of any set that is fine-tuned on

@@ -1,0 +1,297 @@
+"""The dataset: what is in a row, what is left out, and that others can read it."""
+
+import io
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import load_dataset
+from PIL import Image
+
+from utils.data import hf_dataset
+from utils.data.hf_dataset import build, instruction, load, save, skip_summary, statistics
+from utils.data.studies import DataError, Study, load_studies
+from utils.regions import REGIONS, parse
+from utils.settings import DatasetSettings
+
+FINDINGS = {"bone": "No fracture.", "lung": "Clear lungs.", "others": "A clip."}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Keeps what `load_dataset` caches out of the user's home."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def quiet(items, label):
+    return items
+
+
+def view(folder: Path, name: str, shade: int = 90, size: tuple[int, int] = (24, 16)) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full(size[::-1], shade, np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def splits(tmp_path) -> dict[str, list[Study]]:
+    """Two training studies with three and one views, a study in each of the other splits."""
+    images = tmp_path / "images"
+    views = {
+        "T1": tuple(view(images, f"T1/{k}.png", 10 * (k + 1)) for k in range(3)),
+        **{name: (view(images, f"{name}/0.png", 99),) for name in ("T2", "V1", "E1")},
+    }
+    return {
+        "train": [
+            Study("T1", "train", FINDINGS, "", views["T1"]),
+            Study("T2", "train", {"heart": "Large heart."}, "", views["T2"]),
+        ],
+        "val": [Study("V1", "val", {"lung": "Clear."}, "Clear.", views["V1"])],
+        "test": [Study("E1", "test", {"mediastinal": "Wide."}, "", views["E1"])],
+    }
+
+
+def made(splits: dict, folder: Path, **settings: int) -> Path:
+    dataset, _ = build(splits, DatasetSettings(**settings), quiet)
+    return save(dataset, folder, data_label="drawn for a test", longest_side=672)
+
+
+def test_the_instruction_names_the_regions_asked_for_and_shows_the_form():
+    assert list(parse(instruction())) == list(REGIONS)
+    assert list(parse(instruction(["bone", "lung"]))) == ["lung", "bone"]
+    assert "heart" not in instruction(["bone", "lung"])
+    with pytest.raises(ValueError, match="liver"):
+        instruction(["liver"])
+
+
+def test_a_row_asks_for_the_regions_of_its_study_and_answers_them(splits):
+    dataset, skipped = build(splits, DatasetSettings(), quiet)
+    row = dataset["train"][0]
+    assert row["id"] == "T1"
+    assert row["prompt"] == [{"role": "user", "content": instruction(["lung", "bone"])}]
+    assert row["completion"] == [{"role": "assistant", "content": "lung: Clear lungs.\nbone: No fracture."}]
+    assert {name: row[name] for name in REGIONS} == {
+        "lung": "Clear lungs.",
+        "heart": "",
+        "mediastinal": "",
+        "bone": "No fracture.",
+    }
+    assert "clip" not in str(row)  # findings in others
+    assert row["views"] == 2
+    assert [(image.mode, image.getpixel((0, 0))) for image in row["images"]] == [("L", 10), ("L", 20)]
+    assert skipped.empty
+    assert skip_summary(skipped, splits) == "all 4 studies are in the dataset"
+
+
+def test_views_and_their_size_are_what_the_settings_say(splits, tmp_path):
+    splits["train"][0] = Study(
+        "T1", "train", FINDINGS, "", (view(tmp_path, "T1/0.png", size=(240, 160)),) * 4
+    )
+    dataset, _ = build(splits, DatasetSettings(views=3, longest_side=120), quiet)
+    assert [image.size for image in dataset["train"][0]["images"]] == [(120, 80)] * 3
+
+
+def test_what_is_left_out_is_listed_and_counted(splits, tmp_path):
+    damaged = view(tmp_path, "D/0.png")
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    good = splits["train"][0].images
+    splits["train"] = [
+        Study("no_image", "train", FINDINGS, "", ()),
+        Study("no_image_2", "train", FINDINGS, "", ()),
+        Study("half", "train", FINDINGS, "", (damaged, *good)),
+        Study("damaged", "train", FINDINGS, "", (damaged, damaged)),
+        Study("others_only", "train", {"others": "A clip."}, "", good),
+    ]
+    splits["val"] = [Study("unsplit", "val", None, "Clear.", good)]
+    dataset, skipped = build(splits, DatasetSettings(), quiet)
+    assert dataset.num_rows == {"train": 1, "test": 1}  # an empty split is not in it
+    assert dataset["train"][0]["id"] == "half"
+    assert dataset["train"][0]["views"] == 2  # the damaged view's place is taken by the next
+    assert list(skipped[["id", "split", "file"]].itertuples(index=False, name=None)) == [
+        ("no_image", "train", ""),
+        ("no_image_2", "train", ""),
+        ("half", "train", "half/0.png"),
+        ("damaged", "train", "damaged/0.png"),
+        ("damaged", "train", "damaged/0.png"),
+        ("damaged", "train", ""),
+        ("others_only", "train", ""),
+        ("unsplit", "val", ""),
+    ]
+    assert "cannot be read" in skipped["reason"][2]
+    line = skip_summary(skipped, splits)
+    assert line.startswith("2 of 7 studies have no image; ")
+    assert "1 of 7 studies have no image that can be read" in line
+    assert "1 of 7 studies have findings that are not split into regions yet" in line
+    assert "1 of 7 studies have no findings of lung, heart, mediastinal, bone" in line
+    assert line.endswith("damaged views: 3 (half/0.png, damaged/0.png, damaged/0.png)")
+    assert "\n" not in line
+
+
+def test_a_long_list_of_damaged_views_is_cut():
+    skipped = pd.DataFrame(
+        [("a", "train", f"a/{k}.png", "bad") for k in range(5)], columns=hf_dataset.Skip._fields
+    )
+    assert skip_summary(skipped, {"train": []}) == "damaged views: 5 (a/0.png, a/1.png, a/2.png and 2 more)"
+
+
+def test_nothing_to_build_is_an_error(splits):
+    bare = {"train": [Study("T1", "train", FINDINGS, "", ())], "val": [], "test": []}
+    with pytest.raises(
+        DataError, match=r"No study can be built into a dataset: 1 of 1 studies have no image"
+    ):
+        build(bare, DatasetSettings(), quiet)
+
+
+def test_what_was_saved_is_read_back_by_plain_load_dataset(splits, tmp_path):
+    built, _ = build(splits, DatasetSettings(), quiet)
+    folder = save(built, tmp_path / "dataset", data_label="drawn for a test")
+    (folder / "manifest.json").write_text('{"step": "dataset"}')  # as the workspace leaves it
+    for loaded in (load_dataset(str(folder)), load(folder)):
+        assert loaded.num_rows == {"train": 2, "val": 1, "test": 1}
+        assert loaded["train"].features == built["train"].features
+        for split, rows in loaded.items():
+            for row, original in zip(rows, built[split], strict=True):
+                images, originals = row.pop("images"), original.pop("images")
+                assert row == original
+                assert [np.asarray(image).tolist() for image in images] == [
+                    np.asarray(image).tolist() for image in originals
+                ]
+
+
+def test_the_same_studies_give_the_same_bytes(splits, tmp_path):
+    one, two = (made(splits, tmp_path / name / "dataset") for name in ("one", "two"))
+    names = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert [name.as_posix() for name in names] == [
+        "README.md",
+        "data/test-00000-of-00001.parquet",
+        "data/train-00000-of-00001.parquet",
+        "data/val-00000-of-00001.parquet",
+    ]
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)
+
+
+def test_a_large_split_is_written_in_shards(splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_dataset, "_SHARD_BYTES", 100)
+    folder = made(splits, tmp_path / "dataset")
+    shards = sorted(path.name for path in (folder / "data").glob("train-*"))
+    assert shards == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    assert load(folder)["train"]["id"][:] == ["T1", "T2"]
+
+
+def test_a_dataset_that_was_replaced_is_read_anew(splits, tmp_path):
+    folder = made(splits, tmp_path / "dataset")
+    assert load(folder)["train"][0]["views"] == 2
+    (folder / "manifest.json").write_text("{}")
+    assert made(splits, folder, views=1) == folder
+    assert load_dataset(str(folder))["train"][0]["views"] == 1
+    assert not (folder / "manifest.json").exists()  # it spoke of the other dataset
+
+
+def test_the_cache_does_not_mix_up_two_runs(splits, tmp_path):
+    one, two = (made(splits, tmp_path / f"{views}" / "dataset", views=views) for views in (1, 2))
+    assert load_dataset(str(one))["train"][0]["views"] == 1
+    assert load_dataset(str(two))["train"][0]["views"] == 2
+
+
+def test_a_failure_leaves_the_dataset_that_was_there(splits, tmp_path, monkeypatch):
+    folder = made(splits, tmp_path / "dataset")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    monkeypatch.setattr(hf_dataset, "_card", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        made(splits, folder, views=1)
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+
+
+def test_no_dataset_says_which_notebook_to_run(tmp_path):
+    with pytest.raises(DataError, match="02_build_hf_dataset"):
+        load(tmp_path)
+
+
+def test_the_card_says_what_the_data_are_and_counts_them(splits, tmp_path):
+    card = (made(splits, tmp_path / "dataset") / "README.md").read_text()
+    assert "**drawn for a test**" in card
+    assert "Not for clinical use" in card
+    assert "CC BY-NC-ND" in card
+    assert "| train | 2 | 3 | 1 | 1 | 0 | 1 |" in card
+    assert "- longest side: 672" in card
+
+
+def test_statistics_count_studies_views_and_mentions(splits):
+    dataset, _ = build(splits, DatasetSettings(), quiet)
+    table = statistics(dataset)
+    assert list(table.index) == ["train", "val", "test"]
+    assert table.loc["train"].to_dict() == {
+        "studies": 2,
+        "views": 3,
+        "lung": 1,
+        "heart": 1,
+        "mediastinal": 0,
+        "bone": 1,
+    }
+    assert table.loc["test", list(REGIONS)].tolist() == [0, 0, 1, 0]
+
+
+def tiny_processor():
+    """A LLaVA-NeXT processor for 28-pixel tiles, its tokenizer one token a byte."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({token: n for n, token in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return LlavaNextProcessor(
+        LlavaNextImageProcessor(
+            size={"shortest_edge": 28},
+            crop_size={"height": 28, "width": 28},
+            image_grid_pinpoints=[[28, 28], [28, 56]],
+        ),
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            pad_token="<pad>",
+            eos_token="</s>",
+            additional_special_tokens=["<image>"],
+        ),
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=(
+            "{% for message in messages %}{{ message.role }}{% for part in message.content %}"
+            "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+        ),
+    )
+
+
+def test_trl_takes_the_rows_and_learns_the_completion_only(splits, tmp_path):
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    processor = tiny_processor()
+    collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+    train = load(made(splits, tmp_path / "dataset"))["train"].select_columns(
+        ["images", "prompt", "completion"]
+    )
+    batch = collate(list(train))
+    assert len(batch["pixel_values"]) == 2 + 1  # one entry a view
+    learnt = [
+        processor.tokenizer.decode(ids[labels != -100])
+        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
+    ]
+    assert learnt == ["assistantlung: Clear lungs.\nbone: No fracture.", "assistantheart: Large heart."]
+
+
+def test_the_two_real_studies_are_built_and_the_rest_is_told(shared, tmp_path):
+    splits = load_studies(shared / "iu_xray")
+    dataset, skipped = build(splits, DatasetSettings(), quiet)
+    assert skip_summary(skipped, splits) == "2,953 of 2,955 studies have no image"
+    loaded = load(save(dataset, tmp_path / "dataset", data_label="IU X-Ray"))
+    assert loaded["train"]["id"][:] == ["CXR1900_IM-0584", "CXR7_IM-2263"]
+    assert [[image.size for image in row["images"]] for row in loaded["train"]] == [[(512, 512)] * 2] * 2
+
+
+def test_images_are_stored_as_png(splits):
+    dataset, _ = build(splits, DatasetSettings(), quiet)
+    stored = dataset["train"].data.column("images")[0].as_py()[0]["bytes"]
+    assert Image.open(io.BytesIO(stored)).format == "PNG"

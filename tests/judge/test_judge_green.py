@@ -1,0 +1,295 @@
+"""The 7B judge's engine on a small random LLaMA, and the server engine against a server on loopback."""
+
+import json
+import sys
+import threading
+from http.server import ThreadingHTTPServer
+
+import loopback
+import pytest
+from conftest import ROOT
+
+from utils.judge import JudgeError, green, judge_pairs
+from utils.judge.green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
+from utils.scores.means import is_green
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import judge_calls
+
+PAIRS = [
+    ("The heart is enlarged.", "Heart size is normal."),
+    ("No pleural effusion. " * 20, "Small left effusion."),
+    ("Lungs are clear.", "Lungs are clear."),
+]
+COMPLETION = """[Explanation]:
+Both agree on the heart.
+
+[Clinically Significant Errors]:
+(b) Missing a finding present in the reference: 1. The effusion.
+
+[Clinically Insignificant Errors]:
+
+[Matched Findings]:
+1. Heart size."""
+
+
+@pytest.fixture(scope="module")
+def small_llama(tmp_path_factory):
+    """A folder with a random LLaMA and a byte-level tokenizer, saved the usual way."""
+    return judge_calls.small_llama(tmp_path_factory.mktemp("llama"), [prompt("", "")])
+
+
+def completions(engine, pairs):
+    return dict(engine.ask(pairs))
+
+
+def test_the_prompt_holds_both_reports_once_and_cuts_them_at_300_words():
+    text = prompt("alpha " * 400, "beta\n  gamma")
+    assert text.count("alpha") == 300
+    assert "3. Candidate Report:\n    beta gamma\n" in text
+    assert "(f) <Error Type>: <The number of errors>." in text
+
+
+def test_the_chat_ends_where_green_score_lets_the_model_begin():
+    assert chat("a", "b").startswith("<|user|>\nObjective: Evaluate")
+    assert chat("a", "b").endswith("```\n</s>\n<|assistant|>\n</s>\n<|assistant|>\n</s>")
+
+
+def test_reports_with_braces_reach_the_prompt_unchanged():
+    assert "{reference} 100 %" in prompt("{reference} 100 %", "b")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "nf4", "int8"])
+def test_the_small_llama_answers_every_pair_the_same_alone_and_in_a_batch(small_llama, precision):
+    engine = GreenEngine(small_llama, precision, batch_size=3, max_new_tokens=4)
+    together = completions(engine, PAIRS)
+    assert sorted(together) == [0, 1, 2]
+    assert all(together.values())
+    engine.batch_size = 1
+    if precision == "fp16":  # the quantised ones round differently in other batch shapes
+        assert completions(engine, PAIRS) == together
+
+
+def test_keeping_the_start_that_all_questions_share_changes_no_answer(small_llama):
+    engine = GreenEngine(small_llama, "fp16", batch_size=2, max_new_tokens=12)
+    model, tokenizer = engine.load()
+    model.float()
+    answers = completions(engine, [*PAIRS, ("", "(0) \n")])
+    for pair, index in zip([*PAIRS, ("", "(0) \n")], range(4), strict=True):
+        question = tokenizer(
+            [tokenizer.bos_token + chat(*pair)], add_special_tokens=False, return_tensors="pt"
+        )
+        output = model.generate(**question, max_new_tokens=12, do_sample=False, pad_token_id=1)
+        alone = tokenizer.decode(output[0, question["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert answers[index] == green.answer(alone)
+    assert engine._start_cache.get_seq_length() > 0.4 * question["input_ids"].shape[1]
+
+
+def test_a_start_that_a_question_does_not_share_whole_is_cut(small_llama, monkeypatch):
+    engine = GreenEngine(small_llama, "fp16", max_new_tokens=12)
+    engine.load()[0].float()
+    pair = ("The heart is enlarged.", "Heart size is normal.")
+    expected = completions(engine, [pair])
+    longer = GreenEngine(small_llama, "fp16", max_new_tokens=12)
+    longer.load()[0].float()
+    with monkeypatch.context() as patch:  # a start into which the reference's first words have slipped
+        patch.setattr(green, "chat", lambda text, _: chat(f"The heart is {text}", "x"))
+        assert len(longer._shared_start()) > len(engine._shared_start())
+    assert completions(longer, [("The lungs are clear.", "x")])
+    assert completions(longer, [pair]) == expected
+
+
+def test_nf4_really_loads_four_bit_layers(small_llama):
+    engine = GreenEngine(small_llama, "nf4", max_new_tokens=1)
+    list(engine.ask(PAIRS[:1]))
+    names = {type(module).__name__ for module in engine._loaded[0].modules()}
+    assert "Linear4bit" in names
+
+
+def test_longest_inputs_go_first_and_each_batch_is_handed_over_as_it_ends(small_llama, monkeypatch):
+    sizes = []
+    engine = GreenEngine(small_llama, "fp16", batch_size=2, max_new_tokens=1)
+    generate = GreenEngine._generate
+    monkeypatch.setattr(
+        GreenEngine, "_generate", lambda self, inputs: sizes.append(len(inputs)) or generate(self, inputs)
+    )
+    answers = engine.ask(PAIRS)
+    assert next(answers)[0] == 1
+    assert sizes == [2]
+    assert len(list(answers)) == 2
+    assert sizes == [2, 1]
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(small_llama, monkeypatch):
+    import torch
+
+    sizes = []
+    generate = GreenEngine._generate
+
+    def scarce(self, inputs):
+        sizes.append(len(inputs))
+        if len(inputs) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return generate(self, inputs)
+
+    monkeypatch.setattr(GreenEngine, "_generate", scarce)
+    answers = completions(
+        GreenEngine(small_llama, "fp16", batch_size=4, max_new_tokens=1), [*PAIRS, ("a", "b")]
+    )
+    assert sorted(answers) == [0, 1, 2, 3]
+    assert sizes == [4, 2, 1, 1, 1, 1]
+
+
+def test_one_pair_that_does_not_fit_is_said(small_llama, monkeypatch):
+    import torch
+
+    def full(self, inputs):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(GreenEngine, "_generate", full)
+    with pytest.raises(JudgeError, match="does not fit"):
+        list(GreenEngine(small_llama, "fp16").ask(PAIRS))
+
+
+def test_a_judge_that_does_not_fit_is_one_clear_sentence(small_llama, monkeypatch):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(JudgeError, match="free GPU memory: choose precision nf4"):
+        judge_pairs(PAIRS, "green", model=small_llama, precision="fp16")
+
+
+def test_batches_shrink_with_the_memory_left(small_llama, monkeypatch):
+    import torch
+
+    engine = GreenEngine(small_llama, "fp16", max_new_tokens=100)
+    list(engine.ask(PAIRS[:1]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    free = {"bytes": 10**9}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free["bytes"], 10**10))
+    roomy = engine._fitting(1000)
+    free["bytes"] = 10**7
+    assert 1 <= engine._fitting(1000) < roomy
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monkeypatch, on_gpu):
+    import torch
+
+    sizes = []
+    engine = GreenEngine(small_llama, "fp16", max_new_tokens=1)
+    engine.load()
+    pair_bytes = 2 * 2 * 2 * 4 * 16 * (len(engine.load()[1](chat(*PAIRS[1]))["input_ids"]) + 2)
+    free = int(2 * pair_bytes * 2.5)  # half of it is for keys and values
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**10))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
+    monkeypatch.setattr(green.os, "sysconf", lambda name: free if name == "SC_AVPHYS_PAGES" else 1)
+    monkeypatch.setattr(
+        GreenEngine, "_generate", lambda self, inputs: sizes.append(len(inputs)) or ["x"] * len(inputs)
+    )
+    assert len(completions(engine, [PAIRS[1]] * 5)) == 5
+    assert sizes == [2, 2, 1]
+
+
+def test_judging_through_the_small_llama_is_cached_and_resumed(small_llama, tmp_path, monkeypatch):
+    options = {"engine": "green", "model": small_llama, "precision": "fp16", "max_new_tokens": 2}
+    first = judge_pairs(PAIRS, **options, cache=tmp_path / "judge.jsonl")
+
+    def never(self, inputs):
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(GreenEngine, "_generate", never)
+    assert judge_pairs(PAIRS, **options, cache=tmp_path / "judge.jsonl") == first
+    with pytest.raises(AssertionError, match="asked again"):
+        judge_pairs(PAIRS, **{**options, "max_new_tokens": 3}, cache=tmp_path / "judge.jsonl")
+
+
+def test_only_the_published_model_is_called_green(small_llama):
+    assert GreenEngine().label == f"{GREEN_LABEL} nf4"
+    assert GreenEngine(precision="int8").label != GreenEngine().label
+    assert "not GREEN" in GreenEngine(small_llama).label
+    assert "not GREEN" in ServerEngine("http://127.0.0.1:1/v1", model="llama").label
+
+
+def test_a_small_model_under_the_published_name_is_not_called_green(small_llama, tmp_path):
+    (tmp_path / GREEN_LABEL).symlink_to(small_llama)
+    label = GreenEngine(tmp_path / GREEN_LABEL).label
+    assert label == f"small stand-in for {GREEN_LABEL} nf4 (not GREEN)"
+    assert is_green(GreenEngine().label) and not is_green(label)
+    assert not is_green(green.judge_label("green-tuned", "nf4"))
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(JudgeError, match="nf4, int8 or fp16"):
+        GreenEngine(precision="bf16")
+
+
+@pytest.fixture
+def server():
+    """An OpenAI-compatible completions address; `.asked` holds the requests, `.status` what it answers."""
+
+    class Handler(loopback.Replies):
+        def do_POST(self):
+            body = json.loads(self.body())
+            with lock:
+                self.server.asked.append((self.path, body, self.headers.get("Authorization")))
+                self.server.busy += 1
+                self.server.most = max(self.server.most, self.server.busy)
+            reply = {"object": "text_completion", "choices": [{"index": 0, "text": COMPLETION}]}
+            # Busy ends before the reply leaves, so that a client's next question cannot overlap this one.
+            with lock:
+                self.server.busy -= 1
+            self.send(self.server.status, reply if self.server.status == 200 else {"error": "no"})
+
+    lock, http = threading.Lock(), ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.asked, http.status, http.busy, http.most = [], 200, 0, 0
+    http.url = f"http://127.0.0.1:{http.server_port}/v1"
+    with loopback.serving(http):
+        yield http
+
+
+def test_the_server_is_asked_each_distinct_pair_once_in_the_models_own_format(server, tmp_path):
+    pairs = [*PAIRS, PAIRS[0], ("Lungs are clear.", "")]
+    options = {"engine": "server", "base_url": server.url, "batch_size": 2, "cache": tmp_path / "judge.jsonl"}
+    judged = judge_pairs(pairs, **options)
+    assert [one.score for one in judged] == [0.5, 0.5, 0.5, 0.5, 0.0]
+    assert judged[0].explanation == "Both agree on the heart."
+    assert judged[0].judge == f"{GREEN_LABEL} server"
+    assert len(server.asked) == 3
+    assert server.most <= 2
+    path, body, _ = server.asked[0]
+    assert path == "/v1/completions"
+    assert body["model"] == GREEN_MODEL
+    assert body["temperature"] == 0
+    assert {one["prompt"] for _, one, _ in server.asked} == {chat(a.strip(), b) for a, b in PAIRS}
+    judge_pairs(pairs, **options)
+    assert len(server.asked) == 3
+
+
+def test_a_key_in_the_environment_is_not_sent_to_the_judges_server(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-of-another-service")
+    judge_pairs(PAIRS[:1], "server", base_url=server.url)
+    assert "secret" not in server.asked[0][2]
+
+
+def test_a_server_that_refuses_is_one_clear_sentence_without_the_key(server, tmp_path):
+    server.status = 401
+    with pytest.raises(JudgeError, match=r"does not answer: .*401") as caught:
+        judge_pairs(PAIRS, "server", base_url=server.url, api_key="sk-hidden", cache=tmp_path / "judge.jsonl")
+    assert "sk-hidden" not in str(caught.value)
+    assert "sk-hidden" not in (tmp_path / "judge.jsonl").read_text()
+
+
+def test_the_server_judge_needs_an_address():
+    with pytest.raises(JudgeError, match="base_url"):
+        judge_pairs(PAIRS, "server")
+
+
+def test_the_answer_starts_after_the_models_own_heading():
+    assert green.answer("\n[Explanation]:\nFine.") == "\nFine."

@@ -1,0 +1,94 @@
+"""A report's headings with each base model's real tokenizer, written by a model that follows a script."""
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, PreTrainedTokenizerFast
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from utils.data.hf_dataset import instruction
+from utils.models.bases import REGISTRY
+from utils.models.writer import EveryRegion
+from utils.regions import REGIONS, parse
+
+NAMES = [name for name in REGISTRY if name != "medgemma-4b-it"]  # no package carries Gemma's vocabulary
+WHOLE = "lung: Clear.\nheart: Normal size.\nmediastinal: No widening.\nbone: No fracture."
+AS_FILED = "-as-filed"  # the first with the normaliser in its tokenizer.json, which transformers 5 replaces
+START = 5  # tokens of the question
+
+
+@pytest.fixture(scope="module", params=[*NAMES, AS_FILED])
+def processor(request, published):
+    name = request.param.removesuffix(AS_FILED) or NAMES[0]
+    processor = AutoProcessor.from_pretrained(published / name)
+    if request.param == AS_FILED:
+        processor.tokenizer = PreTrainedTokenizerFast.from_pretrained(published / name)
+    processor.chat_template = REGISTRY[name].chat_template
+    return processor
+
+
+def trained(processor, report):
+    """The tokens of an answer as the trainer's collator makes them, with what ends it."""
+    row = {
+        "images": [Image.new("RGB", (64, 64))],
+        "prompt": [{"role": "user", "content": instruction()}],
+        "completion": [{"role": "assistant", "content": report}],
+    }
+    labels = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)([row])["labels"][0]
+    return labels[labels != -100].tolist()
+
+
+def written(processor, script, then=()):
+    """The tokens of a model that writes `script` and ends; after a heading set for it, it writes `then`."""
+    tokenizer = processor.tokenizer
+    force = EveryRegion(processor, START)
+    said, wanted = [], [token for token in script if token != tokenizer.eos_token_id]
+    for _ in range(200):
+        best = wanted[0] if wanted else tokenizer.eos_token_id
+        scores = torch.zeros(1, len(tokenizer) + 64)
+        scores[0, best] = 1
+        ids = torch.tensor([[0] * START + said])
+        token = force(ids, scores).argmax(-1).item()
+        if token == tokenizer.eos_token_id:
+            return said
+        said.append(token)
+        if wanted and token == wanted[0]:
+            wanted.pop(0)
+        elif not wanted and not force.queues[0]:
+            wanted = list(then)  # a forced heading has ended
+    pytest.fail("the report does not end")
+
+
+def test_a_report_that_names_all_regions_is_left_as_it_is_token_for_token(processor):
+    script = trained(processor, WHOLE)
+    assert written(processor, script) == script[:-1]  # the last one ends it
+    assert processor.tokenizer.decode(script[:-1]).strip() == WHOLE
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_a_report_that_ends_early_gets_each_missing_heading_once(processor, kept):
+    start = "\n".join(WHOLE.split("\n")[:kept])
+    text = processor.tokenizer.decode(written(processor, trained(processor, start)))
+    assert text.strip() == "\n".join([start, *(f"{name}:" for name in REGIONS[kept:])])
+
+
+def test_findings_that_the_model_writes_after_a_forced_heading_are_its_own(processor):
+    more = processor.tokenizer(" Unremarkable.", add_special_tokens=False)["input_ids"]
+    text = processor.tokenizer.decode(written(processor, trained(processor, "lung: Clear."), more))
+    findings = parse(text)
+    assert list(findings) == list(REGIONS) and findings["lung"] == "Clear."
+    assert {findings[name] for name in REGIONS[1:]} == {"Unremarkable."}
+
+
+def test_another_line_than_the_next_region_gives_way_to_its_heading(processor):
+    text = processor.tokenizer.decode(written(processor, trained(processor, "lung: Clear.\nThe end.")))
+    assert (
+        text.count("lung:") == text.count("heart:") == text.count("mediastinal:") == text.count("bone:") == 1
+    )
+
+
+def test_a_report_begins_with_the_tokens_of_training(processor):
+    for report in (WHOLE, "lung: No pneumothorax.", "lung: 2 cm nodule."):
+        first = EveryRegion(processor, START).first
+        assert trained(processor, report)[: len(first)] == first
+    assert processor.tokenizer.decode(first).strip() == "lung:"

@@ -1,0 +1,233 @@
+"""The figures: what they say inside the picture, and how they are kept."""
+
+import base64
+import re
+from html import unescape
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from PIL import Image
+from test_scores import OFFLINE, judgement, table
+
+from utils import scores
+from utils.pages import charts, score_charts
+from utils.regions import REGIONS
+
+PHANTOMS = "phantom radiographs"
+
+
+@pytest.fixture(scope="module")
+def judgements():
+    values = np.random.default_rng(0).choice([0, 0.5, 0.8, 1], (2, 2, 6, 4))
+    rows = [
+        judgement(
+            f"{split}{i}",
+            region,
+            values[s, p, i, r],
+            system=system,
+            split=split,
+            significant=[s, 2, 0, 0, 0, 0],
+        )
+        for s, system in enumerate(("model", "constant"))
+        for p, split in enumerate(("val", "test"))
+        for i in range(6)
+        for r, region in enumerate(REGIONS)
+    ]
+    rows[0] |= {"score": None}
+    rows[1] |= {"score": 0.0, "prediction": ""}
+    return table(*rows)
+
+
+def view(shade=128, size=(60, 80)):
+    return Image.new("L", size, shade)
+
+
+def texts(fig):
+    return [found.get_text() for found in fig.findobj(Text) if found.get_text().strip()]
+
+
+def inside(fig):
+    """Whether every text that is drawn lies within the picture."""
+    fig.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    width, height = fig.canvas.get_width_height()
+    return all(
+        box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1 for box in boxes
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn(judgements):
+    log = pd.DataFrame({"step": [5, 10, 15], "loss": [2.0, 1.0, 0.5], "eval_loss": [np.nan, 1.1, 0.52]})
+    counts = pd.DataFrame(
+        {"studies": [10, 4]} | {region: [7, 3] for region in REGIONS}, index=["train", "val"]
+    )
+    studies = [
+        {"id": f"s{i}", "views": [view(), view()], "caption": "Costs $5 and $6. " * 30} for i in range(4)
+    ]
+    return {
+        "region_bars": score_charts.region_bars(scores.summary(judgements), data_label=PHANTOMS),
+        "score_distribution": score_charts.score_distribution(judgements, data_label=PHANTOMS),
+        "error_types": score_charts.error_types(scores.error_counts(judgements), data_label=PHANTOMS),
+        "loss_curve": charts.loss_curve(log, data_label=PHANTOMS),
+        "region_coverage": charts.region_coverage(counts, data_label=PHANTOMS),
+        "gallery": charts.gallery(studies, data_label=PHANTOMS),
+    }
+
+
+FIGURES = [
+    "region_bars",
+    "score_distribution",
+    "error_types",
+    "loss_curve",
+    "region_coverage",
+    "gallery",
+]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_each_figure_says_what_the_data_are_and_keeps_its_words_in_the_picture(drawn, name):
+    assert any(PHANTOMS in text for text in texts(drawn[name]))
+    assert inside(drawn[name])
+
+
+@pytest.mark.parametrize("name", ["region_bars", "score_distribution", "error_types"])
+def test_scores_name_their_judge_in_the_picture(drawn, name):
+    assert any(OFFLINE in text for text in texts(drawn[name]))
+
+
+def test_a_picture_of_studies_is_not_for_clinical_use(drawn):
+    assert any("Not for clinical use" in text for text in texts(drawn["gallery"]))
+
+
+def test_region_bars_label_each_mean_and_its_n(drawn, judgements):
+    means = scores.summary(judgements)["mean"]
+    shown = texts(drawn["region_bars"])
+    assert all(f"{mean:.2f}" in shown for mean in means)
+    assert "lung\nn=6" in shown and "validation" in shown and "test" in shown
+
+
+def test_systems_differ_by_hatch_as_well_as_colour(drawn):
+    looks = {(bar.get_facecolor(), bar.get_hatch()) for bar in drawn["region_bars"].axes[0].patches}
+    assert len(looks) == len({hatch for _, hatch in looks}) == 2
+
+
+def test_more_systems_than_can_be_told_apart_are_refused():
+    rows = table(*(judgement(system=f"system {i}") for i in range(6)))
+    with pytest.raises(ValueError, match="draw fewer"):
+        score_charts.region_bars(scores.summary(rows), data_label=PHANTOMS)
+
+
+def test_a_region_without_any_judgement_is_said_not_drawn():
+    rows = table(judgement(system="one"), judgement("v", split="val", system="two"))
+    fig = score_charts.region_bars(scores.summary(rows), data_label=PHANTOMS)
+    assert "two: ." not in fig.alt
+    assert "bone\nnot mentioned" in texts(fig) and len(fig.axes[0].patches) == 1
+
+
+def test_score_distribution_tells_empty_no_verdict_and_zero_apart():
+    rows = table(
+        judgement("s1", score=0.0, prediction=""),
+        judgement("s2", score=None),
+        judgement("s3", score=0.0),
+        judgement("s4", score=0.5),
+        judgement("s5", score=0.9),
+    )
+    fig = score_charts.score_distribution(rows, data_label=PHANTOMS)
+    legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert legend == ["left empty", "no verdict", "0", "up to 0.5", "above 0.5"]
+    assert texts(fig).count("20%") == 5
+
+
+def test_bands_of_score_can_be_told_apart_in_grey():
+    for (_, one, hatch), (_, two, other) in combinations(score_charts.BANDS, 2):
+        grey = [np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) for colour in (one, two)]
+        assert hatch != other or abs(grey[0] - grey[1]) > 0.3
+
+
+def test_error_types_are_rates_of_the_judged_rows(drawn):
+    shown = texts(drawn["error_types"])
+    assert shown.count("200") == 8 and all(error in shown for error in scores.ERRORS)
+
+
+def test_loss_curve_names_its_lines_at_their_ends(drawn):
+    shown = texts(drawn["loss_curve"])
+    assert "training 0.500" in shown and "evaluation 0.520" in shown
+
+
+def test_loss_curve_without_evaluation_or_without_anything():
+    log = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "eval_loss": [np.nan, np.nan]})
+    assert not any("evaluation" in text for text in texts(charts.loss_curve(log, data_label=PHANTOMS)))
+    assert "no loss logged yet" in texts(charts.loss_curve(log.assign(loss=np.nan), data_label=PHANTOMS))
+
+
+def test_region_coverage_shows_share_and_count(drawn):
+    shown = texts(drawn["region_coverage"])
+    assert "70%\n7" in shown and "training (10 studies)" in shown
+
+
+def test_save_keeps_the_alt_text_and_leaves_nothing_else(tmp_path, drawn):
+    path = charts.save(drawn["loss_curve"], tmp_path / "figures" / "loss.png")
+    with Image.open(path) as image:
+        assert image.text["Description"] == drawn["loss_curve"].alt
+        assert image.width == 990
+    assert [p.name for p in path.parent.iterdir()] == ["loss.png"]
+
+
+def test_a_failed_save_leaves_the_old_figure(tmp_path, drawn, monkeypatch):
+    path = charts.save(drawn["loss_curve"], tmp_path / "loss.png")
+    before = path.read_bytes()
+
+    def fail(part, **_):
+        part.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(drawn["loss_curve"], "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        charts.save(drawn["loss_curve"], path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("region_bars", "test, constant: lung "),
+        ("score_distribution", "% score 1, n=12"),
+        ("error_types", "lung: most often missing finding, 200 in 100"),
+        ("loss_curve", "evaluation ends at 0.520, step 15"),
+        ("region_coverage", "training: lung 70%"),
+        ("gallery", "views and captions of s0, s1"),
+    ],
+)
+def test_alt_texts_tell_the_numbers(drawn, name, told):
+    assert told in drawn[name].alt and PHANTOMS in drawn[name].alt
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_notebook_shows_a_figure_once_with_its_alt_text(drawn, name):
+    shown, _ = DisplayFormatter().format(drawn[name])
+    alt, picture = re.search(r'<img alt="(.+?)" .*base64,(.+)">', shown["text/html"]).groups()
+    assert unescape(alt) == drawn[name].alt and base64.b64decode(picture).startswith(b"\x89PNG")
+    assert set(shown) == {"text/html", "text/plain"}
+
+
+def test_differences_say_who_is_ahead_and_fill_only_what_leaves_zero_out():
+    pairs = pd.DataFrame(
+        [
+            {"split": "test", "region": region, "n": 9, "difference": d, "low": low, "high": high}
+            for region, d, low, high in (("lung", 0.2, 0.1, 0.3), ("heart", -0.1, -0.2, 0.1))
+        ]
+    )
+    fig = score_charts.differences(pairs, ("this run", "the other"), data_label=PHANTOMS, judge=OFFLINE)
+    said = texts(fig)
+    assert "this run minus the other, paired by study, with 95 % interval" in said
+    assert {"+0.20", "-0.10"} <= set(said) and any(OFFLINE in text and PHANTOMS in text for text in said)
+    assert "bone\nnot mentioned" in said and "lung, +0.20" not in fig.alt and "lung: +0.20, n=9" in fig.alt
+    marks = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
+    assert [line.get_markerfacecolor() for line in marks] == [charts.BLUE, "white"]
+    assert inside(fig)

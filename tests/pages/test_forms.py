@@ -1,0 +1,283 @@
+"""Forms, without a browser."""
+
+from typing import Literal
+
+import ipywidgets
+import pytest
+from page_text import HOSTILE, text
+from pydantic import Field
+
+from utils.pages import forms
+from utils.settings import GenerationSettings, Knobs, PromptSettings, TrainingSettings, preset
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class Everything(Knobs):
+    """One knob of each kind."""
+
+    switch: bool = Field(True, description="yes or no")
+    choice: Literal["one", "two"] = Field("one", description=HOSTILE)
+    count: int = Field(3, ge=1, le=20, description="few")
+    many: int = Field(100, ge=1, description="many")
+    share: float = Field(0.5, ge=0, le=1, description="a share")
+    rate: float = Field(2e-5, gt=0, le=0.1, description="a rate")
+    name: str = Field("short", description="a name")
+    prompt: str = Field("long\ntext", description="a prompt")
+
+
+def test_a_form_is_valid_before_anyone_touches_it():
+    form = forms.Form(Everything())
+    assert form.settings == Everything() and type(form.settings) is Everything
+
+
+def test_each_kind_of_knob_has_its_field():
+    fields = forms.Form(Everything()).fields
+    kinds = {name: type(field).__name__ for name, field in fields.items()}
+    assert kinds == {
+        "switch": "Checkbox",
+        "choice": "Dropdown",
+        "count": "IntSlider",
+        "many": "IntText",
+        "share": "FloatSlider",
+        "rate": "Text",
+        "name": "Text",
+        "prompt": "Textarea",
+    }
+    assert (fields["count"].min, fields["count"].max) == (1, 20)
+    assert fields["choice"].options == ("one", "two")
+    assert fields["rate"].value == "2e-05"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("switch", False, False),
+        ("choice", "two", "two"),
+        ("count", 20, 20),
+        ("many", 7, 7),
+        ("share", 0.25, 0.25),
+        ("rate", "1e-4", 1e-4),
+        ("name", HOSTILE, HOSTILE),
+        ("prompt", "", ""),
+    ],
+)
+def test_a_field_changes_its_setting_and_nothing_else(name, value, expected):
+    form = forms.Form(Everything())
+    form.fields[name].value = value
+    assert form.settings == Everything().model_copy(update={name: expected})
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [("rate", "0.5", "0.05"), ("rate", "fast", "0.05"), ("rate", "nan", "0.05"), ("many", 0, 5)],
+)
+def test_a_bad_value_is_refused_beside_its_field(name, bad, good):
+    form = forms.Form(Everything(many=4, rate=0.01))
+    form.fields[name].value = bad
+    assert form.settings == Everything(many=4, rate=0.01)
+    note = text(form.notes[name].value)
+    assert f"{bad} refused" in note and ("Still 4" in note or "Still 0.01" in note)
+    assert not any("refused" in text(other.value) for key, other in form.notes.items() if key != name)
+    form.fields[name].value = good
+    assert getattr(form.settings, name) == float(good) and "refused" not in text(form.notes[name].value)
+
+
+def test_a_refused_text_is_escaped():
+    form = forms.Form(Everything())
+    form.fields["rate"].value = HOSTILE
+    assert "<script" not in form.notes["rate"].value and HOSTILE in text(form.notes["rate"].value)
+
+
+def test_reset_goes_back_to_the_preset():
+    form = forms.Form(Everything(rate=0.05, prompt="edited\n"), preset=Everything())
+    assert form.settings.rate == 0.05
+    form.fields["many"].value = -1
+    form.fields["switch"].value = False
+    form.reset_button.click()
+    assert form.settings == Everything()
+    assert form.fields["rate"].value == "2e-05" and form.fields["prompt"].value == "long\ntext"
+    assert "refused" not in text(form.notes["many"].value)
+
+
+def test_without_a_preset_reset_goes_back_to_the_start():
+    form = forms.Form(Everything(many=9))
+    form.fields["many"].value = 10
+    form.reset()
+    assert form.settings.many == 9
+
+
+def test_a_form_leaves_the_settings_it_was_given_alone():
+    given = preset("t4").training
+    form = forms.Form(given)
+    kept = form.settings
+    form.fields["seed"].value = 5
+    assert given.seed == 17 and kept.seed == 17 and form.settings.seed == 5
+
+
+def test_a_number_is_shown_as_exactly_as_it_is():
+    form = forms.Form(Everything(rate=0.012345678))
+    form.reset()
+    assert form.settings.rate == 0.012345678
+
+
+@pytest.mark.parametrize("name", ["t4", "demo"])
+@pytest.mark.parametrize("step", ["split", "dataset", "training", "generation", "judge"])
+def test_every_step_has_a_form_with_range_and_help(name, step):
+    settings = getattr(preset(name), step)
+    form = forms.Form(settings)
+    assert form.settings == settings
+    for knob, info in type(settings).model_fields.items():
+        assert form.fields[knob].description == knob.replace("_", " ")
+        assert info.description in text(form.notes[knob].value)
+    if step == "training":
+        assert "(above 0 to 0.1)" in text(form.notes["learning_rate"].value)
+        assert "(from 1 to 256)" in text(form.notes["lora_rank"].value)
+
+
+def test_a_long_prompt_has_room():
+    field = forms.Form(PromptSettings(text="word " * 200)).fields["text"]
+    assert isinstance(field, ipywidgets.Textarea) and field.value == "word " * 200
+
+
+def test_settings_that_hold_settings_have_no_form():
+    with pytest.raises(TypeError, match="'split'"):
+        forms.Form(preset("t4"))
+
+
+# A form that is opened again
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return tmp_path / "settings" / "everything.json"
+
+
+def test_a_form_opens_as_it_was_left(kept):
+    first = forms.open_form(Everything(), {"count": 5}, kept)
+    first.fields["rate"].value = "0.03"
+    first.fields["many"].value = -1  # refused, so not kept
+    again = forms.open_form(Everything(), {}, kept)
+    assert again.settings == Everything(count=5, rate=0.03)
+    assert "last opened: count, rate" in text(again.static())
+    assert "last opened: count, rate" in text(again.widget.children[0].value)
+
+
+def test_the_parameter_is_over_what_was_kept_and_reset_is_over_both(kept):
+    forms.open_form(Everything(), {"count": 5, "name": "other"}, kept)
+    again = forms.open_form(Everything(), {"count": 6}, kept)
+    assert again.settings == Everything(count=6, name="other")
+    again.reset_button.click()
+    assert again.settings == Everything()
+    untouched = forms.open_form(Everything(), {}, kept)
+    assert untouched.settings == Everything() and "last opened" not in text(untouched.static())
+
+
+def test_what_nobody_changed_follows_the_preset(kept):
+    forms.open_form(Everything(), {}, kept)
+    assert not kept.exists()
+    forms.open_form(Everything(), {"count": 5}, kept)
+    assert forms.open_form(Everything(many=7), {}, kept).settings == Everything(count=5, many=7)
+
+
+def test_a_run_that_has_begun_opens_with_its_own_settings(kept):
+    forms.open_form(Everything(), {"count": 5}, kept)
+    form = forms.open_form(Everything(), {}, kept, noted=Everything(count=9).model_dump())
+    assert form.settings.count == 9 and "As this run began" in text(form.static())
+
+
+@pytest.mark.parametrize("junk", ["", "[1]", "null", '{"count": 99}', '{"gone": 1}'])
+def test_what_was_kept_and_is_not_valid_is_left_aside_and_said(kept, junk):
+    kept.parent.mkdir()
+    kept.write_text(junk)
+    form = forms.open_form(Everything(), {"many": 8}, kept)
+    assert form.settings == Everything(many=8)
+    assert "left aside" in text(form.static()) and str(kept) in text(form.static())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"coutn": 1}, "SETTINGS has 'coutn', which is no field of this form: its fields are switch, choice"),
+        ({"count": 99}, "SETTINGS has 'count': 99, which is refused: .* less than or equal to 20"),
+        ({"choice": "three"}, "SETTINGS has 'choice': 'three', which is refused: .*'one' or 'two'"),
+        ('{"count": 1}', "SETTINGS holds names and values"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_one_sentence_and_keeps_nothing(kept, values, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        forms.open_form(Everything(), values, kept)
+    assert "\n" not in str(caught.value) and not kept.exists()
+
+
+@pytest.mark.parametrize("step", ["split", "dataset", "training", "generation", "judge"])
+def test_every_field_of_every_form_can_be_a_parameter(step, kept):
+    start = getattr(preset("t4"), step)
+    values = {name: other_value(field) for name, field in forms.Form(start).fields.items()}
+    form = forms.open_form(start, values, kept)
+    assert {name: getattr(form.settings, name) for name in values} == values
+    assert all(getattr(start, name) != value for name, value in values.items())
+    assert forms.open_form(start, {}, kept).settings == form.settings
+
+
+def other_value(field: ipywidgets.Widget):
+    """A valid value that the field does not show."""
+    if isinstance(field, ipywidgets.Checkbox):
+        return not field.value
+    if isinstance(field, ipywidgets.Dropdown):
+        return next(option for option in field.options if option != field.value)
+    if isinstance(field, (ipywidgets.IntSlider, ipywidgets.FloatSlider)):
+        return field.max if field.value != field.max else field.min
+    if isinstance(field, ipywidgets.IntText):
+        return field.value + 2
+    try:
+        return float(field.value) / 2
+    except ValueError:
+        return field.value + "x"
+
+
+def test_a_notebook_with_two_forms_takes_the_values_by_form():
+    assert forms.parts({"judge": {"batch_size": 2}}, "generation", "judge") == {
+        "generation": {},
+        "judge": {"batch_size": 2},
+    }
+    with pytest.raises(
+        ValueError, match=r"SETTINGS has 'batch_size', but .* by form here: generation and jud"
+    ):
+        forms.parts({"batch_size": 2}, "generation", "judge")
+
+
+# What stands beside a form
+
+
+def test_what_stands_beside_a_form_follows_it():
+    form = forms.Form(GenerationSettings(), beside=lambda chosen: f"<p>{chosen.studies} studies</p>")
+    assert "0 studies" in text(form.static())
+    form.fields["studies"].value = 12
+    assert "12 studies" in text(form.static())
+    form.fields["studies"].value = -1
+    assert "12 studies" in text(form.static())
+
+
+# The static twin
+
+
+def test_the_table_holds_every_value_and_meaning():
+    page = text(forms.Form(TrainingSettings(learning_rate=3e-5, base="")).static())
+    assert "learning rate 3e-05 peak learning rate (above 0 to 0.1)" in page
+    assert "base (empty) the base model" in page
+
+
+def test_a_form_shows_widget_and_values_and_keeps_both_up_to_date(shown):
+    form = forms.Form(Everything())
+    form._ipython_display_()
+    (_, bundle), (_, twin) = shown
+    assert bundle[WIDGET]["model_id"] == form.widget.model_id and bundle["text/plain"] == ""
+    assert "rate 2e-05" in text(twin)
+    form.fields["rate"].value = "0.03"
+    assert shown[-1][0] == "update" and "rate 0.03" in text(shown[-1][1])
+
+
+def test_before_it_is_shown_nothing_is_brought_up_to_date(shown):
+    forms.Form(Everything()).fields["rate"].value = "0.03"
+    assert not shown

@@ -1,0 +1,176 @@
+"""From reports to judgements: what is judged, what is not, and what a file of them must hold."""
+
+import gzip
+import json
+
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+from utils import judge, scores
+from utils.regions import mentioned
+from utils.scores import judging
+from utils.settings import JudgeSettings
+from utils.workspace import StepError
+
+SPLIT = Dataset.from_list(
+    [
+        {"id": "a", "lung": "Clear.", "heart": "Normal.", "mediastinal": "", "bone": ""},
+        {"id": "b", "lung": "Left pleural effusion.", "heart": "", "mediastinal": "", "bone": "No fracture."},
+    ]
+)
+LINES = [
+    {"system": "m", "split": "test", "id": "a", "report": {"lung": "Clear.", "bone": "Scoliosis."}},
+    {
+        "system": "m",
+        "split": "test",
+        "id": "b",
+        "report": {"lung": "Right pleural effusion.", "bone": "No fracture."},
+    },
+]
+
+
+@pytest.fixture
+def judgements():
+    return judging.judged(judging.prediction_rows(SPLIT, LINES))
+
+
+def test_only_regions_that_the_reference_mentions_are_judged(judgements):
+    assert len(judgements) == 8
+    scored = judgements[judgements["score"].notna()]
+    assert list(zip(scored["id"], scored["region"], strict=True)) == [
+        ("a", "lung"),
+        ("a", "heart"),
+        ("b", "lung"),
+        ("b", "bone"),
+    ]
+    assert judgements.set_index(["id", "region"]).loc[("a", "heart"), "prediction"] == ""
+    table = scores.summary(judgements)
+    assert table["n"].sum() == 4 and table["no_verdict"].sum() == 0
+
+
+def test_judgements_survive_parquet_and_give_the_table(tmp_path, judgements):
+    path = judging.save(judgements, tmp_path / "judgements.parquet")
+    loaded = pd.read_parquet(path)
+    assert set(loaded["judge"]) == {judge.OFFLINE_LABEL}
+    table = scores.region_table(loaded)
+    assert table.loc["test", "heart"] == 0  # left empty
+    assert table.loc["test", "bone"] == 1
+    assert table.loc["test", "lung"] < 1  # wrong side
+    assert [p.name for p in tmp_path.iterdir()] == ["judgements.parquet"]
+
+
+def test_a_constant_report_is_given_to_every_study():
+    rows = judging.baseline_rows(SPLIT, "test", judging.CONSTANT, {"lung": "Clear lungs.", "bone": "Intact."})
+    assert set(rows["system"]) == {judging.CONSTANT}
+    assert rows.groupby("region")["prediction"].unique().map(list).to_dict() == {
+        "bone": ["Intact."],
+        "heart": [""],
+        "lung": ["Clear lungs."],
+        "mediastinal": [""],
+    }
+    assert scores.diversity(judging.judged(rows))["reports"].tolist() == [1]
+
+
+def test_judgements_can_be_looked_up_by_study(judgements):
+    found = judging.by_study(judgements)
+    assert set(found["b"]) == {"lung", "bone"}
+    assert found["b"]["bone"].score == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        (JudgeSettings(engine="offline"), judge.OFFLINE_LABEL),
+        (JudgeSettings(engine="green", precision="int8"), "GREEN-radllama2-7b int8"),
+        (
+            JudgeSettings(engine="server", base_url="http://127.0.0.1:1/v1", batch_size=3),
+            "GREEN-radllama2-7b server",
+        ),
+    ],
+)
+def test_every_judge_takes_its_settings(settings, label):
+    engine = judging.judge_of(settings)
+    assert engine.label == label
+    assert (
+        getattr(engine, "batch_size", None) == {"green": None, "server": 3, "offline": None}[settings.engine]
+    )
+
+
+def test_the_key_of_the_judges_server_is_its_own_secret(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
+    monkeypatch.setenv(judging.SERVER_KEY, "of-the-judge")
+    engine = judging.judge_of(JudgeSettings(engine="server", base_url="http://127.0.0.1:1/v1"))
+    assert engine._client.api_key == "of-the-judge"
+
+
+def test_a_report_for_each_study_stays_with_its_study():
+    rows = judging.baseline_rows(SPLIT, "test", "copied", [{"lung": "One."}, {"lung": "Two."}])
+    lung = rows[rows["region"] == "lung"]
+    assert lung.set_index("id")["prediction"].to_dict() == {"a": "One.", "b": "Two."}
+    with pytest.raises(ValueError):
+        judging.baseline_rows(SPLIT, "test", "copied", [{"lung": "One."}])
+
+
+REFERENCES = {
+    "CXR1_IM-0001": {"lung": "Clear."},
+    "CXR2_IM-0002": {"lung": "Left pleural effusion.", "heart": "Normal heart size."},
+    "CXR3_IM-0003": {"heart": "Normal."},
+    "CXR9_IM-0009": {"heart": "Normal."},
+}
+
+
+def test_normal_studies_are_those_that_the_collection_indexed_so(tmp_path):
+    path = tmp_path / judging.METADATA
+    path.write_text("uid,MeSH\n1,Cardiomegaly/mild\n2,normal\n3,No Indexing\n")
+    kinds, said = judging.normality(REFERENCES, path)
+    assert kinds == {"CXR1_IM-0001": "abnormal", "CXR2_IM-0002": "normal"}
+    assert "MeSH" in said and "2 studies have none" in said
+
+
+def test_without_the_metadata_the_offline_judge_says_which_are_normal(tmp_path):
+    kinds, said = judging.normality(REFERENCES, tmp_path / judging.METADATA)
+    assert set(kinds) == set(REFERENCES) and "offline judge" in said
+    assert [study for study, kind in kinds.items() if kind == "abnormal"] == ["CXR2_IM-0002"]
+
+
+def test_the_offline_judges_normal_is_near_the_collections(shared):
+    quiz = json.loads((shared / "iu_xray" / "annotation_quiz_all.json").read_text())
+    known = {study["id"]: mentioned(study["report"]) for study in quiz["test"]}
+    indexed, _ = judging.normality(known, shared / "iu_xray" / judging.METADATA)
+    read, _ = judging.normality(known)
+    assert sum(read[study] == kind for study, kind in indexed.items()) / len(indexed) > 0.9
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", ""])
+def test_metadata_of_another_kind_is_named(tmp_path, content):
+    (path := tmp_path / judging.METADATA).write_text(content)
+    with pytest.raises(StepError, match=r"is not the collection's indiana_reports\.csv"):
+        judging.normality(REFERENCES, path)
+
+
+def test_another_runs_judgements_are_read_and_other_files_named(tmp_path, judgements):
+    path = judging.save(judgements, tmp_path / "judgements.parquet")
+    assert len(judging.read_judgements(path)) == len(judgements)
+    judgements[["id", "score"]].to_parquet(path)
+    for wrong in (path, tmp_path / "none.parquet", tmp_path):
+        with pytest.raises(StepError, match=r"is not a run's judgements\.parquet"):
+            judging.read_judgements(wrong)
+
+
+def test_the_recorded_judgements_give_the_published_table(shared):
+    rows = judging.read_recorded(shared / "recorded" / "green_test.jsonl.gz", "recorded")
+    table = scores.region_table(rows)
+    assert table.loc["test"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
+    assert list(table.attrs["n"]["test"].values()) == [590, 582, 461, 312]
+    assert scores.diversity(rows).iloc[0]["reports"] == 16
+
+
+@pytest.mark.parametrize(
+    "content", [b"not gzip", gzip.compress(b"{}\n", mtime=0), gzip.compress(b"[1]", mtime=0)]
+)
+def test_a_file_of_another_kind_is_named(tmp_path, content):
+    path = tmp_path / "recorded.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(StepError, match="not a file of recorded judgements"):
+        judging.read_recorded(path, "x")

@@ -1,0 +1,158 @@
+"""Pulling the plug, and more processes than one: the same curve and the same adapter all the same."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+
+from utils import training
+from utils.data import hf_dataset
+from utils.settings import TrainingSettings, preset, with_values
+from utils.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+STEPS, KILLS = 48, 10
+FEW = {
+    "batch_size": 2,
+    "evaluate_every": 8,
+    "evaluate_on": 2,
+    "samples": 0,
+    "save_every": 2,
+    "choose": "last",
+}
+# Each run is a process of its own, forked from one that has loaded the packages: that takes the longest.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["utils.training", "utils.data.hf_dataset"])
+
+
+def run(settings: dict, dataset: str, folder: str, step) -> None:
+    """Train to the end, telling each step."""
+    torch.set_num_threads(1)
+    rows = hf_dataset.load(Path(dataset))
+
+    def tell(progress):
+        step.value = progress.step
+
+    training.train(TrainingSettings.model_validate(settings), rows, Path(folder), tell)
+
+
+@pytest.fixture(scope="module")
+def saved(phantom_dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "dataset"
+    return hf_dataset.save(phantom_dataset, folder, data_label="phantoms")
+
+
+def start(settings, dataset, folder):
+    step = processes.Value("i", -1)
+    process = processes.Process(target=run, args=(settings.model_dump(), str(dataset), str(folder), step))
+    process.start()
+    return process, step
+
+
+def is_writing(folder):
+    """A checkpoint is there and not sealed yet."""
+    return any(not (path / "complete.json").exists() for path in (folder / "scratch").glob("checkpoint-*"))
+
+
+def is_copying(folder):
+    return any((folder / "checkpoints").glob(".checkpoint-*.part"))
+
+
+def is_past(step, steps, delay):
+    """So many steps after the first that this process makes, and a moment later."""
+    first = []
+
+    def reached(_):
+        if step.value >= 0 and not first:
+            first.append(step.value)
+        if not first or step.value < first[0] + steps:
+            return False
+        time.sleep(delay)
+        return True
+
+    return reached
+
+
+def result(folder):
+    log = pd.read_csv(folder / "log.csv")
+    return log, load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def test_killed_at_ten_places_a_run_ends_as_one_that_was_not(tiny_base, saved, tmp_path):
+    settings = with_values(preset("demo").training, {**FEW, "base": str(tiny_base), "max_steps": STEPS})
+    whole, _ = start(settings, saved, tmp_path / "whole")
+    folder, chance = tmp_path / "killed", random.Random(4)
+    for attempt in range(KILLS):
+        process, step = start(settings, saved, folder)
+        place = {0: is_writing, 1: is_copying}.get(attempt)
+        place = place or is_past(step, chance.randint(0, 4), chance.uniform(0, 0.3))
+        while not place(folder):
+            assert process.is_alive(), f"attempt {attempt} ended by itself, at step {step.value}"
+            time.sleep(0.0005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    process, _ = start(settings, saved, folder)
+    for ended in (process, whole):
+        ended.join()
+        assert ended.exitcode == 0
+    (log, weights), (whole_log, whole_weights) = result(folder), result(tmp_path / "whole")
+    pd.testing.assert_frame_equal(log, whole_log, check_exact=True)
+    assert log["step"].iloc[-1] == STEPS
+    assert all(torch.equal(weights[name], values) for name, values in whole_weights.items())
+
+
+def test_two_processes_learn_what_one_does(tiny_base, saved, tmp_path):
+    changes = {**FEW, "base": str(tiny_base), "max_steps": 6, "accumulation": 2, "lora_dropout": 0}
+    settings = with_values(preset("demo").training, changes)
+    logs = {}
+    for count in (1, 2):
+        workspace = Workspace(tmp_path / f"on_{count}", "shared")
+        dataset = Path(shutil.copytree(saved, workspace.folder("dataset")))
+        workspace.finish("dataset", settings={}, outputs=[dataset / "data"], data_label="phantoms")
+        folder = workspace.folder("training")
+        folder.mkdir(parents=True)
+        (folder / "settings.json").write_text(json.dumps(settings.model_dump()))
+        launch = ["accelerate.commands.launch", "--cpu", "--num_processes", count, "--num_machines", 1]
+        command = [sys.executable, "-m", *launch, "--mixed_precision", "no", "-m", "utils.training", folder]
+        ran = subprocess.run(
+            list(map(str, command)),
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        assert workspace.require("training")["data_label"] == "phantoms"
+        logs[count], _ = result(folder)
+    one, two = (logs[count][["step", "loss", "learning_rate"]].dropna() for count in (1, 2))
+    assert len(one) == 6
+    pd.testing.assert_frame_equal(one, two, rtol=1e-3)
+
+
+def test_an_accumulation_that_cannot_be_shared_out_is_refused(
+    tiny_base, phantom_dataset, tmp_path, monkeypatch
+):
+    from utils.training.checkpoints import Store
+    from utils.workspace import StepError
+
+    class Three:
+        num_processes, is_main_process, local_process_index = 3, True, 0
+
+    monkeypatch.setattr(training, "PartialState", Three)
+    settings = with_values(preset("demo").training, {**FEW, "base": str(tiny_base), "accumulation": 4})
+    with pytest.raises(StepError, match="accumulation is 4: set it to a multiple of 3"):
+        training.make_trainer(settings, phantom_dataset, Store(tmp_path, tmp_path, 1))

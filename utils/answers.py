@@ -1,0 +1,70 @@
+"""The store of answers: a file of JSON lines that grows as answers come, so that a run that dies loses none.
+
+Splits, reports and judgements are kept in such files.
+"""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+
+class AnswerFile:
+    """A file of JSON lines, read when it is opened and appended to line by line.
+
+    path: the file; None keeps nothing
+    what: what a line holds, as messages say it: "an answer of a judge"
+    take: called with each entry that the file holds; raises KeyError or TypeError for one that is not `what`
+    error: raised with one sentence, which names the file, for one that is not ours
+    header: the first line, where the file has one
+
+    A line that a kill cut off is left out, and said in a warning. Several
+    processes may append to one file: each line is one write at its end.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        what: str,
+        take: Callable[[dict], None],
+        error: type[Exception],
+        header: dict | None = None,
+    ):
+        self.path, self._torn = Path(path) if path else None, False
+        if not self.path:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = self.path.read_bytes() if self.path.exists() else b""
+        self._torn = bool(content) and not content.endswith(b"\n")
+        lines, first = content.split(b"\n"), json.dumps(header).encode()
+        if header and first not in lines:
+            if not first.startswith(content):
+                raise error(f"{self.path} does not hold {what} a line: name another file.")
+            self.add(header)
+        cut_off = 0
+        for number, line in enumerate(lines, 1):
+            if not line or (header and first.startswith(line)):
+                continue
+            try:
+                take(json.loads(line))
+            except json.JSONDecodeError:
+                cut_off += line.startswith(b"{")
+                if not line.startswith(b"{"):
+                    raise error(_foreign(self.path, number, what)) from None
+            except (UnicodeDecodeError, KeyError, TypeError):
+                raise error(_foreign(self.path, number, what)) from None
+        if cut_off:
+            warnings.warn(f"{self.path.name}: left out a line that was cut off in writing.", stacklevel=4)
+
+    def add(self, entry: dict) -> None:
+        """Append `entry`, in the file at once."""
+        if not self.path:
+            return
+        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        with self.path.open("ab", buffering=0) as file:
+            file.write(b"\n" * self._torn + line)
+        self._torn = False
+
+
+def _foreign(path: Path, number: int, what: str) -> str:
+    return f"{path}, line {number} is not {what}: move the file away."

@@ -1,0 +1,7 @@
+"""Studies: read from disk (`studies`), downloaded (`sources`) or drawn (`phantoms`), and made a dataset.
+
+`studies`: the annotation and the radiographs of a folder
+`sources`: where studies come from; `downloads` brings archives and unpacks them
+`phantoms`: drawn studies, of `anatomy` and `wording`
+`hf_dataset`: studies as a Hugging Face dataset
+"""

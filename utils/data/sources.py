@@ -1,0 +1,295 @@
+"""Where studies come from: a folder or an archive of one's own, or IU X-Ray from the places that publish it.
+
+The places are asked in the order of `SOURCES`, and each step is announced in
+a sentence. Only the quiz's archive has findings by region; the images of the
+others serve where the annotation is given. Many small files never lie on
+Drive: one archive is kept there, and unpacked to the local disk.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from utils.workspace import DRIVE, Workspace, counter, file_hash, write_json
+
+from . import phantoms
+from .downloads import drive_address, extract, fetch
+from .studies import (
+    ANNOTATIONS,
+    DAMAGED,
+    IU_XRAY_STUDIES,
+    SPLITS,
+    DataError,
+    Study,
+    find_annotation,
+    load_studies,
+)
+
+ORIGIN = "origin.json"  # in the folder of studies: where they came from
+KEPT = "archives"  # in the run's folder, where that is on Drive
+MOST_WITHOUT_VIEWS = 0.01  # share of the studies; a source that lacks more is not taken
+NO_CHECKSUM = "no checksum is published: sha256 is that of the first download, and tells later changes only"
+
+
+class Source(NamedTuple):
+    """A place that publishes IU X-Ray; `lacks` says what it has not, where it cannot serve alone."""
+
+    name: str
+    url: str
+    archive: str
+    lacks: str = ""
+
+
+SOURCES = (
+    Source("the quiz's archive", drive_address("1cdcsyJtW8G2YYptlujzDAU-fMXOpew5K"), "iu_xray_quiz.archive"),
+    Source(
+        "R2Gen's archive",
+        drive_address("1c0BXEuDy8Cmm2jfN0YYGkQxFZd2ZIoLg"),
+        "iu_xray_r2gen.archive",
+        "findings by region, and views beyond two a study",
+    ),
+    # By the collection's list of projections the first of a study's files is frontal in 2,618 of 2,955.
+    Source(
+        "Open-i's archive",
+        "https://openi.nlm.nih.gov/imgs/collections/NLMCXR_png.tgz",
+        "iu_xray_openi.archive",
+        "findings by region, splits, and the order of views (the first is frontal in 89 % of studies)",
+    ),
+)
+
+
+def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
+    """The folder of studies, in the layout that `studies` describes, brought there where it is not yet.
+
+    named: what the notebook's field `DATA` holds, else the environment's
+        `XRAY_DATA`: a folder of one's own, an archive of one, or an
+        annotation (.json) to which only the images are fetched
+    kind: what is used without it: "iu_xray", which is downloaded, or "phantoms", which are drawn
+
+    Raises DataError, with what to do, where no source has the studies.
+    """
+    named = str(named or os.environ.get("XRAY_DATA", ""))
+    path = Path(named).expanduser()
+    if not named and kind == "phantoms":
+        return phantoms.write(workspace.data, **phantoms.DEMO_SET, progress=counter("drawing phantoms"))
+    if not named:
+        return _iu_xray(workspace)
+    if path.is_dir():
+        find_annotation(path)
+        print(f"Studies from your own folder {path}.")
+        return path
+    if not path.is_file():
+        raise DataError(f"{path} is not there: name a folder, an archive or an annotation in DATA.")
+    return _iu_xray(workspace, path) if path.suffix == ".json" else _own_archive(path, workspace)
+
+
+def origin(folder: Path) -> dict:
+    """Where the studies of `folder` came from, for a manifest: the source, its archive and what was found."""
+    path = folder / ORIGIN
+    return json.loads(path.read_bytes()) if path.is_file() else {"source": f"the folder {folder.name}"}
+
+
+def _own_archive(archive: Path, workspace: Workspace) -> Path:
+    """The studies of the user's archive, unpacked to the local disk once."""
+    target = workspace.data.parent / "unpacked" / archive.name.split(".")[0]
+    if not _occupied(target):
+        print(f"Unpacking your archive {archive} to {target}.")
+        return unpack(archive, target, {"source": "an archive of one's own", **_identity(archive)})
+    if origin(target).get("bytes") != archive.stat().st_size:
+        raise DataError(
+            f"{target} holds other studies than {archive}: delete that folder, or rename the archive."
+        )
+    print(f"Studies from your archive {archive}, unpacked earlier to {target}.")
+    return target
+
+
+def _iu_xray(workspace: Workspace, annotation: Path | None = None) -> Path:
+    """IU X-Ray: what an earlier call brought, else from the first source that has it."""
+    target, keep = workspace.data, workspace.root / KEPT if workspace.root.is_relative_to(DRIVE) else None
+    if annotation:
+        load_studies(annotation.parent, annotation)  # its faults show before the download
+    if _occupied(target):
+        if annotation and find_annotation(target).read_bytes() != annotation.read_bytes():
+            raise DataError(
+                f"{target} holds studies with another annotation than {annotation}: delete that folder."
+            )
+        _check(load_studies(target), target, None if annotation else IU_XRAY_STUDIES, MOST_WITHOUT_VIEWS)
+        print(f"Studies that are here already, in {target}.")
+        return target
+    kept = [source for source in SOURCES if keep and (keep / source.archive).is_file()]
+    for bring, source in [
+        *((_from_kept, source) for source in kept),
+        *((_from_web, source) for source in SOURCES),
+    ]:
+        try:
+            if source.lacks and not annotation:
+                raise DataError(
+                    f"{source.name} lacks {source.lacks}: it serves where DATA names the quiz's annotation."
+                )
+            return bring(source, target, keep, annotation)
+        except DataError as error:
+            print(error)
+    raise DataError(
+        "No source gave IU X-Ray; what each said stands above. Run this cell again later, or download "
+        f"{SOURCES[0].name} in a browser from {SOURCES[0].url} and name the file in DATA."
+    )
+
+
+def _from_kept(source: Source, target: Path, keep: Path, annotation: Path | None) -> Path:
+    """The studies from an archive that an earlier session kept."""
+    archive = keep / source.archive
+    print(f"Unpacking {source.name}, kept in {archive}, to {target}.")
+    noted = json.loads(_note(archive).read_bytes()) if _note(archive).is_file() else {}
+    if noted.get("sha256") != file_hash(archive):
+        raise DataError(f"{archive} is not as it was kept: it is passed over.")
+    return unpack(archive, target, noted, annotation, iu_xray=True)
+
+
+def _from_web(source: Source, target: Path, keep: Path | None, annotation: Path | None) -> Path:
+    """The studies from an archive that is downloaded, and kept where there is a place for it."""
+    lacks = f", which lacks {source.lacks}" if source.lacks else ""
+    print(f"Downloading {source.name}{lacks}.")
+    archive = fetch(source.url, target.with_name(source.archive), source.name)
+    try:
+        found = {"source": source.name, "url": source.url, **_identity(archive), "checksum": NO_CHECKSUM}
+        unpack(archive, target, found, annotation, iu_xray=True)
+        if keep:
+            _keep(archive, keep, found)
+    finally:
+        archive.unlink()  # unpacked, or of no use
+    return target
+
+
+def _keep(archive: Path, keep: Path, found: dict) -> None:
+    """A copy of an archive for later sessions, with a note of its hash."""
+    copy = keep / archive.name
+    part = copy.with_name(f"{copy.name}.part")
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(archive, part)
+        part.replace(copy)
+        write_json(_note(copy), found)
+        print(f"The archive is kept in {copy}: the next session unpacks it from there.")
+    except OSError as error:  # such as a Drive that is full
+        part.unlink(missing_ok=True)
+        print(f"The archive could not be kept in {keep} ({error}): the next session downloads it again.")
+
+
+def unpack(
+    archive: Path, target: Path, found: dict, annotation: Path | None = None, *, iu_xray: bool = False
+) -> Path:
+    """Unpack an archive of studies so that `target` becomes their folder, with `found` noted in it.
+
+    `annotation` takes the place of the archive's own. All or nothing: an
+    archive that cannot be unpacked or holds no studies raises DataError, and
+    so does a `target` that is not empty; with `iu_xray`, other numbers of
+    studies than the quiz's, or too many without a view, do.
+    """
+    if _occupied(target):
+        raise DataError(
+            f"{target} is already there and would be overwritten: move it or name another folder."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+        inside = Path(temporary, "archive")
+        extract(archive, inside)
+        try:
+            folder = _with_annotation(inside, annotation) if annotation else _folder_of_annotation(inside)
+            expected = IU_XRAY_STUDIES if iu_xray and not annotation else None
+            counts = _check(load_studies(folder), archive, expected, MOST_WITHOUT_VIEWS if iu_xray else 1)
+        except DataError as error:  # name what is there to stay
+            raise DataError(str(error).replace(str(inside), str(archive))) from None
+        write_json(folder / ORIGIN, {**found, **counts})
+        folder.replace(target)
+    return target
+
+
+def _folder_of_annotation(inside: Path) -> Path:
+    found = [path for name in ANNOTATIONS for path in inside.rglob(name)]
+    if not found:
+        raise DataError(f"{inside} holds no {' or '.join(ANNOTATIONS)}: it is no archive of studies.")
+    return min(found, key=lambda path: len(path.parts)).parent
+
+
+def _with_annotation(inside: Path, annotation: Path) -> Path:
+    """A folder of `annotation` with the images of an unpacked archive, in either of the two layouts."""
+    folder = inside / "with_annotation"
+    folder.mkdir()
+    shutil.copyfile(annotation, folder / ANNOTATIONS[0])
+    by_study = [path for path in inside.rglob("images") if path.is_dir()]
+    if by_study:
+        min(by_study, key=lambda path: len(path.parts)).replace(folder / "images")
+        return folder
+    of_uid = {_uid(study.id): study.id for group in load_studies(folder).values() for study in group}
+    views: dict[str, list[Path]] = {}
+    for path in sorted(inside.rglob("CXR*_IM-*.png")):
+        views.setdefault(_uid(path.stem), []).append(path)
+    for uid, study in of_uid.items():
+        place = folder / "images" / study
+        place.mkdir(parents=True)
+        for number, path in enumerate(views.get(uid, ())):
+            path.replace(place / f"{number}.png")
+    return folder
+
+
+def _uid(name: str) -> str:
+    """The collection's number of an examination, as in `CXR<uid>_IM-<nnnn>-<view>`."""
+    return name.partition("_IM-")[0]
+
+
+def _check(
+    studies: dict[str, list[Study]], where: Path, expected: dict[str, int] | None, most_without: float
+) -> dict:
+    """How many studies, views, and studies without a readable view there are; also said in a sentence.
+
+    Raises DataError for another number of studies a split than `expected`,
+    for no view at all, and for more than this share of the studies without one.
+    """
+    counts = {split: len(group) for split, group in studies.items()}
+    if expected and counts != expected:
+        numbers = " where IU X-Ray has ".join(
+            "/".join(f"{number[split]:,}" for split in SPLITS) for number in (counts, expected)
+        )
+        raise DataError(f"{where} has {numbers} studies ({'/'.join(SPLITS)}): move it away.")
+    everyone = [study for group in studies.values() for study in group]
+    readable = {study.id: sum(map(_is_readable, study.images)) for study in everyone}
+    without = [study for study, views in readable.items() if not views]
+    views = sum(readable.values())
+    if not views:
+        raise DataError(f"{where} has no images/<id>/0.png beside its annotation that can be read.")
+    missing = f"{len(without):,} of {len(everyone):,} studies"
+    if len(without) > most_without * len(everyone):
+        raise DataError(f"{where} has no view that can be read of {missing}, such as {without[0]}.")
+    found = f"{missing}, such as {without[0]}, have none" if without else "every study has one or more"
+    print(f"{views:,} views can be opened; {found}.")
+    return {"studies": counts, "views": views, "studies_without_view": len(without)}
+
+
+def _is_readable(view: Path) -> bool:
+    """Whether the head of an image can be read; its pixels are read when the dataset is built."""
+    try:
+        with Image.open(view):
+            return True
+    except DAMAGED:
+        return False
+
+
+def _identity(archive: Path) -> dict:
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    size = archive.stat().st_size
+    return {"archive": archive.name, "bytes": size, "sha256": file_hash(archive), "first_seen": moment}
+
+
+def _note(archive: Path) -> Path:
+    """Where the hash of a kept archive is noted."""
+    return archive.with_name(f"{archive.name}.json")
+
+
+def _occupied(target: Path) -> bool:
+    return any(target.iterdir()) if target.is_dir() else target.exists()

@@ -1,0 +1,200 @@
+"""IU X-Ray on disk: the annotation and the radiographs as studies.
+
+The layout is the quiz's: an annotation, and `images/<id>/<k>.png` beside it
+with k = 0, 1, ... (the frontal view first). The annotation holds the splits
+train, val and test, each a list of studies with an `id` and either a `report`
+(findings by region) or, not yet split into regions, an `original_report`.
+"""
+
+import json
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from utils import regions
+from utils.workspace import write_json
+
+SPLITS = ("train", "val", "test")
+ANNOTATIONS = ("annotation.json", "annotation_quiz_all.json")  # the second is the quiz's own name for it
+IU_XRAY = "IU X-Ray"
+IU_XRAY_STUDIES = {"train": 2069, "val": 296, "test": 590}
+
+_ID = re.compile(r"[\w-][\w.-]*")  # one folder name: nothing that could lead out of images/
+_IMAGE = re.compile(r"\d+\.(png|jpe?g)", re.IGNORECASE)
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    zlib.error,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+class DataError(ValueError):
+    """The studies cannot be read; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One examination. `findings` holds the regions it mentions; None: not yet split into regions."""
+
+    id: str
+    split: str
+    findings: dict[str, str] | None
+    original_report: str
+    images: tuple[Path, ...]
+
+
+def find_annotation(folder: Path) -> Path:
+    """The annotation of a folder of studies. Raises DataError where there is none."""
+    for name in ANNOTATIONS:
+        if (folder / name).is_file():
+            return folder / name
+    what = "has no" if folder.is_dir() else "is not a folder with an"
+    raise DataError(
+        f"{folder} {what} {ANNOTATIONS[0]}: name the folder that holds it, with images/ beside it."
+    )
+
+
+def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list[Study]]:
+    """The studies of a folder in the quiz's layout, by split, in the annotation's order.
+
+    `annotation` is read in place of the folder's own. Studies without an
+    image are among them: they have findings all the same. Images are not
+    opened here. Raises DataError for an annotation that is missing, not JSON,
+    or not in the layout, and for an id that comes twice.
+    """
+    path = annotation or find_annotation(folder)
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(
+            f"There is no annotation {path}: run notebooks/01_region_split.ipynb first."
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}): copy or download it again.") from None
+    missing = [split for split in SPLITS if not isinstance(_get(content, split), list)]
+    if missing:
+        raise DataError(
+            f"{path} has no list of studies called {' or '.join(missing)}: add it (it may be [])."
+        )
+    studies: dict[str, list[Study]] = {}
+    split_of: dict[str, str] = {}
+    for split in SPLITS:
+        studies[split] = [_study(entry, split, n, path, folder) for n, entry in enumerate(content[split])]
+        for study in studies[split]:
+            if study.id in split_of:
+                where = " and ".join(dict.fromkeys((split_of[study.id], split)))
+                raise DataError(f"{path} has study {study.id} twice ({where}): remove one of the two.")
+            split_of[study.id] = split
+    return studies
+
+
+def write_annotation(path: Path, folder: Path, findings: dict[str, dict[str, str]]) -> Path:
+    """The annotation of `folder`, to `path`, with `findings` as the reports of validation studies, by id.
+
+    A study that has a report already keeps it.
+    """
+    content = json.loads(find_annotation(folder).read_bytes())
+    for entry in content["val"]:
+        if entry.get("report") is None and entry["id"] in findings:
+            entry["report"] = {name: findings[entry["id"]].get(name, "") for name in regions.ALL}
+    return write_json(path, content)
+
+
+def data_label(folder: Path, splits: dict[str, list[Study]]) -> str:
+    """What the studies of `folder` are, as every table, chart and card says it."""
+    drawn = folder / "phantoms.json"  # left by whoever draws phantoms
+    if drawn.is_file():
+        return json.loads(drawn.read_bytes())["label"]
+    counts = {split: len(studies) for split, studies in splits.items()}
+    return IU_XRAY if counts == IU_XRAY_STUDIES else f"studies of {folder.name}"
+
+
+def read_view(path: Path, longest_side: int) -> Image.Image:
+    """A radiograph as 8-bit grey (mode L), scaled down to `longest_side` pixels where it is larger.
+
+    Samples of more than 8 bits are stretched over the image's own range;
+    transparent parts become black. Raises DataError naming a file that
+    cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            view = _grey(image)
+    except DAMAGED as error:
+        raise DataError(
+            f"{path.parent.name}/{path.name} cannot be read: {regions.tidy(str(error))}"
+        ) from None
+    view.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS, reducing_gap=None)
+    return view
+
+
+def _get(content: object, key: str) -> object:
+    return content.get(key) if isinstance(content, dict) else None
+
+
+def _study(entry: object, split: str, position: int, path: Path, folder: Path) -> Study:
+    """One entry of the annotation as a study; raises DataError that names the study and the key."""
+    name = _get(entry, "id")
+    if not isinstance(name, str) or not _ID.fullmatch(name):
+        fault = "has no id" if name is None else f"has the id {name!r}, which cannot name a folder"
+        raise DataError(f"{path}: study number {position + 1} of {split} {fault}: correct it.")
+    report, original = entry.get("report"), entry.get("original_report")
+    needed = "report or original_report" if split == "val" else "report"
+    if report is None and (split != "val" or original is None):
+        raise DataError(f"{path}: study {name} of {split} has no key {needed}: add it.")
+    if original is not None and not isinstance(original, str):
+        raise DataError(
+            f"{path}: study {name} of {split} has an original_report that is not text: correct it."
+        )
+    return Study(name, split, _findings(report, name, split, path), original or "", _images(folder, name))
+
+
+def _findings(report: object, name: str, split: str, path: Path) -> dict[str, str] | None:
+    if report is None:
+        return None
+    where = f"{path}: the report of study {name} of {split}"
+    if not isinstance(report, dict):
+        raise DataError(
+            f"{where} is not split into regions: give a text for each of {', '.join(regions.ALL)}."
+        )
+    unknown = [key for key in report if key not in regions.ALL]
+    if unknown:
+        raise DataError(
+            f"{where} has the region {unknown[0]!r}, which is none of {', '.join(regions.ALL)}: rename it."
+        )
+    wrong = [key for key, text in report.items() if not isinstance(text, str | None)]
+    if wrong:
+        raise DataError(f"{where} has findings of {wrong[0]} that are not text: correct them.")
+    return regions.mentioned(report, regions.ALL)
+
+
+def _images(folder: Path, name: str) -> tuple[Path, ...]:
+    views = folder / "images" / name
+    if not views.is_dir():
+        return ()
+    return tuple(
+        sorted(
+            (path for path in views.iterdir() if _IMAGE.fullmatch(path.name)),
+            key=lambda path: (int(path.stem), path.name),
+        )
+    )
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    if image.mode[0] in "IF":  # more than 8 bits a sample
+        samples = np.asarray(image, dtype=np.float64)
+        low, high = samples.min(), samples.max()
+        return Image.fromarray(np.uint8(np.rint((samples - low) * (255 / (high - low or 1)))))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, "black")
+        return Image.alpha_composite(black, image).convert("L")
+    return image.convert("L")

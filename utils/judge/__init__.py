@@ -1,0 +1,161 @@
+"""From (reference, prediction) to a GREEN judgement.
+
+Three engines answer the same question in the same format, and one parser reads
+them (`verdicts`): the 7B judge (`green.GreenEngine`), the same model behind a
+server (`green.ServerEngine`), and an offline stand-in (`offline`, with its
+`lexicon`), which is never called GREEN. GREEN: Ostmeier et al., "GREEN: Generative
+Radiology Report Evaluation and Error Notation", 2024; model StanfordAIMI/GREEN-radllama2-7b.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+from utils.answers import AnswerFile
+from utils.regions import tidy
+
+from .green import GreenEngine, ServerEngine
+from .offline import OfflineEngine
+from .verdicts import OFFLINE_LABEL, JudgeError, Judgement, Pair, parse_completion, write_completion
+
+__all__ = [
+    "OFFLINE_LABEL",
+    "Engine",
+    "JudgeError",
+    "Judgement",
+    "Pair",
+    "judge_pairs",
+    "make_engine",
+    "parse_completion",
+    "write_completion",
+]
+
+
+class Engine(Protocol):
+    """Whatever answers pairs. `fingerprint` changes when the same pair could get another answer."""
+
+    label: str
+    fingerprint: str
+
+    def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
+        """The index of a pair and its completion, in any order, each as soon as it is known."""
+        ...
+
+
+def judge_pairs(
+    pairs: Iterable[Pair],
+    engine: Literal["offline", "green", "server"] | Engine = "offline",
+    *,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    identical_without_asking: bool = False,
+    **options,
+) -> list[Judgement]:
+    """Judge (reference, prediction) pairs; one judgement a pair, in their order.
+
+    Each distinct pair is asked once. An empty prediction is scored 0 without
+    asking, as GREEN did in every recorded case; with `identical_without_asking`
+    a prediction equal to its reference is scored 1.0 (so in every recorded case
+    too), and the label of all judgements says so.
+
+    engine: a name, or an engine already loaded (to keep the 7B model between calls)
+    cache: a JSON-lines file that answers are appended to as they come; a later
+        call with it, after a kill too, asks only what is missing
+    progress: called with (answered, to ask) as answers come
+    options: of an engine that is named, as `make_engine` takes them
+
+    Raises JudgeError, a ValueError, for a pair whose reference is empty (a
+    region that a study does not mention is never scored), for an unknown
+    engine, for options that reach none, and for a cache file that is not ours.
+    """
+    asked = [(tidy(reference), tidy(prediction)) for reference, prediction in pairs]
+    for number, (reference, _) in enumerate(asked):
+        if not reference:
+            raise JudgeError(f"pair {number} has an empty reference: a region not mentioned is never scored")
+    store = Cache(cache) if cache is not None else None
+    judge = engine
+    if isinstance(engine, str):
+        judge = make_engine(engine, **options)
+    elif options:
+        raise JudgeError(f"an engine that is loaded already takes no options: leave out {', '.join(options)}")
+    label = f"{judge.label}, identical texts not asked" if identical_without_asking else judge.label
+
+    known: dict[Pair, Judgement] = {}
+    for pair in dict.fromkeys(asked):
+        answer = _without_asking(pair, label, identical_without_asking)
+        if answer is None and store and (completion := store.get(judge, pair)) is not None:
+            answer = parse_completion(completion, label)
+        if answer:
+            known[pair] = answer
+    open_pairs = [pair for pair in dict.fromkeys(asked) if pair not in known]
+    for done, (index, completion) in enumerate(judge.ask(open_pairs) if open_pairs else (), start=1):
+        pair = open_pairs[index]
+        known[pair] = parse_completion(completion, label)
+        if store:
+            store.add(judge, pair, completion)
+        if progress:
+            progress(done, len(open_pairs))
+    return [known[pair] for pair in asked]
+
+
+def make_engine(name: str, **options) -> Engine:
+    """The engine called `name`; it loads nothing before it is asked.
+
+    options: those of `green.GreenEngine` and of `green.ServerEngine`;
+        the offline judge has none
+    """
+    engines = {"offline": OfflineEngine, "green": GreenEngine, "server": ServerEngine}
+    if name not in engines:
+        raise JudgeError(f"no such judge: {name!r}; the judges are {', '.join(engines)}")
+    return engines[name](**options)
+
+
+def _without_asking(pair: Pair, label: str, identical_without_asking: bool) -> Judgement | None:
+    reference, prediction = pair
+    if not prediction:
+        missing = [part for part in re.split(r"(?<=\.)\s+", reference) if part]
+        text = write_completion(
+            "The candidate report is empty: scored 0 without asking the judge.", {"b": missing}, {}, []
+        )
+        return parse_completion(text, label)
+    if identical_without_asking and prediction == reference:
+        text = write_completion(
+            "The candidate report is the reference: scored 1 without asking the judge.", {}, {}, [reference]
+        )
+        return parse_completion(text, label)
+    return None
+
+
+class Cache:
+    """Answers by judge and pair, kept in a file as they come. Raises JudgeError for a foreign file."""
+
+    HEADER: ClassVar = {"file": "answers of a judge", "version": 1}
+
+    def __init__(self, path: Path):
+        self._answers: dict[str, str] = {}
+        self._file = AnswerFile(path, "an answer of a judge", self._take, JudgeError, self.HEADER)
+
+    def _take(self, entry: dict) -> None:
+        self._answers[entry["key"]] = entry["completion"]
+
+    @staticmethod
+    def _key(judge: Engine, pair: Pair) -> str:
+        return hashlib.sha256(json.dumps([judge.label, judge.fingerprint, *pair]).encode()).hexdigest()
+
+    def get(self, judge: Engine, pair: Pair) -> str | None:
+        return self._answers.get(self._key(judge, pair))
+
+    def add(self, judge: Engine, pair: Pair, completion: str) -> None:
+        reference, prediction = pair
+        entry = {
+            "key": self._key(judge, pair),
+            "judge": judge.label,
+            "reference": reference,
+            "prediction": prediction,
+            "completion": completion,
+        }
+        self._file.add(entry)
+        self._take(entry)

@@ -1,0 +1,340 @@
+"""GREEN-radllama2-7b as an engine of `judge_pairs`: on this machine's GPU, or behind a server.
+
+Prompt, chat format and end of input are those that the model was published
+with (package green-score 0.0.12, `utils.make_prompt` and `green.GREEN`): they
+are the model's input format, and other wordings give other verdicts.
+"""
+
+import copy
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+from .verdicts import ERROR_TYPES, JudgeError, Pair
+
+GREEN_MODEL = "StanfordAIMI/GREEN-radllama2-7b"
+GREEN_LABEL = "GREEN-radllama2-7b"
+GREEN_SIZE = (32, 4096)  # layers and width of LLaMA 2 7B
+MAX_NEW_TOKENS = 1024  # of one completion
+MAX_WORDS = 300  # of each report, as green-score cuts them
+MOST_AT_ONCE = 64  # pairs in a batch that is sized by free memory
+Precision = Literal["nf4", "int8", "fp16"]
+
+_ERROR_LINE = "<Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>"
+_PROMPT = f"""\
+Objective: Evaluate the accuracy of a candidate radiology report in comparison to a reference radiology \
+report composed by expert radiologists.
+
+    Process Overview: You will be presented with:
+
+    1. The criteria for making a judgment.
+    2. The reference radiology report.
+    3. The candidate radiology report.
+    4. The desired format for your assessment.
+
+    1. Criteria for Judgment:
+
+    For each candidate report, determine:
+
+    The count of clinically significant errors.
+    The count of clinically insignificant errors.
+
+    Errors can fall into one of these categories:
+
+{chr(10).join(f"    {letter}) {name}." for letter, name in ERROR_TYPES.items())}
+    Note: Concentrate on the clinical findings rather than the report's writing style. \
+Evaluate only the findings that appear in both reports.
+
+    2. Reference Report:
+    {{reference}}
+
+    3. Candidate Report:
+    {{prediction}}
+
+    4. Reporting Your Assessment:
+
+    Follow this specific format for your output, even if no errors are found:
+    ```
+    [Explanation]:
+    <Explanation>
+
+    [Clinically Significant Errors]:
+    (a) {_ERROR_LINE}
+    ....
+    (f) {_ERROR_LINE}
+
+    [Clinically Insignificant Errors]:
+    (a) {_ERROR_LINE}
+    ....
+    (f) {_ERROR_LINE}
+
+    [Matched Findings]:
+    <The number of matched findings>. <Finding 1>; <Finding 2>; ...; <Finding n>
+    ```
+"""
+# green-score adds an empty turn of the assistant, and its tokenizer (add_eos_token) ends the input with </s>.
+_CHAT = "<|user|>\n{prompt}</s>\n<|assistant|>\n</s>\n<|assistant|>\n</s>"
+
+
+def prompt(reference: str, prediction: str) -> str:
+    """The question that GREEN was trained on, for one pair."""
+    first, second = (" ".join(text.split()[:MAX_WORDS]) for text in (reference, prediction))
+    return _PROMPT.format(reference=first, prediction=second)
+
+
+def chat(reference: str, prediction: str) -> str:
+    """The model's whole input for one pair, without the `<s>` that starts it."""
+    return _CHAT.format(prompt=prompt(reference, prediction))
+
+
+def answer(text: str) -> str:
+    """A generated text as a completion: what follows the model's own `[Explanation]:` heading, if any."""
+    return text.split("<|assistant|>")[-1].split("[Explanation]:")[-1]
+
+
+def judge_label(model: str | Path, how: str) -> str:
+    """What this judge may be called: GREEN only for the published model."""
+    name = Path(model).name
+    return f"{name} {how}" if name == GREEN_LABEL else f"{name} {how} (not GREEN)"
+
+
+def _is_of_published_size(model: str) -> bool:
+    """Whether a model has the layers of GREEN_MODEL; of one that cannot be read no label will be needed."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except OSError:
+        return True
+    return (config.num_hidden_layers, config.hidden_size) == GREEN_SIZE
+
+
+def _common_start(rows: list[list[int]]) -> list[int]:
+    shortest = min(rows, key=len)
+    differ = (i for i, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
+    return shortest[: next(differ, len(shortest))]
+
+
+def _fingerprint(max_new_tokens: int) -> str:
+    return hashlib.sha256(f"{_PROMPT}{_CHAT}{max_new_tokens}".encode()).hexdigest()
+
+
+class GreenEngine:
+    """The judge loaded by transformers; the model is loaded at the first question and kept.
+
+    model: name on the Hugging Face Hub, or a folder
+    precision: "nf4" (4-bit, about 4 GB), "int8" (7 GB) or "fp16" (13.5 GB)
+    batch_size: pairs at once; None sizes batches by the free memory
+    """
+
+    def __init__(
+        self,
+        model: str | Path = GREEN_MODEL,
+        precision: Precision = "nf4",
+        batch_size: int | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ):
+        if precision not in get_args(Precision):
+            raise JudgeError(f"no such precision: {precision!r}; choose nf4, int8 or fp16")
+        self.model_name, self.precision = str(model), precision
+        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
+        self.fingerprint = _fingerprint(max_new_tokens)
+        self._loaded = self._start_cache = None
+
+    @cached_property
+    def label(self) -> str:
+        """What its judgements are called; a model of another size under the published name is no GREEN."""
+        label = judge_label(self.model_name, self.precision)
+        if Path(self.model_name).name == GREEN_LABEL and not _is_of_published_size(self.model_name):
+            return f"small stand-in for {label} (not GREEN)"
+        return label
+
+    def load(self):
+        """The model and its tokenizer, loaded at the first call and kept.
+
+        Raises JudgeError where the model does not fit in the GPU's memory.
+        """
+        import torch
+
+        if self._loaded is None:
+            try:
+                self._loaded = self._load()
+            except torch.OutOfMemoryError:
+                raise JudgeError(
+                    f"{self.label} does not fit in the free GPU memory: choose precision nf4, or restart "
+                    "the runtime and run this notebook alone"
+                ) from None
+        return self._loaded
+
+    def _load(self):
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+        quantization = {
+            "nf4": BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=torch.float16,
+            ),
+            "int8": BitsAndBytesConfig(load_in_8bit=True),
+            "fp16": None,
+        }[self.precision]
+        tokenizer = AutoTokenizer.from_pretrained(self.model_name, padding_side="left")
+        tokenizer.pad_token = tokenizer.eos_token
+        model = AutoModelForCausalLM.from_pretrained(
+            self.model_name,
+            dtype=torch.float16,
+            quantization_config=quantization,
+            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+        )
+        return model.eval(), tokenizer
+
+    def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
+        """Answers in batches of similar length, the longest first; out of memory, the batch is halved.
+
+        Raises JudgeError where not even one pair fits.
+        """
+        import torch
+
+        _, tokenizer = self.load()
+        inputs = [tokenizer.bos_token + chat(*pair) for pair in pairs]
+        lengths = [len(ids) for ids in tokenizer(inputs, add_special_tokens=False)["input_ids"]]
+        waiting = sorted(range(len(pairs)), key=lambda index: -lengths[index])
+        limit = self.batch_size
+        while waiting:
+            size = min(len(waiting), limit or self._fitting(lengths[waiting[0]]))
+            batch = waiting[:size]
+            try:
+                texts = self._generate([inputs[index] for index in batch])
+            except torch.OutOfMemoryError:
+                texts = None  # retried outside the handler, which would keep the failed batch's tensors alive
+            if texts is None:
+                if size == 1:
+                    raise JudgeError(
+                        f"{self.label}: one pair alone does not fit in GPU memory; try precision nf4"
+                    )
+                limit = size // 2
+                torch.cuda.empty_cache()
+                continue
+            yield from zip(batch, map(answer, texts), strict=True)
+            waiting = waiting[size:]
+
+    def _generate(self, inputs: list[str]) -> list[str]:
+        import torch
+
+        model, tokenizer = self.load()
+        questions = tokenizer(inputs, add_special_tokens=False)["input_ids"]
+        kept = self._shared_start()
+        start = _common_start([kept, *questions])
+        rows = [ids[len(start) :] for ids in questions]
+        longest = max(map(len, rows))
+        # Padding stands between the start that all share and the rest of each.
+        padding = [longest - len(row) for row in rows]
+        ids = [start + [tokenizer.pad_token_id] * gap + row for gap, row in zip(padding, rows, strict=True)]
+        mask = [[1] * len(start) + [0] * gap + [1] * (longest - gap) for gap in padding]
+        cache = copy.deepcopy(self._start_cache)
+        if len(start) < len(kept):  # a tokenizer may join its last letters with what follows
+            cache.crop(len(start) - len(kept))
+        cache.batch_repeat_interleave(len(rows))
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                past_key_values=cache,
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        return tokenizer.batch_decode(output[:, len(ids[0]) :], skip_special_tokens=True)
+
+    def _shared_start(self) -> list[int]:
+        """The tokens that every question starts with; their keys and values are computed once and kept.
+
+        It is almost half of a question: the judge's instruction before the reference.
+        """
+        import torch
+        from transformers import DynamicCache
+
+        model, tokenizer = self.load()
+        if self._start_cache is None:
+            examples = [tokenizer.bos_token + chat(text, text) for text in ("a", "B")]
+            self._start = _common_start(tokenizer(examples, add_special_tokens=False)["input_ids"])
+            with torch.inference_mode():
+                self._start_cache = model(
+                    input_ids=torch.tensor([self._start], device=model.device),
+                    past_key_values=DynamicCache(config=model.config),
+                    logits_to_keep=1,
+                ).past_key_values
+        return self._start
+
+    def _fitting(self, tokens: int) -> int:
+        """How many inputs of `tokens` tokens fit in the free memory, of the GPU where there is one."""
+        import torch
+
+        config = self.load()[0].config
+        head = config.hidden_size // config.num_attention_heads
+        bytes_a_token = 2 * 2 * config.num_hidden_layers * config.num_key_value_heads * head
+        if torch.cuda.is_available():
+            free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        else:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        # Keys and values are what grows; half of the memory is left to activations and copies.
+        fitting = int(free / 2 / (bytes_a_token * (tokens + self.max_new_tokens)))
+        return min(max(fitting, 1), MOST_AT_ONCE)
+
+
+class ServerEngine:
+    """The judge behind any OpenAI-compatible completions address, such as vLLM's.
+
+    base_url: the address up to and with `/v1`
+    model: the name that the server serves it under
+    api_key: where the server wants one; none is taken from the environment, where it may be another service's
+    batch_size: questions in flight at once, 8 where None
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        model: str = GREEN_MODEL,
+        api_key: str | None = None,
+        batch_size: int | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ):
+        from openai import OpenAI
+
+        if not base_url:
+            raise JudgeError("the server judge needs base_url, such as http://localhost:8000/v1")
+        self.model_name, self.batch_size, self.max_new_tokens = model, batch_size or 8, max_new_tokens
+        self.label = judge_label(model, "server")
+        self.fingerprint = _fingerprint(max_new_tokens)
+        self._client = OpenAI(base_url=base_url, api_key=api_key or "none")
+
+    def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
+        """Answers as they arrive. Raises JudgeError when the server fails after the client's own retries."""
+        from openai import OpenAIError
+
+        with ThreadPoolExecutor(self.batch_size) as pool:
+            asked = {pool.submit(self._complete, pair): index for index, pair in enumerate(pairs)}
+            try:
+                for future in as_completed(asked):
+                    yield asked[future], answer(future.result())
+            except OpenAIError as error:
+                status = getattr(error, "status_code", None)
+                reason = f"{type(error).__name__}{f', status {status}' if status else ''}"
+                raise JudgeError(f"the judge's server does not answer: {reason}") from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _complete(self, pair: Pair) -> str:
+        reply = self._client.completions.create(
+            model=self.model_name, prompt=chat(*pair), max_tokens=self.max_new_tokens, temperature=0
+        )
+        return reply.choices[0].text

@@ -1,0 +1,157 @@
+"""A judge's answer in GREEN's form: what it says, read and written."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from utils.regions import tidy
+
+OFFLINE_LABEL = "offline judge (stand-in, not GREEN)"
+
+
+SIGNIFICANT = "Clinically Significant Errors"
+
+
+INSIGNIFICANT = "Clinically Insignificant Errors"
+
+
+MATCHED = "Matched Findings"
+
+
+ERROR_TYPES = {
+    "a": "False report of a finding in the candidate",
+    "b": "Missing a finding present in the reference",
+    "c": "Misidentification of a finding's anatomic location/position",
+    "d": "Misassessment of the severity of a finding",
+    "e": "Mentioning a comparison that isn't in the reference",
+    "f": "Omitting a comparison detailing a change from a prior study",
+}
+
+
+Pair = tuple[str, str]
+
+
+class JudgeError(ValueError):
+    """A pair that cannot be judged, a cache that is not ours, an engine that does not exist."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One verdict.
+
+    score: matched / (matched + significant errors), 0 to 1; None where the judge gave no verdict
+    significant, insignificant: counts of the error types a to f, in that order
+    matched: the number of matched findings
+    explanation: what the judge wrote before the first section
+    sentences, insignificant_sentences: the errors in words by type, "a" to "f", only types that have any
+    matched_findings: the matched findings in words
+    completion: the judge's answer, whole
+    judge: which judge this is, with its precision
+    """
+
+    score: float | None
+    significant: tuple[int, ...]
+    insignificant: tuple[int, ...]
+    matched: int
+    explanation: str
+    completion: str
+    judge: str
+    sentences: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    insignificant_sentences: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    matched_findings: tuple[str, ...] = ()
+
+    @property
+    def score_as_published(self) -> float:
+        """The score as green-score 0.0.12 and the published tables count it: no verdict is 0."""
+        return self.score or 0.0
+
+
+def parse_completion(text: str, judge: str = "") -> Judgement:
+    """Read a judge's completion; pure, and never raises.
+
+    Counts and score are green-score 0.0.12's on every text, with one
+    difference that is said aloud: where it counts 0 because no number of
+    matched findings can be read (the judge refused, or was cut off), `score`
+    is None, and `score_as_published` is its 0. As there, a missing error
+    section counts as no errors, and a section ends at its first blank line.
+    """
+    significant, sentences = _errors(_section(text, SIGNIFICANT))
+    insignificant, minor = _errors(_section(text, INSIGNIFICANT))
+    matched, findings = _matched(_section(text, MATCHED))
+    return Judgement(
+        score=None if matched is None else matched / max(matched + sum(significant), 1),
+        significant=significant,
+        insignificant=insignificant,
+        matched=matched or 0,
+        explanation=_explanation(text),
+        completion=text,
+        judge=judge,
+        sentences=sentences,
+        insignificant_sentences=minor,
+        matched_findings=findings,
+    )
+
+
+def _section(text: str, name: str) -> str:
+    start = re.search(rf"\[{name}\]:\s*", text)
+    return re.split(r"\n\s*\n", text[start.end() :], maxsplit=1)[0] if start else ""
+
+
+def _explanation(text: str) -> str:
+    body = text.split("[Explanation]:", 1)[-1]
+    return re.split(rf"\[(?:{SIGNIFICANT}|{INSIGNIFICANT}|{MATCHED})\]:", body, maxsplit=1)[0].strip()
+
+
+def _errors(section: str) -> tuple[tuple[int, ...], dict[str, tuple[str, ...]]]:
+    counts, sentences = dict.fromkeys(ERROR_TYPES, 0), {}
+    if not section.startswith("No"):
+        lettered = re.findall(r"\([a-f]\) .*", section)
+        # green-score sorts the lines, so of two lines of one type the later in the alphabet counts.
+        for line in sorted(lettered or re.findall(r"\([1-6]\) .*", section)):
+            letter = line[1] if lettered else "abcdef"[int(line[1]) - 1]
+            count = re.search(r"(?<=: )\b(\d+)\b\.", line)
+            if count:
+                counts[letter] = int(count[1])
+                words = _items(line[count.end() :])
+                sentences.pop(letter, None)
+                if words and counts[letter]:
+                    sentences[letter] = words
+    return tuple(counts.values()), sentences
+
+
+def _matched(section: str) -> tuple[int | None, tuple[str, ...]]:
+    if section.startswith("No"):
+        return 0, ()
+    count = re.match(r"(\d+)\.", section)
+    if not count:
+        return None, ()
+    return int(count[1]), _items(section[count.end() :])
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item for part in text.split(";") if (item := tidy(part).strip(" .")))
+
+
+def write_completion(
+    explanation: str,
+    significant: dict[str, Sequence[str]],
+    insignificant: dict[str, Sequence[str]],
+    matched: Sequence[str],
+) -> str:
+    """A completion in GREEN's own format, so that `parse_completion` reads it back."""
+
+    def listed(items: Sequence[str]) -> str:
+        # Semicolons and blank lines are the format's own separators.
+        return " ".join(
+            [f"{len(items)}.", "; ".join(tidy(item.replace(";", ",")) for item in items)]
+        ).rstrip()
+
+    def errors(found: dict[str, Sequence[str]]) -> str:
+        return "\n".join(f"({key}) {name}: {listed(found.get(key, ()))}" for key, name in ERROR_TYPES.items())
+
+    sections = {
+        SIGNIFICANT: errors(significant),
+        INSIGNIFICANT: errors(insignificant),
+        MATCHED: listed(matched),
+    }
+    return "\n\n".join([explanation, *(f"[{name}]:\n{body}" for name, body in sections.items())])

@@ -1,0 +1,258 @@
+"""The base models that can be fine-tuned, and what each needs.
+
+Whatever is not in the registry, a folder or another name on the Hub, is read
+from its own configuration, and keeps the prompt format of its processor.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from transformers import AutoConfig, PretrainedConfig
+
+from utils.settings import BUDGETS, DEMO_BASE, TrainingSettings
+from utils.workspace import StepError
+
+DEMO_FOLDER = Path(__file__).parent / "demo" / "base_model"
+FAMILIES = {"llava_next": BUDGETS, "llava": ("base",), "gemma3": ("base",)}  # and the budgets of each
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides memory and hours: the sizes of the language model and of the vision tower.
+
+    `patches` are the vision tower's positions a picture, `crop` the side of
+    that picture in pixels.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    vision_layers: int
+    vision_hidden: int
+    vision_intermediate: int
+    patches: int
+    tied: bool = False  # whether the output head is the embedding
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> "Shape":
+        """The shape in a model's own configuration."""
+        text, vision = config.text_config, config.vision_config
+        return cls(
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            intermediate=text.intermediate_size,
+            heads=text.num_attention_heads,
+            kv_heads=text.num_key_value_heads,
+            head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+            vocabulary=text.vocab_size,
+            vision_layers=vision.num_hidden_layers,
+            vision_hidden=vision.hidden_size,
+            vision_intermediate=vision.intermediate_size,
+            patches=(vision.image_size // vision.patch_size) ** 2,
+            tied=bool(config.tie_word_embeddings),
+        )
+
+    @property
+    def linears(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of a layer's seven linear maps: query, key, value, output, gate, up, down."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return [
+            (self.hidden, q),
+            (self.hidden, kv),
+            (self.hidden, kv),
+            (q, self.hidden),
+            (self.hidden, self.intermediate),
+            (self.hidden, self.intermediate),
+            (self.intermediate, self.hidden),
+        ]
+
+    @property
+    def projector(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of the maps between vision tower and language model."""
+        return [(self.vision_hidden, self.hidden), (self.hidden, self.hidden)]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model.
+
+    `processor` and `weights` are names on the Hub or folders: the weights may
+    be a copy already in 4 bits, a quarter of the download. `prompt` is the
+    form of a question and its answer, or "" for the processor's own; `image`
+    is what stands for a view.
+    """
+
+    processor: str
+    weights: str
+    shape: Shape
+    family: str = "llava_next"
+    prompt: str = ""
+    image: str = "<image>\n"
+    precisions: tuple[str, ...] = ("fp16", "fp32")
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """The image-token budgets that it can be read at."""
+        return FAMILIES[self.family]
+
+    @property
+    def chat_template(self) -> str:
+        """`prompt` as a Jinja template; every answer ends, as a model learns to stop only from that."""
+        user, rest = self.prompt.split("{user}")
+        between, end = rest.split("{answer}")
+        opening = between.rstrip(" ")  # a space before the answer belongs to its first word
+        return (
+            "{% for message in messages %}{% if message['role'] == 'user' %}"
+            + _said(user)
+            + "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+            + _said(self.image)
+            + "{% endif %}{% endfor %}"
+            + "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
+            + "{% endif %}{% endfor %}{% else %}"
+            + _said(between)
+            + "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}"
+            + _said(end)
+            + "{% endif %}{% endfor %}{% if add_generation_prompt %}"
+            + _said(opening)
+            + "{% endif %}"
+        )
+
+
+def _said(text: str) -> str:
+    return "{{ " + repr(text) + " }}"
+
+
+def _clip(**language) -> Shape:
+    """CLIP ViT-L/14 at 336 pixels, which all LLaVA-NeXT models have, over a language model."""
+    tower = {"vision_layers": 24, "vision_hidden": 1024, "vision_intermediate": 4096, "patches": 576}
+    return Shape(**language, **tower)
+
+
+# Shapes and prompt formats are those of the models' own configurations on the Hub.
+REGISTRY = {
+    "llava-v1.6-mistral-7b": Base(
+        processor="llava-hf/llava-v1.6-mistral-7b-hf",
+        weights="unsloth/llava-v1.6-mistral-7b-hf-bnb-4bit",
+        shape=_clip(
+            layers=32,
+            hidden=4096,
+            intermediate=14336,
+            heads=32,
+            kv_heads=8,
+            head_dim=128,
+            vocabulary=32064,
+        ),
+        prompt="<s>[INST] {user} [/INST] {answer}</s>",
+    ),
+    "llava-v1.6-vicuna-7b": Base(
+        processor="llava-hf/llava-v1.6-vicuna-7b-hf",
+        weights="llava-hf/llava-v1.6-vicuna-7b-hf",
+        shape=_clip(
+            layers=32,
+            hidden=4096,
+            intermediate=11008,
+            heads=32,
+            kv_heads=32,
+            head_dim=128,
+            vocabulary=32064,
+        ),
+        prompt="<s>USER: {user} ASSISTANT: {answer}</s>",
+    ),
+    "llama3-llava-next-8b": Base(
+        processor="llava-hf/llama3-llava-next-8b-hf",
+        weights="llava-hf/llama3-llava-next-8b-hf",
+        shape=_clip(
+            layers=32,
+            hidden=4096,
+            intermediate=14336,
+            heads=32,
+            kv_heads=8,
+            head_dim=128,
+            vocabulary=128320,
+        ),
+        prompt="<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n{answer}<|eot_id|>",
+    ),
+    "llava-interleave-qwen-0.5b": Base(
+        processor="llava-hf/llava-interleave-qwen-0.5b-hf",
+        weights="llava-hf/llava-interleave-qwen-0.5b-hf",
+        family="llava",
+        shape=Shape(
+            layers=24,
+            hidden=1024,
+            intermediate=2816,
+            heads=16,
+            kv_heads=16,
+            head_dim=64,
+            vocabulary=152000,
+            vision_layers=26,
+            vision_hidden=1152,
+            vision_intermediate=4304,
+            patches=729,
+        ),
+        prompt="<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>",
+    ),
+    "medgemma-4b-it": Base(
+        processor="google/medgemma-4b-it",
+        weights="google/medgemma-4b-it",
+        family="gemma3",
+        shape=Shape(
+            layers=34,
+            hidden=2560,
+            intermediate=10240,
+            heads=8,
+            kv_heads=4,
+            head_dim=256,
+            vocabulary=262208,
+            vision_layers=27,
+            vision_hidden=1152,
+            vision_intermediate=4304,
+            patches=4096,
+            tied=True,
+        ),
+        prompt="<bos><start_of_turn>user\n{user}<end_of_turn>\n<start_of_turn>model\n{answer}<end_of_turn>",
+        image="<start_of_image>",
+        precisions=("fp32",),  # Gemma 3's activations leave the range of fp16
+    ),
+}
+
+
+@cache
+def find(base: str) -> Base:
+    """The base model called `base`: one of `REGISTRY`, `demo`, a folder, or another name on the Hub.
+
+    Raises StepError where it cannot be read, or is of no family that this project can train.
+    """
+    if base in REGISTRY:
+        return REGISTRY[base]
+    place = str(DEMO_FOLDER) if base == DEMO_BASE else base
+    try:
+        config = AutoConfig.from_pretrained(place)
+    except (OSError, ValueError):
+        raise StepError(
+            f"{base} is no model that can be read: name one of {', '.join(REGISTRY)}, a folder, or a name on "
+            "the Hub (for a model that asks for consent, give it on the model's page and set HF_TOKEN)."
+        ) from None
+    if config.model_type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise StepError(
+            f"{base} is a {config.model_type}; this project trains models of the families {known}."
+        )
+    return Base(place, place, Shape.of(config), config.model_type)
+
+
+def fits_or_stop(settings: TrainingSettings) -> Base:
+    """The base model of `settings`; raises StepError where it cannot be read or computed as they say."""
+    base = find(settings.base)
+    for name, possible in (("image_tokens", base.budgets), ("precision", base.precisions)):
+        value = getattr(settings, name)
+        if value not in possible:
+            raise StepError(
+                f"{settings.base} cannot take {name} = {value}: set it to {' or '.join(possible)}."
+            )
+    return base

@@ -1,0 +1,253 @@
+"""The vision-language model: processor, 4-bit weights, LoRA, and what a view costs in tokens.
+
+All of it is transformers, bitsandbytes and peft. What is ours is the token
+budget of a view (`image_tokens` in the settings) for LLaVA-NeXT:
+
+- `tiles`: the model's own cutting into a base view and tiles;
+- `base`: the whole view once, a token a patch;
+- `pooled`: the same, averaged 2 x 2 after the projector.
+
+Other families read a view whole in their own number of tokens: `base`.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import MethodType
+
+import torch
+from accelerate import PartialState
+from bitsandbytes.nn import Linear4bit
+from peft import LoraConfig, PeftModel
+from PIL import Image
+from torch.nn.functional import avg_pool2d
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    LlavaNextProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from utils.settings import TrainingSettings
+from utils.workspace import StepError
+
+from .bases import find
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+READING = "reading.json"  # beside an adapter: how it was taught to read a study
+READING_SETTINGS = ("base", "image_tokens", "precision", "views")
+POOL = {"base": 1, "pooled": 2}
+UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+PROJECTOR_TARGETS = r".*multi_modal_projector\.linear_\d"
+OLD_LANGUAGE_MODEL, LANGUAGE_MODEL = (
+    "language_model.model",
+    "language_model",
+)  # before transformers 5, and now
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+
+
+class WholeViewProcessor(LlavaNextProcessor):
+    """LLaVA-NeXT's processor for one whole view: `pool` x `pool` patches make a token."""
+
+    pool = 1
+
+    def _get_number_of_features(self, orig_height: int, orig_width: int, height: int, width: int) -> int:
+        rows, columns = (side // self.patch_size // self.pool for side in (height, width))
+        return rows * columns + self.num_additional_image_tokens
+
+
+def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutputWithPooling:
+    """Features of the base view only; stands in for `LlavaNextModel.get_image_features`.
+
+    `pixel_values` is (views, patches, 3, side, side), the base view first;
+    `pooler_output` is a tuple of one (tokens, hidden) tensor a view.
+    """
+    outputs = self.vision_tower(pixel_values[:, 0], output_hidden_states=True, return_dict=True)
+    patches = outputs.hidden_states[self.config.vision_feature_layer][:, 1:]  # without the class token
+    features = self.multi_modal_projector(patches)
+    if self.pool > 1:
+        views, tokens, hidden = features.shape
+        side = int(tokens**0.5)
+        grid = features.transpose(1, 2).reshape(views, hidden, side, side)
+        features = avg_pool2d(grid, self.pool).flatten(2).transpose(1, 2)
+    outputs.pooler_output = tuple(features)
+    return outputs
+
+
+def load_processor(base: str, image_tokens: str = "base") -> ProcessorMixin:
+    """The base model's processor, counting tokens by the budget `image_tokens`."""
+    found = find(base)
+    if found.family == "llava_next" and image_tokens != "tiles":
+        processor = WholeViewProcessor.from_pretrained(found.processor)
+        processor.pool = POOL[image_tokens]
+        side = processor.image_processor.crop_size["height"]
+        processor.image_processor.image_grid_pinpoints = [[side, side]]  # no more tiles than it must cut
+    else:
+        processor = AutoProcessor.from_pretrained(found.processor)
+    processor.image_processor.do_convert_rgb = True  # radiographs are grey; SigLIP's files do not say
+    if found.prompt:
+        processor.chat_template = found.chat_template
+    return processor
+
+
+def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -> PreTrainedModel:
+    """The base model with its language model in 4-bit NF4, double quantisation, on the GPU if there is one.
+
+    Vision tower, projector and output head keep `precision`. `base` is a name
+    of the registry, a Hub name, a folder, or `demo`; one that is already in 4
+    bits is taken as it is, but computes in `precision`. Raises StepError where
+    its weights are not what its configuration says.
+    """
+    place, dtype = find(base).weights, DTYPES[precision]
+    config = AutoConfig.from_pretrained(place)
+    is_quantised = hasattr(config, "quantization_config")
+    if is_quantised:
+        config.quantization_config = _as_named_now(config.quantization_config, place)
+    ours = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=UNQUANTISED,
+    )
+    try:
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            place,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            device_map={"": PartialState().local_process_index if torch.cuda.is_available() else "cpu"},
+            output_loading_info=True,
+            **({} if is_quantised else {"quantization_config": ours}),
+        )
+    except RuntimeError as error:
+        # A missing weight is drawn at random, which fails for the bytes of one in 4 bits.
+        if not isinstance(error, NotImplementedError) and "mismatched" not in str(error):
+            raise
+        raise StepError(_unfit(place, "weights that are missing or of another shape")) from error
+    _whole_or_stop(model, found["missing_keys"], place)
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # On some CPUs an evaluation would repack the weights with coarser scales for good.
+            module.support_avx512bf16_for_cpu = False
+    if is_quantised:
+        _compute_in(model, dtype)
+    return set_budget(model, image_tokens)
+
+
+def _as_named_now(quantisation: dict, place: str) -> dict:
+    """The quantisation of a published copy, its unquantised modules named as transformers 5 matches them.
+
+    Copies made before name a module by its last part (`multi_modal_projector`) or by the path of that
+    time; transformers 5 matches from the start of a path, which now begins with `model.`.
+    Raises StepError for any quantisation but bitsandbytes in 4 bits.
+    """
+    method = quantisation.get("quant_method")
+    if method != "bitsandbytes" or not quantisation.get("load_in_4bit"):
+        raise StepError(
+            f"{place} is quantised by {method}, not by bitsandbytes in 4 bits: set base to another copy, or "
+            "to the model in full precision, which is quantised as it is loaded."
+        )
+    names = quantisation.get("llm_int8_skip_modules") or ["lm_head"]
+    anywhere = [rf"(.*\.)?{name.replace(OLD_LANGUAGE_MODEL, LANGUAGE_MODEL)}(\.|$)" for name in names]
+    return {**quantisation, "llm_int8_skip_modules": anywhere}
+
+
+def _whole_or_stop(model: PreTrainedModel, missing: set[str], place: str) -> None:
+    """Raise StepError where weights are missing, or others are in 4 bits than the configuration says."""
+    if missing:
+        raise StepError(_unfit(place, f"no weights for {_few(missing)}"))
+    unlike = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and isinstance(module, Linear4bit) != hasattr(module.weight, "quant_state")
+    ]
+    if unlike:
+        raise StepError(_unfit(place, f"other weights in 4 bits than it lists ({_few(unlike)})"))
+
+
+def _unfit(place: str, what: str) -> str:
+    return f"{place} has {what}, against its own configuration: set base to another model."
+
+
+def _few(names: Iterable[str]) -> str:
+    first, *others = sorted(names)
+    return f"{first} and {len(others):,} more" if others else first
+
+
+def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Make a model that came in 4 bits compute in `dtype`: copies come in bfloat16, which a T4 lacks."""
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype = module.weight.quant_state.dtype = dtype
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype == torch.bfloat16:
+            tensor.data = tensor.data.to(dtype)
+
+
+def set_budget(model: PreTrainedModel, image_tokens: str) -> PreTrainedModel:
+    """Make `model` read its views at the budget `image_tokens`; needs a processor of the same budget."""
+    if model.config.model_type == "llava_next" and image_tokens != "tiles":
+        model.model.pool = POOL[image_tokens]
+        model.model.get_image_features = MethodType(_whole_view_features, model.model)
+    return model
+
+
+def lora_config(settings: TrainingSettings) -> LoraConfig:
+    """LoRA on every linear layer of the language model, and on the projector where `settings` say so."""
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=f"{LORA_TARGETS}|{PROJECTOR_TARGETS}" if settings.projector else LORA_TARGETS,
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_adapter(checkpoint: Path, folder: Path) -> None:
+    """Copy the adapter out of `checkpoint` into `folder`, with the note of how it reads a study."""
+    for name in (*ADAPTER_FILES, READING):
+        shutil.copy(checkpoint / name, folder)
+
+
+def how_to_read(adapter: Path) -> dict:
+    """How the adapter in folder `adapter` was taught to read a study: base, image_tokens, precision, views.
+
+    Raises StepError where there is no adapter.
+    """
+    try:
+        return json.loads((adapter / READING).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        notebook = "notebooks/03_qlora_finetune_T4.ipynb"
+        raise StepError(f"There is no adapter in {adapter}: run {notebook} first.") from None
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """`model` with the adapter in `folder`, for inference."""
+    return PeftModel.from_pretrained(model, folder).eval()
+
+
+def view_tokens(processor: ProcessorMixin, size: tuple[int, int]) -> int:
+    """How many tokens a view of `size` (height, width in pixels) takes in the prompt."""
+    if isinstance(processor, LlavaNextProcessor):
+        (count,) = processor._get_num_multimodal_tokens(image_sizes=[size]).num_image_tokens
+        return count
+    return _view_tokens(processor)
+
+
+@cache
+def _view_tokens(processor: ProcessorMixin) -> int:
+    """The same for a processor that gives every view as many tokens: those of one small view."""
+    text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
+    bare = processor.tokenizer.encode(text, add_special_tokens=False)
+    view = Image.new("RGB", (32, 32))
+    whole = processor(images=[[view]], text=[text], add_special_tokens=False)["input_ids"][0]
+    return len(whole) - len(bare) + 1

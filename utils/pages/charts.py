@@ -1,0 +1,275 @@
+"""Figures of the studies and of the training, and what these and `score_charts` share. A figure is a `Chart`.
+
+Colours are Okabe and Ito's, which the colour-blind can tell apart, and every
+series has a hatch or a marker as well, so that a grey print can be read. What
+the data are and who judged them stands inside each picture, because pictures
+travel without their captions. Lengths are in inches.
+"""
+
+import base64
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.colors
+import matplotlib.ticker
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
+from utils.scores.means import SPLITS
+from utils.workspace import replacing_file
+
+INK, GREY, RULE = "#1a1a1a", "#5f6368", "#d9dce0"
+BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+SERIES = ((BLUE, ""), (ORANGE, "////"), ("#56B4E9", "...."), (GREEN, "\\\\\\\\"), (PURPLE, "xxxx"))
+WIDTH, DPI = 9.0, 110
+STYLE = {
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # reports may hold a dollar sign
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.labelcolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+}
+
+
+class Chart(Figure):
+    """A Figure that a notebook shows once, without pyplot and its global state; `alt` says what it shows."""
+
+    alt = ""
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        # As HTML: exported pages leave out the alt text of a bare PNG.
+        return {"text/html": captioned(buffer.getvalue(), self.alt)}
+
+
+def captioned(picture: bytes, alt: str) -> str:
+    """A PNG as markup; under it, to unfold, what it shows in words, which is its alt text too."""
+    data = base64.b64encode(picture).decode()
+    return (
+        f'<figure style="margin:0"><img alt="{escape(alt)}" style="max-width:100%;background:#fff" '
+        f'src="data:image/png;base64,{data}"><figcaption style="font-size:12px"><details>'
+        f"<summary>This picture in words</summary>{escape(alt)}</details></figcaption></figure>"
+    )
+
+
+def save(fig: Chart, path: str | Path) -> Path:
+    """Write `fig` as a PNG with its alt text as Description, whole or not at all; gives the path."""
+    path = Path(path)
+    with replacing_file(path) as part:
+        fig.savefig(part, format="png", metadata={"Description": fig.alt})
+    return path
+
+
+def figure(height: float, title: str, subtitle: str) -> Chart:
+    """An empty chart; `subtitle` says what the data are and, where scores are shown, who judged them."""
+    fig = Chart(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    fig.alt = f"{title}: {subtitle}"
+    fig.text(0.12 / WIDTH, 1 - 0.27 / height, title, weight="bold", fontsize=11)
+    fig.text(0.12 / WIDTH, 1 - 0.48 / height, subtitle, color=GREY, fontsize=8.5)
+    return fig
+
+
+def tell(fig: Chart, what: str) -> None:
+    """Add a sentence to the alt text."""
+    fig.alt = f"{fig.alt.removesuffix('.')}. {what}"
+
+
+def panels(fig, count, *, top, bottom, left, right=0.15, gap=0.0) -> list:
+    """`count` axes side by side; margins in inches."""
+    height = fig.get_figheight()
+    span = (WIDTH - left - right - gap * (count - 1)) / count
+    boxes = [left + i * (span + gap) for i in range(count)]
+    return [
+        fig.add_axes((x / WIDTH, bottom / height, span / WIDTH, (height - top - bottom) / height))
+        for x in boxes
+    ]
+
+
+def series(i: int) -> tuple[str, str]:
+    """Colour and hatch of the series of number `i`. Raises ValueError where they could not be told apart."""
+    if i >= len(SERIES):
+        raise ValueError(f"a chart tells {len(SERIES)} series apart, not more: draw fewer")
+    return SERIES[i]
+
+
+def hatch_colour(colour: str) -> str:
+    """Grey on the pale colours, white on the others."""
+    return GREY if min(to_rgb(colour)) > 0.55 else "white"
+
+
+def bar(ax, at: float, value: float, thickness: float, i: int, horizontal: bool = False) -> None:
+    """A bar of the series of number `i`."""
+    colour, hatch = series(i)
+    draw = ax.barh if horizontal else ax.bar
+    draw(at, value, thickness, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+
+
+def legend(fig, entries: list[tuple[str, str, str]]) -> None:
+    """A legend under the subtitle; an entry is a name, a colour and a hatch."""
+    handles = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor=hatch_colour(colour), label=name)
+        for name, colour, hatch in entries
+    ]
+    fig.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0.02 / WIDTH, 1 - 0.52 / fig.get_figheight()),
+        ncols=len(handles),
+        fontsize=8.5,
+        handlelength=1.4,
+        columnspacing=1.6,
+    )
+
+
+def region_axis(ax, notes: list[str]) -> None:
+    """The four regions along x, each with its note below."""
+    ax.set_xticks(range(len(REGIONS)), [f"{r}\n{n}".strip() for r, n in zip(REGIONS, notes, strict=True)])
+    ax.set_xlim(-0.5, len(REGIONS) - 0.5)
+    ax.grid(axis="y", color=RULE, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def panel_title(ax, text: str) -> None:
+    """The name of a panel, above it on the left."""
+    ax.set_title(text, loc="left", fontsize=9, weight="bold", color=GREY, pad=4)
+
+
+@mpl.rc_context(STYLE)
+def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Chart:
+    """How often each region is mentioned, by split.
+
+    `counts` counts studies: index split, columns `studies` (all) and the four regions.
+    """
+    fig = figure(3.4, "Studies that mention each region", data_label)
+    (ax,) = panels(fig, 1, top=0.95, bottom=0.35, left=0.45)
+    splits = list(counts.index)
+    width = 0.84 / len(splits)
+    for i, split in enumerate(splits):
+        for x, region in enumerate(REGIONS):
+            share = counts.loc[split, region] / counts.loc[split, "studies"]
+            at = x + (i - (len(splits) - 1) / 2) * width
+            bar(ax, at, share, width * 0.92, i)
+            label = f"{share:.0%}\n{counts.loc[split, region]:,}"
+            ax.text(at, share + 0.015, label, ha="center", va="bottom", fontsize=7.5, linespacing=1.1)
+        shares = [f"{r} {counts.loc[split, r] / counts.loc[split, 'studies']:.0%}" for r in REGIONS]
+        tell(fig, f"{SPLITS.get(split, split)}: {', '.join(shares)}")
+    region_axis(ax, [""] * len(REGIONS))
+    ax.set(ylim=(0, 1.2), yticks=np.arange(0, 1.01, 0.25))
+    ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
+    names = [f"{SPLITS.get(s, s)} ({counts.loc[s, 'studies']:,} studies)" for s in splits]
+    legend(fig, [(name, *series(i)) for i, name in enumerate(names)])
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def confusion(tables: Mapping[str, pd.DataFrame], *, data_label: str) -> Chart:
+    """Where gold has the sentences against where each split has them, a panel a split.
+
+    `tables` by the split's name, each from `split_gold.confusion`: gold in the
+    index, the split in the columns. The colour is the share of gold's row, one
+    hue from white to blue; the number is the count.
+    """
+    names = list(next(iter(tables.values())).index)
+    fig = figure(4.5, "Where the sentences go: gold down, the split across", data_label)
+    axes = panels(fig, len(tables), top=1.1, bottom=0.75, left=0.95, gap=0.25)
+    hue = mpl.colors.LinearSegmentedColormap.from_list("share", ["#ffffff", BLUE])
+    for ax, (title, table) in zip(axes, tables.items(), strict=True):
+        share = table.div(table.sum(axis=1).clip(lower=1), axis=0).to_numpy()
+        ax.imshow(share, cmap=hue, vmin=0, vmax=1, aspect="auto")
+        for (y, x), count in np.ndenumerate(table.to_numpy()):
+            ax.text(
+                x,
+                y,
+                f"{count:,}" if count else "·",
+                ha="center",
+                va="center",
+                weight="bold" if x == y else "normal",
+                color="white" if share[y, x] > 0.55 else INK if count else GREY,
+            )
+        turn = {"rotation": 35, "ha": "right"} if len(tables) > 1 else {}
+        ax.set_xticks(range(len(names)), names, **turn)
+        ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
+        ax.spines["bottom"].set_visible(False)
+        right, total = np.trace(table.to_numpy()), table.to_numpy().sum()
+        panel_title(ax, f"{title}\n{right:,} of {total:,} on the diagonal")
+        tell(fig, f"{title}: {right:,} of {total:,} on the diagonal")
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def gallery(studies: Sequence[Mapping], *, data_label: str, columns: int = 3) -> Chart:
+    """A grid of studies, each a mapping of `id`, `views` (images) and `caption`."""
+    rows = -(-len(studies) // columns)
+    wide, tall = (WIDTH - 0.12) / columns, 2.35
+    height = 0.6 + rows * tall
+    fig = figure(height, "Studies", f"{data_label} · {NOT_FOR_CLINICAL_USE}")
+    for i, study in enumerate(studies):
+        x, y = 0.12 + (i % columns) * wide, height - 0.6 - (i // columns + 1) * tall
+        _views(fig, study["views"], (x, y + 0.8, wide - 0.1, tall - 0.85))
+        fig.text(x / WIDTH, (y + 0.64) / height, study["id"], weight="bold", fontsize=8)
+        lines = textwrap.wrap(study["caption"], int(wide * 14.5), max_lines=3, placeholder=" …")
+        caption = {"va": "top", "fontsize": 7.5, "color": GREY, "linespacing": 1.25}
+        fig.text(x / WIDTH, (y + 0.58) / height, "\n".join(lines), **caption)
+    tell(fig, f"views and captions of {', '.join(study['id'] for study in studies)}")
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def loss_curve(log: pd.DataFrame, *, data_label: str) -> Chart:
+    """Training and evaluation loss over steps; `log` has step, loss, eval_loss (NaN where not taken)."""
+    fig = figure(3.6, "Loss over training", data_label)
+    (ax,) = panels(fig, 1, top=0.7, bottom=0.5, left=0.5, right=1.35)
+    columns = (("loss", "training", BLUE, ""), ("eval_loss", "evaluation", VERMILION, "o"))
+    lines = [(log[["step", column]].dropna(), *look) for column, *look in columns]
+    lines = [(line.to_numpy(), *look) for line, *look in lines if len(line)]
+    if not lines:
+        ax.text(0.5, 0.5, "no loss logged yet", transform=ax.transAxes, ha="center", color=GREY)
+    for line, _, colour, marker in lines:
+        ax.plot(*line.T, color=colour, marker=marker, markersize=4.5, linewidth=1.6)
+    # The two names stand at the ends of their lines, apart even where the lines meet.
+    lines.sort(key=lambda entry: entry[0][-1, 1])
+    for i, (line, name, colour, _) in enumerate(lines):
+        shift = 0 if len(lines) == 1 else (-8, 8)[i]
+        text = f"{name} {line[-1, 1]:.3f}"
+        ax.annotate(
+            text, line[-1], (9, shift), textcoords="offset points", va="center", color=colour, weight="bold"
+        )
+    ax.grid(axis="y", color=RULE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.set(xlabel="optimiser step", ylim=(0, None), xlim=(0, None))
+    ax.margins(x=0.02)
+    for line, name, *_ in lines:
+        tell(fig, f"{name} ends at {line[-1, 1]:.3f}, step {line[-1, 0]:.0f}")
+    return fig
+
+
+def _views(fig: Chart, views: Sequence, box: tuple[float, float, float, float]) -> None:
+    """The views in a row inside `box` (x, y, width, height)."""
+    x, y, width, height = box
+    each, tall = width / len(views), fig.get_figheight()
+    for i, view in enumerate(views):
+        place = ((x + i * each) / WIDTH, y / tall, (each - 0.06) / WIDTH, (height - 0.06) / tall)
+        ax = fig.add_axes(place)
+        ax.imshow(np.asarray(view), cmap="gray")
+        ax.set_axis_off()
+        ax.set_anchor("SW")

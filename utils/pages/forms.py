@@ -1,0 +1,242 @@
+"""Forms made from the settings models. Nothing waits for a click: a form holds valid settings throughout."""
+
+import json
+import typing
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import ipywidgets as widgets
+from IPython.display import HTML
+from matplotlib.figure import Figure
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from utils.settings import Knobs, with_values
+from utils.workspace import write_json
+
+from .page import Live, as_text, html, markup, quiet, table, tag
+
+_LONG_TEXT = 80  # characters: a longer text gets a text area
+_SLIDER_SPAN = 64  # whole numbers: a wider range is typed
+
+
+class Form(Live):
+    """A form for one step's settings, filled in from the start.
+
+    `settings` is always a valid model of the type that came in: a value that
+    the model refuses is named beside its field, and the one before it holds.
+    *Reset* goes back to `preset`, by default what the form opened with. What
+    differs from the preset is kept in the file `kept`, if one is named.
+    `beside(settings)` gives markup, HTML or a figure that is shown beside the
+    fields and drawn anew at every change, such as the plan of a training run.
+    """
+
+    def __init__(
+        self,
+        settings: Knobs,
+        preset: Knobs | None = None,
+        beside: Callable[[Knobs], "HTML | Figure | str"] | None = None,
+        kept: Path | None = None,
+        note: str = "",
+    ):
+        self.settings = settings.model_copy()
+        self._preset, self._beside = (preset or settings).model_copy(), beside
+        self._kept, self._note = kept, html(quiet(escape(note))) if note else ""
+        self.fields = {name: _field(name, info, settings) for name, info in _knobs(settings).items()}
+        self.notes = {name: widgets.HTML() for name in self.fields}
+        self.reset_button = widgets.Button(description="Reset to preset", icon="undo")
+        self.reset_button.on_click(lambda _: self.reset())
+        self._panel = widgets.HTML()
+        rows = [_row(field, self.notes[name]) for name, field in self.fields.items()]
+        top = [widgets.HTML(self._note)] if note else []
+        knobs = widgets.VBox([*top, *rows, self.reset_button])
+        if beside:
+            knobs.layout.flex, self._panel.layout.flex = "2 1 560px", "1 1 320px"
+            self._panel.add_class("xr-beside")
+            knobs = widgets.HBox([knobs, self._panel], layout=widgets.Layout(flex_flow="row wrap"))
+        super().__init__(knobs, self._values)
+        for name, field in self.fields.items():
+            self.notes[name].value = html(_help(_knobs(settings)[name]))
+            field.observe(lambda change, name=name: self._take(name, change["new"]), names="value")
+        self._keep()
+        self._draw()
+
+    def reset(self) -> None:
+        """Put every field back to the preset."""
+        for name, field in self.fields.items():
+            field.value = _shown(_knobs(self._preset)[name], getattr(self._preset, name))
+
+    def _take(self, name: str, value: object) -> None:
+        note = _help(_knobs(self.settings)[name])
+        try:
+            changed = with_values(self.settings, {name: value})
+        except ValidationError as error:
+            kept = escape(as_text(getattr(self.settings, name)))
+            reason = escape(error.errors()[0]["msg"])
+            note = f"{tag(f'{value!s} refused', 'refused')} {reason}. Still {kept}.<br>{note}"
+        else:
+            self.settings = changed
+            self._keep()
+        self.notes[name].value = html(note)
+        self._draw()
+
+    def _keep(self) -> None:
+        ours, preset = self.settings.model_dump(), self._preset.model_dump()
+        changed = {name: value for name, value in ours.items() if value != preset[name]}
+        if self._kept and (changed or self._kept.exists()):
+            write_json(self._kept, changed)
+
+    def _draw(self) -> None:
+        self._panel.value = html(markup(self._beside(self.settings))) if self._beside else ""
+        self.refresh()
+
+    def _values(self) -> str:
+        return self._note + _settings_rows(self.settings) + self._panel.value
+
+
+def open_form(
+    preset: Knobs,
+    values: dict,
+    kept: Path,
+    noted: dict | None = None,
+    beside: Callable[[Knobs], "HTML | Figure | str"] | None = None,
+) -> Form:
+    """The form of a step as its run was last opened.
+
+    preset: the settings where nobody said otherwise
+    values: the notebook's parameter `SETTINGS`, or its part for this form; over all others
+    kept: the file in which the form keeps what is changed, see `Workspace.kept`
+    noted: the settings of a run that has begun, which hold instead of what was kept
+
+    Raises ValueError, naming the field, where `values` has a name or a value
+    that the settings refuse. What was kept and is not valid any more is left
+    aside, and the form says so.
+    """
+    start, note = preset, ""
+    try:
+        changed = noted or (json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {})
+        start = with_values(preset, changed)
+    except (ValueError, TypeError):
+        note = f"Not valid any more, and left aside: what was kept in {kept}."
+    else:
+        names = ", ".join(map(_label, changed))
+        note = "As this run began." if noted else f"As this run was last opened: {names}." if changed else ""
+    return Form(_with_parameter(start, values), preset, beside, kept, note)
+
+
+def parts(values: dict, *forms: str) -> dict[str, dict]:
+    """The parameter `SETTINGS` of a notebook with several forms, by form.
+
+    Raises ValueError where it names a form that is not there.
+    """
+    unknown = sorted(set(_names_and_values(values)) - set(forms))
+    if unknown:
+        raise ValueError(
+            f"SETTINGS has {unknown[0]!r}, but holds the values by form here: {' and '.join(forms)}"
+        )
+    return {form: values.get(form, {}) for form in forms}
+
+
+def _names_and_values(parameter: object) -> dict:
+    if not isinstance(parameter, dict):
+        raise ValueError(f'SETTINGS holds names and values, such as {{"seed": 1}}, and not {parameter!r}')
+    return parameter
+
+
+def _with_parameter(settings: Knobs, values: dict) -> Knobs:
+    """`settings` with the values of a notebook's parameter; what they refuse is told in one sentence."""
+    try:
+        return with_values(settings, _names_and_values(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0]
+        known = ", ".join(_knobs(settings))
+    if name not in _knobs(settings):
+        raise ValueError(f"SETTINGS has {name!r}, which is no field of this form: its fields are {known}")
+    raise ValueError(f"SETTINGS has {name!r}: {values[name]!r}, which is refused: {first['msg']}")
+
+
+def _row(field: widgets.Widget, note: widgets.HTML) -> widgets.Box:
+    return (widgets.VBox if isinstance(field, widgets.Textarea) else widgets.HBox)([field, note])
+
+
+def _settings_rows(settings: Knobs) -> str:
+    rows = (
+        (escape(_label(name)), _value(getattr(settings, name)), _help(info))
+        for name, info in _knobs(settings).items()
+    )
+    return table(("setting", "value", "meaning"), rows)
+
+
+def _value(value: object) -> str:
+    shown = escape(as_text(value))
+    return f"<pre>{shown}</pre>" if _is_long(value) else f"<b>{shown}</b>"
+
+
+def _is_long(value: object) -> bool:
+    """Whether a text is a prompt rather than a name."""
+    return isinstance(value, str) and (len(value) > _LONG_TEXT or "\n" in value)
+
+
+def _knobs(settings: Knobs) -> dict[str, FieldInfo]:
+    return type(settings).model_fields
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _bounds(info: FieldInfo) -> dict[str, float]:
+    """The limits of a number, by pydantic's names: ge, gt, le, lt."""
+    keys = ("ge", "gt", "le", "lt")
+    return {key: getattr(rule, key) for rule in info.metadata for key in keys if hasattr(rule, key)}
+
+
+def _help(info: FieldInfo) -> str:
+    """A field's description and its allowed range, as markup."""
+    words = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
+    limits = " ".join(f"{words[key]} {as_text(limit)}" for key, limit in _bounds(info).items())
+    return escape(info.description or "") + (f" {quiet(f'({limits})')}" if limits else "")
+
+
+def _shown(info: FieldInfo, value: object) -> object:
+    """A value as its field holds it: a number that is typed may be written 1e-4."""
+    is_typed = info.annotation is float and not _is_slider(info)
+    return as_text(value) if is_typed else value
+
+
+def _is_slider(info: FieldInfo) -> bool:
+    bounds = _bounds(info)
+    return {"ge", "le"} <= bounds.keys() and bounds["le"] - bounds["ge"] <= _SLIDER_SPAN
+
+
+def _field(name: str, info: FieldInfo, settings: Knobs) -> widgets.Widget:
+    """The widget for one knob."""
+    value = getattr(settings, name)
+    look = {
+        "value": _shown(info, value),
+        "description": _label(name),
+        "style": {"description_width": "120px"},
+        "layout": widgets.Layout(width="380px", flex="0 0 auto"),
+    }
+    if typing.get_origin(info.annotation) is typing.Literal:
+        return widgets.Dropdown(options=typing.get_args(info.annotation), **look)
+    if info.annotation is bool:
+        return widgets.Checkbox(**look)
+    look["continuous_update"] = False
+    if info.annotation in (int, float) and _is_slider(info):
+        low, high = _bounds(info)["ge"], _bounds(info)["le"]
+        if info.annotation is int:
+            return widgets.IntSlider(min=low, max=high, **look)
+        return widgets.FloatSlider(min=low, max=high, step=0.005, readout_format=".3f", **look)
+    if info.annotation is int:
+        return widgets.IntText(**look)
+    if info.annotation is float:
+        return widgets.Text(**look)
+    if info.annotation is str and _is_long(value):
+        look["layout"] = widgets.Layout(width="700px", height="260px", flex="0 0 auto")
+        return widgets.Textarea(**look)
+    if info.annotation is str:
+        return widgets.Text(**look)
+    raise TypeError(f"no field for {name!r}: settings in a form are numbers, texts, choices or yes and no")

@@ -1,0 +1,162 @@
+"""What each notebook opens with: missing packages, one line on the runtime, the map of the four steps."""
+
+import importlib
+import platform
+import shutil
+import subprocess
+import sys
+import tomllib
+from datetime import datetime
+from html import escape
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from IPython.display import HTML
+
+from utils.settings import Preset
+from utils.workspace import COLAB_DISK, DRIVE, STEPS, StepError, Workspace, in_colab, status, versions
+
+from .page import html, tag
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIREMENTS = ROOT / "requirements-colab.txt"
+_A_GPU = "choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all"
+
+
+def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
+    """Install those of `requirements` that are not installed in any version, and return them.
+
+    What is there already stays as it is, so the runtime need not be restarted.
+    Raises StepError where pip fails.
+    """
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    asked = [line for line in lines if line and not line.startswith("#")]
+    missing = [line for line in asked if not _is_installed(line.split("==")[0])]
+    if missing:
+        print("Installing", " and ".join(missing))
+        command = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise StepError(f"pip could not install {' and '.join(missing)}: {done.stderr.strip()}")
+        importlib.invalidate_caches()
+    return missing
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def found(workspace: Workspace, preset: Preset) -> HTML:
+    """In one line: runtime, GPU, free disk, size, where results go, which steps are done, and versions.
+
+    Below it, in Colab, how to get a GPU where there is none, and that results
+    go with the session where Drive is not mounted.
+    """
+    done = [STEPS[step][:2] for step, state in status(workspace).items() if state != "not done"]
+    facts = (
+        "Colab" if in_colab() else f"{platform.system()}, not Colab",
+        gpu() or "no GPU",
+        f"{_free_gib(workspace.data):,.0f} GiB of disk free",
+        f"size {preset.name}",
+        f"results in {workspace.root}",
+        f"done: {', '.join(done) or 'no step yet'}",
+        ", ".join(f"{name} {version}" for name, version in versions().items()),
+    )
+    lines = [escape(" · ".join(facts))]
+    if in_colab() and not gpu():
+        so = "this goes on as the demo" if preset.name == "demo" else f"{preset.name} needs one"
+        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU}; without, {so}.')}")
+    if in_colab() and workspace.root.is_relative_to(COLAB_DISK) and not workspace.root.is_relative_to(DRIVE):
+        lines.append(f"{tag('not on Drive')} Results go when this session ends.")
+    return HTML(html("<br>".join(lines)))
+
+
+def gpu() -> str:
+    """The GPU's name and memory, "" where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ""
+    card = torch.cuda.get_device_properties(0)
+    return f"{card.name}, {card.total_memory / 2**30:.1f} GiB"
+
+
+def _free_gib(folder: Path) -> float:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free / 2**30
+
+
+class Step(NamedTuple):
+    """What a reader should know of a step before running it."""
+
+    title: str
+    needs: str
+    leaves: str
+    demo: str  # as `make demo` takes on two cores
+    t4: str = "not measured"
+
+
+ABOUT = {
+    "regions": Step("Findings to regions", "nothing", "regions/", "34 s"),
+    "dataset": Step("Studies to a dataset", "01", "dataset/", "26 s"),
+    "training": Step("Fine-tuning", "02", "training/<run>/", "270 s"),
+    "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "86 s"),
+}
+
+
+def overview(workspace: Workspace, here: str) -> HTML:
+    """The four steps with the one that this notebook is, what is done, and links to the others.
+
+    Raises ValueError where `here` is none of `STEPS`.
+    """
+    if here not in STEPS:
+        raise ValueError(f"no step called {here!r}: steps are {', '.join(STEPS)}")
+    done = status(workspace)
+    items = "".join(
+        f"<li{' class=here aria-current=step' if step == here else ''}>"
+        f"<small>step {STEPS[step][:2]}{' · you are here' if step == here else ''}</small>"
+        f"<b>{_title(step, here)}</b><small>{_done(done[step])}</small>"
+        f"<small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
+        f"<small>demo: {about.demo} · T4: {about.t4}</small></li>"
+        for step, about in ABOUT.items()
+    )
+    return HTML(
+        html(f'<ol class="steps">{items}</ol><small>results in {escape(str(workspace.root))}</small>')
+    )
+
+
+def _title(step: str, here: str) -> str:
+    link = _link(STEPS[step])
+    return ABOUT[step].title if step == here or not link else f"<a {link}>{ABOUT[step].title}</a>"
+
+
+def _link(notebook: str) -> str:
+    """Colab shows an output in a frame of its own, where a link to the file beside leads nowhere."""
+    if not in_colab():
+        return f'href="{notebook}.ipynb"'
+    public = public_address()
+    return f'href="{colab_link(public, notebook)}" target="_blank"' if public else ""
+
+
+def public_address() -> str:
+    """The project's address, noted in `pyproject.toml`; "" while there is none."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["urls"]["Repository"]
+
+
+def colab_link(address: str, notebook: str) -> str:
+    """Where Colab opens `notebook`, such as "01_region_split", of the project at `address`."""
+    repository = address.removeprefix("https://github.com/")
+    return f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{notebook}.ipynb"
+
+
+def _done(state: str) -> str:
+    if not state.startswith("finished "):
+        return f"○ {escape(state)}"
+    moment = datetime.fromisoformat(state.removeprefix("finished "))
+    return f"✓ finished {moment:%d %b %Y, %H:%M} UTC"

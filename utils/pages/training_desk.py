@@ -1,0 +1,88 @@
+"""The training desk of notebook 03: the plan beside the knobs, and how training goes."""
+
+from collections.abc import Callable
+from html import escape
+
+from datasets import Dataset
+from IPython.display import HTML
+
+from utils.regions import NOT_FOR_CLINICAL_USE
+from utils.settings import TrainingSettings
+from utils.training.plan import HEADROOM, T4_MEMORY, Plan, make_plan
+from utils.training.watch import Progress, Sample
+from utils.workspace import StepError
+
+from . import charts
+from .page import html, markup, quiet, table, tag
+
+
+def plan_beside(studies: Dataset) -> Callable[[TrainingSettings], str]:
+    """For a form: the plan of fine-tuning on `studies`, the training split, as its settings stand."""
+
+    def draw(settings: TrainingSettings) -> str:
+        try:
+            return plan_table(make_plan(settings, studies), settings)
+        except StepError as error:
+            return f"{tag('no plan', 'refused')} {escape(str(error))}"
+
+    return draw
+
+
+def plan_table(plan: Plan, settings: TrainingSettings) -> str:
+    """A plan as markup."""
+    fast, likely, slow = plan.hours
+    fits = plan.memory + HEADROOM <= T4_MEMORY
+    warning = "" if fits else f" {tag('does not fit', 'refused')} lower batch size, image tokens or views"
+    rows = [
+        ("tokens a study", f"<b>{plan.tokens:,.0f}</b>, of them {plan.image_tokens:,.0f} for its views"),
+        ("trained weights", f"<b>{plan.trainable / 1e6:.1f}</b> million"),
+        ("GPU memory, peak", f"<b>{plan.memory:.1f}</b> of a T4's {T4_MEMORY} GiB{warning}"),
+        ("optimiser steps", f"<b>{plan.steps:,}</b>"),
+        ("time on a T4", f"likely <b>{_time(likely)}</b>, between {_time(fast)} and {_time(slow)}"),
+    ]
+    if settings.hours:
+        most = f", at most {plan.sessions[2]}" if plan.sessions[2] > plan.sessions[1] else ""
+        rows.append((f"sessions of {settings.hours:g} h", f"likely <b>{plan.sessions[1]}</b>{most}"))
+    note = quiet(
+        "Computed from the settings, not measured on a T4. "
+        "After 20 steps training replaces the time by its own rate."
+    )
+    return table(("the plan", ""), rows) + note
+
+
+def progress_page(progress: Progress, data_label: str) -> HTML:
+    """How training goes, for a display that is updated: rate, time left, memory, loss, and sample reports."""
+    facts = [f"step <b>{progress.step:,}</b> of {progress.steps:,}"]
+    if progress.step == progress.steps:
+        facts.append("done")
+    elif progress.rate is None:
+        facts.append("time left: known after 20 steps")
+    else:
+        facts.append(f"{progress.rate:.1f} s a step, <b>{_time(progress.seconds_left / 3600)}</b> left")
+    memory = progress.memory
+    if "gpu_peak" in memory:
+        facts.append(f"GPU memory at its peak {memory['gpu_peak']:.1f} of {memory['gpu_total']:.1f} GiB")
+    else:
+        facts.append(f"memory at its peak {memory['host_peak']:.1f} GiB, no GPU")
+    chart = markup(charts.loss_curve(progress.log, data_label=data_label))
+    return HTML(html(" · ".join(facts) + chart + _samples(progress.samples, data_label)))
+
+
+def _samples(samples: list[Sample], data_label: str) -> str:
+    if not samples:
+        return ""
+    rows = ((escape(each.id), _lines(each.reference), _lines(each.report)) for each in samples)
+    head = ("validation study", "reference", "what the model writes now")
+    return table(head, rows) + quiet(f"{escape(data_label)}. {NOT_FOR_CLINICAL_USE}")
+
+
+def _lines(report: str) -> str:
+    return escape(report).replace("\n", "<br>")
+
+
+def _time(hours: float) -> str:
+    """Hours and minutes."""
+    minutes = round(hours * 60)
+    if not minutes:
+        return "under a minute"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,302 @@
+"""What is looked at: items to leaf through, a report beside its split, a study with its judged report."""
+
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from itertools import groupby
+
+import ipywidgets as widgets
+import pandas as pd
+from IPython.display import HTML
+from matplotlib.figure import Figure
+from PIL import Image
+
+from utils.judge import Judgement
+from utils.regions import ALL, NOT_FOR_CLINICAL_USE, REGIONS, mentioned
+from utils.scores.means import ERRORS, scored
+
+from .page import Live, as_text, html, markup, png, quiet, table, tag
+
+VIEW_SIDE = 320  # pixels: the longest side of a radiograph in a viewer
+
+
+class Browser(Live):
+    """One item at a time, by a list and two buttons; see `browser`."""
+
+    def __init__(self, items: Sequence[object], draw: Callable[[int], "HTML | Figure | str"], label: str):
+        if not len(items):
+            raise ValueError(f"no {label} to show")
+        self._items, self._draw, self._label = list(map(str, items)), draw, label
+        self.choice = widgets.Dropdown(
+            options=[(name, number) for number, name in enumerate(self._items)],
+            description=label,
+            layout=widgets.Layout(width="420px"),
+        )
+        self.previous, self.next = (
+            widgets.Button(description=text, icon=icon, layout=widgets.Layout(width="110px"))
+            for text, icon in (("Previous", "arrow-left"), ("Next", "arrow-right"))
+        )
+        self.previous.on_click(lambda _: self._step(-1))
+        self.next.on_click(lambda _: self._step(1))
+        self._changing = False
+        self.choice.observe(lambda _: self._changing or self._show(), names="value")
+        self._place, self.shown = widgets.HTML(), widgets.HTML()
+        bar = widgets.HBox([self.choice, self.previous, self.next, self._place])
+        super().__init__(widgets.VBox([bar, self.shown]), lambda: self.shown.value)
+        self._show()
+
+    def show_items(self, items: Sequence[object]) -> None:
+        """Put other items in place of those that are there, and show the first; there may be none."""
+        self._items, self._changing = list(map(str, items)), True
+        self.choice.options = [(name, number) for number, name in enumerate(self._items)]
+        if self._items:
+            self.choice.value = 0  # ipywidgets 8 leaves it at none where it was none
+        self._changing = False
+        self._show()
+
+    def _step(self, by: int) -> None:
+        self.choice.value = min(max(self.choice.value + by, 0), len(self._items) - 1)
+
+    def _show(self) -> None:
+        number, last = self.choice.value, len(self._items) - 1
+        if number is None:
+            self.previous.disabled = self.next.disabled = True
+            self._place.value, self.shown.value = "", html(quiet(f"no such {self._label}"))
+            self.refresh()
+            return
+        self.previous.disabled, self.next.disabled = number == 0, number == last
+        self._place.value = f"{number + 1} of {last + 1}"
+        name = f"{self._label} {self._items[number]}"
+        self.shown.value = html(markup(self._draw(number), alt=name) + f"<small>{escape(name)}</small>")
+        self.refresh()
+
+
+def browser(
+    items: Sequence[object], draw: Callable[[int], "HTML | Figure | str"], label: str = "study"
+) -> Browser:
+    """Items to leaf through; `draw(i)` gives item i's figure, HTML or markup.
+
+    `label` says in a word what the items are. Raises ValueError where there are none.
+    """
+    return Browser(items, draw, label)
+
+
+def _view(image: Image.Image, alt: str) -> str:
+    """A radiograph as a captioned picture of at most VIEW_SIDE pixels."""
+    small = image.convert("RGB")
+    small.thumbnail((VIEW_SIDE, VIEW_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, format="PNG")
+    return f"<figure>{png(buffer.getvalue(), alt)}<figcaption>{escape(alt)}</figcaption></figure>"
+
+
+def split_view(
+    original: str, findings: Mapping[str, str], audit_rows: Iterable[Mapping[str, object]] | None = None
+) -> HTML:
+    """A report beside its split; each word of it is marked with the region that took it.
+
+    `audit_rows` are shown under it as they come, a mapping from column to value each.
+    """
+    regions = mentioned(dict(findings), ALL)
+    rows = ((tag(name, name), escape(regions.get(name, "")) or quiet("not mentioned")) for name in ALL)
+    body = (
+        f'<div class="side"><div><small>findings as written</small><p>{_marked(original, regions)}</p></div>'
+        f"<div>{table(('region', 'findings'), rows)}</div></div>"
+    )
+    audit = list(audit_rows or ())
+    if audit:
+        head = list(audit[0])
+        cells = ([escape(as_text(row.get(column, ""))) for column in head] for row in audit)
+        body += "<small>audit</small>" + table(list(map(escape, head)), cells)
+    return HTML(html(body))
+
+
+def _marked(original: str, regions: Mapping[str, str], labels: Mapping[str, str] | None = None) -> str:
+    """`original` as markup, its words marked and labelled with the region (or other text) that took them."""
+    places = list(re.finditer(r"\w+", original))
+    words = [place.group().casefold() for place in places]
+    takers = _takers(words, {name: re.findall(r"\w+", text.casefold()) for name, text in regions.items()})
+    parts, end = [], 0
+    for name, run in groupby(zip(places, takers, strict=True), key=lambda pair: pair[1]):
+        run = [place for place, _ in run]
+        parts.append(escape(original[end : run[0].start()]))
+        end = run[-1].end()
+        text = escape(original[run[0].start() : end])
+        parts.append(
+            f'<mark class="{name}">{text}<small>{(labels or {}).get(name, name)}</small></mark>'
+            if name
+            else text
+        )
+    return "".join([*parts, escape(original[end:])])
+
+
+def _takers(words: list[str], regions: Mapping[str, list[str]]) -> list[str]:
+    """For each word the region that shares the longest run of words around it, "" where none does."""
+    runs = {name: _runs(words, text) for name, text in regions.items()}
+    takers: list[str] = []
+    for place, word in enumerate(words):
+        lengths = {name: lengths[place] for name, lengths in runs.items() if lengths[place]}
+        longest = max(lengths.values(), default=0)
+        best = [name for name, length in lengths.items() if length == longest]
+        before = takers[-1] if takers else ""
+        if longest == 1 and (len(word) < 4 or len(best) > 1):  # a lone "is" or "normal" says nothing
+            best = []
+        takers.append(before if before in best else best[0] if best else "")
+    return takers
+
+
+def _runs(words: list[str], others: list[str]) -> list[int]:
+    """For each word the length of the longest run around it that `others` has too."""
+    longest, before = [0] * len(words), [0] * (len(others) + 1)
+    for end, word in enumerate(words):
+        now = [0, *(before[place] + 1 if word == other else 0 for place, other in enumerate(others))]
+        length = max(now)
+        for place in range(end - length + 1, end + 1):
+            longest[place] = max(longest[place], length)
+        before = now
+    return longest
+
+
+def report_view(
+    images: Sequence[Image.Image],
+    reference: Mapping[str, str],
+    prediction: Mapping[str, str],
+    judgements: Mapping[str, Judgement],
+    judge_label: str,
+    note: str = "",
+) -> HTML:
+    """One study: its views, reference and prediction by region, and what the judge found.
+
+    `judgements` by region; of a region that the reference does not mention none
+    is shown. The words that the judge's findings name are marked and labelled
+    in the texts, as far as they can be found there. Without prediction and
+    judgements it shows the study alone. `judge_label` and `note` (such as "phantom") are shown as they come.
+    """
+    wrote, found = mentioned(dict(reference)), mentioned(dict(prediction))
+    judged = {name: judgements[name] for name in wrote if name in judgements}
+    rows = [
+        [
+            tag(name, name),
+            _evidence(wrote.get(name, ""), judged.get(name), "b") or quiet("not mentioned"),
+            _evidence(found.get(name, ""), judged.get(name), "acde") or quiet("nothing written"),
+            _score(judged.get(name), name in wrote),
+        ]
+        for name in REGIONS
+    ]
+    columns = 4 if found or judgements else 2
+    compared = table(
+        ("region", "reference", "prediction", "score")[:columns], (row[:columns] for row in rows)
+    )
+    labels = " ".join(tag(text) for text in (note, judge_label, NOT_FOR_CLINICAL_USE) if text)
+    views = "".join(_view(image, f"view {n} of {len(images)}") for n, image in enumerate(images, start=1))
+    verdicts = "".join(_verdict(name, judgement) for name, judgement in judged.items())
+    return HTML(
+        html(
+            f'<p>{labels}</p><div class="side">{views}</div>{compared}'
+            f'<div class="side verdicts">{verdicts}</div>'
+        )
+    )
+
+
+def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
+    """`text` as markup; the words of matched findings and of the errors of the types `letters` are marked."""
+    if judgement is None:
+        return escape(text)
+    wrong = [sentence for letter in letters for sentence in judgement.sentences.get(letter, ())]
+    named = {"matched": " ".join(judgement.matched_findings), "wrong": " ".join(wrong)}
+    missing = "✗ missing" if letters == "b" else "✗ wrong"
+    return _marked(text, named, {"matched": "✓ matched", "wrong": missing})
+
+
+def _score(judgement: Judgement | None, is_mentioned: bool) -> str:
+    if judgement is None:
+        return quiet("not judged" if is_mentioned else "not scored")
+    if judgement.score is None:
+        return quiet("no verdict")
+    bar = f'<span class="bar"><i style="width:{judgement.score:.0%}"></i></span>'
+    return f"<b>{judgement.score:.2f}</b>{bar}"
+
+
+def _verdict(region: str, judgement: Judgement) -> str:
+    """What the judge said of one region: matches, errors, and its answer whole."""
+    lines = [f"✓ {finding}" for finding in judgement.matched_findings]
+    for kind, errors in (("", judgement.sentences), ("minor: ", judgement.insignificant_sentences)):
+        for letter, sentences in errors.items():
+            lines += [f"✗ {kind}{ERRORS['abcdef'.index(letter)]}: {sentence}" for sentence in sentences]
+    listed = "".join(f"<li>{escape(line)}</li>" for line in lines or ["no match and no error listed"])
+    return (
+        f'<div>{tag(region, region)}<ul class="plain">{listed}</ul>'
+        f"<details><summary>the judge's whole answer</summary>"
+        f"<pre>{escape(judgement.completion)}</pre></details></div>"
+    )
+
+
+ORDERS = ("worst first", "best first", "by id")
+ALL_REGIONS, ANY_ERROR = "all regions", "with or without errors"
+
+
+def places(
+    judgements: pd.DataFrame,
+    ids: Sequence[str],
+    order: str = ORDERS[0],
+    region: str = ALL_REGIONS,
+    error: str = ANY_ERROR,
+) -> list[tuple[int, float, int]]:
+    """The studies to show, in order: place in `ids`, mean score, number of significant errors.
+
+    judgements: the rows of one system on one split
+    order: one of `ORDERS`; region, error: one of `REGIONS` and `scores.ERRORS`, or no filter
+
+    Score and errors are those of the region, where one is chosen; a study whose
+    reference does not mention it is left out.
+    """
+    rows = scored(judgements)
+    if region != ALL_REGIONS:
+        rows = rows[rows["region"] == region]
+    errors = rows["significant"].map(list)
+    if error != ANY_ERROR:
+        errors = errors.map(lambda counts: [counts[ERRORS.index(error)]])
+    rows = rows.assign(errors=errors.map(sum).astype(int))
+    studies = rows.groupby("id").agg(score=("value", "mean"), errors=("errors", "sum"))
+    if error != ANY_ERROR:
+        studies = studies[studies["errors"] > 0]
+    studies = studies.sort_index()
+    if order != "by id":
+        studies = studies.sort_values("score", ascending=order == "worst first", kind="stable")
+    place = {study: number for number, study in enumerate(ids)}
+    return [(place[row.Index], row.score, row.errors) for row in studies.itertuples() if row.Index in place]
+
+
+class ReadingRoom(Browser):
+    """A browser of judged studies; `draw(i)` gives the study at place i of `ids`, as in `viewers.browser`.
+
+    judgements: the rows of one system on one split. Nothing waits for a click:
+    it opens on the study with the lowest score.
+    """
+
+    def __init__(self, ids: Sequence[str], judgements: pd.DataFrame, draw: Callable[[int], "HTML | str"]):
+        self._ids, self._judgements = list(ids), judgements
+        wide = widgets.Layout(width="300px")
+        self.order = widgets.Dropdown(options=ORDERS, description="sort", layout=wide)
+        self.region = widgets.Dropdown(options=(ALL_REGIONS, *REGIONS), description="region", layout=wide)
+        self.error = widgets.Dropdown(options=(ANY_ERROR, *ERRORS), description="error", layout=wide)
+        self._order = self._chosen()
+        super().__init__(self._names(), lambda i: draw(self._order[i][0]), "study")
+        for field in (self.order, self.region, self.error):
+            field.observe(lambda _: self._choose(), names="value")
+        filters = widgets.HBox([self.order, self.region, self.error])
+        self.widget.children = (filters, *self.widget.children)
+
+    def _chosen(self) -> list[tuple[int, float, int]]:
+        return places(self._judgements, self._ids, self.order.value, self.region.value, self.error.value)
+
+    def _names(self) -> list[str]:
+        return [
+            f"{self._ids[place]} · {score:.2f} · {errors} error{'s' * (errors != 1)}"
+            for place, score, errors in self._order
+        ]
+
+    def _choose(self) -> None:
+        self._order = self._chosen()
+        self.show_items(self._names())

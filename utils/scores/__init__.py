@@ -1,0 +1,71 @@
+"""Scores: reports to judgements, judgements to means with intervals, and what is written and shared of them.
+
+`judging`: reports and baselines to judged rows, and a check that the judge is GREEN
+`baselines`: reports that the model must beat
+`means`: means with intervals, comparisons of systems; `tables`: to read
+`report`, `sharing`: the written report; dataset and adapter to the Hub
+"""
+
+from .judging import (
+    METADATA,
+    baseline_rows,
+    by_study,
+    check_judge,
+    judge_of,
+    judged,
+    normality,
+    prediction_rows,
+    published_judgements,
+    read_judgements,
+    read_recorded,
+    references,
+    save,
+)
+from .means import (
+    ERRORS,
+    PUBLISHED_DATA,
+    by_kind,
+    compare,
+    diversity,
+    error_counts,
+    interval,
+    one_judge,
+    published,
+    region_table,
+    sign_flip,
+    summary,
+)
+from .tables import TOKENISATION, comparison, quiz_tables, table_markdown, text_metrics
+
+__all__ = [
+    "ERRORS",
+    "METADATA",
+    "PUBLISHED_DATA",
+    "TOKENISATION",
+    "baseline_rows",
+    "by_kind",
+    "by_study",
+    "check_judge",
+    "compare",
+    "comparison",
+    "diversity",
+    "error_counts",
+    "interval",
+    "judge_of",
+    "judged",
+    "normality",
+    "one_judge",
+    "prediction_rows",
+    "published",
+    "published_judgements",
+    "quiz_tables",
+    "read_judgements",
+    "read_recorded",
+    "references",
+    "region_table",
+    "save",
+    "sign_flip",
+    "summary",
+    "table_markdown",
+    "text_metrics",
+]

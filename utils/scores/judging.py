@@ -1,0 +1,300 @@
+"""From reports to judgements: the rows that `judgements.parquet` holds.
+
+A row is one region of one study as one system wrote it: `system`, `split`,
+`id`, `region`, `reference`, `prediction`, then what the judge said: `score`
+(NaN where it gave no verdict), `significant` and `insignificant` (six counts
+each), `matched`, `completion`, and `judge`, its label. A region that the
+study's findings do not mention is kept with an empty reference: it is never
+judged, and counts in no score.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import requests
+from datasets import Dataset
+
+from utils.judge import Engine, Judgement, judge_pairs, make_engine, parse_completion
+from utils.judge.offline import UNNAMED, read_findings
+from utils.regions import REGIONS, mentioned, tidy
+from utils.settings import JudgeSettings
+from utils.workspace import StepError, replacing_file, secret
+
+RECORDED_LABEL = "GREEN-radllama2-7b (recorded)"
+METADATA = "indiana_reports.csv"  # the collection's own: a line a study, with its MeSH terms
+NOT_INDEXED = ("no indexing", "technical quality of image unsatisfactory")
+NORMAL, ABNORMAL = "normal", "abnormal"
+SERVER_KEY = "JUDGE_API_KEY"  # the secret that holds the key of the judge's server, where it wants one
+
+
+def references(split: Dataset) -> dict[str, dict[str, str]]:
+    """By study id, the findings by region that the study mentions."""
+    return {study["id"]: mentioned(study) for study in split.select_columns(["id", *REGIONS])}
+
+
+def prediction_rows(split: Dataset, generations: list[dict]) -> pd.DataFrame:
+    """The rows for `generations`, lines of `generations.jsonl` on studies of `split`: four a study."""
+    known = references(split)
+    rows = [
+        {
+            **{name: line[name] for name in ("system", "split", "id")},
+            "region": region,
+            "reference": known[line["id"]].get(region, ""),
+            "prediction": line["report"].get(region, ""),
+        }
+        for line in generations
+        for region in REGIONS
+    ]
+    return pd.DataFrame(rows, columns=["system", "split", "id", "region", "reference", "prediction"])
+
+
+def baseline_rows(
+    split: Dataset, name: str, system: str, report: dict[str, str] | list[dict[str, str]]
+) -> pd.DataFrame:
+    """The rows to judge for a baseline called `system` on `split`, called `name`.
+
+    `report` is one report that every study gets, or one for each study in the order of `split`.
+    """
+    reports = [report] * len(split) if isinstance(report, dict) else report
+    lines = [
+        {"system": system, "split": name, "id": study, "report": written}
+        for study, written in zip(split["id"], reports, strict=True)
+    ]
+    return prediction_rows(split, lines)
+
+
+def judged(rows: pd.DataFrame, **options) -> pd.DataFrame:
+    """`rows` with their judgements, by `judge.judge_pairs` with `options`."""
+    has_reference = rows["reference"] != ""
+    asked = rows[has_reference]
+    pairs = list(zip(asked["reference"], asked["prediction"], strict=True))
+    found = with_judgements(asked, judge_pairs(pairs, **options))
+    label = found["judge"].iloc[0] if len(found) else ""
+    silent = with_judgements(rows[~has_reference], [parse_completion("", label)] * (~has_reference).sum())
+    return pd.concat([found, silent]).sort_index()
+
+
+def with_judgements(rows: pd.DataFrame, judgements: list[Judgement]) -> pd.DataFrame:
+    """`rows` with their judgements, which stand in the same order."""
+    names = ("score", "significant", "insignificant", "matched", "completion", "judge")
+    columns = {name: [getattr(judgement, name) for judgement in judgements] for name in names}
+    columns["score"] = pd.array(columns["score"], dtype="float64")
+    return rows.assign(**columns)
+
+
+def judge_of(settings: JudgeSettings) -> Engine:
+    """The judge that the settings name; it loads nothing before it is asked."""
+    batch_size = settings.batch_size or None
+    options = {
+        "green": {"precision": settings.precision, "batch_size": batch_size},
+        "server": {
+            "base_url": settings.base_url,
+            "api_key": secret(SERVER_KEY),
+            "batch_size": batch_size,
+        },
+        "offline": {},
+    }
+    return make_engine(settings.engine, **options[settings.engine])
+
+
+def normality(
+    references: dict[str, dict[str, str]], metadata: Path | None = None
+) -> tuple[dict[str, str], str]:
+    """Which studies are normal and which abnormal, by id, and a sentence that says by what.
+
+    references: by study id, the findings by region, as `references` gives them
+    metadata: the collection's own `indiana_reports.csv`, where it is at hand; a
+        study is normal where its MeSH terms say `normal`. A study that the file
+        does not hold, or that nobody indexed, has no kind.
+
+    Without the file a study is abnormal where the offline judge reads an
+    abnormal finding in its reference, which agrees with the MeSH terms on 93 %
+    of 2,588 indexed studies of IU X-Ray. Raises StepError for a file of another kind.
+    """
+    if metadata is None or not metadata.is_file():
+        kinds = {study: _kind_of(findings.values()) for study, findings in references.items()}
+        return kinds, "Normal: the offline judge reads no abnormal finding in the reference (not MeSH terms)."
+    try:
+        terms = pd.read_csv(metadata, dtype=str).set_index("uid")["MeSH"].fillna("")
+    except (KeyError, ValueError) as error:
+        raise StepError(f"{metadata} is not the collection's {METADATA} ({error}).") from None
+    kinds = {}
+    for study in references:
+        term = terms.get(study.removeprefix("CXR").split("_")[0], "").strip().lower()
+        if term and term not in NOT_INDEXED:
+            kinds[study] = NORMAL if term == "normal" else ABNORMAL
+    left_out = len(references) - len(kinds)
+    return kinds, f"Normal: so indexed in the collection's own MeSH terms ({left_out:,} studies have none)."
+
+
+def _kind_of(texts: Iterable[str]) -> str:
+    found = [finding for text in texts for finding in read_findings(text)]
+    return ABNORMAL if any(one.present and one.names != {UNNAMED} for one in found) else NORMAL
+
+
+def by_study(judgements: pd.DataFrame) -> dict[str, dict[str, Judgement]]:
+    """By study id and region, the judgements of one system on one split."""
+    found: dict[str, dict[str, Judgement]] = {}
+    for row in judgements[judgements["reference"] != ""].itertuples():
+        found.setdefault(row.id, {})[row.region] = parse_completion(row.completion, row.judge)
+    return found
+
+
+def save(judgements: pd.DataFrame, path: Path) -> Path:
+    """Write `judgements` as parquet, as a whole or not at all."""
+    with replacing_file(path) as temporary:
+        judgements.to_parquet(temporary, index=False)
+    return path
+
+
+def read_judgements(path: Path) -> pd.DataFrame:
+    """The judgements that another run saved. Raises StepError for a file of another kind."""
+    try:
+        rows = pd.read_parquet(path)
+        rows[["system", "split", "id", "region", "reference", "prediction", "score", "judge"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise StepError(f"{path} is not a run's judgements.parquet ({error}).") from None
+    return rows
+
+
+def read_recorded(path: Path, system: str) -> pd.DataFrame:
+    """Judgements that GREEN gave somewhere else, as rows; their completions are read by our own parser.
+
+    `path` is JSON lines, gzipped or not, with split, id, region, reference,
+    prediction and completion. Raises StepError for a file of another kind.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file]
+        rows = pd.DataFrame(lines)[["split", "id", "region", "reference", "prediction", "completion"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise StepError(f"{path} is not a file of recorded judgements ({error}).") from None
+    rows = rows.assign(system=system)
+    judgements = [parse_completion(text, RECORDED_LABEL) for text in rows["completion"]]
+    return with_judgements(rows, judgements)
+
+
+# A row a study, at the commit that published it; by region its reference, predictions, evaluation and green.
+ADDRESS = (
+    "https://raw.githubusercontent.com/Adibvafa/WangLab-OA/"
+    "af773f47fc0fb7aad9880f506483519f5f9dc510/results/results_test.csv"
+)
+SYSTEM = "WangLab-OA LLaVA-NeXT"
+PAIRS = 20
+TIMEOUT = 30  # seconds without an answer
+SAME = 1e-6  # scores this close are one score
+# Of twenty recorded verdicts dealt out at random among their pairs, 5 fall right on average, and half or
+# more in fewer than one deal of a hundred: a judge below half may as well not have read the question.
+POOR = 0.5
+
+
+def published_judgements(path: Path, address: str = ADDRESS) -> pd.DataFrame:
+    """The published judgements as rows; downloaded to `path` once, 3 MB.
+
+    Raises StepError where they cannot be downloaded, or are not what they
+    should be: then nothing is kept.
+    """
+    if path.exists():
+        return read_published(path)
+    try:
+        answer = requests.get(address, timeout=TIMEOUT)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        status = getattr(error.response, "status_code", None)
+        reason = f"the server answers {status}" if status else f"no answer, {type(error).__name__}"
+        raise StepError(f"{address} cannot be downloaded ({reason}).") from None
+    with replacing_file(path) as temporary:
+        temporary.write_bytes(answer.content)
+        return read_published(temporary, address)
+
+
+def read_published(path: Path, name: str = "") -> pd.DataFrame:
+    """The rows of the published CSV, which has a row a study.
+
+    Raises StepError, naming the file by `name` or its path, for one of another
+    shape and one whose scores are not those of its completions.
+    """
+    wrong = f"{name or path} does not hold the published judgements"
+    try:
+        wide = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rows = pd.concat([_of_region(wide, region) for region in REGIONS], ignore_index=True)
+    except (KeyError, ValueError) as error:
+        raise StepError(f"{wrong} ({tidy(str(error))}).") from None
+    judgements = [parse_completion(text, RECORDED_LABEL) for text in rows["completion"]]
+    read = np.array([judgement.score_as_published for judgement in judgements])
+    if rows.empty or not (np.abs(read - rows["green"]) < SAME).all():
+        raise StepError(f"{wrong}: its scores are not those of its completions.")
+    return with_judgements(rows.drop(columns="green"), judgements)
+
+
+def _of_region(wide: pd.DataFrame, region: str) -> pd.DataFrame:
+    columns = {
+        "reference": f"{region}_reference",
+        "prediction": f"{region}_predictions",
+        "completion": f"{region}_evaluation",
+    }
+    rows = pd.DataFrame({to: wide[column] for to, column in columns.items()})
+    about = {"system": SYSTEM, "split": "test", "id": wide["patient_ids"], "region": region}
+    return rows.assign(**about, green=wide[f"{region}_green"].astype(float))
+
+
+def check_judge(
+    engine: Engine, known: pd.DataFrame, n: int = PAIRS, cache: Path | None = None
+) -> pd.DataFrame:
+    """Ask `engine` about `n` pairs of `known` that GREEN has judged.
+
+    known: rows as `published_judgements` or `read_recorded` give them
+    cache: as in `judge.judge_pairs`, so that a second run asks nothing
+
+    A row a pair: region, reference, prediction, recorded, judged, agree (the
+    same score). `attrs["verdict"]` says in a sentence how many agree, and
+    warns where they are few. Raises StepError where `known` has no pair with
+    a score and text on both sides.
+    """
+    chosen = _spread(known, n)
+    if chosen.empty:
+        raise StepError("The self-check needs recorded judgements of pairs with text on both sides.")
+    judged = judge_pairs(zip(chosen["reference"], chosen["prediction"], strict=True), engine, cache=cache)
+    distance = np.abs([one.score_as_published for one in judged] - chosen["score"])
+    spoke = np.array([one.score is not None for one in judged])
+    table = chosen[["region", "reference", "prediction"]].assign(
+        recorded=chosen["score"], judged=[one.score for one in judged], agree=spoke & (distance < SAME)
+    )
+    same, silent = int(table["agree"].sum()), int((~spoke).sum())
+    verdict = (
+        f"{engine.label}: {same} of {len(table)} scores as recorded, mean absolute difference "
+        f"{distance.mean():.2f}, {silent} without a verdict."
+    )
+    if same < POOR * len(table):
+        verdict += (
+            " **Fewer than half agree, as if the questions had not been read: "
+            "look at the precision and the model before you trust the scores below.**"
+        )
+    table.attrs["verdict"] = verdict
+    return table.reset_index(drop=True)
+
+
+def _spread(known: pd.DataFrame, n: int) -> pd.DataFrame:
+    """`n` distinct pairs, as many of each region: those whose scores lie nearest to even steps from 0 to 1.
+
+    Of equally near ones it is the first in the file's order.
+    """
+    known = known.reset_index(drop=True)
+    two_sided = (known["reference"].str.strip() != "") & (known["prediction"].str.strip() != "")
+    known = known[known["score"].notna() & two_sided]
+    known = known.drop_duplicates(["reference", "prediction"])
+    regions = [region for region in REGIONS if region in set(known["region"])]
+    chosen = []
+    for number, region in enumerate(regions):
+        left = known.loc[known["region"] == region, "score"]
+        count = n // len(regions) + (number < n % len(regions))
+        for wanted in np.linspace(0, 1, count)[: len(left)]:
+            nearest = (left - wanted).abs().idxmin()
+            chosen.append(nearest)
+            left = left.drop(nearest)
+    return known.loc[chosen]

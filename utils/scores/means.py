@@ -1,0 +1,289 @@
+"""Judgements to tables: means with intervals, comparisons, baselines.
+
+A judgement is one row per (system, split, study, region). Only rows whose
+reference has text count: a region that a study does not mention is unknown,
+so nothing can be scored there.
+
+A row without a verdict (score None or NaN) counts as 0 and stays in n, and
+is counted in `no_verdict`. That is the published numbers' convention:
+green-score 0.0.12 gives 0 to every completion in which it reads no matched
+finding, and the refusals in the recorded judgements ("The reference report is
+not provided ...") are in the published means as 0.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from utils.regions import ALL, REGIONS, tidy
+
+SPLITS = {"val": "validation", "test": "test", "train": "training"}
+# The six error types of GREEN, a to f (Ostmeier et al. 2024), in short.
+ERRORS = (
+    "false finding",
+    "missing finding",
+    "wrong location",
+    "wrong severity",
+    "comparison not in reference",
+    "comparison left out",
+)
+PUBLISHED_SOURCE = (
+    "the quiz's published leaderboard (GREEN-RadLlama2-7b, full IU X-Ray splits, no n or interval given)"
+)
+PUBLISHED_DATA = "IU X-Ray"  # the label of the studies that the published results are of
+# System, split, mean of each region in the order of REGIONS, as published. WangLab-OA's
+# recorded judgements give 0.315 for bone on test where 0.32 was published.
+PUBLISHED = (
+    ("WangLab-OA LLaVA-NeXT", "val", (0.69, 0.72, 0.50, 0.31)),
+    ("WangLab-OA LLaVA-NeXT", "test", (0.70, 0.89, 0.66, 0.32)),
+    ("Shen16 LLaVA-1.5", "test", (0.67, 0.82, 0.59, 0.33)),
+    ("readygetset Qwen2-VL-7B", "test", (0.69, 0.84, 0.59, 0.12)),
+)
+RESAMPLES = 5000
+SEED = 20240917
+
+
+def published() -> pd.DataFrame:
+    """The published GREEN means to beat: system, split, and a column a region."""
+    return pd.DataFrame(
+        [(system, split, *means) for system, split, means in PUBLISHED], columns=["system", "split", *REGIONS]
+    )
+
+
+def is_green(judge: str) -> bool:
+    """Whether a judge's label names GREEN-radllama2-7b itself, at any precision."""
+    return judge.lower().startswith("green") and "not green" not in judge.lower()
+
+
+def one_judge(rows: pd.DataFrame) -> str:
+    """The label of the judge of all `rows`. Raises ValueError where there is more than one, or none."""
+    judges = list(rows["judge"].unique()) if "judge" in rows else []
+    if len(judges) != 1:
+        raise ValueError(f"scores of one judge only can stand together, not of {len(judges)}: {judges}")
+    return judges[0]
+
+
+def order_splits(splits: Iterable[str]) -> list[str]:
+    """The distinct splits: validation, test, then the others as they came."""
+    seen = list(dict.fromkeys(splits))
+    return [s for s in SPLITS if s in seen] + [s for s in seen if s not in SPLITS]
+
+
+def scored(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
+    """The rows that count: those of the four regions whose reference has text.
+
+    Adds `value` (the score, 0 where there is no verdict) and `no_verdict`;
+    split and region become ordered categories. Raises ValueError for a missing
+    column, an unknown region, a score outside 0 to 1, or a study given twice.
+    """
+    rows = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    missing = {"split", "region", "reference", "score"} - set(rows.columns)
+    if missing:
+        raise ValueError(f"judgements lack the column {', '.join(sorted(missing))}")
+    unknown = set(rows["region"]) - set(ALL)
+    if unknown:
+        names = ", ".join(sorted(map(str, unknown)))
+        raise ValueError(f"no such region: {names}; regions are {', '.join(ALL)}")
+    rows = rows[rows["region"].isin(REGIONS) & _has_text(rows["reference"])].copy()
+    score = pd.to_numeric(rows["score"])
+    if not score.dropna().between(0, 1).all():
+        raise ValueError(f"a score lies outside 0 to 1: {score.min():g} to {score.max():g}")
+    key = [column for column in ("system", "split", "id", "region") if column in rows]
+    if "id" in key and rows.duplicated(key).any():
+        twice = rows.loc[rows.duplicated(key), "id"].iloc[0]
+        raise ValueError(f"study {twice} has more than one judgement of the same system, split and region")
+    rows["no_verdict"] = score.isna()
+    rows["value"] = score.fillna(0.0).astype(float)
+    rows["split"] = pd.Categorical(rows["split"], order_splits(rows["split"]), ordered=True)
+    rows["region"] = pd.Categorical(rows["region"], REGIONS, ordered=True)
+    return rows
+
+
+def region_table(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
+    """Mean score of one system: index split, columns the four regions.
+
+    `rows` have split, region, reference, score. NaN marks a region that no
+    reference of the split mentions. `attrs["n"]` and `attrs["no_verdict"]`
+    give, by split and region, the rows behind each mean and how many of them
+    had no verdict (these count as 0, see the module's text).
+    """
+    rows = scored(rows)
+    if "system" in rows and rows["system"].nunique() > 1:
+        raise ValueError("region_table takes one system at a time; summary takes several")
+    groups = rows.groupby(["split", "region"], observed=False)
+    table = groups["value"].mean().unstack("region")
+    table.index, table.columns = table.index.astype(str).rename("split"), list(REGIONS)
+    for name, counts in (("n", groups.size()), ("no_verdict", groups["no_verdict"].sum())):
+        by_split = counts.unstack("region")
+        table.attrs[name] = {str(s): {r: int(by_split.loc[s, r]) for r in REGIONS} for s in by_split.index}
+    return table
+
+
+def interval(scores: Sequence[float], resamples: int = RESAMPLES, seed: int = SEED) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of `scores`, one score a study.
+
+    Drawing n studies with replacement is drawing from a multinomial over the
+    distinct scores; there are few of them, so the cost hardly grows with n.
+    """
+    values, counts = np.unique(np.round(np.asarray(scores, dtype=float), 12), return_counts=True)
+    if not counts.size:
+        raise ValueError("no scores: an interval needs at least one study")
+    draws = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
+    low, high = np.quantile(draws / counts.sum() @ values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def summary(judgements: pd.DataFrame, resamples: int = RESAMPLES, seed: int = SEED) -> pd.DataFrame:
+    """One row per (system, split, region): mean, n, low, high, no_verdict, empty, judge.
+
+    `low` and `high` bound the 95 % bootstrap interval over studies; `empty`
+    counts predictions left empty. Systems keep the order in which they come.
+    Raises ValueError where the judgements are of more than one judge.
+    """
+    rows = scored(judgements)
+    judge = one_judge(rows)
+    rows["empty"] = ~_has_text(rows["prediction"])
+    table = []
+    for names, group in groups(rows):
+        low, high = interval(group["value"], resamples, seed)
+        means = {"mean": group["value"].mean(), "n": len(group), "low": low, "high": high}
+        counts = {name: int(group[name].sum()) for name in ("no_verdict", "empty")}
+        table.append(names | means | counts | {"judge": judge})
+    return pd.DataFrame(table)
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame, resamples: int = RESAMPLES, seed: int = SEED) -> pd.DataFrame:
+    """Two systems on the same studies, one row per (split, region).
+
+    Columns: n (studies that both have), mean_a, mean_b, difference (a - b),
+    low and high (95 % paired bootstrap interval of the difference), p (two-sided
+    sign-flip test, not corrected for the number of rows), unpaired (studies that
+    only one has). Raises ValueError where judges or references differ.
+    """
+    sides = [scored(side) for side in (a, b)]
+    if any("system" in side and side["system"].nunique() > 1 for side in sides):
+        raise ValueError("compare takes one system on each side")
+    one_judge(pd.concat(sides))
+    key = ["split", "region", "id"]
+    sides = [side.astype({"split": str, "region": str})[[*key, "reference", "value"]] for side in sides]
+    pairs = sides[0].merge(sides[1], on=key, how="outer", suffixes=("_a", "_b"), indicator="found")
+    both = pairs[pairs["found"] == "both"]
+    if both.empty:
+        raise ValueError("the two systems have no judged study in common")
+    differ = both["reference_a"].map(tidy) != both["reference_b"].map(tidy)
+    if differ.any():
+        study = both.loc[differ, "id"].iloc[0]
+        raise ValueError(f"study {study} has different references in the two systems")
+    table = []
+    for split, region in product(order_splits(both["split"]), REGIONS):
+        group = pairs[(pairs["split"] == split) & (pairs["region"] == region)]
+        paired = group[group["found"] == "both"]
+        if paired.empty:
+            continue
+        difference = (paired["value_a"] - paired["value_b"]).to_numpy()
+        low, high = interval(difference, resamples, seed)
+        names = {"split": split, "region": region, "n": len(paired)}
+        means = {"mean_a": paired["value_a"].mean(), "mean_b": paired["value_b"].mean()}
+        test = {"difference": difference.mean(), "low": low, "high": high}
+        test["p"] = sign_flip(difference, resamples, seed)
+        table.append(names | means | test | {"unpaired": len(group) - len(paired)})
+    return pd.DataFrame(table)
+
+
+def sign_flip(differences: Sequence[float], resamples: int = RESAMPLES, seed: int = SEED) -> float:
+    """Two-sided p-value of paired differences being symmetric about 0.
+
+    Monte Carlo, so never below 1 / (resamples + 1). Flipping signs at random
+    leaves, for each distinct size, a binomial number of positive ones.
+    """
+    differences = np.round(np.asarray(differences, dtype=float), 12)
+    sizes, counts = np.unique(np.abs(differences), return_counts=True)
+    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(resamples, len(counts)))
+    sums = np.abs((2 * positive - counts) @ sizes)
+    extreme = np.count_nonzero(sums >= abs(differences.sum()) - 1e-9)
+    return (extreme + 1) / (resamples + 1)
+
+
+def by_kind(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """The scores on each kind of study, such as normal and abnormal: `0.70 [0.66, 0.74] n=590` by region.
+
+    One row per (split, system, kind); `kinds` by study id, as `evaluation.normality`
+    gives them. Studies without a kind are left out; n shows how many are in.
+    """
+    rows = scored(judgements)
+    rows["kind"] = rows["id"].map(kinds)
+    table = []
+    for split, system in product(order_splits(rows["split"]), rows["system"].unique()):
+        of_system = rows[(rows["split"] == split) & (rows["system"] == system)]
+        for kind, group in of_system.groupby("kind"):
+            means = summary(group)
+            cells = {region: cell(means, region) for region in REGIONS}
+            table.append({"split": split, "system": system, "studies": kind, **cells})
+    return pd.DataFrame(table)
+
+
+def error_counts(judgements: pd.DataFrame) -> pd.DataFrame:
+    """One row per (system, split, region, error): n (judged rows), significant, insignificant, judge."""
+    rows = scored(judgements)
+    judge = one_judge(rows)
+    table = []
+    for names, group in groups(rows):
+        counts = {
+            column: np.array(group[column].tolist(), dtype=int).reshape(-1, len(ERRORS)).sum(axis=0)
+            for column in ("significant", "insignificant")
+        }
+        table += [
+            names
+            | {"error": error, "n": len(group)}
+            | {column: int(counts[column][i]) for column in counts}
+            | {"judge": judge}
+            for i, error in enumerate(ERRORS)
+        ]
+    return pd.DataFrame(table)
+
+
+def diversity(judgements: pd.DataFrame) -> pd.DataFrame:
+    """One row per (system, split): studies, reports, described, empty.
+
+    `reports` counts the different reports written (all four regions together,
+    case and white space aside); `empty` says how many of the `described` regions,
+    those whose reference has text, were left empty.
+    """
+    rows = judgements[judgements["region"].isin(REGIONS)]
+    rows = rows.assign(
+        text=rows["prediction"].fillna("").map(tidy).str.casefold(), described=_has_text(rows["reference"])
+    )
+    rows["empty"] = rows["described"] & (rows["text"] == "")
+    table = []
+    for system, split in product(rows["system"].unique(), order_splits(rows["split"])):
+        group = rows[(rows["system"] == system) & (rows["split"] == split)]
+        if group.empty:
+            continue
+        reports = group.pivot(index="id", columns="region", values="text")
+        names = {"system": system, "split": split}
+        counts = {name: int(group[name].sum()) for name in ("described", "empty")}
+        table.append(names | {"studies": len(reports), "reports": len(reports.drop_duplicates())} | counts)
+    return pd.DataFrame(table)
+
+
+def cell(group: pd.DataFrame, region: str) -> str:
+    """A region's mean, interval and n among the rows of a `summary`: `0.70 [0.66, 0.74] n=590`."""
+    found = group[group["region"] == region]
+    if found.empty:
+        return "not mentioned"
+    row = found.iloc[0]
+    return f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}] n={row['n']}"
+
+
+def groups(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """The `scored` rows of each system, split and region, with these three by name."""
+    for system in rows["system"].unique():
+        of_system = rows[rows["system"] == system]
+        for (split, region), group in of_system.groupby(["split", "region"], observed=True):
+            yield {"system": system, "split": split, "region": region}, group
+
+
+def _has_text(texts: pd.Series) -> pd.Series:
+    return texts.fillna("").astype(str).str.strip() != ""

@@ -1,0 +1,318 @@
+"""The report of a run, `report.md` and `report.html`: what was done, what came out, what it cannot show.
+
+Every sentence about results is written from the numbers given.
+"""
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape, unescape
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import mistune
+import pandas as pd
+
+from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS, tidy
+from utils.workspace import write_text
+
+from .means import SPLITS, compare, diversity, error_counts, is_green, one_judge, order_splits, scored
+from .tables import p_text, quiz_tables, table_markdown
+
+METHOD = """\
+The model is shown a study's views and asked for the findings of each region: {regions}. \
+The judge, {judge}, compares each region's text with the reference and lists matched findings and \
+clinically significant errors of six types; a score is matched / (matched + significant errors), 0 to 1. \
+A region that the reference does not mention is not scored; a region that the report leaves empty where \
+the reference describes it scores 0, and so does a pair without a verdict. Intervals are 95 % percentile \
+bootstrap intervals over studies."""
+COMPARED = """\
+Systems are compared study by study: the interval of the paired difference, and the p-value of a two-sided \
+sign-flip test, not corrected for the number of comparisons."""
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>{style}</style></head>
+<body>
+{body}</body></html>
+"""
+_STYLE = """
+body{font:16px/1.55 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:60rem;margin:2rem auto;
+padding:0 1rem}
+h1,h2,h3{line-height:1.25;margin:1.8em 0 .5em}h1{margin-top:0}
+h2{border-bottom:1px solid #d9dce0;padding-bottom:.2em}
+table{border-collapse:collapse;font-size:.88em}.wide{overflow-x:auto}
+th,td{text-align:left;vertical-align:top;padding:.35em .9em .35em 0;border-bottom:1px solid #d9dce0}
+img{max-width:100%;height:auto}code{font-size:.92em}
+pre{background:#f4f5f6;padding:.8em 1em;border-radius:6px;overflow-x:auto}
+@media print{body{max-width:none;margin:0}h2,h3{break-after:avoid}tr,img{break-inside:avoid}}
+"""
+
+
+def write_report(
+    folder: str | Path,
+    *,
+    summary: pd.DataFrame,
+    judgements: pd.DataFrame,
+    figures: Mapping[str, tuple[str | Path, str]],
+    settings: Mapping,
+    versions: Mapping[str, str],
+    data_label: str,
+    commands: Sequence[str],
+    samples: Sequence[str],
+    tables: Mapping[str, tuple[str, pd.DataFrame]] | None = None,
+    iu_xray: bool = False,
+) -> Path:
+    """Write `folder/report.md` and `folder/report.html`, each whole or not at all; give the first's path.
+
+    `judgements` hold one or more systems, the first being the model and the
+    others what it is set against; `summary` is theirs, from `scores.summary`.
+    `figures` maps a title to (path, alt text), the path under `folder`, and
+    `tables` a title to (what it shows, rows), for results beside the scores;
+    `samples` are study ids, as `pick_samples` gives them; `iu_xray` as in
+    `score_tables.table_markdown`. Raises ValueError where a figure or a sample is
+    missing, or the summary is of more than one judge.
+    """
+    folder, judge = Path(folder), one_judge(summary)
+    systems = list(judgements["system"].unique())
+    parts = [
+        f"# Chest X-ray findings by region: {systems[0]}",
+        f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.",
+        "## In short",
+        _bullets([*_plain_words(summary, judgements), *limits(summary, data_label)[:1]]),
+        "## Method",
+        f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)} {COMPARED}",
+        "## Settings",
+        _table(["setting", "value"], [(f"`{name}`", value) for name, value in _flat(settings)]),
+        "## Results",
+        table_markdown(summary, data_label=data_label, iu_xray=iu_xray).strip(),
+        f"### The quiz's tables\n\n{quiz_tables(summary).strip()}",
+        *_comparisons(judgements, systems),
+        "### What was written",
+        _written(judgements),
+        *(
+            f"### {title}\n\n{said}\n\n{_table(rows.columns, _shown(rows))}"
+            for title, (said, rows) in (tables or {}).items()
+        ),
+        *(_figure(folder, title, path, alt) for title, (path, alt) in figures.items()),
+        "## Sample reports",
+        f"Of {systems[0]}; each with its mean score over the regions that its reference mentions.",
+        *(_sample(judgements, systems[0], study) for study in samples),
+        "## Limits",
+        _bullets(limits(summary, data_label)),
+        "## Versions",
+        _table(["package", "version"], versions.items()),
+        "## Commands",
+        "```\n" + "\n".join(commands) + "\n```",
+    ]
+    text = "\n\n".join(parts) + "\n"
+    write_text(folder / "report.html", html(text, folder))
+    return write_text(folder / "report.md", text)
+
+
+def html(text: str, folder: Path) -> str:
+    """`text`, Markdown, as one page that needs no other file: the pictures under `folder` are inside it."""
+    markdown = mistune.create_markdown(renderer=_Page(folder), plugins=["table"])
+    title = escape(text.partition("\n")[0].lstrip("# "))
+    return _PAGE.format(title=title, style=_STYLE, body=markdown(text))
+
+
+class _Page(mistune.HTMLRenderer):
+    """What a model wrote stays text: raw markup is shown, not taken."""
+
+    def __init__(self, folder: Path):
+        super().__init__(escape=True)
+        self._folder = folder
+
+    def text(self, text: str) -> str:
+        return escape(unescape(text), quote=False)  # entities are characters, in Markdown too
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        data = base64.b64encode((self._folder / unquote(url)).read_bytes()).decode()
+        return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
+
+    def table(self, text: str) -> str:
+        return f'<div class="wide"><table>{text}</table></div>'
+
+
+def pick_samples(judgements: pd.DataFrame, count: int = 3) -> list[str]:
+    """Study ids of the first system, evenly spread from its lowest to its highest mean score.
+
+    From the test split where there is one. Chosen by rule, so that a report
+    does not show only what went well.
+    """
+    rows = scored(judgements)
+    rows = rows[rows["system"] == rows["system"].iloc[0]]
+    means = _of_one_split(rows).groupby("id")["value"].mean().sort_index().sort_values(kind="stable")
+    count = min(count, len(means))
+    places = [round(i * (len(means) - 1) / max(1, count - 1)) for i in range(count)]
+    return [means.index[place] for place in places]
+
+
+def _of_one_split(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the test split, or of the first split where there is no test."""
+    splits = order_splits(rows["split"])
+    return rows[rows["split"] == ("test" if "test" in splits else splits[0])]
+
+
+def _plain_words(summary: pd.DataFrame, judgements: pd.DataFrame) -> Iterator[str]:
+    """The results as sentences, split by split."""
+    model, *others = judgements["system"].unique()
+    errors, written = error_counts(judgements), diversity(judgements)
+    for split in order_splits(summary["split"]):
+        rows = summary[summary["split"] == split]
+        means = rows[rows["system"] == model].set_index("region")
+        if means.empty:
+            continue
+        name = SPLITS.get(split, split).capitalize()
+        scores = ", ".join(f"{region} {row['mean']:.2f} (n={row['n']})" for region, row in means.iterrows())
+        yield f"{name}: mean scores of {model} are {scores}."
+        for other in others:
+            yield from _set_against(
+                name, means, rows[rows["system"] == other].set_index("region"), model, other
+            )
+        found = written[(written["system"] == model) & (written["split"] == split)].iloc[0]
+        yield (
+            f"{name}: {model} wrote {found['reports']:,} different reports for {found['studies']:,} studies "
+            f"and left empty {found['empty']:,} of the {found['described']:,} regions that the references "
+            "describe."
+        )
+        of_model = errors[(errors["system"] == model) & (errors["split"] == split)]
+        types = of_model.groupby("error", sort=False)["significant"].sum()
+        if types.sum():
+            yield (
+                f'{name}: its most frequent significant error is "{types.idxmax()}", '
+                f"{types.max():,} of {types.sum():,}."
+            )
+
+
+def _set_against(
+    name: str, means: pd.DataFrame, theirs: pd.DataFrame, model: str, other: str
+) -> Iterator[str]:
+    """Where the intervals of the model and one other system do not overlap."""
+    both = [region for region in REGIONS if region in means.index and region in theirs.index]
+    if not both:
+        return
+    above = [region for region in both if means.loc[region, "low"] > theirs.loc[region, "high"]]
+    below = [region for region in both if means.loc[region, "high"] < theirs.loc[region, "low"]]
+    where = [
+        f"{model} {word} in {', '.join(regions)}"
+        for word, regions in (("higher", above), ("lower", below))
+        if regions
+    ]
+    yield (
+        f"{name}: the intervals of {model} and {other} do not overlap in {len(above) + len(below)} of "
+        f"{len(both)} regions{': ' if where else ''}{'; '.join(where)}."
+    )
+
+
+def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
+    """What the scores of `summary` cannot show, a sentence each; those of judge and data come first."""
+    judge, own = one_judge(summary), []
+    if not is_green(judge):
+        own.append(f"The judge is the {judge}: its scores cannot be set beside GREEN scores.")
+    if "phantom" in data_label.lower():
+        own.append("Phantom radiographs are drawings: results on them say nothing about patients.")
+    few, many = summary["n"].min(), summary["n"].max()
+    return [
+        *own,
+        f"A mean stands on {few:,} to {many:,} studies; intervals cover the choice of studies, "
+        "not another training run or another judge.",
+        "Intervals that overlap do not show that two systems are equal.",
+        "A judge is itself a program that errs; no radiologist read these reports.",
+    ]
+
+
+def _comparisons(judgements: pd.DataFrame, systems: list[str]) -> Iterator[str]:
+    for other in systems[1:]:
+        pairs = compare(*(judgements[judgements["system"] == name] for name in (systems[0], other)))
+        rows = [
+            (
+                SPLITS.get(row.split, row.split),
+                row.region,
+                row.n,
+                f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
+                p_text(row.p),
+            )
+            for row in pairs.itertuples()
+        ]
+        yield f"### {systems[0]} minus {other}"
+        yield _table(["split", "region", "n", "paired difference, 95 % interval", "p"], rows)
+
+
+def _written(judgements: pd.DataFrame) -> str:
+    rows = [
+        (
+            row.system,
+            SPLITS.get(row.split, row.split),
+            f"{row.studies:,}",
+            f"{row.reports:,}",
+            f"{row.empty:,} of {row.described:,}",
+        )
+        for row in diversity(judgements).itertuples()
+    ]
+    return _table(["system", "split", "studies", "different reports", "described regions left empty"], rows)
+
+
+def _figure(folder: Path, title: str, path: str | Path, alt: str) -> str:
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise ValueError(f"the figure {path.name} is missing: save it before the report")
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"the figure {path.name} does not lie in the report's folder, where its link would reach it"
+        )
+    link = quote(path.relative_to(folder.resolve()).as_posix())
+    alt = tidy(alt).replace("[", "(").replace("]", ")")
+    return f"### {title}\n\n![{alt}]({link})"
+
+
+def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
+    rows = judgements[(judgements["system"] == system) & (judgements["id"] == study)]
+    if rows.empty:
+        raise ValueError(f"the sample {study} has no judgement of {system}")
+    rows = _of_one_split(rows).fillna({"reference": "", "prediction": ""}).set_index("region")
+    rows = rows[(rows["reference"] + rows["prediction"]).str.strip() != ""]
+    counted = scored(rows.reset_index()).set_index("region")
+    cells = []
+    for region in (region for region in REGIONS if region in rows.index):
+        row = rows.loc[region]
+        score = ""
+        if region in counted.index:
+            score = "no verdict" if pd.isna(row["score"]) else f"{row['score']:.2f}"
+        cells.append((region, row["reference"] or "not mentioned", row["prediction"] or "left empty", score))
+    mean = f"mean score {counted['value'].mean():.2f}" if len(counted) else "nothing to score"
+    head = f"### {study} ({SPLITS.get(rows['split'].iloc[0], rows['split'].iloc[0])}, {mean})"
+    return head + "\n\n" + _table(["region", "reference", "written by the model", "score"], cells)
+
+
+def _flat(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _shown(rows: pd.DataFrame) -> Iterator[list[str]]:
+    for row in rows.itertuples(index=False):
+        cells = zip(rows.columns, row, strict=True)
+        yield [
+            p_text(value) if name == "p" else f"{value:.3f}" if isinstance(value, float) else str(value)
+            for name, value in cells
+        ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    """A value in a table's cell: what a model wrote must stay text there, not become markup."""
+    text = tidy(str(value)).replace("&", "&amp;").replace("<", "&lt;")
+    return text.replace("|", "\\|").replace("![", "!\\[")

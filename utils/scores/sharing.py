@@ -1,0 +1,168 @@
+"""Dataset and adapter on the Hugging Face Hub: private, with a card that says what they are and are not.
+
+Only phantoms may go to a repository that is public: IU X-Ray is CC BY-NC-ND,
+and studies of one's own are patients'. The token comes from the secret
+`HF_TOKEN`, goes into requests alone, and is never shown or kept.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from huggingface_hub import HfApi, ModelCard, ModelCardData
+
+from utils.data import phantoms
+from utils.regions import REGIONS, tidy
+from utils.settings import DEMO_BASE
+from utils.workspace import STEPS, StepError, Workspace, secret, write_json
+
+from .means import one_judge, summary
+from .report import METHOD, limits
+
+HOW = (
+    "Nothing is shared. To push this to the Hugging Face Hub, as a private repository, set SHARE_TO to "
+    '"your-name/repository", add a token with write access as HF_TOKEN to Colab\'s secrets (the key on the '
+    "left) or to the environment, and run this notebook again."
+)
+
+
+def share_dataset(workspace: Workspace, repository: str) -> str:
+    """Push the dataset of step 2 to `repository` ("name/repository") as it lies on disk; returns its address.
+
+    Raises StepError where the step is not finished, there is no token, the
+    repository is public and the studies are no phantoms, or the Hub refuses.
+    """
+    label = workspace.require("dataset")["data_label"]
+    return _push(repository, "dataset", workspace.folder("dataset"), ["README.md", "data/*.parquet"], label)
+
+
+def share_adapter(workspace: Workspace, repository: str) -> str:
+    """Push the adapter of step 3, with the scores of step 4 in its card; returns its address.
+
+    Raises StepError as `share_dataset` does.
+    """
+    from utils.models.loading import ADAPTER_FILES, READING
+
+    training, evaluation = workspace.require("training"), workspace.require("evaluation")
+    results, adapter = workspace.folder("evaluation"), workspace.folder("training") / "adapter"
+    if not workspace.is_current("evaluation"):
+        raise StepError(
+            f"The scores are of another adapter: run notebooks/{STEPS['evaluation']}.ipynb first."
+        )
+    card = model_card(
+        training=training["settings"],
+        evaluation=evaluation["settings"],
+        judgements=pd.read_parquet(results / "judgements.parquet"),
+        table=(results / "table.md").read_text(encoding="utf-8"),
+        data_label=training["data_label"],
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ADAPTER_FILES:
+            shutil.copyfile(adapter / name, folder / name)
+        for name, key in (("adapter_config.json", "base_model_name_or_path"), (READING, "base")):
+            content = json.loads((adapter / name).read_bytes())
+            write_json(folder / name, content | {key: _without_path(content[key])})
+        card.save(folder / "README.md")
+        return _push(repository, "model", folder, ["*"], training["data_label"])
+
+
+def model_card(
+    *, training: Mapping, evaluation: Mapping, judgements: pd.DataFrame, table: str, data_label: str
+) -> ModelCard:
+    """The adapter's card: data, method, settings, base model, scores and their judge, limits, licence.
+
+    training, evaluation: the settings of the two steps
+    judgements: rows of `judgements.parquet`; table: `score_tables.table_markdown` of them
+    """
+    from utils.models.bases import REGISTRY
+
+    scores, base = summary(judgements), _without_path(training["base"])
+    on_hub = REGISTRY[base].processor if base in REGISTRY else base if "/" in base else None
+    head = ModelCardData(
+        language="en",
+        license="other",
+        library_name="peft",
+        pipeline_tag="image-text-to-text",
+        base_model=on_hub,
+        tags=["lora", "radiology", "chest-x-ray"],
+    )
+    where = "the small demonstration model of the project" if base == DEMO_BASE else f"`{on_hub or base}`"
+    text = f"""
+# Chest X-ray findings by region: an adapter
+
+**Data: {data_label}. Judge: {one_judge(scores)}. Not for clinical use.**
+
+A LoRA adapter of {where}: from the views of a chest X-ray study it writes findings of
+{", ".join(REGIONS)}, one line a region. The project's `utils.models.Writer` loads it and shows
+studies to the model as in training.
+
+## Method
+
+4-bit NF4 QLoRA on every linear layer of the language model, with the settings below; loss on the answer
+alone. A region that a study does not mention is left out of prompt and answer: it is unknown, not normal.
+
+{_settings({**training, "base": base})}
+
+## Scores
+
+{METHOD.format(regions=", ".join(REGIONS), judge=one_judge(scores))}
+
+{table}
+{_settings({f"{part} {name}": value for part in evaluation for name, value in evaluation[part].items()})}
+
+## Limits
+
+{chr(10).join(f"- {limit}" for limit in limits(scores, data_label))}
+- It was trained to write findings, not to be right about a patient: **not for clinical use**.
+
+## Licence
+
+The base model's licence holds for its use. What was learnt from studies stays under theirs: IU X-Ray is
+CC BY-NC-ND 4.0, so an adapter trained on it stays private.
+"""
+    return ModelCard(f"---\n{head.to_yaml()}\n---\n{text}")
+
+
+def _without_path(base: str) -> str:
+    """The name of a base model; of a folder on this machine its last part."""
+    path = Path(base)
+    return path.name if path.is_absolute() or path.is_dir() else base
+
+
+def _settings(values: Mapping) -> str:
+    # The address of a judge's server says nothing to others, and may hold what they should not know.
+    rows = (f"| {name.replace('_', ' ')} | {value} |" for name, value in values.items() if "url" not in name)
+    return "\n".join(["| setting | value |", "|---|---|", *rows])
+
+
+def _push(repository: str, kind: str, folder: Path, files: list[str], data_label: str) -> str:
+    """Commit the files of `folder` that match `files` to a `kind` of repository; a new one is private."""
+    token = secret("HF_TOKEN")
+    if not token:
+        raise StepError(f"There is no HF_TOKEN. {HOW.removeprefix('Nothing is shared. ')}")
+    api = HfApi(token=token)
+    try:
+        address = api.create_repo(repository, repo_type=kind, private=True, exist_ok=True)
+        if not api.repo_info(repository, repo_type=kind).private and data_label != phantoms.WHAT:
+            raise StepError(
+                f"{repository} is public, and {data_label} may not be published (IU X-Ray is CC BY-NC-ND): "
+                "make it private on the Hub, or name another repository in SHARE_TO."
+            )
+        api.upload_folder(
+            repo_id=repository,
+            repo_type=kind,
+            folder_path=folder,
+            allow_patterns=files,
+            delete_patterns="data/*.parquet",  # of an earlier push, with other shards
+            commit_message=f"A {kind} of {data_label}",
+        )
+    except StepError:
+        raise
+    except Exception as error:  # the library lets through whatever its HTTP client raises
+        reason = tidy(str(error)).replace(token, "***")
+        raise StepError(f"{repository} could not be pushed to the Hub: {reason}") from None
+    return str(address)

@@ -1,0 +1,176 @@
+"""The scores as tables to read: the quiz's two, the whole one with intervals and notes, and shared words.
+
+Shared words are BLEU-4 and ROUGE-L by region, metrics that papers quote. They
+know no negation and follow GREEN poorly. Tokens are lower-case runs of letters
+and digits; other tokenisations give other numbers. BLEU-4 (Papineni et al.,
+2002; nltk) is one number over all studies, without smoothing, and so has no
+interval; ROUGE-L (Lin, 2004) is the mean over studies of the F1 of the longest
+common subsequence.
+"""
+
+import re
+import warnings
+from functools import lru_cache
+
+import pandas as pd
+from nltk.translate.bleu_score import corpus_bleu
+
+from utils.regions import REGIONS
+
+from .means import (
+    PUBLISHED,
+    PUBLISHED_SOURCE,
+    SPLITS,
+    cell,
+    groups,
+    interval,
+    is_green,
+    one_judge,
+    order_splits,
+    scored,
+)
+
+QUIZ_SPLITS = {"val": "Validation", "test": "Testing"}
+
+
+def quiz_tables(summary: pd.DataFrame) -> str:
+    """The two tables that the quiz asks for, one a split: the model's mean scores and nothing else.
+
+    The model is the first system of `summary`.
+    """
+    model = summary[summary["system"] == summary["system"].iloc[0]]
+    head = [_row(["Data Split", *(region.capitalize() for region in REGIONS)]), _row(["---"] * 5)]
+    tables = []
+    for split, name in QUIZ_SPLITS.items():
+        means = model[model["split"] == split].set_index("region")["mean"]
+        cells = [f"{means[region]:.2f}" if region in means else "not mentioned" for region in REGIONS]
+        if len(means):
+            tables.append("\n".join([*head, _row([name, *cells])]))
+    return "\n\n".join([f"Mean score, judge: {one_judge(summary)}", *tables]) + "\n"
+
+
+def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
+    """`scores.compare`'s table to be read: means under `names`, the difference with its interval, and p."""
+    return pd.DataFrame(
+        {
+            "split": pairs["split"].map(lambda split: SPLITS.get(split, split)),
+            "region": pairs["region"],
+            "n": pairs["n"],
+            **{
+                name: pairs[side].map("{:.2f}".format)
+                for name, side in zip(names, ("mean_a", "mean_b"), strict=True)
+            },
+            "difference, 95 % interval": [
+                f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" for row in pairs.itertuples()
+            ],
+            "p": pairs["p"].map(p_text),
+        }
+    )
+
+
+def p_text(value: float) -> str:
+    """A p-value as it is quoted."""
+    return "under 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = False) -> str:
+    """The quiz's table as Markdown: rows validation and test, columns the regions.
+
+    Cells read `0.70 [0.66, 0.74] n=590`. Several systems stand below each other
+    within each split; of one system the column is left out. The published
+    results are added only where the judge is GREEN and `iu_xray` says that the
+    studies are IU X-Ray's own splits.
+    """
+    judge = one_judge(summary)
+    rows = [
+        (split, system, [cell(group, region) for region in REGIONS])
+        for split in order_splits(summary["split"])
+        for system, group in summary[summary["split"] == split].groupby("system", sort=False)
+    ]
+    splits = order_splits(summary["split"])
+    published = iu_xray and is_green(judge)
+    if published:
+        rows += [
+            (split, f"{system} (published)", [f"{mean:.2f}" for mean in means])
+            for system, split, means in PUBLISHED
+            if split in splits
+        ]
+        rows.sort(key=lambda row: splits.index(row[0]))
+    several = len({system for _, system, _ in rows}) > 1
+    head = ["split", *(["system"] if several else []), *REGIONS]
+    title = f"**Mean score by region, {data_label}, judge: {judge}**"
+    lines = [title, "", _row(head), _row(["---"] * len(head))]
+    for split, system, cells in rows:
+        lines.append(_row([SPLITS.get(split, split), *([system] if several else []), *cells]))
+    lines += ["", *(f"- {note}" for note in _notes(summary, judge, published))]
+    return "\n".join(lines) + "\n"
+
+
+def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
+    notes = [
+        "Mean, 95 % bootstrap interval over studies, and n: the studies whose reference mentions the region."
+    ]
+    if not is_green(judge):
+        notes.append(f"Judged by the {judge}: not to be set beside GREEN scores.")
+    unjudged = int(summary["no_verdict"].sum())
+    if unjudged:
+        notes.append(
+            f"The judge gave no verdict on {unjudged} of {summary['n'].sum():,} rows; "
+            "they count as 0, as in the published numbers."
+        )
+    if published:
+        notes.append(f"Published rows: {PUBLISHED_SOURCE}; a pair without a verdict counts as 0 there too.")
+    return notes
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+TOKENISATION = "lower-case runs of letters and digits"
+
+
+def tokens(text: str) -> list[str]:
+    """The words and numbers of `text`, in lower case."""
+    return re.findall(r"\w+", text.lower())
+
+
+@lru_cache(maxsize=65536)
+def rouge_l(reference: str, prediction: str) -> float:
+    """F1 of the longest common subsequence of tokens, 0 to 1."""
+    wanted, given = tokens(reference), tokens(prediction)
+    if not wanted or not given:
+        return 0.0
+    row = [0] * (len(given) + 1)
+    for word in wanted:
+        above = row[:]
+        for i, other in enumerate(given, start=1):
+            row[i] = above[i - 1] + 1 if word == other else max(above[i], row[i - 1])
+    return 2 * row[-1] / (len(wanted) + len(given))
+
+
+def bleu_4(references: list[str], predictions: list[str]) -> float:
+    """Corpus BLEU-4, 0 to 1, one reference to a prediction."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # nltk's, of 0 where no four words agree
+        return float(corpus_bleu([[tokens(text)] for text in references], list(map(tokens, predictions))))
+
+
+def text_metrics(judgements: pd.DataFrame) -> pd.DataFrame:
+    """One row per (system, split, region): n, score (the judge's mean), BLEU-4, ROUGE-L with its interval.
+
+    Of the rows that the judge scores, those whose reference has text; an empty prediction counts as 0.
+    """
+    rows = scored(judgements)
+    table = []
+    for names, group in groups(rows):
+        pairs = list(zip(group["reference"], group["prediction"].fillna(""), strict=True))
+        overlaps = [rouge_l(*pair) for pair in pairs]
+        low, high = interval(overlaps)
+        table.append(
+            names
+            | {"n": len(group), "score": group["value"].mean()}
+            | {"BLEU-4": bleu_4(*map(list, zip(*pairs, strict=True)))}
+            | {"ROUGE-L": sum(overlaps) / len(overlaps), "ROUGE-L low": low, "ROUGE-L high": high}
+        )
+    return pd.DataFrame(table)

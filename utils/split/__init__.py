@@ -1,0 +1,146 @@
+"""Task 1: the findings of a report split by region, by a language model or offline, and audited."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from . import batch, local, remote
+from .auditing import audit, repair
+from .gold import agreement, by_region, confusion, gold_pairs, with_examples
+from .offline import split_offline
+from .questions import Estimate, Spending, SplitError, estimate, price_of
+
+__all__ = [
+    "Estimate",
+    "Prompt",
+    "Spending",
+    "SplitError",
+    "agreement",
+    "audit",
+    "batch",
+    "by_region",
+    "confusion",
+    "estimate",
+    "gold_pairs",
+    "load_prompt",
+    "model_of",
+    "new_spending",
+    "repair",
+    "split_and_audit",
+    "split_findings",
+    "with_examples",
+]
+
+PROMPTS = Path(__file__).with_name("prompts")
+DEFAULT_MODELS = {
+    "offline": "",
+    "openai": remote.DEFAULT_MODEL,
+    "local": local.DEFAULT_MODEL,
+}
+
+
+class Prompt(NamedTuple):
+    """A system prompt, its name, and the hash of its text that goes into caches and manifests."""
+
+    name: str
+    text: str
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+
+def load_prompt(name: str = "split_v1") -> Prompt:
+    """The prompt `utils/prompts/<name>.txt`. Raises SplitError, with the names there are, for any other."""
+    names = sorted(path.stem for path in PROMPTS.glob("*.txt"))
+    if name not in names:
+        raise SplitError(f"There is no prompt {name!r}; there is {', '.join(names)}.")
+    return Prompt(name, (PROMPTS / f"{name}.txt").read_text(encoding="utf-8").strip())
+
+
+def model_of(engine: str, model: str = "") -> str:
+    """The model that `engine` asks: `model`, or the engine's own where that is empty."""
+    if engine not in DEFAULT_MODELS:
+        raise SplitError(f"There is no engine {engine!r}: choose {', '.join(DEFAULT_MODELS)}.")
+    return (engine != "offline" and model) or DEFAULT_MODELS[engine]
+
+
+def new_spending(model: str = "", budget: float = 0, base_url: str | None = None) -> Spending:
+    """An account of an openai run; at a server of one's own, without a known price, no budget holds."""
+    model = model_of("openai", model)
+    own = bool(base_url or os.environ.get("OPENAI_BASE_URL")) and not price_of(model)
+    return Spending(model, 0 if own else budget)
+
+
+def split_findings(
+    texts: list[str],
+    engine: str = "offline",
+    *,
+    model: str = "",
+    base_url: str | None = None,
+    api_key: str | None = None,
+    prompt: Prompt | str | None = None,
+    concurrency: int = 16,
+    cache: Path | None = None,
+    budget: float = 0,
+    spending: Spending | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, str]]:
+    """Each text's findings by region: keys lung, heart, mediastinal, bone, others, in the order of `texts`.
+
+    `engine` "offline" needs no model and ignores all that follows; "openai"
+    asks `model` at OpenAI or at any OpenAI-compatible `base_url`, `concurrency`
+    reports at a time, with the key `api_key`, else OPENAI_API_KEY; "local" loads
+    `model` here, from the Hugging Face Hub, a folder or a GGUF file. `prompt`
+    is a `Prompt`, the text of one, or None for `load_prompt()`. Answers are
+    kept in the JSON-lines file `cache` as they come, so that none is paid for
+    twice. The openai engine asks no more once this run has spent `budget`
+    dollars (0: no limit), says so in a warning, and leaves the rest to the
+    offline engine; `spending` is an account from `new_spending`, with a budget
+    of its own, to be read while it runs. `progress` is called with (reports
+    done, reports in all). An answer that fails the audit is asked for once
+    more, then repaired by the offline engine. Raises SplitError where the
+    texts are not strings, the engine is unknown, the model or the server
+    cannot be used at all, or a budget is set for a model without a known price.
+    """
+    options = {"model": model, "base_url": base_url, "api_key": api_key, "prompt": prompt}
+    options |= {"concurrency": concurrency, "cache": cache, "progress": progress}
+    splits = _unrepaired(texts, engine, budget=budget, spending=spending, **options)
+    return splits if engine == "offline" else repair(texts, splits)[0]
+
+
+def split_and_audit(
+    texts: list[str], engine: str = "offline", **options
+) -> tuple[list[dict[str, str]], pd.DataFrame]:
+    """`split_findings`, with the same options, and the audit of what it gives, as `repair` has it."""
+    return repair(texts, _unrepaired(texts, engine, **options))
+
+
+def _unrepaired(
+    texts: list[str],
+    engine: str,
+    *,
+    model: str = "",
+    base_url: str | None = None,
+    api_key: str | None = None,
+    prompt: Prompt | str | None = None,
+    concurrency: int = 16,
+    budget: float = 0,
+    spending: Spending | None = None,
+    **options,
+) -> list[dict[str, str]]:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise SplitError("texts must be a list of strings, one report each.")
+    model = model_of(engine, model)
+    if engine == "offline":
+        return [split_offline(text) for text in texts]
+    told = prompt.text if isinstance(prompt, Prompt) else prompt or load_prompt().text
+    if engine == "local":
+        return local.ask_all(texts, told, model=model, **options)
+    spending = spending or new_spending(model, budget, base_url)
+    options |= {"base_url": base_url, "api_key": api_key, "concurrency": concurrency}
+    return remote.ask_all(texts, told, model=model, spending=spending, **options)

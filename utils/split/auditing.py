@@ -1,0 +1,246 @@
+"""Did a split keep what the report says? Sentence by sentence, with repair, and against the gold split."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import pandas as pd
+
+from utils.regions import ALL
+
+from .offline import STANDS_ALONE, clauses, region_of, sentences, split_offline, split_sentence
+
+Split = dict[str, str]
+
+STOP = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the is are was were be been has have there it its this that these those"
+        " of in on at to and or with as by for from xxxx",
+    )
+)
+LOST = 0.2  # share of an original's content words that may go in its rewording; a clinical term never may
+MOST_SOURCES = 3  # original sentences that one output sentence may join
+
+# Words that stand for one another in a rewording, and words that say nothing of their own.
+# "Cardiomediastinal" is read as "cardiac mediastinal": both halves must come back.
+SYNONYMS = {"heart": "cardiac", "mediastinum": "mediastinal", "silhouette": "contour"}
+NEUTRAL = frozenset({"seen", "noted", "present", "identified"})
+
+_WORD = re.compile(r"[a-z0-9]+(?:\.\d+)?")
+_JOINT = re.compile(r"\bcardio[\s-]?mediastinal\b")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_SIDE = re.compile(r"\b(left|right|bilateral)")
+_NEGATED = re.compile(
+    r"\b(?:no|not|without|negative for|free of|clear of|absent|absence of|nor|neither|cannot)\b(.*)",
+    re.DOTALL,
+)
+_QUALIFIER = re.compile(r"\d|left|right|bilateral|(?:no|not|without)$")
+_PLACEHOLDER = "xxxx"
+CHECKS = ("traced", "numbers", "sides", "negations", "placeholders")
+COLUMNS = ["study", "direction", "sentence", "regions", *CHECKS, "ok", "repaired"]
+
+
+class _Facts(NamedTuple):
+    """What must survive of one sentence, in lower case."""
+
+    words: set[str]
+    numbers: set[str]
+    sides: set[str]
+    denied: set[str]
+    affirmed: set[str]
+    placeholders: int
+
+
+def audit(texts: Sequence[str], splits: Sequence[Split]) -> pd.DataFrame:
+    """Each sentence of the originals and of their splits, checked against the other side.
+
+    Columns: study (position), direction ("original" or "output"), sentence,
+    regions (joined by "+"), traced (an original sentence is covered by the
+    sentences drawn from it; an output sentence is grounded in the original),
+    numbers, sides, negations, placeholders (all that it states is found on the
+    other side), ok (all of these), repaired (here always False).
+    """
+    rows = [
+        row
+        for i, (text, split) in enumerate(zip(texts, splits, strict=True))
+        for row in _study(i, text, split)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def failures(text: str, split: Split) -> list[str]:
+    """What is wrong with one report's split, a phrase a sentence; empty where the audit is clean."""
+    found = []
+    for row in _study(0, text, split):
+        kinds = [name for name in CHECKS if not row[name]]
+        if not kinds:
+            continue
+        if kinds[0] == "traced":
+            fault = "is left out" if row["direction"] == "original" else "is not in the findings"
+        else:
+            fault = f"does not keep its {' and '.join(kinds)}"
+        found.append(f'"{row["sentence"]}" {fault}')
+    return found
+
+
+def repair(texts: Sequence[str], splits: Sequence[Split]) -> tuple[list[Split], pd.DataFrame]:
+    """`splits` with what fails the audit put right by the offline engine, and the audit of the result.
+
+    Output sentences that fail go; original sentences that did not come through
+    are split offline, in their place. Rows that the offline engine changed are
+    marked `repaired`. What had to go is listed too, with direction "removed",
+    the checks that it failed, and ok, as it stands in no split any more.
+    """
+    mended, rows = [], []
+    for study, (text, split) in enumerate(zip(texts, splits, strict=True)):
+        split = {name: split.get(name) or "" for name in ALL}
+        before = _study(study, text, split)
+        if all(row["ok"] for row in before):
+            mended.append(split)
+            rows += before
+            continue
+        fixed = _mend(text, split, before)
+        after = _study(study, text, fixed)
+        if not all(row["ok"] for row in after):
+            fixed = split_offline(text)
+            after = _study(study, text, fixed)
+        mended.append(fixed)
+        rows += _compared(before, after)
+    return mended, pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _compared(before: list[dict], after: list[dict]) -> list[dict]:
+    """The rows `after`, those marked that are new or were not ok `before`, and the output removed."""
+
+    def same(row: dict) -> tuple:
+        return row["direction"], row["sentence"], row["regions"]
+
+    kept, there = {same(row) for row in before if row["ok"]}, {same(row) for row in after}
+    changed = [row | {"repaired": same(row) not in kept} for row in after]
+    gone = [row for row in before if row["direction"] == "output" and same(row) not in there]
+    return changed + [row | {"direction": "removed", "ok": True, "repaired": True} for row in gone]
+
+
+def _mend(text: str, split: Split, rows: list[dict]) -> Split:
+    """`split` without what has no ground, and with the offline engine's parts of what is missing."""
+    originals = sentences(text)
+    facts = [_facts(sentence) for sentence in originals]
+    failed = {i for i, row in enumerate(rows[: len(originals)]) if not row["ok"]}
+    placed = []  # (position of its first source, region, sentence)
+    outputs = [(name, sentence) for name in ALL for sentence in sentences(split[name])]
+    for (name, sentence), row in zip(outputs, rows[len(originals) :], strict=True):
+        sources = _sources(_facts(sentence), facts)
+        if row["ok"] and not failed & set(sources):
+            placed.append((min(sources), name, sentence))
+        else:
+            failed |= set(sources)
+    placed = [item for item in placed if not failed & set(_sources(_facts(item[2]), facts))]
+    for i in sorted(failed):
+        placed += [(i, part.region, part.text) for part in split_sentence(originals[i])]
+    placed.sort(key=lambda item: item[0])
+    return {name: " ".join(sentence for _, region, sentence in placed if region == name) for name in ALL}
+
+
+def _study(study: int, text: str, split: Split) -> list[dict]:
+    """The audit rows of one report: its original sentences in order, then its output sentences by region."""
+    originals = sentences(text)
+    facts = [_facts(sentence) for sentence in originals]
+    outputs = [
+        (name, sentence, _facts(sentence)) for name in ALL for sentence in sentences(split.get(name) or "")
+    ]
+    drawn: list[list[int]] = [[] for _ in originals]
+    found = []
+    for at, (_, _, said) in enumerate(outputs):
+        sources = _sources(said, facts)
+        found.append(_grounded(said, [facts[i] for i in sources]))
+        for i in sources:
+            drawn[i].append(at)
+    rows = []
+    for sentence, said, takers in zip(originals, facts, drawn, strict=True):
+        regions = "+".join(name for name in ALL if any(outputs[at][0] == name for at in takers))
+        rows.append(
+            _row(study, "original", sentence, regions, _covered(said, [outputs[at][2] for at in takers]))
+        )
+    rows += [
+        _row(study, "output", sentence, name, checks)
+        for (name, sentence, _), checks in zip(outputs, found, strict=True)
+    ]
+    return rows
+
+
+def _row(study: int, direction: str, sentence: str, regions: str, checks: dict[str, bool]) -> dict:
+    found = {"study": study, "direction": direction, "sentence": sentence, "regions": regions}
+    return found | checks | {"ok": all(checks.values()), "repaired": False}
+
+
+def _covered(said: _Facts, takers: list[_Facts]) -> dict[str, bool]:
+    """The checks of an original sentence against the output sentences drawn from it."""
+    words = set().union(*(one.words for one in takers))
+    lost = said.words - words
+    denied = set().union(*(one.denied for one in takers))
+    return {
+        "traced": bool(takers) and len(lost) <= LOST * len(said.words) and not any(map(_clinical, lost)),
+        "numbers": said.numbers <= set().union(*(one.numbers for one in takers)),
+        "sides": said.sides <= set().union(*(one.sides for one in takers)),
+        "negations": all(word in denied for word in said.denied & words),
+        "placeholders": said.placeholders <= sum(one.placeholders for one in takers),
+    }
+
+
+def _grounded(said: _Facts, sources: list[_Facts]) -> dict[str, bool]:
+    """The checks of an output sentence against the original sentences that it draws on."""
+    words = set().union(*(one.words for one in sources))
+    denied = set().union(*(one.denied for one in sources))
+    affirmed = set().union(*(one.affirmed for one in sources))
+    return {
+        "traced": bool(sources) and all(word in words for word in said.words),
+        "numbers": said.numbers <= set().union(*(one.numbers for one in sources)),
+        "sides": said.sides <= set().union(*(one.sides for one in sources)),
+        "negations": said.denied & words <= denied and said.affirmed & words <= affirmed,
+        "placeholders": said.placeholders <= sum(one.placeholders for one in sources),
+    }
+
+
+def _sources(said: _Facts, facts: list[_Facts]) -> list[int]:
+    """The original sentences that hold an output sentence's words: the best first, then what it lacks."""
+    missing, sources = set(said.words), []
+    while missing and len(sources) < MOST_SOURCES:
+        gains = [sum(word in one.words for word in missing) for one in facts]
+        # Of two that hold the same words, the shorter is the source.
+        best = max(range(len(facts)), key=lambda i: (gains[i], -len(facts[i].words)), default=None)
+        if best is None or not gains[best]:
+            break
+        sources += [i for i, one in enumerate(facts) if one.words == facts[best].words]
+        # A second source may bring findings, but no other side, number or negation for those of the first.
+        missing = {word for word in missing - facts[best].words if not _QUALIFIER.match(word)}
+    return sources
+
+
+def _facts(sentence: str) -> _Facts:
+    lower = _JOINT.sub("cardiac mediastinal", sentence.lower())
+    denied: set[str] = set()
+    affirmed: set[str] = set()
+    for _, clause in clauses(lower):
+        negated = _NEGATED.search(clause)
+        after = negated.group(1) if negated else ""
+        denied |= _stems(after)
+        affirmed |= _stems(clause[: negated.start()] if negated else clause)
+    words = _stems(lower) or set(_WORD.findall(lower))
+    sides = set(_SIDE.findall(lower))
+    return _Facts(words, set(_NUMBER.findall(lower)), sides, denied, affirmed, lower.count(_PLACEHOLDER))
+
+
+def _stems(text: str) -> set[str]:
+    """Content words, in the singular and without synonyms; a placeholder counts as one."""
+    words = (
+        word for word in _WORD.findall(text) if word == _PLACEHOLDER or not (word in STOP or word in NEUTRAL)
+    )
+    singular = (w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") else w for w in words)
+    return {SYNONYMS.get(word, word) for word in singular}
+
+
+@cache
+def _clinical(word: str) -> bool:
+    return region_of(word, STANDS_ALONE) is not None

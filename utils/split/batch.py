@@ -1,0 +1,185 @@
+"""OpenAI's Batch API, for collections of thousands: half the price, answered within a day.
+
+`submit`, `poll` and `collect` may each run in another session: a state file
+holds the batches, never the key and no report. The answers go into the same
+cache that the openai engine reads; those that fail the audit as first answers,
+which that engine asks for once more, with the reason, when the collection is split.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import openai
+
+from utils.workspace import write_json
+
+from .questions import Cache, SplitError, asked_again, question, read_answer
+from .remote import DEFAULT_MODEL, FORMATS, client_options, hide, message_of
+
+MOST_REQUESTS = 50_000  # in one batch, by OpenAI's rule
+MOST_BYTES = 190_000_000  # of one batch's file; OpenAI takes 200 MB
+MARK = "chest_xray_split"  # in a batch's metadata: by it one is found again whose answer never arrived
+ALIVE = ("validating", "in_progress", "finalizing", "completed")
+OVER = ("completed", "expired", "cancelled", "failed")  # a batch in one of these changes no more
+
+
+def submit(
+    texts: Sequence[str],
+    prompt: str,
+    state: Path,
+    *,
+    cache: Path,
+    model: str = DEFAULT_MODEL,
+    base_url: str | None = None,
+    api_key: str | None = None,
+) -> dict:
+    """Hands in every text that the cache has no answer for; the state, as `state` holds it.
+
+    Run again, it hands in what is missing and nothing twice: a batch that was
+    handed in before the state was written is found at the server.
+    """
+    state = Path(state)
+    held = _read(state) if state.exists() else {"model": model, "batches": {}}
+    if held["model"] != model:
+        raise SplitError(f"{state} is about {held['model']}, not {model}: collect that first.")
+    waiting = Cache(cache).open_questions(model, prompt, list(texts))
+    under_way = {key for batch in held["batches"].values() for key in batch["keys"] if not batch["collected"]}
+    lines = {key: _line(key, model, prompt, same[0]) for key, same in waiting.items() if key not in under_way}
+    with _Client(base_url, api_key) as client:
+        for keys in _portions(lines):
+            found = _found(client, keys[0], held["batches"])
+            batch = found or _create(client, [lines[key] for key in keys], keys[0])
+            held["batches"][batch.id] = {"status": batch.status, "keys": keys, "collected": False}
+            write_json(state, held)
+    return held
+
+
+def poll(state: Path, *, base_url: str | None = None, api_key: str | None = None) -> dict[str, str]:
+    """The status of each batch, asked of the server and kept in the state; all in `OVER`: time to collect."""
+    held = _read(state)
+    with _Client(base_url, api_key) as client:
+        for name, batch in held["batches"].items():
+            if batch["status"] not in OVER:
+                batch["status"] = client.batches.retrieve(name).status
+                write_json(state, held)
+    return {name: batch["status"] for name, batch in held["batches"].items()}
+
+
+def collect(
+    texts: Sequence[str],
+    prompt: str,
+    state: Path,
+    *,
+    cache: Path,
+    base_url: str | None = None,
+    api_key: str | None = None,
+) -> tuple[int, int]:
+    """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask.
+
+    Left are those that got no answer or failed the audit, and those of batches
+    that are not over. `split_findings` with the same cache asks them, and asks
+    what failed only once more, with the reason.
+    """
+    held, known = _read(state), Cache(cache)
+    waiting = known.open_questions(held["model"], prompt, list(texts))
+    before = len(waiting)
+    poll(state, base_url=base_url, api_key=api_key)
+    held = _read(state)
+    with _Client(base_url, api_key) as client:
+        for name, batch in held["batches"].items():
+            if batch["collected"] or batch["status"] not in OVER:
+                continue
+            for key, content in _answers(client, name):
+                if key not in waiting:
+                    continue
+                if asked_again(prompt, waiting[key][0], content):
+                    known.add_first(key, content)
+                else:
+                    known.add(key, read_answer(content))
+                    del waiting[key]
+            batch["collected"] = True
+            write_json(state, held)
+    return before - len(waiting), len(waiting)
+
+
+class _Client:
+    """The official client for a few calls; what goes wrong becomes one sentence without the key."""
+
+    def __init__(self, base_url: str | None, api_key: str | None):
+        self._options = client_options(base_url, api_key)
+
+    def __enter__(self) -> openai.OpenAI:
+        self._client = openai.OpenAI(**self._options)
+        return self._client
+
+    def __exit__(self, kind, error, trace) -> None:
+        self._client.close()
+        if isinstance(error, openai.OpenAIError):
+            raise SplitError(
+                hide(f"The Batch API gives no answer: {message_of(error)}.", self._options["api_key"])
+            ) from None
+
+
+def _line(key: str, model: str, prompt: str, text: str) -> str:
+    body = {"model": model, "messages": question(prompt, text), "response_format": FORMATS[0]}
+    request = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return json.dumps(request, ensure_ascii=False)
+
+
+def _portions(lines: dict[str, str]) -> list[list[str]]:
+    """The keys in portions that one batch may hold."""
+    portions: list[list[str]] = []
+    size = 0
+    for key, line in lines.items():
+        size += len(line.encode()) + 1
+        if not portions or len(portions[-1]) == MOST_REQUESTS or size > MOST_BYTES:
+            portions.append([])
+            size = len(line.encode()) + 1
+        portions[-1].append(key)
+    return portions
+
+
+def _found(client: openai.OpenAI, mark: str, held: dict):
+    """The batch of this mark that the server has and the state has not, None if there is none."""
+    for batch in client.batches.list():
+        if (batch.metadata or {}).get(MARK) == mark and batch.id not in held and batch.status in ALIVE:
+            return batch
+    return None
+
+
+def _create(client: openai.OpenAI, lines: list[str], mark: str):
+    file = io.BytesIO("".join(line + "\n" for line in lines).encode())
+    uploaded = client.files.create(file=("split.jsonl", file), purpose="batch")
+    return client.batches.create(
+        input_file_id=uploaded.id,
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        metadata={MARK: mark},
+    )
+
+
+def _answers(client: openai.OpenAI, name: str):
+    """(key, content) of each answer of a batch; requests that failed have none."""
+    batch = client.batches.retrieve(name)
+    if not batch.output_file_id:
+        return
+    for line in client.files.content(batch.output_file_id).text.splitlines():
+        result = json.loads(line)
+        response = result.get("response") or {}
+        choices = (response.get("body") or {}).get("choices") or []
+        if response.get("status_code") == 200 and choices:
+            yield result["custom_id"], choices[0]["message"].get("content")
+
+
+def _read(state: Path) -> dict:
+    try:
+        held = json.loads(Path(state).read_text(encoding="utf-8"))
+        if not {"model", "batches"} <= held.keys():
+            raise ValueError
+    except FileNotFoundError:
+        raise SplitError(f"There is no {state}: submit first.") from None
+    except (ValueError, AttributeError):
+        raise SplitError(f"{state} does not hold batches: move it away.") from None
+    return held

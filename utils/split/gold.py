@@ -1,0 +1,134 @@
+"""The split against gold: sentence-level agreement, by region, and where two splits part ways."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.regions import ALL, tidy
+
+from .auditing import STOP
+from .offline import sentences
+from .questions import Split, SplitError
+
+IN_REGION = 0.6  # share of an original sentence's content words that must stand in a region's text
+SEVERAL = "several"  # a sentence that is in more regions than one
+RESAMPLES, SEED = 2000, 17  # of the bootstrap over studies
+
+Pair = tuple[str, Split]  # a study's findings as written, and its gold split
+
+
+def content_words(text: str) -> list[str]:
+    """The words of `text` in lower case, without the stop list."""
+    return [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in STOP]
+
+
+def agreement(
+    originals: Sequence[str], ours: Sequence[Split], gold: Sequence[Split], prompt: str = ""
+) -> pd.DataFrame:
+    """Two splits of the same reports compared, a row an original sentence.
+
+    Columns: study (position), sentence, ours and gold (regions joined by "+",
+    "" where the split has it nowhere), agree (missing where either is "").
+    A sentence is in a region, others among them, when 60 % of its content
+    words (letters and digits, without articles, prepositions, forms of "be"
+    and "have", and XXXX; "no" is one) stand anywhere in that region's text;
+    two splits agree on it when the sets of regions are the
+    same. The share of agreement is `frame["agree"].mean()`, over the
+    sentences that both place. A study that `prompt` shows as an example
+    ("Findings: ... Answer:") is left out.
+    """
+    told, rows = tidy(prompt), []
+    for study, (text, one, other) in enumerate(zip(originals, ours, gold, strict=True)):
+        if f"Findings: {tidy(text)} Answer:" in told:
+            continue
+        bags = [{name: set(content_words(split.get(name) or "")) for name in ALL} for split in (one, other)]
+        for sentence in sentences(text):
+            mine, theirs = (_placed(content_words(sentence), bag) for bag in bags)
+            rows.append((study, sentence, mine, theirs, mine == theirs if mine and theirs else None))
+    frame = pd.DataFrame(rows, columns=["study", "sentence", "ours", "gold", "agree"])
+    return frame.astype({"agree": "boolean"})
+
+
+def _placed(words: list[str], bag: dict[str, set[str]]) -> str:
+    if not words:
+        return ""
+    return "+".join(n for n in ALL if sum(word in bag[n] for word in words) >= IN_REGION * len(words))
+
+
+def by_region(frame: pd.DataFrame) -> pd.DataFrame:
+    """The agreement by region, with n and a 95 % interval (bootstrap over studies).
+
+    Index: the regions, others, and "all". Columns: n (sentences that either
+    split has in the region; for "all", that both place somewhere), agree (the
+    share that both have there; for "all", in exactly the same regions), low, high.
+    """
+    scored = frame[frame["agree"].notna()]
+    rows = {}
+    for name in ALL:
+        mine, theirs = (scored[side].str.split("+").map({name}.issubset) for side in ("ours", "gold"))
+        rows[name] = _share((mine & theirs)[mine | theirs], scored["study"][mine | theirs])
+    rows["all"] = _share(scored["agree"], scored["study"])
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["n", "agree", "low", "high"])
+    return table.astype({"n": int})
+
+
+def _share(right: pd.Series, study: pd.Series) -> tuple[int, float, float, float]:
+    """n, the share that is right, and its interval: sentences of one study are drawn together."""
+    if right.empty:
+        return 0, np.nan, np.nan, np.nan
+    each = right.astype(float).groupby(study).agg(["sum", "size"]).to_numpy()
+    drawn = np.random.default_rng(SEED).integers(len(each), size=(RESAMPLES, len(each)))
+    hits, sizes = each[drawn].sum(axis=1).T
+    low, high = np.quantile(hits / sizes, [0.025, 0.975])
+    return len(right), float(right.astype(float).mean()), float(low), float(high)
+
+
+def confusion(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sentences by where gold has them (index) and where we have them (columns), of those that both place.
+
+    A sentence that is in more regions than one counts under "several".
+    """
+    scored = frame[frame["agree"].notna()]
+    several = [scored[side].str.contains("+", regex=False) for side in ("gold", "ours")]
+    sides = [scored[side].mask(many, SEVERAL) for side, many in zip(("gold", "ours"), several, strict=True)]
+    names = [*ALL, SEVERAL]
+    return pd.crosstab(*sides).reindex(index=names, columns=names, fill_value=0)
+
+
+def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> list[Pair]:
+    """At most `most` of the studies `findings` (by id) that R2Gen's annotation at `originals` has unsplit.
+
+    They are spread evenly over the studies. Raises SplitError where the file
+    is not there, is no annotation, or has none of them.
+    """
+    try:
+        splits = json.loads(Path(originals).read_text(encoding="utf-8"))
+        texts = {study["id"]: study["report"] for studies in splits.values() for study in studies}
+    except OSError:
+        raise SplitError(f"There is no file {originals}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SplitError(
+            f"{originals} is not R2Gen's annotation: it has no unsplit report a study."
+        ) from None
+    pairs = [(texts[name], found) for name, found in findings.items() if isinstance(texts.get(name), str)]
+    if not pairs:
+        raise SplitError(f"{originals} has none of these {len(findings):,} studies.")
+    step = max(1, len(pairs) // max(1, most))
+    return pairs[::step][:most]
+
+
+def with_examples(prompt: str, pairs: Sequence[Pair]) -> str:
+    """`prompt` with studies as further examples under it, in the form of its own; to be edited at will.
+
+    `agreement` leaves out the studies that a prompt shows.
+    """
+    shown = (
+        f"Example\nFindings:\n{tidy(text)}\n\nAnswer:\n"
+        + json.dumps({name: tidy(found.get(name) or "") for name in ALL}, ensure_ascii=False)
+        for text, found in pairs
+    )
+    return "\n\n".join([prompt.rstrip(), *shown])

@@ -1,0 +1,210 @@
+"""Checkpoints that can be trusted: sealed, copied to where the run is kept, verified, and few.
+
+The trainer writes a checkpoint to a local folder. There it is sealed
+(`complete.json` holds a hash of every file), then copied to the run's folder
+under a temporary name, verified, and renamed. On Google Drive the run's
+folder is slow and can be full; the local one is neither, and is lost with the
+session.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+from datasets import Dataset
+
+from utils.judge import judge_pairs
+from utils.models.writer import Writer
+from utils.regions import REGIONS, parse
+from utils.workspace import StepError, file_hash, progress, write_json
+
+SEAL = "complete.json"
+
+
+class Store:
+    """The checkpoints of one run: those kept in `kept`, and those in `local` that are not there yet."""
+
+    def __init__(self, kept: Path, local: Path, keep: int):
+        self.kept, self.local, self.keep = kept, local, keep
+        self.trouble = ""  # why the last copy failed
+
+    def add(self, step: int, log_history: list[dict]) -> None:
+        """Seal the checkpoint that was written at `step`, and keep it and any that could not be kept before.
+
+        Where it cannot be copied it stays where it was written, and that is said once.
+        """
+        seal(self.local / f"checkpoint-{step}")
+        try:
+            for path in _checkpoints(self.local):
+                if is_sealed(path):
+                    _move(path, self.kept / path.name)
+            if self.trouble:
+                print(f"Checkpoints are kept in {self.kept} again.")
+            self.trouble = ""
+        except OSError as error:
+            # A folder's copy comes with a list of (from, to, why), a single file's with its reason.
+            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error.strerror)
+            if reason != self.trouble:
+                print(
+                    f"checkpoint-{step} could not be copied to {self.kept} ({reason}): it stays in "
+                    f"{self.local}, and training goes on. Make room: the next checkpoint takes it along."
+                )
+            self.trouble = reason
+        for folder in (self.kept, self.local):
+            prune(folder, self.keep, log_history)
+
+    def newest(self) -> tuple[Path | None, list[Path]]:
+        """The newest whole checkpoint, and the damaged ones newer than it."""
+        damaged = []
+        for path in sorted((*_checkpoints(self.kept), *_checkpoints(self.local)), key=step_of, reverse=True):
+            if is_sealed(path):
+                return path, damaged
+            damaged.append(path)
+        return None, damaged
+
+    def whole(self) -> list[Path]:
+        """All whole checkpoints, oldest first."""
+        paths = (*_checkpoints(self.kept), *_checkpoints(self.local))
+        return sorted(filter(is_sealed, paths), key=step_of)
+
+    def resume_from(self) -> Path | None:
+        """The newest whole checkpoint; damaged ones are named and deleted, unfinished copies deleted."""
+        for part in self.kept.glob(".checkpoint-*.part"):
+            shutil.rmtree(part)
+        newest, damaged = self.newest()
+        for path in damaged:
+            print(f"{path.name} is incomplete or damaged: passed over and deleted.")
+            shutil.rmtree(path)
+        return newest
+
+
+def seal(checkpoint: Path) -> None:
+    """Write the seal of a checkpoint: a hash of each of its files."""
+    files = {
+        path.name: file_hash(path)
+        for path in sorted(checkpoint.iterdir())
+        if path.is_file() and path.name != SEAL
+    }
+    write_json(checkpoint / SEAL, files)
+
+
+def is_sealed(checkpoint: Path) -> bool:
+    """Whether `checkpoint` is whole: its seal is there and every file is as it was sealed."""
+    try:
+        files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        return bool(files) and all(file_hash(checkpoint / name) == digest for name, digest in files.items())
+    except (OSError, ValueError):
+        return False
+
+
+def prune(folder: Path, keep: int, log_history: list[dict]) -> None:
+    """Delete all checkpoints but the newest `keep` and the one with the lowest evaluation loss."""
+    best = best_step(log_history, {step_of(path) for path in _checkpoints(folder)})
+    for path in _checkpoints(folder)[:-keep]:
+        if step_of(path) != best:
+            shutil.rmtree(path)
+
+
+def best_step(log_history: list[dict], steps: set[int]) -> int | None:
+    """Of the checkpoints at `steps`, the one with the lowest evaluation loss; None where none has one."""
+    losses = {
+        entry["step"]: entry["eval_loss"]
+        for entry in log_history
+        if "eval_loss" in entry and entry["step"] in steps
+    }
+    return min(losses, key=losses.get) if losses else None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step at which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def same_settings_or_stop(settings: dict, path: Path, free: set[str]) -> None:
+    """Note a run's `settings` in `path`, or raise StepError with the difference to those noted there.
+
+    Those called `free` do not change what is learnt, and may differ.
+    """
+    if path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            f"{name}: {theirs.get(name)} → {settings.get(name)}"
+            for name in {**theirs, **settings}
+            if name not in free and theirs.get(name) != settings.get(name)
+        ]
+        if changed:
+            raise StepError(
+                f"{path.parent} holds a run with other settings ({'; '.join(changed)}). "
+                "Set them back to go on with it, or choose another name for this run."
+            )
+    write_json(path, settings)
+
+
+def _move(path: Path, target: Path) -> None:
+    """Copy a checkpoint under a temporary name, verify it, rename it, and only then delete the first."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(path, part)
+        if not is_sealed(part):
+            raise OSError(0, "the copy is not what was written")
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    shutil.rmtree(target, ignore_errors=True)  # of an earlier try that was found damaged
+    part.replace(target)
+    shutil.rmtree(path)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=step_of)
+
+
+BATCH, MOST_TOKENS = 8, 200  # studies at once, tokens a report
+
+
+def choose(
+    by: str, checkpoints: list[Path], log_history: list[dict], validation: Dataset | None
+) -> tuple[Path, pd.DataFrame]:
+    """The chosen one of `checkpoints` (oldest first), and a table of what each was chosen on.
+
+    `by` is loss, judge or last. The table's columns: step, eval_loss,
+    offline_judge (mean over the regions that the references mention), n,
+    chosen. Without `validation`, or where no evaluation loss was taken at a
+    checkpoint, the last is chosen.
+    """
+    losses = {entry["step"]: entry["eval_loss"] for entry in log_history if "eval_loss" in entry}
+    table = pd.DataFrame({"step": [step_of(path) for path in checkpoints]})
+    table["eval_loss"] = table["step"].map(losses)
+    best = table["step"].iloc[-1]
+    if by == "judge" and validation:
+        table[["offline_judge", "n"]] = judged(checkpoints, validation)
+        best = table["step"][table["offline_judge"].idxmax()]
+    elif by == "loss":
+        found = best_step(log_history, set(table["step"]))
+        best = best if found is None else found
+    table["chosen"] = table["step"] == best
+    return checkpoints[table["chosen"].argmax()], table
+
+
+def judged(
+    checkpoints: list[Path], validation: Dataset, show: Callable[..., Iterable] = progress
+) -> list[tuple[float, int]]:
+    """For each checkpoint the offline judge's mean score of its reports on `validation`, and n."""
+    scores, writer = [], None
+    for path in checkpoints:
+        writer = Writer(path) if writer is None else writer.take(path)
+        texts = []
+        for start in show(range(0, len(validation), BATCH), f"{path.name}: reports to choose by"):
+            texts += writer.write(validation[start : start + BATCH]["images"], MOST_TOKENS)
+        pairs = [
+            (study[region], parse(text).get(region, ""))
+            for study, text in zip(validation.select_columns(list(REGIONS)), texts, strict=True)
+            for region in REGIONS
+            if study[region]
+        ]
+        verdicts = [judgement.score for judgement in judge_pairs(pairs, engine="offline")]
+        scores.append((sum(verdicts) / len(verdicts), len(verdicts)))
+    return scores

@@ -1,0 +1,257 @@
+"""Fine-tuning: TRL's SFTTrainer over the 4-bit model, on one GPU or several, stopped and resumed at will.
+
+A run's folder holds `settings.json`, `checkpoints/checkpoint-<step>/`,
+`log.csv`, `choice.csv` and, at the end, `adapter/`. On several processes, by
+accelerate's own configuration:
+
+    accelerate launch -m utils.training RUN
+
+trains the run in folder RUN, a folder of `training/` in a workspace whose
+dataset is built.
+"""
+
+import gc
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict
+from torch.utils.data import Sampler
+from transformers import set_seed
+from trl import SFTConfig, SFTTrainer
+
+from utils.models.bases import fits_or_stop
+from utils.models.loading import load_model, load_processor, lora_config, save_adapter
+from utils.settings import TrainingSettings
+from utils.workspace import StepError, Workspace, memory, replacing, write_text
+
+from .checkpoint_choice import choose
+from .checkpoints import Store, same_settings_or_stop, step_of
+from .plan import steps, study_tokens
+from .watch import Progress, Watch, log_table
+
+# What does not change the weights that are learnt, and may be changed in the middle of a run.
+FREE = {"save_every", "keep", "hours", "samples", "choose"}
+
+
+class Outcome(NamedTuple):
+    """A run's log so far (see `log_table`), and whether its last step is done."""
+
+    log: pd.DataFrame
+    finished: bool
+
+
+class ByLength(Sampler):
+    """Studies of like length in a batch, for less padding, in an order of its own for each epoch.
+
+    Only among `CHUNK` optimiser steps' worth of studies, and the batches in random order, so that a
+    step sees studies of all lengths. The library's own sampler draws from the random state of the
+    moment: a run that is resumed in its second epoch would go on in another order.
+    """
+
+    CHUNK = 4
+
+    def __init__(self, lengths: list[int], batch: int, accumulation: int, seed: int):
+        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+        self.chunk = batch * accumulation * self.CHUNK
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        chance = random.Random(f"{self.seed} {self.epoch}")
+        order = chance.sample(range(len(self)), len(self))
+        for start in range(0, len(order), self.chunk):
+            alike = sorted(order[start : start + self.chunk], key=self.lengths.__getitem__)
+            batches = [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
+            last = [batches.pop()] if len(batches[-1]) < self.batch else []  # a short one stays at the end
+            chance.shuffle(batches)
+            for batch in (*batches, *last):
+                yield from batch
+
+
+class ByLengthTrainer(SFTTrainer):
+    """TRL's trainer with `ByLength`, in the same order on any number of processes."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ByLength:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        accumulation = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        lengths = rows["length"][:]
+        return ByLength(lengths, self.args.train_batch_size, accumulation, self.args.seed)
+
+
+def make_trainer(
+    settings: TrainingSettings, dataset: DatasetDict, store: Store, on_progress: Callable | None = None
+) -> SFTTrainer:
+    """An SFTTrainer for `dataset` whose checkpoints go to `store`.
+
+    It trains on split train; without a split val there is no evaluation loss.
+    `on_progress(progress)` is called with a `Progress` at every logged step.
+    The batch of an optimiser step is the same on several processes as on one.
+    Raises StepError where the accumulation cannot be divided among them.
+    """
+    set_seed(settings.seed)
+    processes = PartialState().num_processes
+    if settings.accumulation % processes:
+        raise StepError(
+            f"accumulation is {settings.accumulation}: set it to a multiple of {processes} processes."
+        )
+    validation = sample(dataset["val"], settings) if "val" in dataset else None
+    on_gpu = torch.cuda.is_available()
+    processor = load_processor(settings.base, settings.image_tokens)
+    watch = Watch(settings, store, validation, on_progress)
+    trainer = ByLengthTrainer(
+        model=load_model(settings.base, settings.image_tokens, settings.precision),
+        processing_class=processor,
+        train_dataset=_columns(dataset["train"], settings, processor),
+        eval_dataset=_columns(validation, settings, processor) if validation else None,
+        peft_config=lora_config(settings),
+        args=SFTConfig(
+            output_dir=str(store.local),
+            num_train_epochs=settings.epochs,
+            max_steps=settings.max_steps,
+            per_device_train_batch_size=settings.batch_size,
+            per_device_eval_batch_size=settings.batch_size,
+            gradient_accumulation_steps=settings.accumulation // processes,
+            gradient_checkpointing=True,  # activations are computed again instead of kept: memory for time
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=settings.warmup,  # below 1: a share of all steps
+            optim=settings.optimizer,
+            fp16=settings.precision == "fp16",
+            bf16=False,  # a T4 has none
+            max_length=None,  # a cut prompt would lose image tokens
+            completion_only_loss=True,
+            logging_steps=max(1, settings.evaluate_every // 8),
+            logging_nan_inf_filter=False,  # a loss that is no number must be seen
+            eval_strategy="steps" if validation else "no",
+            eval_steps=settings.evaluate_every,
+            save_strategy="steps",
+            save_steps=settings.save_every,
+            seed=settings.seed,
+            data_seed=settings.seed,
+            use_cpu=not on_gpu,
+            dataloader_pin_memory=on_gpu,
+            remove_unused_columns=False,
+            report_to="none",
+            disable_tqdm=False,
+        ),
+        callbacks=[watch],
+    )
+    watch.trainer = trainer
+    # TRL casts the adapter of a 4-bit model to bfloat16: a T4 has none, fp16's gradient scaler
+    # refuses it, and it rounds small steps away.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trainer
+
+
+def train(
+    settings: TrainingSettings,
+    dataset: DatasetDict,
+    folder: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+    scratch: Path | None = None,
+) -> Outcome:
+    """Fine-tune, from the newest whole checkpoint of the run in `folder`.
+
+    Leaves `folder/adapter`: the chosen checkpoint's weights, and how it reads
+    a study; not so where the time limit ended training before its last step,
+    which is said. Checkpoints are written in `scratch`, by default beside
+    those that are kept. Raises StepError where `folder` holds
+    a run with other settings, or where training cannot go on.
+    """
+    fits_or_stop(settings)
+    store = Store(folder / "checkpoints", scratch or folder / "scratch", settings.keep)
+    with PartialState().main_process_first():
+        same_settings_or_stop(settings.model_dump(), folder / "settings.json", FREE)
+        checkpoint = store.resume_from()
+    last = steps(settings, len(dataset["train"]))
+    if checkpoint is None or step_of(checkpoint) < last:
+        if checkpoint:
+            say(f"Going on from {checkpoint.name} of {last:,} steps.")
+        trainer = make_trainer(settings, dataset, store, on_progress)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        del trainer
+        gc.collect()
+        torch.cuda.empty_cache()
+        checkpoint, _ = store.newest()  # the trainer's last act is to save
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    log = log_table(state["log_history"])
+    if PartialState().is_main_process:
+        write_text(folder / "log.csv", log.to_csv(index=False))
+        if step_of(checkpoint) >= last:
+            _leave_adapter(settings, dataset, folder, store, state["log_history"])
+    finished = step_of(checkpoint) >= last
+    if not finished:
+        say(
+            f"The time limit of {settings.hours:g} hours ended training at {checkpoint.name} of {last:,} "
+            "steps. Run all cells again, now or in another session: training goes on from there."
+        )
+    return Outcome(log, finished)
+
+
+def _leave_adapter(
+    settings: TrainingSettings, dataset: DatasetDict, folder: Path, store: Store, log_history: list[dict]
+) -> None:
+    validation = sample(dataset["val"], settings) if "val" in dataset else None
+    chosen, table = choose(settings.choose, store.whole(), log_history, validation)
+    write_text(folder / "choice.csv", table.to_csv(index=False))
+    with replacing(folder / "adapter") as adapter:
+        save_adapter(chosen, adapter)
+
+
+def finish(workspace: Workspace, settings: TrainingSettings, *outputs: Path) -> None:
+    """Write the manifest of a finished run in `workspace`; `outputs` come on top of adapter and log."""
+    folder = workspace.folder("training")
+    workspace.finish(
+        "training",
+        settings=settings.model_dump(),
+        inputs=[workspace.folder("dataset") / "data"],
+        outputs=[folder / "adapter", folder / "log.csv", folder / "choice.csv", *outputs],
+        data_label=workspace.require("dataset")["data_label"],
+        memory_gib=memory(),
+    )
+
+
+def noted_settings(folder: Path) -> dict:
+    """The settings of the run in `folder`, none where it has not begun."""
+    path = folder / "settings.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def sample(split: Dataset, settings: TrainingSettings) -> Dataset:
+    """The validation studies on which a run is evaluated: the same ones every time."""
+    chosen = split.shuffle(seed=settings.seed)
+    return chosen.select(range(min(settings.evaluate_on, len(split))))
+
+
+def _columns(split: Dataset, settings: TrainingSettings, processor) -> Dataset:
+    """What the trainer reads of `split`: prompt, completion, the first views, the length in tokens."""
+    lengths = [count for count, *_ in study_tokens(processor, split, settings.views)]
+    rows = split.select_columns(["images", "prompt", "completion"]).add_column("length", lengths)
+    if max(split["views"]) <= settings.views:
+        return rows
+    return rows.with_transform(
+        lambda batch: (
+            {**batch, "images": [views[: settings.views] for views in batch["images"]]}
+            if "images" in batch
+            else batch
+        )
+    )
+
+
+def say(text: str) -> None:
+    """Print `text` once, however many processes train."""
+    if PartialState().is_main_process:
+        print(text)

@@ -1,0 +1,147 @@
+"""What is watched while a model trains: checkpoints, the rate, the clock, the loss, and sample reports."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from utils.models.loading import READING, READING_SETTINGS
+from utils.models.writer import write
+from utils.settings import TrainingSettings
+from utils.workspace import StepError, memory, write_json
+
+from .checkpoints import Store
+
+MEASURED_FROM, MEASURED_OVER = 2, 20  # steps: the first are slower than the rest
+MOST_SKIPPED = 20  # steps in a row: the scaler starts high and halves, which takes it about ten
+SAMPLE_TOKENS = 200  # of a sample report
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A validation study, what it is known to show, and what the model writes of it now."""
+
+    id: str
+    reference: str
+    report: str
+
+
+@dataclass
+class Progress:
+    """How far training is. `rate` is in seconds a step and None until it is measured; memory is in GiB."""
+
+    log: pd.DataFrame
+    step: int
+    steps: int
+    rate: float | None = None
+    samples: list[Sample] = field(default_factory=list)
+    memory: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the last step at the measured rate."""
+        return None if self.rate is None else self.rate * (self.steps - self.step)
+
+
+class Watch(TrainerCallback):
+    """Keeps checkpoints, ends training at the time limit or where nothing is learnt, and tells of it."""
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        store: Store,
+        validation: Dataset | None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ):
+        self.settings, self.store, self.tell = settings, store, on_progress
+        self.studies = (
+            validation.select(range(min(settings.samples, len(validation)))) if validation else None
+        )
+        self.trainer = None  # known only once it is made
+        self.samples: list[Sample] = []
+        self.skipped = 0
+
+    def on_train_begin(self, args, state, control, **_):
+        self.started, self.first = time.monotonic(), state.global_step
+        self.measured = None  # time and step from which the rate is taken
+
+    def on_step_end(self, args, state, control, **_):
+        now, done = time.monotonic(), state.global_step - self.first
+        if done == MEASURED_FROM:
+            self.measured = now
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = args.eval_strategy != "no"
+        if self.settings.hours and now - self.started > 3600 * self.settings.hours:
+            control.should_save = control.should_training_stop = True
+        self.skipped = self.skipped + 1 if self.trainer.accelerator.optimizer_step_was_skipped else 0
+        if self.skipped >= MOST_SKIPPED:
+            raise StepError(
+                f"The gradient scaler has skipped the last {self.skipped} steps up to {state.global_step}: "
+                f"nothing is learnt. {self._advice()}"
+            )
+
+    def on_log(self, args, state, control, logs, **_):
+        for name in ("loss", "eval_loss"):
+            if not math.isfinite(logs.get(name, 0)):
+                what = name.replace("_", " ")
+                raise StepError(f"The {what} is {logs[name]} at step {state.global_step}. {self._advice()}")
+        self._tell(state)
+
+    def on_evaluate(self, args, state, control, **_):
+        if self.studies is not None and len(self.studies) and state.is_world_process_zero:
+            self.samples = self._write_samples()
+        self._tell(state)
+
+    def on_save(self, args, state, control, **_):
+        self.trainer.accelerator.wait_for_everyone()  # each process adds its own random state
+        if state.is_world_process_zero:
+            reading = {name: getattr(self.settings, name) for name in READING_SETTINGS}
+            write_json(self.store.local / f"checkpoint-{state.global_step}" / READING, reading)
+            self.store.add(state.global_step, state.log_history)
+
+    def rate(self, step: int) -> float | None:
+        """Seconds a step in this session, once it has made enough of them."""
+        done = step - self.first
+        if self.measured is None or done < MEASURED_OVER:
+            return None
+        return (time.monotonic() - self.measured) / (done - MEASURED_FROM)
+
+    def _tell(self, state) -> None:
+        if self.tell and state.is_world_process_zero:
+            step = state.global_step
+            log = log_table(state.log_history)
+            self.tell(Progress(log, step, state.max_steps, self.rate(step), self.samples, memory()))
+
+    def _write_samples(self) -> list[Sample]:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        was_training = model.training
+        model.eval()
+        views = [study[: self.settings.views] for study in self.studies["images"]]
+        texts = write(model, self.trainer.processing_class, views, SAMPLE_TOKENS)
+        model.train(was_training)
+        references = [messages[0]["content"] for messages in self.studies["completion"]]
+        return [
+            Sample(*each) for each in zip(self.studies["id"], references, map(str.strip, texts), strict=True)
+        ]
+
+    def _advice(self) -> str:
+        changes = ["lower learning_rate"]
+        if self.settings.precision == "fp16":
+            changes.append("or set precision to fp32 (slower)")
+        return (
+            f"Training was stopped; its checkpoints stay. Give the run another name and "
+            f"{' '.join(changes)} (now {self.settings.learning_rate:g})."
+        )
+
+
+def log_table(log_history: list[dict]) -> pd.DataFrame:
+    """The trainer's log with a row a step: step, loss, eval_loss, learning_rate (NaN where not logged)."""
+    columns = ["step", "loss", "eval_loss", "learning_rate"]
+    rows = pd.DataFrame(
+        [entry for entry in log_history if "loss" in entry or "eval_loss" in entry], columns=columns
+    )
+    return rows.groupby("step", as_index=False).first()
