@@ -13,12 +13,12 @@ import nbformat
 import pandas as pd
 import pytest
 from conftest import ROOT
-from utils.scores.neighbours import NEAREST
 
 from utils import scores
 from utils.demo.__main__ import as_page
 from utils.models.writer import MODEL, SHUFFLED
 from utils.pages.opening import ABOUT
+from utils.scores.baselines import NEAREST
 from utils.scores.judging import CONSTANT, FREQUENT
 from utils.workspace import STEPS
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-from utils.judge import Cache, JudgeError, Judgement, judge_pairs, parse_completion, write_completion
+from utils.judge import JudgeError, Judgement, judge_pairs, parse_completion, write_completion
 
 SECTIONS = """Fine in general.
 
@@ -180,7 +181,7 @@ def test_an_empty_reference_is_refused_and_named():
 
 
 def test_an_unknown_judge_is_refused():
-    with pytest.raises(JudgeError, match="offline, green and server"):
+    with pytest.raises(JudgeError, match="offline, green, server"):
         judge_pairs([("a", "b")], "oracle")
 
 
@@ -217,14 +218,13 @@ def test_a_run_that_stops_goes_on_where_it_was(tmp_path):
 def test_after_sigkill_the_answers_given_are_kept(tmp_path):
     cache = tmp_path / "judge.jsonl"
     script = (
-        "import sys, time; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
+        "import sys, time; sys.path[:0] = sys.argv[1:4]\n"
         "from test_judge import CountingEngine; from utils.judge import judge_pairs\n"
         "def slow(done, total):\n"
         "    if done == 3: print('three', flush=True); time.sleep(60)\n"
-        "judge_pairs([(c, 'x') for c in 'abcdef'], CountingEngine(), cache=sys.argv[3], progress=slow)\n"
+        "judge_pairs([(c, 'x') for c in 'abcdef'], CountingEngine(), cache=sys.argv[4], progress=slow)\n"
     )
-    tests = Path(__file__).parent
-    command = [sys.executable, "-c", script, str(tests.parent), str(tests), str(cache)]
+    command = [sys.executable, "-c", script, ROOT, ROOT / "tests", Path(__file__).parent, cache]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         assert child.stdout.readline() == b"three\n"
         os.kill(child.pid, signal.SIGKILL)
@@ -233,33 +233,22 @@ def test_after_sigkill_the_answers_given_are_kept(tmp_path):
     assert sorted(pair[0] for pair in engine.asked) == ["a", "b", "c"]
 
 
-def test_a_half_written_last_line_is_dropped_and_said(tmp_path):
-    pairs, cache = [("a", "x"), ("b", "x")], tmp_path / "judge.jsonl"
-    judge_pairs(pairs, CountingEngine(), cache=cache)
-    cache.write_bytes(cache.read_bytes()[:-20])
-    engine = CountingEngine()
-    with pytest.warns(UserWarning, match="cut off"):
-        judge_pairs(pairs, engine, cache=cache)
-    assert len(engine.asked) == 1
-    assert len([json.loads(line) for line in cache.read_text().splitlines()]) == 3
-
-
-def test_a_header_that_a_kill_cut_off_is_written_anew(tmp_path):
-    cache = tmp_path / "judge.jsonl"
-    cache.write_text(Cache.HEADER[:10])
-    judge_pairs([("a", "x")], CountingEngine(), cache=cache)
-    assert cache.read_text().startswith(Cache.HEADER)
-
-
-@pytest.mark.parametrize(
-    "content", ["study,score\n1,2\n", Cache.HEADER + '{"other": 1}\n', Cache.HEADER + "no\n\n"]
-)
-def test_a_foreign_file_is_named_and_left_as_it_is(tmp_path, content):
+def test_a_file_of_another_kind_is_named_and_left_as_it_is(tmp_path):
     cache = tmp_path / "mine.csv"
-    cache.write_text(content)
+    cache.write_text("study,score\n1,2\n")
     with pytest.raises(JudgeError, match=r"mine\.csv"):
         judge_pairs([("a", "x")], CountingEngine(), cache=cache)
-    assert cache.read_text() == content
+    assert cache.read_text() == "study,score\n1,2\n"
+
+
+def test_a_cache_of_before_is_read(tmp_path):
+    cache = tmp_path / "judge.jsonl"
+    key = "d98ccec967e21f8cf8594e8939861c5730b05a03cdf6e70dba15d9d0d5206d79"  # of a file written before
+    entry = {"key": key, "judge": "counting judge", "reference": "a", "prediction": "x", "completion": "KEPT"}
+    cache.write_text('{"file": "answers of a judge", "version": 1}\n' + json.dumps(entry) + "\n")
+    engine = CountingEngine()
+    (judged,) = judge_pairs([("a", "x")], engine, cache=cache)
+    assert judged.completion == "KEPT" and engine.asked == []
 
 
 def test_a_judgement_cannot_be_changed():

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from judged_rows import OFFLINE, judgement, table
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
-from test_scores import OFFLINE, judgement, table
 
 from utils import scores
 from utils.pages import charts, score_charts

@@ -1,7 +1,7 @@
 """The reading room, without a browser."""
 
 import pytest
-from test_scores import judgement, table
+from judged_rows import judgement, table
 
 from utils.pages.viewers import ALL_REGIONS, ANY_ERROR, ReadingRoom, places
 from utils.scores.means import ERRORS

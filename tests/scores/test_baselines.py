@@ -8,7 +8,7 @@ from PIL import Image
 
 from utils.models.loading import load_model, load_processor, lora_config
 from utils.models.writer import Writer
-from utils.scores import neighbours
+from utils.scores import baselines
 from utils.settings import TrainingSettings
 
 
@@ -16,7 +16,7 @@ def test_a_region_comes_from_the_nearest_study_that_mentions_it():
     known = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]])
     findings = [{"lung": "up"}, {"lung": "right", "heart": "right"}, {"heart": "down"}, {}]
     seen = np.array([[0.3, 5.0], [4.0, 0.1], [0.2, -3.0]])
-    assert neighbours.nearest_reports(seen, known, findings) == [
+    assert baselines.nearest_reports(seen, known, findings) == [
         {"lung": "up", "heart": "right"},
         {"lung": "right", "heart": "right"},
         {"lung": "right", "heart": "down"},
@@ -26,7 +26,7 @@ def test_a_region_comes_from_the_nearest_study_that_mentions_it():
 def test_what_all_radiographs_share_does_not_count():
     known = np.array([[100.0, 1.0], [100.0, -1.0]])
     findings = [{"lung": "up"}, {"lung": "down"}]
-    (report,) = neighbours.nearest_reports(np.array([[100.0, -0.5]]), known, findings)
+    (report,) = baselines.nearest_reports(np.array([[100.0, -0.5]]), known, findings)
     assert report == {"lung": "down"}
 
 
@@ -43,11 +43,11 @@ def writer(tiny_base, tmp_path_factory):
 
 def test_features_are_the_mean_over_patches_and_views(writer, phantom_dataset):
     split = phantom_dataset["test"]
-    found = neighbours.image_features(writer, split, "test", show=lambda items, label: items)
+    found = baselines.image_features(writer, split, "test", show=lambda items, label: items)
     assert found.shape[0] == len(split) and found.dtype == np.float32
     views = split[0]["images"]
     one_by_one = [
-        neighbours.image_features(
+        baselines.image_features(
             writer,
             split.from_list([{"images": [view]}], features=split.select_columns("images").features),
             "x",
@@ -59,16 +59,16 @@ def test_features_are_the_mean_over_patches_and_views(writer, phantom_dataset):
 
 def test_a_study_is_its_own_nearest(writer, phantom_dataset):
     split = phantom_dataset["train"]
-    features = neighbours.image_features(writer, split, "train")
+    features = baselines.image_features(writer, split, "train")
     findings = [{"lung": study} for study in split["id"]]
-    assert [r["lung"] for r in neighbours.nearest_reports(features, features, findings)] == split["id"][:]
+    assert [r["lung"] for r in baselines.nearest_reports(features, features, findings)] == split["id"][:]
 
 
 def test_the_budget_of_tokens_does_not_matter(writer, phantom_dataset):
-    features = neighbours.image_features(writer, phantom_dataset["val"], "val")
+    features = baselines.image_features(writer, phantom_dataset["val"], "val")
     before = writer.processor
     writer.processor = load_processor(writer.model.get_base_model().config._name_or_path, "tiles")
-    tiled = neighbours.image_features(writer, phantom_dataset["val"], "val")
+    tiled = baselines.image_features(writer, phantom_dataset["val"], "val")
     writer.processor = before
     assert np.allclose(features, tiled, atol=1e-4)
     assert isinstance(phantom_dataset["val"][0]["images"][0], Image.Image)

@@ -5,34 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from judged_rows import GREEN, OFFLINE, judgement, table
 
 from utils import scores
 from utils.regions import REGIONS
+from utils.scores import baselines
 from utils.scores.tables import quiz_tables, table_markdown
-
-GREEN = "GREEN-radllama2-7b (nf4)"
-OFFLINE = "offline judge (stand-in, not GREEN)"
-
-
-def judgement(id="s1", region="lung", score=1.0, **more):
-    row = {
-        "system": "model",
-        "split": "test",
-        "id": id,
-        "region": region,
-        "reference": "Lungs are clear.",
-        "prediction": "Clear lungs.",
-        "score": score,
-        "significant": [0] * 6,
-        "insignificant": [0] * 6,
-        "matched": 1,
-        "judge": OFFLINE,
-    }
-    return row | more
-
-
-def table(*rows):
-    return pd.DataFrame(list(rows))
 
 
 def studies(values, **more):
@@ -194,8 +172,8 @@ TRAIN = [
 
 
 def test_most_frequent_sees_through_case_and_space():
-    assert scores.most_frequent(TRAIN) == {"lung": ["Clear lungs."], "heart": ["Normal heart."]}
-    assert scores.most_frequent(TRAIN, 5)["lung"] == ["Clear lungs.", "Opacity."]
+    assert baselines.most_frequent(TRAIN) == {"lung": ["Clear lungs."], "heart": ["Normal heart."]}
+    assert baselines.most_frequent(TRAIN, 5)["lung"] == ["Clear lungs.", "Opacity."]
 
 
 def test_best_constant_is_the_judges_choice_and_asks_each_pair_once():
@@ -205,7 +183,7 @@ def test_best_constant_is_the_judges_choice_and_asks_each_pair_once():
         asked.extend(pairs)
         return [SimpleNamespace(score=None if a == b else float(b == "Opacity.")) for a, b in pairs]
 
-    assert scores.best_constant(TRAIN, judge)["lung"] == "Opacity."
+    assert baselines.best_constant(TRAIN, judge)["lung"] == "Opacity."
     assert len(asked) == len(set(asked))
 
 
@@ -217,8 +195,8 @@ def test_best_constant_weighs_references_and_keeps_to_the_sample():
         return [SimpleNamespace(score=float(a.casefold() == b.casefold())) for a, b in pairs]
 
     train = [{"lung": "A."}] * 3 + [{"lung": "B."}] * 5
-    assert scores.best_constant(train, judge) == {"lung": "B."}
-    scores.best_constant([{"lung": f"{i}."} for i in range(50)], judge, candidates=2, sample=10)
+    assert baselines.best_constant(train, judge) == {"lung": "B."}
+    baselines.best_constant([{"lung": f"{i}."} for i in range(50)], judge, candidates=2, sample=10)
     assert len(calls[-1]) == 20
 
 

@@ -5,7 +5,7 @@ import re
 
 import pandas as pd
 import pytest
-from test_scores import GREEN, OFFLINE, judgement, table
+from judged_rows import GREEN, OFFLINE, judgement, table
 
 from utils import scores
 from utils.scores import report

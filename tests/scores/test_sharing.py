@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, ModelCard
-from test_scores import judgement, table
+from judged_rows import judgement, table
 
 from utils import scores
 from utils.data import hf_dataset, phantoms

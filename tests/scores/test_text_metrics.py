@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from test_scores import judgement, table
+from judged_rows import judgement, table
 
 from utils.scores import tables
 

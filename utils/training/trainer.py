@@ -30,8 +30,7 @@ from utils.models.loading import load_model, load_processor, lora_config, save_a
 from utils.settings import TrainingSettings
 from utils.workspace import StepError, Workspace, memory, replacing, write_text
 
-from .checkpoint_choice import choose
-from .checkpoints import Store, same_settings_or_stop, step_of
+from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .plan import steps, study_tokens
 from .watch import Progress, Watch, log_table
 
