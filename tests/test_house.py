@@ -1,0 +1,85 @@
+"""The house: which package may import which, and how long a file is."""
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+UTILS = ROOT / "utils"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAP = re.findall(r"^\| `utils/(\w+)(?:/|\.py)`", README[README.index("## Map of the files") :], re.M)
+FILES = sorted(UTILS.rglob("*.py"))
+
+
+def module(path: Path) -> str:
+    """The dotted name of a file below `utils`, without `utils`."""
+    return ".".join(path.relative_to(UTILS).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in FILES}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the project that a file imports, wherever in the file."""
+    package = module(path) if path.stem == "__init__" else module(path).rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level:
+            base = ".".join([*package.split(".")[: len(package.split(".")) + 1 - node.level]])
+            source = f"{base}.{node.module or ''}".strip(".")
+        elif (node.module or "").split(".")[0] == "utils":
+            source = node.module.removeprefix("utils").strip(".")
+        else:
+            continue
+        for alias in node.names:
+            name = f"{source}.{alias.name}".strip(".")
+            found.add(name if name in MODULES else source)
+    return found - {module(path), ""}
+
+
+GRAPH = {name: imported(path) for name, path in MODULES.items()}
+
+
+def package(name: str) -> str:
+    return name.split(".")[0]
+
+
+def test_the_readmes_map_is_the_tree():
+    there = {path.stem for path in UTILS.iterdir() if not path.name.startswith("_")}
+    assert len(MAP) == len(set(MAP)) and set(MAP) == there
+    assert len(MAP) <= 15
+
+
+def test_imports_run_up_the_map():
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in GRAPH.items()
+        for other in others
+        if name and package(name) != package(other) and MAP.index(package(name)) < MAP.index(package(other))
+    ]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    list(TopologicalSorter(GRAPH).static_order())  # raises CycleError
+
+
+def test_the_way_from_a_notebook_to_the_ground_is_short():
+    packages = {name: set() for name in MAP}
+    for name, others in GRAPH.items():
+        if name:
+            packages[package(name)] |= {package(other) for other in others} - {package(name)}
+    longest = {}
+    for name in TopologicalSorter(packages).static_order():
+        longest[name] = 1 + max((longest[other] for other in packages[name]), default=0)
+    assert max(longest.values()) <= 6, longest
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_a_file_is_read_in_one_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 330
