@@ -29,7 +29,6 @@ from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaNextForConditio
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils import training  # noqa: E402
 from utils.data import (  # noqa: E402
     hf_dataset,
     phantoms,
@@ -40,6 +39,7 @@ from utils.models import bases  # noqa: E402
 from utils.settings import BUDGETS, DatasetSettings, preset, with_values  # noqa: E402
 from utils.training import plan  # noqa: E402
 from utils.training.checkpoints import Store  # noqa: E402
+from utils.training.trainer import make_trainer  # noqa: E402
 
 GRID = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 STUDIES = 64
@@ -194,7 +194,7 @@ def measure(folder: Path, budget: str, steps: int) -> dict:
         torch.cuda.set_per_process_memory_fraction(plan.T4_MEMORY * plan.GIB / total)
     store = Store(folder / "kept", folder / "scratch", 1)
     with nullcontext() if on_gpu else LiveBytes() as counted:
-        trainer = training.make_trainer(settings, dataset, store)
+        trainer = make_trainer(settings, dataset, store)
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start

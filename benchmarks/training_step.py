@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import t4_step  # noqa: E402
-from utils import training  # noqa: E402
 from utils.data import hf_dataset  # noqa: E402
 from utils.settings import preset, with_values  # noqa: E402
 from utils.training.checkpoints import Store  # noqa: E402
+from utils.training.trainer import make_trainer  # noqa: E402
 
 STUDIES = 2  # a step
 
@@ -75,7 +75,7 @@ def ours(folder: Path, budget: str, steps: int) -> SFTTrainer:
         "max_steps": steps,
     }
     settings = with_values(preset("demo").training, changes)
-    return training.make_trainer(settings, rows(folder), Store(folder / "kept", folder / budget, 1))
+    return make_trainer(settings, rows(folder), Store(folder / "kept", folder / budget, 1))
 
 
 def as_it_comes(folder: Path, steps: int) -> SFTTrainer:

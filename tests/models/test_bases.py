@@ -22,13 +22,13 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from utils import training
 from utils.models import bases, loading
 from utils.models.bases import REGISTRY, Shape
 from utils.models.writer import Writer
 from utils.regions import REGIONS
 from utils.settings import BASES, preset, with_values
 from utils.training import plan
+from utils.training import trainer as training
 from utils.training.checkpoints import Store
 from utils.workspace import StepError
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from utils import training
 from utils.models.loading import READING
 from utils.settings import preset, with_values
+from utils.training import __main__ as command
+from utils.training import trainer as training
 from utils.training import watch
 from utils.training.checkpoints import Store, is_sealed
 from utils.workspace import StepError
@@ -224,4 +225,4 @@ def test_a_rate_is_measured_over_twenty_steps_and_not_before(settings, tmp_path)
 def test_the_command_says_what_it_needs(tmp_path, monkeypatch, folder, said):
     monkeypatch.setattr("sys.argv", ["utils.training", str(tmp_path / folder)])
     with pytest.raises(SystemExit, match=said):
-        training.main()
+        command.main()

@@ -17,9 +17,9 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from utils import training
 from utils.data import hf_dataset
 from utils.settings import TrainingSettings, preset, with_values
+from utils.training import trainer as training
 from utils.workspace import Workspace
 
 pytestmark = pytest.mark.slow
