@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from utils.workspace import DRIVE, Workspace, counter, file_hash, write_json
+from utils.workspace import DRIVE, Workspace, counter, file_hash, replacing_file, write_json
 
 from . import phantoms
 from .downloads import drive_address, extract, fetch
@@ -169,15 +169,12 @@ def _from_web(source: Source, target: Path, keep: Path | None, annotation: Path 
 def _keep(archive: Path, keep: Path, found: dict) -> None:
     """A copy of an archive for later sessions, with a note of its hash."""
     copy = keep / archive.name
-    part = copy.with_name(f"{copy.name}.part")
     try:
-        keep.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(archive, part)
-        part.replace(copy)
+        with replacing_file(copy) as part:
+            shutil.copyfile(archive, part)
         write_json(_note(copy), found)
         print(f"The archive is kept in {copy}: the next session unpacks it from there.")
     except OSError as error:  # such as a Drive that is full
-        part.unlink(missing_ok=True)
         print(f"The archive could not be kept in {keep} ({error}): the next session downloads it again.")
 
 
