@@ -217,9 +217,9 @@ def _check(archive: Path, folder: Path, sizes: list[tuple[str, int]], most_bytes
     if size > most_bytes:
         raise DataError(f"{archive} unpacks to more than {most_bytes:,} bytes: do not use it.")
     folder.mkdir(parents=True, exist_ok=True)
-    for path, times in Counter(folder / PurePosixPath(name) for name, _ in sizes).items():
-        if times > 1 or path.exists():
-            raise DataError(f"{archive} would write {path} over another file: do not use it.")
+    for path, times in Counter(PurePosixPath(name) for name, _ in sizes).items():
+        if times > 1 or (folder / path).exists():
+            raise DataError(f"{archive} holds {str(path)!r}, which would be written over another file.")
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
