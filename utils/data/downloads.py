@@ -97,6 +97,8 @@ def extract(archive: Path, folder: Path, most_bytes: int = MOST_BYTES) -> None:
         else:
             with tarfile.open(archive) as opened:
                 items = opened.getmembers()
+                while opened.fileobj.read(_CHUNK):
+                    pass  # to the very end, where gzip has its checksum
                 for item in items:
                     item.name = _safe(archive, item.name, not (item.isfile() or item.isdir()))
                 sizes = [(item.name, item.size) for item in items if item.isfile()]
