@@ -22,15 +22,7 @@ from utils.workspace import DRIVE, Workspace, counter, file_hash, replacing_file
 
 from . import phantoms
 from .downloads import drive_address, extract, fetch
-from .studies import (
-    ANNOTATIONS,
-    DAMAGED,
-    IU_XRAY_STUDIES,
-    SPLITS,
-    DataError,
-    find_annotation,
-    load_studies,
-)
+from .studies import ANNOTATIONS, DAMAGED, IU_XRAY_STUDIES, SPLITS, DataError, find_annotation, load_studies
 
 ORIGIN = "origin.json"  # in the folder of studies: where they came from
 KEPT = "archives"  # in the run's folder, where that is on Drive
