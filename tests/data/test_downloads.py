@@ -62,6 +62,12 @@ def test_a_server_that_knows_no_parts_is_asked_for_all_of_it(tmp_path, server, c
     assert "sends it from the beginning" in capsys.readouterr().out
 
 
+def test_a_server_that_begins_again_each_time_is_not_asked_for_ever(tmp_path, server):
+    server.files["/a"] = File(CONTENT, drops=[500_000, 900_000] * 9, ranges=False)
+    with pytest.raises(DataError, match="5 attempts in a row"):
+        fetch(f"{server.url}/a", tmp_path / "a", "it")
+
+
 @pytest.mark.parametrize("tag", ['"2"', 'W/"2"'])
 def test_a_file_that_changed_meanwhile_is_not_mixed_of_two(tmp_path, server, tag):
     server.files["/a"] = File(CONTENT, drops=[1_000_000, *[0] * 9], tag=tag.replace("2", "1"))
@@ -77,7 +83,7 @@ def test_a_part_that_lacks_nothing_is_the_file(tmp_path, server):
     note = {"url": f"{server.url}/a", "bytes": len(CONTENT), "version": '"1"'}
     (tmp_path / "a.part.json").write_text(json.dumps(note))
     assert fetch(f"{server.url}/a", tmp_path / "a", "it").read_bytes() == CONTENT
-    assert server.asked == [("/a", "bytes=3000000-")]
+    assert server.asked == []
 
 
 @pytest.mark.parametrize(
@@ -104,8 +110,16 @@ def test_a_server_that_does_not_say_how_long_the_file_is(tmp_path, server):
             File(b"<title>Google Drive - Quota  exceeded</title>", kind="text/html; charset=utf-8"),
             r"in its place came a page \(Google Drive - Quota exceeded\)",
         ),
+        (
+            File(
+                b"<title>Quota</title><style>p {}</style><p>Too many\nusers.</p>" + b"<p>More</p>" * 99,
+                kind="text/html",
+            ),
+            r"a page \(Quota Too many users\. (More )+\.\.\.\)",
+        ),
         (File(b"<title>Sign in</title>", 403, "text/html"), r"answers 403 \(Sign in\)"),
-        (File(b"<p>", kind="text/html"), "a page .without a title"),
+        (File(b'<form id="download-form">', kind="text/html"), "in its place came a page"),
+        (File(b"<p>", kind="text/html"), "a page .without a word"),
         (File(b"busy", 503), "5 attempts.*503 Service Unavailable"),
     ],
 )
@@ -163,14 +177,28 @@ def make_tar(path: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "
     return path
 
 
+def twice_tar(path: Path) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name in ("a", "./a"):
+            archive.addfile(tarfile.TarInfo(name))
+    return path
+
+
+def damaged(path: Path) -> Path:
+    content = bytearray(path.read_bytes())
+    content[50_000] ^= 1
+    path.write_bytes(content)
+    return path
+
+
 def cut_off(path: Path) -> Path:
     path.write_bytes(path.read_bytes()[:-200])
     return path
 
 
-def large_tgz(path: Path) -> Path:
+def large_tar(path: Path, packed: str = "gz") -> Path:
     (path.parent / "noise").write_bytes(CONTENT[:100_000])
-    with tarfile.open(path, "w:gz") as archive:
+    with tarfile.open(path, f"w:{packed}") as archive:
         archive.add(path.parent / "noise", "noise")
     return path
 
@@ -195,13 +223,25 @@ REFUSED = {
     "zip drive": (lambda path: make_zip(path, {"C:/evil": "x"}), "leads out"),
     "zip link": (link_zip, "leads out"),
     "tar ..": (lambda path: make_tar(path, "../evil"), "leads out"),
+    "tar absolute": (lambda path: make_tar(path, "/evil"), "leads out"),
+    "tar backslash": (lambda path: make_tar(path, "a\\..\\..\\evil"), "leads out"),
+    "tar link inside": (lambda path: make_tar(path, "a", tarfile.SYMTYPE, "b"), "leads out"),
     "tar link": (lambda path: make_tar(path, "images", tarfile.SYMTYPE, "/etc"), "leads out"),
     "tar hard link": (lambda path: make_tar(path, "images", tarfile.LNKTYPE, "/etc/passwd"), "leads out"),
     "tar device": (lambda path: make_tar(path, "images", tarfile.CHRTYPE), "leads out"),
+    "zip twice": (
+        lambda path: make_zip(path, {"a/b": "x", "a\\b": "y"}),
+        "'a/b', which would be written over",
+    ),
+    "tar twice": (twice_tar, "'a', which would be written over"),
+    "zip folder and file": (lambda path: make_zip(path, {"a": "x", "a/b": "y"}), "cannot be unpacked"),
+    "zip without a name": (lambda path: make_zip(path, {".": "x"}), "'.', which would be written over"),
+    "tgz damaged": (lambda path: damaged(large_tar(path)), "CRC check failed"),
+    "xz damaged": (lambda path: damaged(large_tar(path, "xz")), "cannot be unpacked"),
     "too large": (lambda path: make_zip(path, {"a": b" " * 2_000_000}), "more than 1,000,000 bytes"),
     "broken": (broken_zip, "cannot be unpacked"),
     "zip cut off": (lambda path: cut_off(make_zip(path, {"a": CONTENT[:9000]})), "or cut off"),
-    "tgz cut off": (lambda path: cut_off(large_tgz(path)), "cannot be unpacked"),
+    "tgz cut off": (lambda path: cut_off(large_tar(path)), "cannot be unpacked"),
     "a page": (page, "neither a zip nor a tar archive"),
     "missing": (lambda path: path, "cannot be unpacked"),
 }
@@ -226,8 +266,20 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     assert list((tmp_path / "data").iterdir()) == []
 
 
+def test_a_file_that_is_there_is_not_overwritten(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a").write_text("mine")
+    for make in (lambda path: make_zip(path, {"b": "x", "a": "x"}), lambda path: make_tar(path, "a")):
+        with pytest.raises(DataError, match="'a', which would be written over another file"):
+            extract(make(tmp_path / "archive"), tmp_path / "data")
+    assert names(tmp_path / "data") == ["a"] and (tmp_path / "data/a").read_text() == "mine"
+
+
 def test_zip_and_tar_are_unpacked_and_names_written_on_windows_become_folders(tmp_path):
-    extract(make_zip(tmp_path / "zip", {"q\\images\\CXR2\\0.png": b"png"}), tmp_path / "z")
+    members = {"q\\images\\": b"", "q\\images\\CXR2\\0.png": b"png"}
+    extract(make_zip(tmp_path / "zip", members), tmp_path / "z")
     assert (tmp_path / "z/q/images/CXR2/0.png").read_bytes() == b"png"
-    extract(large_tgz(tmp_path / "tgz"), tmp_path / "t")
+    extract(make_tar(tmp_path / "tar", "q\\images\\0.png"), tmp_path / "w")
+    assert (tmp_path / "w/q/images/0.png").is_file()
+    extract(large_tar(tmp_path / "tgz"), tmp_path / "t")
     assert (tmp_path / "t/noise").read_bytes() == CONTENT[:100_000]

@@ -97,6 +97,12 @@ def test_the_split_validation_set_is_read_in_place_of_the_folders_own(tmp_path):
         (annotation(train=[{"id": "..", "report": {}}]), ("'..', which cannot name a folder",)),
         (annotation(train=[{"id": "a/b", "report": {}}]), ("'a/b'",)),
         (annotation(train=[{"id": 7, "report": {}}]), ("id 7",)),
+        (
+            annotation(train=[{"id": "x" * 5_000, "report": {}}]),
+            ("'xxx", "...", "which cannot name a folder"),
+        ),
+        (annotation(train=[{"id": "ä" * 128, "report": {}}]), ("which cannot name a folder",)),
+        ("[" * 100_000 + "]" * 100_000, ("annotation.json is nested too deep",)),
     ],
 )
 def test_a_faulty_annotation_is_refused_in_one_sentence_that_names_the_place(tmp_path, content, words):
@@ -104,7 +110,7 @@ def test_a_faulty_annotation_is_refused_in_one_sentence_that_names_the_place(tmp
         load_studies(make_folder(tmp_path, content))
     assert all(word in str(caught.value) for word in words)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).endswith(".")
+    assert str(caught.value).endswith(".") and len(str(caught.value)) < 400
 
 
 def test_a_folder_without_annotation_says_what_to_name(tmp_path):
@@ -194,6 +200,32 @@ def test_other_modes_become_grey(tmp_path, mode, name):
     view = read_view(saved(tmp_path, Image.new("L", (8, 8), 255).convert(mode), name), 64)
     assert view.mode == "L"
     assert view.getextrema() == (255, 255)
+
+
+def test_an_id_may_be_as_long_as_a_folders_name(tmp_path):
+    content = annotation(train=[{"id": "x" * 255, "report": REPORT}])
+    folder = make_folder(tmp_path, content, images=(f"{'x' * 255}/0.png",))
+    assert len(load_studies(folder)["train"][0].images) == 1
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_a_radiograph_is_turned_as_its_file_says(tmp_path, orientation, turns):
+    stored = np.zeros((16, 32), np.uint8)
+    stored[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "0.jpg", exif=exif, quality=100)
+    view = np.asarray(read_view(tmp_path / "0.jpg", 64)).astype(int)
+    expected = np.rot90(stored, turns)  # counter-clockwise
+    assert view.shape == expected.shape and abs(view - expected).max() < 5
+
+
+@pytest.mark.parametrize(
+    "exif", [b"no orientation", b"Exif\0\0MM\0*\0\0\0\x08\0\x09", b"Exif\0\0II*\0\xff\xff\xff\xff"]
+)
+def test_damaged_notes_of_a_camera_spoil_no_radiograph(tmp_path, exif):
+    Image.new("L", (8, 8), 200).save(tmp_path / "0.jpg", exif=exif)
+    assert read_view(tmp_path / "0.jpg", 64).getpixel((4, 4)) == 200
 
 
 def test_only_larger_radiographs_are_scaled_and_keep_their_shape(tmp_path):

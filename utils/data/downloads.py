@@ -1,21 +1,28 @@
-"""Archives: brought here by HTTP, taken up where a connection dropped, and unpacked with care."""
+"""Archives: brought here by HTTP, taken up where a connection dropped, and unpacked with care.
+
+tenacity asks again, gdown answers Google Drive's question, the standard
+library unpacks. To receive is our own: gdown 5.2 joins the halves of two
+versions, and an error page to a part; pooch 1.9 starts again after each drop.
+"""
 
 import json
+import lzma
 import shutil
 import sys
 import tarfile
-import time
+import textwrap
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from html.parser import HTMLParser
-from pathlib import Path, PureWindowsPath
+from collections import Counter, deque
+from contextlib import suppress
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from stat import S_ISLNK
-from typing import IO, NamedTuple
 
 import requests
+from bs4 import BeautifulSoup
+from gdown.download import get_url_from_gdrive_confirmation
+from gdown.exceptions import FileURLRetrievalError
+from tenacity import Future, RetryError, Retrying, retry_if_exception_type, wait_fixed
 from tqdm import tqdm
 
 from utils.regions import tidy
@@ -28,7 +35,9 @@ PAUSE = 5.0  # seconds between two
 TIMEOUT = (20, 60)  # seconds: to connect, and between two bytes
 MOST_BYTES = 40 * 2**30  # of an unpacked archive; the whole collection as PNG takes about 14 GiB
 _CHUNK = 2**16  # bytes; at most so many are lost with a connection
-_BAD_ARCHIVE = (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError)
+_BYTES = {"unit": "B", "unit_scale": True, "ncols": 90}  # of a progress bar
+_MOST_LETTERS = 160  # of a page that came in place of a file
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 def drive_address(file_id: str) -> str:
@@ -46,21 +55,23 @@ def fetch(url: str, target: Path, label: str) -> Path:
     where the server refuses, sends a page in place of a file, or stops sending.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part, failures = _Part(target.with_name(f"{target.name}.part")), 0
-    while True:
-        before = part.size
-        try:
-            _receive(url, part, label)
-            break
-        except requests.RequestException as error:
-            failures = 1 if part.size > before else failures + 1
-            if failures == ATTEMPTS:
-                raise DataError(
-                    f"{label} cannot be downloaded: {ATTEMPTS} attempts in a row brought nothing, the last "
-                    f"ended by {_reason(error)}. Run this cell again to go on from what has come."
-                ) from None
-            print(f"{label}: interrupted by {_reason(error)}; going on from {part.size:,} bytes.")
-            time.sleep(PAUSE)
+    part, sizes = _Part(url, target), deque(maxlen=ATTEMPTS)
+    retrying = Retrying(
+        retry=retry_if_exception_type(requests.RequestException),
+        before=lambda _: sizes.append(part.size),
+        stop=lambda _: len(sizes) == ATTEMPTS and part.size <= sizes[0],
+        wait=wait_fixed(PAUSE),
+        before_sleep=lambda state: print(
+            f"{label}: interrupted by {_reason(state.outcome)}; going on from {part.size:,} bytes."
+        ),
+    )
+    try:
+        retrying(_receive, part, label)
+    except RetryError as error:
+        raise DataError(
+            f"{label} cannot be downloaded: {ATTEMPTS} attempts in a row brought nothing, the last "
+            f"ended by {_reason(error.last_attempt)}. Run this cell again to go on from what has come."
+        ) from None
     part.path.replace(target)
     part.note.unlink()
     return target
@@ -69,23 +80,35 @@ def fetch(url: str, target: Path, label: str) -> Path:
 def extract(archive: Path, folder: Path, most_bytes: int = MOST_BYTES) -> None:
     """Unpack a zip or tar archive to `folder`, after a look at the names and sizes of all that it holds.
 
-    Raises DataError for an archive that is damaged, that holds a link or a
-    path which leads out of `folder`, or that unpacks to more than
-    `most_bytes` or than the disk has free. What was written by then stays.
+    Raises DataError for an archive that is damaged, that holds a link, a path
+    which leads out of `folder` or a file that would be written over another,
+    or that unpacks to more than `most_bytes` or than the disk has free. What
+    was written by then stays.
     """
     try:
-        with _members(archive) as members:
-            _check(members, archive, folder, most_bytes)
-            for member in members:
-                if member.is_folder:
-                    continue
-                target = folder.joinpath(*member.path.parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with member.open() as source, target.open("xb") as copy:
-                    shutil.copyfileobj(source, copy)
-    except _BAD_ARCHIVE as error:
-        kind = isinstance(error, tarfile.ReadError)
-        reason = "neither a zip nor a tar archive, or cut off" if kind else tidy(str(error))
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened:
+                items = opened.infolist()
+                for item in items:
+                    item.filename = _safe(archive, item.filename, S_ISLNK(item.external_attr >> 16))
+                sizes = [(item.filename, item.file_size) for item in items if not item.is_dir()]
+                _check(archive, folder, sizes, most_bytes)
+                opened.extractall(folder, items)
+        else:
+            with tarfile.open(archive) as opened:
+                items = opened.getmembers()
+                while opened.fileobj.read(_CHUNK):
+                    pass  # to the very end, where gzip has its checksum
+                for item in items:
+                    item.name = _safe(archive, item.name, not (item.isfile() or item.isdir()))
+                sizes = [(item.name, item.size) for item in items if item.isfile()]
+                _check(archive, folder, sizes, most_bytes)
+                opened.extractall(folder, items, filter="data")
+    except DataError:
+        raise
+    except (*_DAMAGED, OSError, ValueError, RuntimeError) as error:
+        unknown = isinstance(error, tarfile.ReadError)
+        reason = "neither a zip nor a tar archive, or cut off" if unknown else tidy(str(error))
         raise DataError(
             f"{archive} cannot be unpacked ({reason}): delete it and download it again."
         ) from None
@@ -98,176 +121,107 @@ class _Interrupted(requests.ConnectionError):
 class _Part:
     """A download that is not finished, and a note that says of which version of which file."""
 
-    def __init__(self, path: Path):
-        self.path, self.note = path, path.with_name(f"{path.name}.json")
+    def __init__(self, url: str, target: Path):
+        self.url = url
+        self.path, self.note = (target.with_name(f"{target.name}.part{end}") for end in ("", ".json"))
 
     @property
     def size(self) -> int:
         return self.path.stat().st_size if self.path.is_file() else 0
 
-    def noted(self, url: str) -> dict:
+    def noted(self) -> dict:
         """`bytes` in all and `version` of the file at `url`, where this is a part of it; else nothing."""
         try:
             noted = json.loads(self.note.read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
-        return noted if self.size and noted.get("url") == url else {}
+        return noted if self.size and noted.get("url") == self.url and noted.get("bytes") else {}
 
-    def start(self, url: str, response: requests.Response) -> None:
-        """Begin anew with the file that `response` brings."""
-        length, tag = response.headers.get("Content-Length"), response.headers.get("ETag", "W/")
+    def start(self, response: requests.Response) -> int:
+        """Begin anew with the file that `response` brings; its bytes in all, 0 where nobody says."""
+        total, tag = int(response.headers.get("Content-Length", 0)), response.headers.get("ETag", "W/")
         # A weak tag may stand for other bytes.
         version = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
         self.path.unlink(missing_ok=True)
-        write_json(self.note, {"url": url, "bytes": int(length) if length else None, "version": version})
+        write_json(self.note, {"url": self.url, "bytes": total, "version": version})
         self.path.touch()
-
-    def drop(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
+        return total
 
 
-def _receive(url: str, part: _Part, label: str) -> None:
+def _receive(part: _Part, label: str) -> None:
     """Ask for what is missing of the file and append it to `part`."""
-    noted, headers = part.noted(url), {"Accept-Encoding": "identity"}
-    if noted:
-        headers["Range"] = f"bytes={part.size}-"
-        if noted["version"]:
-            headers["If-Range"] = noted["version"]  # asks for the whole file where it has changed
-    with requests.Session() as session, _answer(session, url, headers, label) as response:
-        total = noted.get("bytes")
-        if response.status_code in (206, 416):
-            if not _goes_on(response, part.size, total):
-                part.drop()
-                raise _Interrupted("a change of the file on the server")
-        else:
+    noted, headers = part.noted(), {"Accept-Encoding": "identity"}
+    total = noted.get("bytes", 0)
+    if noted and part.size == total:
+        return
+    if noted:  # `If-Range` asks for the whole file where it has changed; requests leaves out what is None
+        headers |= {"Range": f"bytes={part.size}-", "If-Range": noted["version"]}
+    with requests.Session() as session:
+        response = _ask(session, part.url, headers, label)
+        if response.status_code not in (206, 416):
             if noted:
                 print(f"{label}: the server sends it from the beginning.")
-            part.start(url, response)
-            total = int(response.headers.get("Content-Length", 0)) or None
-        if response.status_code != 416:  # which says that nothing is missing
-            bar = tqdm(
-                desc=label,
-                total=total,
-                initial=part.size,
-                unit="B",
-                unit_scale=True,
-                file=sys.stdout,
-                ncols=90,
-            )
-            with bar, part.path.open("ab") as file:
-                for chunk in response.iter_content(_CHUNK):
-                    bar.update(file.write(chunk))
+            total = part.start(response)
+        elif response.headers.get("Content-Range") != f"bytes {part.size}-{total - 1}/{total}":
+            part.path.unlink(missing_ok=True)
+            raise _Interrupted("a change of the file on the server")
+        bar = tqdm(desc=label, total=total or None, initial=part.size, file=sys.stdout, **_BYTES)
+        with bar, part.path.open("ab") as file:
+            for chunk in response.iter_content(_CHUNK):
+                bar.update(file.write(chunk))
     if total and part.size != total:
         raise _Interrupted(f"an end after {part.size:,} of {total:,} bytes")
 
 
-def _goes_on(response: requests.Response, size: int, total: int | None) -> bool:
-    """Whether the server has the rest of a part of `size` bytes, or (416) says that there is no more."""
-    content = response.headers.get("Content-Range", "")
-    if response.status_code == 416:
-        return content == f"bytes */{size}"
-    return content.startswith(f"bytes {size}-") and content.endswith(f"/{total}")
-
-
-@contextmanager
-def _answer(session: requests.Session, url: str, headers: dict, label: str) -> Iterator[requests.Response]:
-    """The server's answer to a request for a file."""
+def _ask(session: requests.Session, url: str, headers: dict, label: str) -> requests.Response:
+    """The server's answer to a request for a file, of which nothing but the head is read."""
     response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
-    page = _page(response)
-    if page and page.action:
-        response = session.get(page.action, params=page.fields, headers=headers, stream=True, timeout=TIMEOUT)
-        page = _page(response)
-    with response:
-        if response.status_code >= 500:
-            raise _Interrupted(f"the server's answer {response.status_code} {response.reason}")
-        if response.status_code >= 400 and response.status_code != 416:
-            what = page.title if page and page.title else response.reason
-            raise DataError(
-                f"{label} cannot be downloaded: the server answers {response.status_code} ({what})."
-            )
-        if page:
-            raise DataError(
-                f"{label} cannot be downloaded: in its place came a page ({page.title or 'without a title'})."
-            )
-        yield response
+    if _is_page(response):
+        with suppress(FileURLRetrievalError, LookupError, AssertionError):  # another page
+            confirmed = get_url_from_gdrive_confirmation(tidy(response.text))
+            response = session.get(confirmed, headers=headers, stream=True, timeout=TIMEOUT)
+    status, what = response.status_code, response.reason
+    if status >= 500:
+        raise _Interrupted(f"the server's answer {status} {what}")
+    if _is_page(response):
+        words = BeautifulSoup(response.content, "html.parser").get_text(" ")
+        what = textwrap.shorten(words, _MOST_LETTERS, placeholder=" ...") or "without a word"
+    if _is_page(response) or 400 <= status != 416:
+        how = f"the server answers {status}" if status >= 400 else "in its place came a page"
+        raise DataError(f"{label} cannot be downloaded: {how} ({what}).")
+    return response
 
 
-class _Page(HTMLParser):
-    """A page that came in place of a file: its title, and Google Drive's form to confirm a large download."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.title, self.action, self.fields = "", "", {}
-        self.feed(text)
-        self.title = tidy(self.title)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if tag == "form" and given.get("id") == "download-form":
-            self.action = given.get("action") or ""
-        elif tag == "input" and given.get("type") == "hidden" and given.get("name"):
-            self.fields[given["name"]] = given.get("value") or ""
-
-    def handle_data(self, data: str) -> None:
-        if self.lasttag == "title":
-            self.title += data
+def _is_page(response: requests.Response) -> bool:
+    return response.headers.get("Content-Type", "").startswith("text/html")
 
 
-def _page(response: requests.Response) -> _Page | None:
-    if not response.headers.get("Content-Type", "").startswith("text/html"):
-        return None
-    return _Page(response.text)
-
-
-def _reason(error: requests.RequestException) -> str:
+def _reason(attempt: Future) -> str:
     """What interrupted a download; an error of the library's own is only named, as its text is long."""
+    error = attempt.exception()
     return str(error) if isinstance(error, _Interrupted) else f"a {type(error).__name__}"
 
 
-class _Member(NamedTuple):
-    """One entry of an archive. `special`: neither a file nor a folder."""
+def _safe(archive: Path, name: str, special: bool) -> str:
+    """A name in an archive; \\, which some write on Windows, becomes /.
 
-    name: str
-    size: int
-    is_folder: bool
-    special: bool
-    open: Callable[[], IO[bytes]]
-
-    @property
-    def path(self) -> PureWindowsPath:
-        return PureWindowsPath(self.name)  # reads both / and \
+    `zipfile` renames what leads out, `tarfile` what is absolute, and it writes links; here all are refused.
+    """
+    path = PureWindowsPath(name)
+    if special or path.anchor or ".." in path.parts:
+        raise DataError(f"{archive} holds {name!r}, a link or a path that leads out: do not use it.")
+    return name.replace("\\", "/")
 
 
-@contextmanager
-def _members(archive: Path) -> Iterator[list[_Member]]:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            yield [
-                _Member(item.filename, item.file_size, item.is_dir(), link, partial(opened.open, item))
-                for item in opened.infolist()
-                for link in [S_ISLNK(item.external_attr >> 16)]
-            ]
-    else:
-        with tarfile.open(archive) as opened:
-            yield [
-                _Member(item.name, item.size, item.isdir(), special, partial(opened.extractfile, item))
-                for item in opened.getmembers()
-                for special in [not (item.isdir() or item.isfile())]
-            ]
-
-
-def _check(members: list[_Member], archive: Path, folder: Path, most_bytes: int) -> None:
-    """Raise DataError unless every member lies in the folder, and all fit."""
-    for member in members:
-        if member.special or member.path.anchor or ".." in member.path.parts:
-            raise DataError(
-                f"{archive} holds {member.name!r}, a link or a path that leads out: do not use it."
-            )
-    size = sum(member.size for member in members)
+def _check(archive: Path, folder: Path, sizes: list[tuple[str, int]], most_bytes: int) -> None:
+    """Raise DataError unless all files of an archive, by name and size, fit, each in a place of its own."""
+    size = sum(size for _, size in sizes)
     if size > most_bytes:
         raise DataError(f"{archive} unpacks to more than {most_bytes:,} bytes: do not use it.")
     folder.mkdir(parents=True, exist_ok=True)
+    for path, times in Counter(PurePosixPath(name) for name, _ in sizes).items():
+        if times > 1 or (folder / path).exists():
+            raise DataError(f"{archive} holds {str(path)!r}, which would be written over another file.")
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(

@@ -10,26 +10,19 @@ import json
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from datetime import UTC, datetime
+from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from utils.workspace import DRIVE, Workspace, counter, file_hash, write_json
+from utils.workspace import DRIVE, Workspace, counter, file_hash, replacing_file, write_json
 
 from . import phantoms
 from .downloads import drive_address, extract, fetch
-from .studies import (
-    ANNOTATIONS,
-    DAMAGED,
-    IU_XRAY_STUDIES,
-    SPLITS,
-    DataError,
-    Study,
-    find_annotation,
-    load_studies,
-)
+from .studies import ANNOTATIONS, DAMAGED, IU_XRAY_STUDIES, SPLITS, DataError, find_annotation, load_studies
 
 ORIGIN = "origin.json"  # in the folder of studies: where they came from
 KEPT = "archives"  # in the run's folder, where that is on Drive
@@ -119,14 +112,11 @@ def _iu_xray(workspace: Workspace, annotation: Path | None = None) -> Path:
             raise DataError(
                 f"{target} holds studies with another annotation than {annotation}: delete that folder."
             )
-        _check(load_studies(target), target, None if annotation else IU_XRAY_STUDIES, MOST_WITHOUT_VIEWS)
+        _check(target, target, annotation, iu_xray=True)
         print(f"Studies that are here already, in {target}.")
         return target
     kept = [source for source in SOURCES if keep and (keep / source.archive).is_file()]
-    for bring, source in [
-        *((_from_kept, source) for source in kept),
-        *((_from_web, source) for source in SOURCES),
-    ]:
+    for bring, source in (*product([_from_kept], kept), *product([_from_web], SOURCES)):
         try:
             if source.lacks and not annotation:
                 raise DataError(
@@ -145,7 +135,8 @@ def _from_kept(source: Source, target: Path, keep: Path, annotation: Path | None
     """The studies from an archive that an earlier session kept."""
     archive = keep / source.archive
     print(f"Unpacking {source.name}, kept in {archive}, to {target}.")
-    noted = json.loads(_note(archive).read_bytes()) if _note(archive).is_file() else {}
+    note = Path(f"{archive}.json")
+    noted = json.loads(note.read_bytes()) if note.is_file() else {}
     if noted.get("sha256") != file_hash(archive):
         raise DataError(f"{archive} is not as it was kept: it is passed over.")
     return unpack(archive, target, noted, annotation, iu_xray=True)
@@ -169,15 +160,12 @@ def _from_web(source: Source, target: Path, keep: Path | None, annotation: Path 
 def _keep(archive: Path, keep: Path, found: dict) -> None:
     """A copy of an archive for later sessions, with a note of its hash."""
     copy = keep / archive.name
-    part = copy.with_name(f"{copy.name}.part")
     try:
-        keep.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(archive, part)
-        part.replace(copy)
-        write_json(_note(copy), found)
+        with replacing_file(copy) as part:
+            shutil.copyfile(archive, part)
+        write_json(Path(f"{copy}.json"), found)
         print(f"The archive is kept in {copy}: the next session unpacks it from there.")
     except OSError as error:  # such as a Drive that is full
-        part.unlink(missing_ok=True)
         print(f"The archive could not be kept in {keep} ({error}): the next session downloads it again.")
 
 
@@ -201,8 +189,7 @@ def unpack(
         extract(archive, inside)
         try:
             folder = _with_annotation(inside, annotation) if annotation else _folder_of_annotation(inside)
-            expected = IU_XRAY_STUDIES if iu_xray and not annotation else None
-            counts = _check(load_studies(folder), archive, expected, MOST_WITHOUT_VIEWS if iu_xray else 1)
+            counts = _check(folder, archive, annotation, iu_xray)
         except DataError as error:  # name what is there to stay
             raise DataError(str(error).replace(str(inside), str(archive))) from None
         write_json(folder / ORIGIN, {**found, **counts})
@@ -226,45 +213,36 @@ def _with_annotation(inside: Path, annotation: Path) -> Path:
     if by_study:
         min(by_study, key=lambda path: len(path.parts)).replace(folder / "images")
         return folder
-    of_uid = {_uid(study.id): study.id for group in load_studies(folder).values() for study in group}
-    views: dict[str, list[Path]] = {}
+    views = defaultdict(list)  # by the collection's number of an examination: CXR<number>_IM-<nnnn>-<view>
     for path in sorted(inside.rglob("CXR*_IM-*.png")):
-        views.setdefault(_uid(path.stem), []).append(path)
-    for uid, study in of_uid.items():
-        place = folder / "images" / study
+        views[path.stem.partition("_IM-")[0]].append(path)
+    for study in chain(*load_studies(folder).values()):
+        place = folder / "images" / study.id
         place.mkdir(parents=True)
-        for number, path in enumerate(views.get(uid, ())):
+        for number, path in enumerate(views[study.id.partition("_IM-")[0]]):
             path.replace(place / f"{number}.png")
     return folder
 
 
-def _uid(name: str) -> str:
-    """The collection's number of an examination, as in `CXR<uid>_IM-<nnnn>-<view>`."""
-    return name.partition("_IM-")[0]
-
-
-def _check(
-    studies: dict[str, list[Study]], where: Path, expected: dict[str, int] | None, most_without: float
-) -> dict:
+def _check(folder: Path, where: Path, annotation: Path | None, iu_xray: bool) -> dict:
     """How many studies, views, and studies without a readable view there are; also said in a sentence.
 
-    Raises DataError for another number of studies a split than `expected`,
-    for no view at all, and for more than this share of the studies without one.
+    Raises DataError where no view can be read; with `iu_xray`, for other numbers of studies than
+    the quiz's (unless `annotation` gave them), and for too many without a view. `where` is named.
     """
+    studies = load_studies(folder)
     counts = {split: len(group) for split, group in studies.items()}
-    if expected and counts != expected:
-        numbers = " where IU X-Ray has ".join(
-            "/".join(f"{number[split]:,}" for split in SPLITS) for number in (counts, expected)
+    if iu_xray and not annotation and counts != IU_XRAY_STUDIES:
+        numbers = ("/".join(f"{number[split]:,}" for split in SPLITS) for number in (counts, IU_XRAY_STUDIES))
+        raise DataError(
+            f"{where} has {' where IU X-Ray has '.join(numbers)} studies ({'/'.join(SPLITS)}): move it away."
         )
-        raise DataError(f"{where} has {numbers} studies ({'/'.join(SPLITS)}): move it away.")
-    everyone = [study for group in studies.values() for study in group]
-    readable = {study.id: sum(map(_is_readable, study.images)) for study in everyone}
-    without = [study for study, views in readable.items() if not views]
-    views = sum(readable.values())
+    readable = {study.id: sum(map(_is_readable, study.images)) for study in chain(*studies.values())}
+    views, without = sum(readable.values()), [study for study, number in readable.items() if not number]
     if not views:
         raise DataError(f"{where} has no images/<id>/0.png beside its annotation that can be read.")
-    missing = f"{len(without):,} of {len(everyone):,} studies"
-    if len(without) > most_without * len(everyone):
+    missing = f"{len(without):,} of {len(readable):,} studies"
+    if iu_xray and len(without) > MOST_WITHOUT_VIEWS * len(readable):
         raise DataError(f"{where} has no view that can be read of {missing}, such as {without[0]}.")
     found = f"{missing}, such as {without[0]}, have none" if without else "every study has one or more"
     print(f"{views:,} views can be opened; {found}.")
@@ -284,11 +262,6 @@ def _identity(archive: Path) -> dict:
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     size = archive.stat().st_size
     return {"archive": archive.name, "bytes": size, "sha256": file_hash(archive), "first_seen": moment}
-
-
-def _note(archive: Path) -> Path:
-    """Where the hash of a kept archive is noted."""
-    return archive.with_name(f"{archive.name}.json")
 
 
 def _occupied(target: Path) -> bool:

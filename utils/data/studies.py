@@ -8,13 +8,15 @@ train, val and test, each a list of studies with an `id` and either a `report`
 
 import json
 import re
+import reprlib
 import struct
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from utils import regions
 from utils.workspace import write_json
@@ -25,6 +27,7 @@ IU_XRAY = "IU X-Ray"
 IU_XRAY_STUDIES = {"train": 2069, "val": 296, "test": 590}
 
 _ID = re.compile(r"[\w-][\w.-]*")  # one folder name: nothing that could lead out of images/
+_LONGEST_ID = 255  # bytes of one folder name
 _IMAGE = re.compile(r"\d+\.(png|jpe?g)", re.IGNORECASE)
 DAMAGED = (
     OSError,
@@ -80,6 +83,8 @@ def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list
         ) from None
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}): copy or download it again.") from None
+    except RecursionError:
+        raise DataError(f"{path} is nested too deep for an annotation: copy or download it again.") from None
     missing = [split for split in SPLITS if not isinstance(_get(content, split), list)]
     if missing:
         raise DataError(
@@ -119,7 +124,7 @@ def data_label(folder: Path, splits: dict[str, list[Study]]) -> str:
 
 
 def read_view(path: Path, longest_side: int) -> Image.Image:
-    """A radiograph as 8-bit grey (mode L), scaled down to `longest_side` pixels where it is larger.
+    """A radiograph as 8-bit grey (mode L), upright, scaled down to `longest_side` pixels where it is larger.
 
     Samples of more than 8 bits are stretched over the image's own range;
     transparent parts become black. Raises DataError naming a file that
@@ -127,6 +132,9 @@ def read_view(path: Path, longest_side: int) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            image.load()
+            with suppress(*DAMAGED):  # an orientation that cannot be read turns nothing
+                ImageOps.exif_transpose(image, in_place=True)
             view = _grey(image)
     except DAMAGED as error:
         raise DataError(
@@ -143,8 +151,10 @@ def _get(content: object, key: str) -> object:
 def _study(entry: object, split: str, position: int, path: Path, folder: Path) -> Study:
     """One entry of the annotation as a study; raises DataError that names the study and the key."""
     name = _get(entry, "id")
-    if not isinstance(name, str) or not _ID.fullmatch(name):
-        fault = "has no id" if name is None else f"has the id {name!r}, which cannot name a folder"
+    if not isinstance(name, str) or not _ID.fullmatch(name) or len(name.encode()) > _LONGEST_ID:
+        fault = (
+            "has no id" if name is None else f"has the id {reprlib.repr(name)}, which cannot name a folder"
+        )
         raise DataError(f"{path}: study number {position + 1} of {split} {fault}: correct it.")
     report, original = entry.get("report"), entry.get("original_report")
     needed = "report or original_report" if split == "val" else "report"

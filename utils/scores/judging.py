@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import requests
 from datasets import Dataset
 
+from utils.data.downloads import fetch
+from utils.data.studies import DataError
 from utils.judge import Engine, Judgement, judge_pairs, make_engine, parse_completion
 from utils.judge.offline import UNNAMED, read_findings
 from utils.regions import REGIONS, mentioned, tidy
@@ -186,7 +187,6 @@ ADDRESS = (
 )
 SYSTEM = "WangLab-OA LLaVA-NeXT"
 PAIRS = 20
-TIMEOUT = 30  # seconds without an answer
 SAME = 1e-6  # scores this close are one score
 # Of twenty recorded verdicts dealt out at random among their pairs, 5 fall right on average, and half or
 # more in fewer than one deal of a hundred: a judge below half may as well not have read the question.
@@ -196,20 +196,16 @@ POOR = 0.5
 def published_judgements(path: Path, address: str = ADDRESS) -> pd.DataFrame:
     """The published judgements as rows; downloaded to `path` once, 3 MB.
 
-    Raises StepError where they cannot be downloaded, or are not what they
-    should be: then nothing is kept.
+    Raises StepError where they cannot be downloaded, which the next call goes
+    on with, or are not what they should be: then nothing is kept.
     """
     if path.exists():
         return read_published(path)
-    try:
-        answer = requests.get(address, timeout=TIMEOUT)
-        answer.raise_for_status()
-    except requests.RequestException as error:
-        status = getattr(error.response, "status_code", None)
-        reason = f"the server answers {status}" if status else f"no answer, {type(error).__name__}"
-        raise StepError(f"{address} cannot be downloaded ({reason}).") from None
     with replacing_file(path) as temporary:
-        temporary.write_bytes(answer.content)
+        try:
+            fetch(address, temporary, "published judgements")
+        except DataError as error:
+            raise StepError(f"{address}: {error}") from None
         return read_published(temporary, address)
 
 
