@@ -24,13 +24,17 @@ FINDINGS = {
         r"|densit\w+)"
     ),
     "granuloma": (
-        r"(?:calcified )?(?:\w+ )?granulom\w+|calcified (?:\w+ ){0,2}(?:nodul\w+|nodes?)|histoplasm\w+"
+        r"(?:calcified )?(?:\w+ )?granulom\w+|calcified (?:\w+ ){0,2}(?:nodul\w+|nodes?|densit\w+)"
+        r"|histoplasm\w+"
     ),
     "bone lesion": (
         r"(?:lytic|blastic|sclerotic|destructive|bone|bony|osseous)(?: \w+)? (?:lesions?|destruction)"
         r"|sclerosis|erosions?"
     ),
-    "nodule": r"(?:micro)?nodul\w+|mass(?:es)?\b|lesions?|tumou?rs?|neoplas\w+|metasta\w+|cavit\w+",
+    "nodule": (
+        r"(?:micro)?nodul\w+(?: (?:densit\w+|opaci\w+))?|mass(?:es)?\b|lesions?|tumou?rs?|neoplas\w+"
+        r"|metasta\w+|cavit\w+"
+    ),
     "pleural thickening": r"pleural (?:\w+ )?(?:thicken\w+|plaques?|calcif\w+)|apical (?:cap\w*|thickening)",
     "atelectasis": r"(?:sub)?atelecta\w+|(?:lobar |lung )?collaps\w+|volume loss|loss of volume",
     "scarring": r"scar(?:s|red|ring)?\b|fibro\w+|bronchiectas\w+",
@@ -71,7 +75,8 @@ FINDINGS = {
         r"|\w*stimulator"
     ),
     "line": (
-        r"(?:central |venous |picc |dialysis )*(?:catheters?|lines?\b)|picc|port ?-?a ?-?cath"
+        r"(?:central |venous |picc |dialysis )*catheters?|(?<!pleural )(?<!clavicular )lines?\b"
+        r"|(?:central |venous |picc |dialysis )+lines?\b|picc|port ?-?a ?-?cath"
         r"|(?:chest )?ports?\b|mediports?"
     ),
     "tube": r"(?:endotracheal |nasogastric |chest |tracheostomy |enteric )*tubes?|tracheostomy|drains?\b",
@@ -115,7 +120,7 @@ STRUCTURES = {
     "pleura": r"pleura\w*(?: spaces?)?",
     "spine": r"(?:\w-)?spin(?:e|al)\b|vertebra\w*|thoracolumbar",
     "bones": (
-        r"bon(?:e|es|y)\b|osseous|skelet\w+|ribs?\b|clavic\w+|humer\w+|shoulders?|acromioclavicular"
+        r"bon(?:e|es|y)\b|osseo?us|skelet\w+|ribs?\b|clavic\w+|humer\w+|shoulders?|acromioclavicular"
         r"|scapula\w*|sternum"
     ),
     "soft tissues": r"soft tissues?",
@@ -165,8 +170,12 @@ SAID_AS = {
     "fracture": {"bones"},
     "spine": {"bones", "scoliosis"},
     "scoliosis": {"bones", "spine"},
+    "bone lesion": {"bones"},
+    "bone deformity": {"bones"},
     "degenerative change": {"bones", "spine"},
 }
+# What "no acute bony abnormality" does not rule out.
+SEEN_LONG_AFTER = frozenset({"fracture", "scoliosis", "degenerative change"})
 
 # Findings that readers use for one another.
 KIN = (
@@ -196,12 +205,19 @@ NORMAL = (
     r"|midline|(?:well[ -]?|fully )?(?:expanded|aerated|inflated|ventilated)|preserved|sharp\w*|regular\b"
     r"|in alignment|maintained|negative\b|straight|(?<=not )remarkable"
 )
+# Without a structure, these normal words still say of which they speak; the second of whatever the region is.
+# GREEN takes "Normal." so, but does not let a bare "Unremarkable." meet anything.
+MEANT = {
+    "lungs": r"clear\b|(?:well[ -]?|fully )?(?:expanded|aerated|inflated|ventilated)",
+    "bones": r"intact",
+}
+OVERALL = r"normal\w*|within (?:\w+ ){0,2}limits|negative"
 UPPER_LIMIT = r"(?:the )?upper (?:limits? )?(?:of )?normal(?: limits)?|upper limits?|borderline"
 STABLE = r"stable|unchanged|no (?:significant |interval )*change\w*|similar"
 ABNORMALITY = r"abnormal\w*|findings?|disease\w*|process\w*|injur\w+|patholog\w+|change\w*|trauma\w*"
 ACUTE = r"acute|injur\w+|trauma\w*"
 BREAK = (
-    r"but\b|however|although|though|except\w*|with\b(?! no\b)|there (?:is|are)|otherwise|while|whereas"
+    r"but\b|however|although|though|except\w*|with\b(?! no\b)|there (?:is|are)|while|whereas"
     r"|,(?= (?:and )?(?:the )?(?:heart|cardi\w+|lungs?|mediastin\w+|aorta|bones?)(?: \w+){0,2} (?:is|are)\b)"
 )
 # "The remaining lung is clear" does not call the lungs clear.
@@ -217,8 +233,8 @@ COMPARISON = (
 
 SIDES = {
     "both": r"bilateral\w*|both\b|biapical|bibas\w+",
-    "left": r"left\b|lingul\w+",
-    "right": r"right\b|middle lobe",
+    "left": r"left\b|lingul\w+|levo\w+",
+    "right": r"right\b|middle lobe|dextro\w+",
 }
 PLACES = {
     "upper": r"upper|ap(?:ex|ical|ices)\b|biapical|suprahilar",
@@ -227,8 +243,23 @@ PLACES = {
     "thoracic": r"(?:mid ?)?thoracic|t-spine|dorsal",
     "lumbar": r"lumbar|l-spine",
     "cervical": r"cervical|c-spine",
+    "shoulder": r"shoulders?|acromioclavicular|glenohumeral",
+    "spine": r"spin(?:e|al)\b",
 }
-HEIGHTS = frozenset({"upper", "middle", "lower"})
+# What a report names of a structure that it calls normal: two together are more than one.
+TOGETHER = "together"
+ATTRIBUTES = {
+    frozenset({"size", "contour", TOGETHER}): r"size and contours?\b|contours? and size",
+    frozenset({"size"}): r"size",
+    frozenset({"contour"}): r"contours?\b",
+    frozenset({"intact"}): r"intact",
+}
+# Places that exclude one another.
+SCALES = (
+    frozenset({"upper", "middle", "lower"}),
+    frozenset({"shoulder", "thoracic", "lumbar", "cervical"}),
+    frozenset({"shoulder", "spine"}),
+)
 SEVERITIES = {
     "mild": r"mild\w*|minim\w+|small|tiny|trace|slight\w*|subtle|borderline|minor|early|few",
     "moderate": r"moderate\w*|medium",

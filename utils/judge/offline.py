@@ -1,264 +1,51 @@
-"""The offline judge: findings read from two texts by rule, compared, and written in GREEN's format.
+"""The offline judge: the findings of two texts compared by rule, and the verdict written in GREEN's format.
 
 A stand-in for a quick look without a GPU, for the demo and for choosing
 checkpoints; it is not GREEN and is labelled so everywhere. It knows findings
-(`findings_lexicon`) with polarity, side, place and severity; it knows no
-sentences. A sentence in which it recognises nothing is one unnamed finding,
-compared by its content words.
+(`findings`), and no sentences. What costs how much follows GREEN's recorded
+verdicts (`benchmarks/offline_judge.py` compares them).
 """
 
 import hashlib
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from utils.regions import tidy
-
-from . import lexicon
+from . import findings, lexicon
+from .findings import EVERYTHING, Finding, comparison, read_findings
 from .verdicts import OFFLINE_LABEL, Pair, write_completion
 
-UNNAMED, EVERYTHING = "unnamed finding", "everything"
 SAME_WORDS = 0.5  # unnamed findings match when they share half of their content words
-STRUCTURES = frozenset(lexicon.STRUCTURES) | {EVERYTHING}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One statement of a report.
-
-    names: what it is; several where the text hedges ("scar or atelectasis")
-    present: False for "no effusion" and for "heart size normal" alike
-    acute_only: a normal statement that rules out acute disease or injury only
-    side: "left", "right", "both" or ""; place: one of `findings_lexicon.PLACES` or ""
-    grade: 1 mild, 2 moderate, 3 severe, 0 not said
-    words: the content words, of an unnamed finding only
-    """
-
-    names: frozenset[str]
-    present: bool
-    acute_only: bool = False
-    side: str = ""
-    place: str = ""
-    grade: int = 0
-    words: frozenset[str] = frozenset()
-
-    def __str__(self) -> str:
-        if self.words:
-            return " ".join(sorted(self.words))
-        name = " or ".join(sorted(self.names))
-        if not self.present:
-            return f"{name} normal" if self.names & STRUCTURES else f"no {name}"
-        side = "bilateral" if self.side == "both" else self.side
-        return " ".join(part for part in (lexicon.GRADES[self.grade], side, self.place, name) if part)
-
-
-class Token(NamedTuple):
-    kind: str  # finding, structure, described, or what a word does to them
-    name: str
-    start: int
-    end: int
-
-
-Kinds = dict[str, list[Token]]  # the words of one clause by kind
-Denied = Callable[[Token], bool]
-
-
-def _any_of(patterns: dict[str, str]) -> re.Pattern:
-    return re.compile(
-        r"\b(?:" + "|".join(f"(?P<{name}>{pattern})" for name, pattern in patterns.items()) + ")"
-    )
-
-
-# One pass over a sentence finds every word that matters; a group's number leads back to what it means.
-_MEANINGS = [
-    ("break", "", lexicon.BREAK),
-    ("stable", "", lexicon.STABLE),
-    ("hedge", "", lexicon.NOT_EXCLUDED),
-    ("negation", "", lexicon.NEGATION),
-    ("denied before", "", lexicon.DENIED_BEFORE),
-    ("upper limit", "", lexicon.UPPER_LIMIT),
-    *(("finding", name, pattern) for name, pattern in lexicon.FINDINGS.items()),
-    ("hedge", "", lexicon.HEDGE),
-    ("normal", "", lexicon.NORMAL),
-    *(("structure", name, pattern) for name, pattern in lexicon.STRUCTURES.items()),
-    *(("described", name, pattern) for name, pattern in lexicon.DESCRIBED.items()),
-    ("abnormality", "", lexicon.ABNORMALITY),
-]
-_TOKEN = _any_of({f"t{number}": pattern for number, (_, _, pattern) in enumerate(_MEANINGS)})
-_SIDE, _PLACE, _GRADE = map(_any_of, (lexicon.SIDES, lexicon.PLACES, lexicon.SEVERITIES))
-_COMPARISON, _REST, _ACUTE = (
-    re.compile(rf"\b(?:{pattern})") for pattern in (lexicon.COMPARISON, lexicon.REST, lexicon.ACUTE)
-)
-_BOTH_SIDES = re.compile(r"\b(?:left and (?:the )?right|right and (?:the )?left)\b")
-_SENTENCE = re.compile(r"[.;!?](?:\s+|$)|\n")
-_CONJUNCTION = re.compile(r",|/|\b(?:and|or)\b")
-
-
-def read_findings(text: str) -> tuple[Finding, ...]:
-    """The findings that a report states, each once, in reading order; at least one if there is any text."""
-    sentences = [_BOTH_SIDES.sub("bilateral", tidy(part).lower()) for part in _SENTENCE.split(text)]
-    found = dict.fromkeys(finding for sentence in sentences for finding in _read_sentence(sentence))
-    return tuple(found) or _unnamed(text)
-
-
-def _unnamed(text: str) -> tuple[Finding, ...]:
-    words = frozenset(re.findall(r"\w+", text.lower()) or text.split())
-    words = words - lexicon.STOPWORDS or words
-    return (Finding(frozenset({UNNAMED}), True, words=words),) if words else ()
-
-
-@lru_cache(maxsize=65536)
-def _read_sentence(sentence: str) -> tuple[Finding, ...]:
-    tokens = []
-    for match in _TOKEN.finditer(sentence):
-        kind, name, _ = _MEANINGS[int(match.lastgroup[1:])]
-        tokens.append(Token(kind, name, *match.span()))
-    found, clause, start = [], [], 0
-    for token in [*tokens, Token("break", "", len(sentence), len(sentence))]:
-        if token.kind == "break":
-            found += _read_clause(sentence[: token.start], start, clause)
-            clause, start = [], token.end
-        else:
-            clause.append(token)
-    if found:
-        return tuple(found)
-    kinds = {token.kind for token in tokens}
-    if _REST.search(sentence):
-        return ()
-    if "normal" in kinds or {"negation", "abnormality"} <= kinds:
-        return (Finding(frozenset({EVERYTHING}), False, bool(_ACUTE.search(sentence))),)
-    return () if "stable" in kinds else _unnamed(sentence)
-
-
-def _read_clause(sentence: str, start: int, tokens: list[Token]) -> list[Finding]:
-    """The findings of one clause, which is `sentence` from `start` on."""
-    kinds: Kinds = {}
-    for token in tokens:
-        kinds.setdefault(token.kind, []).append(token)
-    denied = _denial(kinds)
-    structures = kinds.get("structure", [])
-    found, placed = _named(sentence, start, kinds, denied)
-
-    nothing = not kinds.get("finding") and any(map(denied, kinds.get("abnormality", ())))
-    acute_only = bool(_ACUTE.search(sentence, start)) or "intact" in sentence[start:]
-    called_normal = nothing or "normal" in kinds or ("stable" in kinds and not kinds.get("finding"))
-    for structure in structures:
-        described = [
-            (word, lexicon.BECOMES[structure.name, word.name])
-            for word in kinds.get("described", ())
-            if (structure.name, word.name) in lexicon.BECOMES and not _grades_a_finding(sentence, word, kinds)
-        ]
-        if "upper limit" in kinds and (structure.name, "large") in lexicon.BECOMES:
-            found.append(Finding(frozenset({lexicon.BECOMES[structure.name, "large"]}), True, grade=1))
-        elif described:
-            for word, name in described:
-                found.append(_absent(name) if denied(word) else _present(name, sentence[start:], ""))
-        elif called_normal and structure not in placed and not _REST.search(sentence, start):
-            found.append(Finding(frozenset({structure.name}), False, acute_only))
-    return found
-
-
-def _denial(kinds: Kinds) -> Denied:
-    """Whether a word is denied: after the clause's first negation, or before it where nothing follows."""
-    if "denied before" in kinds:
-        return lambda token: True
-    if "negation" not in kinds:
-        return lambda token: False
-    start = kinds["negation"][0].start
-    named = [token for kind in ("finding", "described", "abnormality") for token in kinds.get(kind, ())]
-    if all(token.start < start for token in named):
-        return lambda token: True  # "effusion is not seen"
-    return lambda token: token.start > start
-
-
-def _named(sentence: str, start: int, kinds: Kinds, denied: Denied) -> tuple[list[Finding], set[Token]]:
-    """The findings that a clause names, and the structures that only say which finding it is."""
-    found, placed = [], set()
-    words = kinds.get("finding", [])
-    edges = [start, *(word.end for word in words), len(sentence)]
-    for number, word in enumerate(words):
-        name = word.name
-        for structure in kinds.get("structure", ()):
-            if (structure.name, name) in lexicon.BECOMES:
-                name = lexicon.BECOMES[structure.name, name]
-                placed.add(structure)
-        if denied(word):
-            found.append(_absent(name))
-            continue
-        following = words[number + 1].start if number + 1 < len(words) else len(sentence)
-        phrase = (
-            _CONJUNCTION.split(sentence[edges[number] : word.start])[-1] + sentence[word.start : word.end]
-        )
-        finding = _present(name, phrase, _CONJUNCTION.split(sentence[word.end : following])[0])
-        hedged = any(edges[number] <= hedge.start < word.start for hedge in kinds.get("hedge", ()))
-        if hedged and number and found and found[-1].present:
-            finding = _either(found.pop(), finding)
-        found.append(finding)
-    return found, placed
-
-
-def _absent(name: str) -> Finding:
-    return Finding(frozenset({lexicon.OPPOSITE.get(name, name)}), False)
-
-
-def _present(name: str, before: str, after: str) -> Finding:
-    """A finding with the side, place and grade of its phrase: the last before it, else the first after."""
-
-    def said(pattern: re.Pattern) -> str:
-        marks = [mark.lastgroup for mark in pattern.finditer(before)]
-        if marks:
-            return marks[-1]
-        mark = pattern.search(after)
-        return mark.lastgroup if mark else ""
-
-    grade = lexicon.GRADES.index(said(_GRADE))
-    return Finding(frozenset({name}), True, side=said(_SIDE), place=said(_PLACE), grade=grade)
-
-
-def _either(one: Finding, two: Finding) -> Finding:
-    """One finding that the text gives two names."""
-    side, place, grade = one.side or two.side, one.place or two.place, one.grade or two.grade
-    return Finding(one.names | two.names, True, side=side, place=place, grade=grade)
-
-
-def _grades_a_finding(sentence: str, word: Token, kinds: Kinds) -> bool:
-    """Whether the word describes the finding right after it: "a large effusion"."""
-    return any(sentence[word.end : token.start].isspace() for token in kinds.get("finding", ()))
+# Added to any report of the lungs, GREEN seldom counts these as false.
+FREELY_ADDED = frozenset({EVERYTHING, "lungs", *lexicon.SAID_AS["lungs"]})
+Errors = dict[str, list[str]]  # what is wrong, by the letters a to f
 
 
 def complete(reference: str, prediction: str) -> str:
     """The offline judge's completion for one pair, in GREEN's format."""
     wanted, given = read_findings(reference), read_findings(prediction)
     pairs = _assign(wanted, given)
-    significant, insignificant, matched = defaultdict(list), defaultdict(list), []
-    for finding, other in pairs:
-        instead = f"{other} in place of {finding}"
-        if letter := _misread(finding, other):
-            significant[letter].append(instead)
-            continue
-        matched.append(str(finding))
-        if other.acute_only and not finding.acute_only and finding.names <= STRUCTURES:
-            significant["b"].append(f"{finding}, beyond acute disease")
-        if finding.grade != other.grade:
-            insignificant["d"].append(instead)
-        if (finding.side, finding.place) != (other.side, other.place):
-            insignificant["c"].append(instead)
     met, said = {finding for finding, _ in pairs}, {other for _, other in pairs}
-    for finding in wanted:
-        # What a false finding contradicts is one error, counted there.
-        if finding not in met and not _spelled_out(finding, wanted) and not _contradicted(finding, given):
-            significant["b"].append(str(finding))
-    # A denial that the reference does not make is no false finding.
-    significant["a"] += [str(finding) for finding in given if finding.present and finding not in said]
-    before, after = (_COMPARISON.search(text.lower()) for text in (reference, prediction))
+    unmet = [finding for finding in wanted if finding not in met]
+    unasked = [other for other in given if other not in said]
+    false = [other for other in unasked if other.present and not _said_again(other, met)]
+    significant, insignificant, matched = _of_pairs(pairs)
+    significant["a"] += map(str, false)
+    missed, summed_up = _missed(unmet, wanted, given, false)
+    significant["b"] += missed
+    short = [(letter, what) for finding, other in pairs for letter, what in _falls_short(finding, other)]
+    # GREEN is sparing: what is nearly said is an error only where nothing else is, and then one.
+    small = short + [("b", what) for what in summed_up]
+    if small and not any(significant.values()):
+        significant[small[0][0]].append(", ".join(what for _, what in small))
+    # Denials that the reference does not make are one error together: GREEN lists them as one.
+    if added := [str(other) for other in unasked if _is_added(other, wanted, given)]:
+        significant["a"].append(", ".join(added))
+    before, after = comparison(reference), comparison(prediction)
     if before and not after:
-        insignificant["f"].append(before[0])
+        insignificant["f"].append(before)
     if after and not before:
-        insignificant["e"].append(after[0])
+        insignificant["e"].append(after)
     explanation = (
         f"Compared by rule, not by GREEN: {len(wanted)} findings in the reference, {len(given)} in the "
         f"candidate, {len(matched)} matched, {sum(map(len, significant.values()))} significant errors."
@@ -266,13 +53,33 @@ def complete(reference: str, prediction: str) -> str:
     return write_completion(explanation, significant, insignificant, matched)
 
 
+def _of_pairs(pairs: Sequence[tuple[Finding, Finding]]) -> tuple[Errors, Errors, list[str]]:
+    """Significant and insignificant errors, and the matched findings, of findings that were paired."""
+    significant, insignificant, matched = defaultdict(list), defaultdict(list), []
+    for finding, other in pairs:
+        if finding == other:
+            matched.append(str(finding))
+            continue
+        instead = f"{other} in place of {finding}"
+        if letter := _misread(finding, other):
+            significant[letter].append(instead)
+            continue
+        matched.append(str(finding))
+        if finding.grade != other.grade:
+            insignificant["d"].append(instead)
+        if finding.present and (finding.side, finding.place) != (other.side, other.place):
+            insignificant["c"].append(instead)
+    return significant, insignificant, matched
+
+
 def _assign(wanted: Sequence[Finding], given: Sequence[Finding]) -> list[tuple[Finding, Finding]]:
     """One-to-one pairs of findings that answer the same question alike, the closest first."""
+    alone = 1 in (len(wanted), len(given))
     ranked = sorted(
         (-closeness, i, j)
         for i, finding in enumerate(wanted)
         for j, other in enumerate(given)
-        if (closeness := _closeness(finding, other, alone=len(wanted) == 1))
+        if (closeness := _closeness(finding, other, alone))
     )
     partner: dict[int, int] = {}
     for _, i, j in ranked:
@@ -281,41 +88,80 @@ def _assign(wanted: Sequence[Finding], given: Sequence[Finding]) -> list[tuple[F
     return [(wanted[i], given[j]) for i, j in sorted(partner.items())]
 
 
-def _closeness(finding: Finding, other: Finding, alone: bool) -> float:
-    """0 where the two are different findings, else higher the more they agree."""
-    if finding == other:
-        return 9
+def _closeness(finding: Finding, other: Finding, alone: bool = False) -> float:
+    """0 where the two are different findings, else higher the more they agree.
+
+    alone: whether one of the two is all that its text says
+    """
     if finding.present != other.present:
         return 0
+    if finding == other:
+        return 9
     if finding.words and other.words:
         shared = 2 * len(finding.words & other.words) / (len(finding.words) + len(other.words))
         return shared if shared >= SAME_WORDS else 0
     if not finding.present:
-        return 5 if finding.names == other.names else _same_denial(*finding.names, *other.names, alone)
+        same = _same_statement(finding, other, alone)
+        return same / 10 if same and any(_falls_short(finding, other)) else same
     here = (
         1 - _elsewhere(finding, other) + ((finding.side == other.side) + (finding.place == other.place)) / 10
     )
     if finding.names & other.names:
         return 4 + here - 0.01 * abs(finding.grade - other.grade)
     kin = any(pair & finding.names and pair & other.names for pair in lexicon.KIN)
-    return 1 + here if kin else 0.0
+    return 1 + here if kin else 0
 
 
-def _same_denial(name: str, other: str, alone: bool) -> float:
-    """Whether two different normal statements say the same.
+def _same_statement(finding: Finding, other: Finding, alone: bool) -> float:
+    """How near two normal statements are, 0 where they do not say the same.
 
-    "Lungs are clear" meets "no consolidation" only where that is all the
-    reference says (`alone`): beside other denials GREEN misses it.
+    "Lungs are clear" meets "no consolidation" only where one of them is all
+    that its text says: beside other denials GREEN misses it. "Unremarkable."
+    meets no more than the same; "normal in size" what has a size.
     """
-    if EVERYTHING in (name, other):
+    (name,), (by,) = finding.names, other.names
+    if name == by:
+        # "The right lung is clear" does not call both clear.
+        return 0 if other.partly and not finding.partly else 5
+    if finding.partly or other.partly:
+        return 0
+    if name == EVERYTHING:
         return 0.5
-    if other in lexicon.SAID_AS.get(name, ()):
+    if by == EVERYTHING:
+        return 0.6 if other.attributes and (name, "large") in lexicon.BECOMES else 0
+    if (finding.unchanged_only or other.unchanged_only) and "size" in finding.attributes ^ other.attributes:
+        return 0  # a stable silhouette says nothing about the size of the heart
+    if by in lexicon.SAID_AS.get(name, ()):
+        if by == "bones" and other.acute_only and name in lexicon.SEEN_LONG_AFTER:
+            # None of these is an acute abnormality; but intact bones have no fracture.
+            return 1 if name == "fracture" and "intact" in other.attributes else 0
         return 1
-    return float(alone and name in lexicon.SAID_AS["lungs"] and other == "lungs")
+    return 1 if alone and name in lexicon.SAID_AS["lungs"] and by == "lungs" else 0
+
+
+def _falls_short(finding: Finding, other: Finding) -> Iterator[tuple[str, str]]:
+    """Where a normal statement that is matched says less or more: the error's letter and words."""
+    if finding.present or finding == other or EVERYTHING in finding.names | other.names:
+        return
+    if other.acute_only and not finding.acute_only and finding.names == other.names:
+        yield "b", f"{finding}, beyond acute disease"
+    if finding.names == {"bones"} != other.names and "intact" not in finding.attributes:
+        yield "b", f"{finding}, beyond {other}"
+    if other.unchanged_only and not finding.unchanged_only:
+        yield "b", f"{finding}, not only unchanged"
+    if finding.attributes and other.attributes:
+        missed = finding.attributes - other.attributes
+        added = other.attributes - finding.attributes
+        if lexicon.TOGETHER in missed and len(missed) > 1:
+            yield "b", f"{finding} in {' and '.join(sorted(missed - {lexicon.TOGETHER}))}"
+        if lexicon.TOGETHER in added and len(added) > 1:
+            yield "a", f"{finding} in {' and '.join(sorted(added - {lexicon.TOGETHER}))}"
 
 
 def _misread(finding: Finding, other: Finding) -> str:
     """The letter of the significant error in calling one finding by the other, "" where there is none."""
+    if not finding.present:
+        return ""
     if _elsewhere(finding, other):
         return "c"
     return "d" if finding.grade and other.grade and abs(finding.grade - other.grade) > 1 else ""
@@ -324,19 +170,66 @@ def _misread(finding: Finding, other: Finding) -> str:
 def _elsewhere(finding: Finding, other: Finding) -> bool:
     """Whether both say where, and differ."""
     sides, places = {finding.side, other.side} - {""}, {finding.place, other.place}
-    return len(sides) == 2 or (len(places) == 2 and places <= lexicon.HEIGHTS)
+    return len(sides) == 2 or (len(places) == 2 and any(places <= scale for scale in lexicon.SCALES))
 
 
-def _contradicted(finding: Finding, given: Sequence[Finding]) -> bool:
-    """Whether the candidate affirms what `finding` denies."""
-    affirmed = {lexicon.OPPOSITE.get(name, name) for other in given if other.present for name in other.names}
+def _said_again(other: Finding, met: Iterable[Finding]) -> bool:
+    """Whether the candidate has matched the reference's finding already, in other words."""
+    return any(_closeness(finding, other) and not _misread(finding, other) for finding in met)
+
+
+def _missed(
+    unmet: Sequence[Finding], wanted: Sequence[Finding], given: Sequence[Finding], false: Sequence[Finding]
+) -> tuple[list[str], list[str]]:
+    """What the candidate misses of `unmet`: for good, and what its "lungs are clear" sums up."""
+    asked = [one for one in unmet if not _not_asked_for(one, wanted) and not _contradicted(one, false)]
+    clear = _calls_clear(given)
+    missed, summed_up = [], []
+    for finding in asked:
+        (summed_up if clear and _clear_sums_up(finding) else missed).append(str(finding))
+    return missed, summed_up
+
+
+def _not_asked_for(finding: Finding, wanted: Sequence[Finding]) -> bool:
+    """Whether a candidate may leave the statement out.
+
+    "Lungs are clear" where the reference spells out what that sums up, and is
+    asked for it there; what is said of a part only, "the lungs are otherwise clear".
+    """
+    if finding.partly:
+        return len(wanted) > 1
+    return finding.names == {"lungs"} and not finding.present and any(map(_clear_sums_up, wanted))
+
+
+def _contradicted(finding: Finding, false: Sequence[Finding]) -> bool:
+    """Whether a false finding affirms what `finding` denies: that is one error, counted there."""
+    affirmed = {lexicon.OPPOSITE.get(name, name) for other in false for name in other.names}
     return not finding.present and bool(finding.names & affirmed)
 
 
-def _spelled_out(finding: Finding, wanted: Sequence[Finding]) -> bool:
-    """Whether the reference says in detail, and is asked for there, what "lungs are clear" sums up."""
-    denials = {name for other in wanted if not other.present for name in other.names}
-    return finding.names == {"lungs"} and not finding.present and bool(denials & lexicon.SAID_AS["lungs"])
+def _is_added(other: Finding, wanted: Sequence[Finding], given: Sequence[Finding]) -> bool:
+    """Whether the candidate's normal statement goes beyond what the reference speaks of."""
+    if other.present or other.partly or other.acute_only or other.names & FREELY_ADDED:
+        return False
+    if any(finding.present or EVERYTHING in finding.names for finding in wanted):
+        return False  # beside an abnormality GREEN seldom counts them
+    summary_only = _calls_clear(wanted) and not any(map(_clear_sums_up, wanted))
+    if summary_only and (not _calls_clear(given) or any(map(_clear_sums_up, given))):
+        return False  # it spells out what "lungs are clear" sums up
+    (name,) = other.names
+    spoken_of = {lexicon.OPPOSITE.get(each, each) for finding in wanted for each in finding.names}
+    related = {name, *lexicon.SAID_AS.get(name, ())}
+    return not any(each in related or name in lexicon.SAID_AS.get(each, ()) for each in spoken_of)
+
+
+def _calls_clear(findings: Iterable[Finding]) -> bool:
+    """Whether "lungs are clear" is among them, of the whole lungs."""
+    return any(one.names == {"lungs"} and not one.present and not one.partly for one in findings)
+
+
+def _clear_sums_up(finding: Finding) -> bool:
+    """Whether "lungs are clear" denies it too."""
+    return not finding.present and finding.names <= lexicon.SAID_AS["lungs"]
 
 
 class OfflineEngine:
@@ -345,7 +238,7 @@ class OfflineEngine:
     label = OFFLINE_LABEL
 
     def __init__(self) -> None:
-        rules = (Path(__file__), Path(lexicon.__file__))
+        rules = (Path(__file__), Path(findings.__file__), Path(lexicon.__file__))
         self.fingerprint = hashlib.sha256(b"".join(path.read_bytes() for path in rules)).hexdigest()
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:

@@ -92,29 +92,35 @@ def parse_completion(text: str, judge: str = "") -> Judgement:
     )
 
 
+_HEADING = {name: re.compile(rf"\[{name}\]:\s*") for name in (SIGNIFICANT, INSIGNIFICANT, MATCHED)}
+_ANY_HEADING = re.compile(rf"\[(?:{SIGNIFICANT}|{INSIGNIFICANT}|{MATCHED})\]:")
+_BLANK_LINE = re.compile(r"\n\s*\n")
+_COUNT = re.compile(r"(?<=: )\b(\d+)\b\.")
+_LETTERED, _NUMBERED = re.compile(r"\([a-f]\) .*"), re.compile(r"\([1-6]\) .*")
+
+
 def _section(text: str, name: str) -> str:
-    start = re.search(rf"\[{name}\]:\s*", text)
-    return re.split(r"\n\s*\n", text[start.end() :], maxsplit=1)[0] if start else ""
+    start = _HEADING[name].search(text)
+    return _BLANK_LINE.split(text[start.end() :], maxsplit=1)[0] if start else ""
 
 
 def _explanation(text: str) -> str:
     body = text.split("[Explanation]:", 1)[-1]
-    return re.split(rf"\[(?:{SIGNIFICANT}|{INSIGNIFICANT}|{MATCHED})\]:", body, maxsplit=1)[0].strip()
+    return _ANY_HEADING.split(body, maxsplit=1)[0].strip()
 
 
 def _errors(section: str) -> tuple[tuple[int, ...], dict[str, tuple[str, ...]]]:
     counts, sentences = dict.fromkeys(ERROR_TYPES, 0), {}
     if not section.startswith("No"):
-        lettered = re.findall(r"\([a-f]\) .*", section)
+        lettered = _LETTERED.findall(section)
         # green-score sorts the lines, so of two lines of one type the later in the alphabet counts.
-        for line in sorted(lettered or re.findall(r"\([1-6]\) .*", section)):
+        for line in sorted(lettered or _NUMBERED.findall(section)):
             letter = line[1] if lettered else "abcdef"[int(line[1]) - 1]
-            count = re.search(r"(?<=: )\b(\d+)\b\.", line)
+            count = _COUNT.search(line)
             if count:
                 counts[letter] = int(count[1])
-                words = _items(line[count.end() :])
                 sentences.pop(letter, None)
-                if words and counts[letter]:
+                if counts[letter] and (words := _items(line[count.end() :])):
                     sentences[letter] = words
     return tuple(counts.values()), sentences
 
@@ -141,6 +147,8 @@ def write_completion(
     """A completion in GREEN's own format, so that `parse_completion` reads it back."""
 
     def listed(items: Sequence[str]) -> str:
+        if not items:
+            return "0."
         # Semicolons and blank lines are the format's own separators.
         return " ".join(
             [f"{len(items)}.", "; ".join(tidy(item.replace(";", ",")) for item in items)]

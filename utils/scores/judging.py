@@ -20,7 +20,7 @@ from datasets import Dataset
 from utils.data.downloads import fetch
 from utils.data.studies import DataError
 from utils.judge import Engine, Judgement, judge_pairs, make_engine, parse_completion
-from utils.judge.offline import UNNAMED, read_findings
+from utils.judge.findings import UNNAMED, read_findings
 from utils.regions import REGIONS, mentioned, tidy
 from utils.settings import JudgeSettings
 from utils.workspace import StepError, replacing_file, secret
