@@ -111,7 +111,7 @@ class TestOpening:
     @pytest.mark.parametrize(
         ("address", "sentence"),
         [
-            ("", "Set REPOSITORY above, or put the project's folder as chest-xray-regions into My Drive"),
+            ("", "Set REPOSITORY above, or put the folder chest-xray-regions into My Drive"),
             ("file:///nowhere", "git could not clone file:///nowhere"),
         ],
     )
