@@ -16,7 +16,10 @@ GREEN_SCORE := green-score==0.0.12
 SIDE_BY_SIDE := OMP_NUM_THREADS=1
 TESTS := -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo test test-latest rehearsal browser bench clean
+.PHONY: help demo test test-latest rehearsal browser bench hooks clean
+
+help:  ## what there is to make
+	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' Makefile | expand -t 14
 
 demo: $(VENV)/ready  ## the four notebooks in order, offline, into runs/demo; FORCE=1 runs again what is done
 	$(VENV)/bin/python -m utils.demo $(if $(FORCE),--force)
@@ -72,5 +75,8 @@ $(LATEST)/browser: $(LATEST)/ready requirements-browser.txt
 	$(LATEST)/bin/python $(PIP) --requirement requirements-browser.txt
 	touch $@
 
-clean:
+hooks: $(VENV)/ready  ## checks before each commit: ruff, and notebooks without outputs
+	$(VENV)/bin/pre-commit install
+
+clean:  ## remove the environments and the runs
 	rm -rf $(VENV) $(LATEST) $(PUBLISHED) runs

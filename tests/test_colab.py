@@ -86,7 +86,7 @@ class TestOpening:
     @pytest.mark.parametrize("name", STEPS.values())
     def test_a_notebook_alone_clones_the_project_and_says_what_it_found(self, runtime, name):
         shown = runtime.run(name)
-        assert (runtime.content / "chest-xray-regions/utils/opening.py").exists()
+        assert (runtime.content / "chest-xray-regions/utils/workspace.py").exists()
         assert f"Mounted at {runtime.content}/drive" in shown
         assert "Colab · no GPU · " in shown and " GiB of disk free · size demo · " in shown
         assert f"results in {runtime.content}/drive/MyDrive/xray_reports/demo · done: no step yet" in shown

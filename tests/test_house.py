@@ -16,7 +16,9 @@ FILES = sorted(UTILS.rglob("*.py"))
 
 def module(path: Path) -> str:
     """The dotted name of a file below `utils`, without `utils`."""
-    return ".".join(path.relative_to(UTILS).with_suffix("").parts).removesuffix(".__init__")
+    return (
+        ".".join(path.relative_to(UTILS.parent).with_suffix("").parts[1:]).removesuffix("__init__").strip(".")
+    )
 
 
 MODULES = {module(path): path for path in FILES}

@@ -18,8 +18,7 @@ from utils import scores
 from utils.demo.__main__ import as_page
 from utils.models.writer import MODEL, SHUFFLED
 from utils.pages.opening import ABOUT
-from utils.scores.baselines import NEAREST
-from utils.scores.judging import CONSTANT, FREQUENT
+from utils.scores.baselines import CONSTANT, FREQUENT, NEAREST
 from utils.workspace import STEPS
 
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in STEPS.values()]

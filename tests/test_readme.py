@@ -34,17 +34,6 @@ def test_links_lead_somewhere(target):
     assert (ROOT / target).exists()
 
 
-def test_every_room_is_on_the_map():
-    listed = README[README.index("## Map of the files") :]
-    rooms = [p.name for p in (ROOT / "utils").rglob("*.py") if p.name != "__init__.py"]
-    missing = [
-        name
-        for name in rooms
-        if f"{name}`" not in listed and not (name.startswith("split_") and "split_*.py" in listed)
-    ]
-    assert missing == []
-
-
 def test_the_sections_of_the_reproducibility_checklist_are_there():
     for section in (
         "Environments and Requirements",

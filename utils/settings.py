@@ -38,7 +38,7 @@ class SplitSettings(Knobs):
     )
     model: str = Field("", description="name of the language model; empty: the engine's own choice")
     base_url: str = Field("", description="address of an OpenAI-compatible server; empty for OpenAI itself")
-    prompt: str = Field("split_v1", description="name of the prompt file in utils/prompts")
+    prompt: str = Field("split_v1", description="name of the prompt file in utils/split/prompts")
     examples: int = Field(0, ge=0, le=8, description="training studies shown in the prompt as examples")
     concurrency: int = Field(16, ge=1, le=64, description="requests under way at the same time")
     budget: float = Field(

@@ -49,16 +49,14 @@ def test_every_study_gets_a_report_and_none_twice(writer, phantom_dataset, tmp_p
     assert write_reports(writer, split, "test", path, SHORT) == rows
 
 
-def test_a_line_cut_off_by_a_kill_is_dropped_said_and_written_again(
-    writer, phantom_dataset, tmp_path, capsys
-):
+def test_a_line_cut_off_by_a_kill_is_left_out_said_and_written_again(writer, phantom_dataset, tmp_path):
     path, split = tmp_path / "generations.jsonl", phantom_dataset["test"]
     rows = write_reports(writer, split, "test", path, SHORT)
     whole = path.read_bytes()
     path.write_bytes(whole[:-25])
-    assert write_reports(writer, split, "test", path, SHORT) == rows
-    assert "cut off" in capsys.readouterr().out
-    assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
+    with pytest.warns(UserWarning, match="cut off"):
+        assert write_reports(writer, split, "test", path, SHORT) == rows
+    assert set(whole.splitlines()) <= set(path.read_bytes().splitlines())
 
 
 def test_every_report_names_every_region_once_and_in_order(writer, phantom_dataset):
@@ -129,7 +127,7 @@ def test_reports_of_another_adapter_are_refused(writer, phantom_dataset, tmp_pat
 def test_a_foreign_file_is_named_and_left_alone(tmp_path):
     path = tmp_path / "generations.jsonl"
     path.write_text("my notes\n")
-    with pytest.raises(StepError, match=r"generations\.jsonl is not a file of reports"):
+    with pytest.raises(StepError, match=r"generations\.jsonl, line 1 is not a report"):
         read_generations(path, "a")
     assert path.read_text() == "my notes\n"
 

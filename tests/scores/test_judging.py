@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from utils import judge, scores
 from utils.regions import mentioned
-from utils.scores import judging
+from utils.scores import baselines, judging
 from utils.settings import JudgeSettings
 from utils.workspace import StepError
 
@@ -61,8 +61,10 @@ def test_judgements_survive_parquet_and_give_the_table(tmp_path, judgements):
 
 
 def test_a_constant_report_is_given_to_every_study():
-    rows = judging.baseline_rows(SPLIT, "test", judging.CONSTANT, {"lung": "Clear lungs.", "bone": "Intact."})
-    assert set(rows["system"]) == {judging.CONSTANT}
+    rows = judging.baseline_rows(
+        SPLIT, "test", baselines.CONSTANT, {"lung": "Clear lungs.", "bone": "Intact."}
+    )
+    assert set(rows["system"]) == {baselines.CONSTANT}
     assert rows.groupby("region")["prediction"].unique().map(list).to_dict() == {
         "bone": ["Intact."],
         "heart": [""],

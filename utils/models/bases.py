@@ -13,7 +13,7 @@ from transformers import AutoConfig, PretrainedConfig
 from utils.settings import BUDGETS, DEMO_BASE, TrainingSettings
 from utils.workspace import StepError
 
-DEMO_FOLDER = Path(__file__).parent / "demo" / "base_model"
+DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "base_model"
 FAMILIES = {"llava_next": BUDGETS, "llava": ("base",), "gemma3": ("base",)}  # and the budgets of each
 
 

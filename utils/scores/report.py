@@ -70,7 +70,7 @@ def write_report(
     `figures` maps a title to (path, alt text), the path under `folder`, and
     `tables` a title to (what it shows, rows), for results beside the scores;
     `samples` are study ids, as `pick_samples` gives them; `iu_xray` as in
-    `score_tables.table_markdown`. Raises ValueError where a figure or a sample is
+    `tables.table_markdown`. Raises ValueError where a figure or a sample is
     missing, or the summary is of more than one judge.
     """
     folder, judge = Path(folder), one_judge(summary)

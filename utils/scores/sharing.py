@@ -76,7 +76,7 @@ def model_card(
     """The adapter's card: data, method, settings, base model, scores and their judge, limits, licence.
 
     training, evaluation: the settings of the two steps
-    judgements: rows of `judgements.parquet`; table: `score_tables.table_markdown` of them
+    judgements: rows of `judgements.parquet`; table: `tables.table_markdown` of them
     """
     from utils.models.bases import REGISTRY
 

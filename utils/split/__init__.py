@@ -55,7 +55,7 @@ class Prompt(NamedTuple):
 
 
 def load_prompt(name: str = "split_v1") -> Prompt:
-    """The prompt `utils/prompts/<name>.txt`. Raises SplitError, with the names there are, for any other."""
+    """The prompt in `prompts/<name>.txt`. Raises SplitError, with the names there are, for any other."""
     names = sorted(path.stem for path in PROMPTS.glob("*.txt"))
     if name not in names:
         raise SplitError(f"There is no prompt {name!r}; there is {', '.join(names)}.")
