@@ -69,10 +69,10 @@ def found(workspace: Workspace, preset: Preset) -> HTML:
     )
     lines = [escape(" · ".join(facts))]
     if in_colab() and not gpu():
-        so = "this goes on as the demo" if preset.name == "demo" else f"{preset.name} needs one"
-        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU}; without, {so}.')}")
+        so = "the demo runs instead" if preset.name == "demo" else f"the size {preset.name} does not run"
+        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU}. Without a GPU, {so}.')}")
     if in_colab() and workspace.root.is_relative_to(COLAB_DISK) and not workspace.root.is_relative_to(DRIVE):
-        lines.append(f"{tag('not on Drive')} Results go when this session ends.")
+        lines.append(f"{tag('not on Drive')} Results are lost when this session ends.")
     return HTML(html("<br>".join(lines)))
 
 

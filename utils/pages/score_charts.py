@@ -76,7 +76,7 @@ def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Chart:
     rows = scored(judgements)
     systems = list(rows["system"].unique())
     bands = _bands(rows)
-    fig = figure(1.35 + 4 * (0.3 * len(systems) + 0.14), "How the scores spread", _where(data_label, rows))
+    fig = figure(1.35 + 4 * (0.3 * len(systems) + 0.14), "Distribution of scores", _where(data_label, rows))
     label_width = max(1.5, 0.075 * max(map(len, systems)) + 1.0)
     (ax,) = panels(fig, 1, top=0.98, bottom=0.12, left=label_width, right=0.75)
     y = 0.0
