@@ -183,8 +183,8 @@ def copy(published, tmp_path):
 @pytest.mark.parametrize(
     ("quantisation", "said"),
     [
-        ({"quant_method": "gptq"}, "copy is quantised by gptq, not by bitsandbytes in 4 bits: set base to"),
-        ({"load_in_4bit": False, "load_in_8bit": True}, "not by bitsandbytes in 4 bits: set base to"),
+        ({"quant_method": "gptq"}, "copy is quantised by gptq, not by bitsandbytes in 4 bits. Set base to"),
+        ({"load_in_4bit": False, "load_in_8bit": True}, "not by bitsandbytes in 4 bits. Set base to"),
         (
             {"llm_int8_skip_modules": ["elsewhere"]},
             r"copy has other weights in 4 bits than it lists \(lm_head and 20 more\), .*: set base to",

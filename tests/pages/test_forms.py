@@ -192,7 +192,7 @@ def test_what_was_kept_and_is_not_valid_is_left_aside_and_said(kept, junk):
     kept.write_text(junk)
     form = forms.open_form(Everything(), {"many": 8}, kept)
     assert form.settings == Everything(many=8)
-    assert "left aside" in text(form.static()) and str(kept) in text(form.static())
+    assert "no longer valid" in text(form.static()) and str(kept) in text(form.static())
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_notebook_with_two_forms_takes_the_values_by_form():
         "judge": {"batch_size": 2},
     }
     with pytest.raises(
-        ValueError, match=r"SETTINGS has 'batch_size', but .* by form here: generation and jud"
+        ValueError, match=r"SETTINGS has 'batch_size', but must name .*forms: generation or judge"
     ):
         forms.parts({"batch_size": 2}, "generation", "judge")
 
