@@ -49,7 +49,7 @@ class Store:
             if reason != self.trouble:
                 print(
                     f"checkpoint-{step} could not be copied to {self.kept} ({reason}). It stays in "
-                    f"{self.local}, and training continues. Free some space: it is copied with the next checkpoint."
+                    f"{self.local}, and training continues. Free some space: it is copied with the next one."
                 )
             self.trouble = reason
         for folder in (self.kept, self.local):
