@@ -187,7 +187,7 @@ def copy(published, tmp_path):
         ({"load_in_4bit": False, "load_in_8bit": True}, "not by bitsandbytes in 4 bits. Set base to"),
         (
             {"llm_int8_skip_modules": ["elsewhere"]},
-            r"copy does not match .* different weights in 4 bits than it lists \(lm_head and 20 more\)\. Set base to",
+            r"copy does not match .* different weights in 4 bits than it lists \(lm_head and 20 more\)\. Set",
         ),
         ({"llm_int8_skip_modules": [*SHORT, "gate_proj"]}, r"lists \(.*gate_proj and 1 more\)\. Set base"),
     ],

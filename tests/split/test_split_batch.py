@@ -163,7 +163,7 @@ def test_what_goes_wrong_is_one_sentence_without_the_key(server, steps, tmp_path
     with pytest.raises(split.SplitError, match="is not a record of batches"):
         steps.poll()
     steps.state.write_text(json.dumps({"model": "another", "batches": {}}))
-    with pytest.raises(split.SplitError, match="about another, not m"):
+    with pytest.raises(split.SplitError, match="belongs to another, not to m"):
         steps.submit()
 
 

@@ -68,7 +68,7 @@ def captioned(picture: bytes, alt: str) -> str:
     return (
         f'<figure style="margin:0"><img alt="{escape(alt)}" style="max-width:100%;background:#fff" '
         f'src="data:image/png;base64,{data}"><figcaption style="font-size:12px"><details>'
-        f"<summary>This picture in words</summary>{escape(alt)}</details></figcaption></figure>"
+        f"<summary>Description of this picture</summary>{escape(alt)}</details></figcaption></figure>"
     )
 
 

@@ -147,7 +147,7 @@ def differences(pairs: pd.DataFrame, names: tuple[str, str], *, data_label: str,
     `pairs` from `scores.compare`; `names` are those of the two, the first minus the second.
     """
     splits = order_splits(pairs["split"])
-    where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better (filled: clearly)"
+    where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better (filled: interval excludes 0)"
     fig = figure(3.6, f"{names[0]} minus {names[1]}, paired by study, with 95 % interval", where)
     axes = panels(fig, len(splits), top=0.85, bottom=0.52, left=0.55, gap=0.45)
     reach = max(pairs[["low", "high"]].abs().to_numpy().max() * 1.25, 0.05)

@@ -182,8 +182,8 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         how = "counted" if self.counted else f"an estimate at {CHARACTERS_A_TOKEN} characters a token"
         text = (
-            f"{self.reports:,} reports to ask {self.model}: {self.input_tokens:,} tokens in, about "
-            f"{self.output_tokens:,} out ({how})"
+            f"{self.reports:,} reports to send to {self.model}: {self.input_tokens:,} input tokens, about "
+            f"{self.output_tokens:,} output tokens ({how})"
         )
         if self.dollars is None:
             return f"{text}; price not known."
