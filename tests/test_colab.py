@@ -57,7 +57,7 @@ class Runtime:
         """Upload a notebook and run it, or only what comes up to the map; what it shows."""
         notebook = nbformat.read(self.public / "notebooks" / f"{name}.ipynb", as_version=4)
         if not whole:
-            last = next(i for i, cell in enumerate(notebook.cells) if "steps.overview" in cell.source)
+            last = next(i for i, cell in enumerate(notebook.cells) if "opening.overview" in cell.source)
             del notebook.cells[last + 1 :]
         uploaded = self.content / f"{name}.ipynb"
         nbformat.write(notebook, uploaded)
