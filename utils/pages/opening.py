@@ -27,8 +27,8 @@ _A_GPU = "choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all"
 def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
     """Install those of `requirements` that are not installed in any version, and return them.
 
-    What is there already stays as it is, so the runtime need not be restarted.
-    Raises StepError where pip fails.
+    Installed packages do not change, so the runtime needs no restart.
+    Raises StepError if pip fails.
     """
     lines = requirements.read_text(encoding="utf-8").splitlines()
     asked = [line for line in lines if line and not line.startswith("#")]
