@@ -18,29 +18,29 @@ TESTS := -n 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help demo test test-latest rehearsal browser bench hooks clean
 
-help:  ## what there is to make
+help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' Makefile | expand -t 14
 
-demo: $(VENV)/ready  ## the four notebooks in order, offline, into runs/demo; FORCE=1 runs again what is done
+demo: $(VENV)/ready  ## run the four notebooks in order, offline, into runs/demo; FORCE=1 runs finished steps again
 	$(VENV)/bin/python -m utils.demo $(if $(FORCE),--force)
 
-test: $(VENV)/ready $(PUBLISHED)/ready  ## lint and all tests, on Colab's versions
+test: $(VENV)/ready $(PUBLISHED)/ready  ## run lint and all tests, on Colab's versions
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(SIDE_BY_SIDE) $(VENV)/bin/python -m pytest $(TESTS) --cov=utils --cov-fail-under=85 $(ARGS)
 
-test-latest: $(LATEST)/ready $(PUBLISHED)/ready  ## the same tests on the newest versions
+test-latest: $(LATEST)/ready $(PUBLISHED)/ready  ## run the same tests on the newest versions
 	$(SIDE_BY_SIDE) $(LATEST)/bin/python -m pytest $(TESTS) $(ARGS)
 
-rehearsal: $(VENV)/ready $(PUBLISHED)/ready  ## the four notebooks at the T4's preset, offline, on small models in published form
+rehearsal: $(VENV)/ready $(PUBLISHED)/ready  ## run the four notebooks with the t4 preset, offline, on small models in the published form
 	$(VENV)/bin/python tests/rehearsal.py
 
 # Where the pictures go; empty: nowhere.
 PICTURES ?= docs
-browser: $(LATEST)/browser  ## the four notebooks in JupyterLab and Chromium; the README's pictures, into docs
+browser: $(LATEST)/browser  ## run the notebooks in JupyterLab and Chromium, and write the README's pictures to docs
 	PICTURES=$(PICTURES) $(LATEST)/bin/python -m pytest -rs tests/test_browser.py $(ARGS)
 
-bench: $(VENV)/ready  ## the benchmarks that need no data; the other ones say what they need
+bench: $(VENV)/ready  ## run the benchmarks that need no data; the others say what they need
 	$(VENV)/bin/python benchmarks/split_concurrency.py
 	$(VENV)/bin/python benchmarks/training_step.py
 	$(VENV)/bin/python benchmarks/t4_step.py --steps 2
@@ -75,7 +75,7 @@ $(LATEST)/browser: $(LATEST)/ready requirements-browser.txt
 	$(LATEST)/bin/python $(PIP) --requirement requirements-browser.txt
 	touch $@
 
-hooks: $(VENV)/ready  ## checks before each commit: ruff, and notebooks without outputs
+hooks: $(VENV)/ready  ## install the checks before each commit: ruff, and notebooks without outputs
 	$(VENV)/bin/pre-commit install
 
 clean:  ## remove the environments and the runs

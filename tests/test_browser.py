@@ -131,9 +131,7 @@ def test_02_a_slider_changes_what_is_built(opened, house, pictures):
     notebook.move("views", "ArrowLeft", "1")
     notebook.run_all()
     assert manifest(house, "dataset")["settings"]["views"] == 1
-    notebook.output("As this run was last opened: views").get_by_role(
-        "button", name="Reset to preset"
-    ).click()
+    notebook.output("Saved earlier in this run: views").get_by_role("button", name="Reset to preset").click()
     notebook.run_all()
     assert manifest(house, "dataset")["settings"]["views"] == 2
     assert notebook.complaints() == []

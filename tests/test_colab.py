@@ -106,12 +106,12 @@ class TestOpening:
         shown = runtime.run("01_region_split")
         assert "Drive is not mounted: Error: credential propagation" in shown
         assert f"results in {runtime.content}/xray_reports/demo" in shown
-        assert "not on Drive Results go when this session ends" in shown
+        assert "not on Drive Results are lost when this session ends" in shown
 
     @pytest.mark.parametrize(
         ("address", "sentence"),
         [
-            ("", "Set REPOSITORY above, or put the project's folder as chest-xray-regions into My Drive"),
+            ("", "Set REPOSITORY above, or put the folder chest-xray-regions into My Drive"),
             ("file:///nowhere", "git could not clone file:///nowhere"),
         ],
     )
@@ -133,10 +133,10 @@ class TestOpening:
         made = Workspace(runtime.drive / "xray_reports/demo")
         assert made.manifest("dataset")["settings"]["views"] == 1
         shown = runtime.run("02_build_hf_dataset", whole=True, DATA=data)
-        assert "As this run was last opened: views" in shown
+        assert "Saved earlier in this run: views" in shown
         assert made.manifest("dataset")["settings"]["views"] == 1
         with pytest.raises(
-            papermill.PapermillExecutionError, match="SETTINGS has 'veiws', which is no field"
+            papermill.PapermillExecutionError, match="SETTINGS has 'veiws', which is not a field"
         ):
             runtime.run("02_build_hf_dataset", whole=True, DATA=data, SETTINGS={"veiws": 1})
 
@@ -215,5 +215,5 @@ def test_steps_that_are_done_are_named(tmp_path):
 def test_a_size_that_needs_a_gpu_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "without, t4 needs one" in found(Workspace(tmp_path), "t4")
-    assert "without, this goes on as the demo" in found(Workspace(tmp_path))
+    assert "Without a GPU, the size t4 does not run" in found(Workspace(tmp_path), "t4")
+    assert "Without a GPU, the demo runs instead" in found(Workspace(tmp_path))

@@ -50,13 +50,16 @@ def test_the_first_words_are_those_of_the_map():
         assert about.needs in title and about.leaves in title, step
 
 
-def test_all_open_in_the_same_way():
-    opened = []
+def test_cells_that_the_notebooks_share_are_the_same_in_all_four():
+    opened, values = [], []
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
-        last = next(i for i, cell in enumerate(cells) if "install_missing" in cell.source)
-        opened.append([cell.source for cell in cells[3 : last + 1]])
-    assert len(opened[0]) == 6 and all(cells == opened[0] for cells in opened)
+        imports = next(i for i, cell in enumerate(cells) if cell.source.startswith("Imports for this step"))
+        opened.append([cell.source for i, cell in enumerate(cells[1 : imports + 1]) if i != 1])
+        values.append(dict(re.findall(r"^(\w+) = (.*)$", cells[2].source, re.M)))
+    assert len(opened[0]) == 8 and all(cells == opened[0] for cells in opened)
+    for name in {name for found in values for name in found} - {"SETTINGS"}:  # each has its own example
+        assert len({found[name] for found in values if name in found}) == 1, name
 
 
 def test_says_why_before_every_cell(notebook):

@@ -63,7 +63,7 @@ def test_a_file_that_changed_or_went_is_named(run):
     with pytest.raises(StepError, match=r"left regions/tables/audit.csv, which has changed since.*01_region"):
         run.require("regions")
     table.unlink()
-    with pytest.raises(StepError, match=r"left regions/tables/audit.csv, which is gone.*01_region"):
+    with pytest.raises(StepError, match=r"left regions/tables/audit.csv, which is missing.*01_region"):
         run.require("regions")
 
 
@@ -81,7 +81,7 @@ def test_a_step_run_again_in_its_folder_is_finished_again(run):
 
 def test_a_step_cannot_be_finished_without_its_files(run):
     gone = run.folder("dataset") / "data"
-    with pytest.raises(FileNotFoundError, match=r"'dataset' cannot be finished: .*data is not there"):
+    with pytest.raises(FileNotFoundError, match=r"'dataset' cannot be finished: .*data does not exist"):
         run.finish("dataset", settings={}, outputs=[gone])
     assert run.manifest("dataset") is None
 

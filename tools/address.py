@@ -60,11 +60,11 @@ def main(arguments: list[str]) -> int:
     """Note the address that is given, and write what follows from the one that is noted."""
     address = arguments[0].removesuffix("/").removesuffix(".git") if arguments else public_address()
     if address and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
-        print(f"{address} is no address of a GitHub repository, such as https://github.com/owner/name")
+        print(f"{address} is not the address of a GitHub repository, such as https://github.com/owner/name")
         return 1
     for path, text in files(address).items():
         write_text(path, text)
-    print(f"Badges and first cells lead to {address}" if address else "No address: no badges are shown.")
+    print(f"The badges and the first cells now use {address}" if address else "No address, so no badges.")
     return 0
 
 

@@ -39,7 +39,7 @@ class AnswerFile:
         lines, first = content.split(b"\n"), json.dumps(header).encode()
         if header and first not in lines:
             if not first.startswith(content):
-                raise error(f"{self.path} does not hold {what} a line: name another file.")
+                raise error(f"{self.path} does not have {what} on each line. Name another file.")
             self.add(header)
         cut_off = 0
         for number, line in enumerate(lines, 1):
@@ -54,7 +54,9 @@ class AnswerFile:
             except (UnicodeDecodeError, KeyError, TypeError):
                 raise error(_foreign(self.path, number, what)) from None
         if cut_off:
-            warnings.warn(f"{self.path.name}: left out a line that was cut off in writing.", stacklevel=4)
+            warnings.warn(
+                f"{self.path.name}: ignored a line that was cut off while it was written.", stacklevel=4
+            )
 
     def add(self, entry: dict) -> None:
         """Append `entry`, in the file at once."""
@@ -67,4 +69,4 @@ class AnswerFile:
 
 
 def _foreign(path: Path, number: int, what: str) -> str:
-    return f"{path}, line {number} is not {what}: move the file away."
+    return f"{path}, line {number} is not {what}. Move the file to another folder."

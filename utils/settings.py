@@ -34,24 +34,24 @@ class SplitSettings(Knobs):
     """Step 1: findings to regions."""
 
     engine: Literal["offline", "openai", "local"] = Field(
-        "offline", description="offline: a lexicon, no key; openai: a server; local: a model loaded here"
+        "offline", description="offline: a lexicon, no key needed; openai: a server; local: a model run here"
     )
-    model: str = Field("", description="name of the language model; empty: the engine's own choice")
+    model: str = Field("", description="name of the language model; empty: the engine's default")
     base_url: str = Field("", description="address of an OpenAI-compatible server; empty for OpenAI itself")
     prompt: str = Field("split_v1", description="name of the prompt file in utils/split/prompts")
     examples: int = Field(0, ge=0, le=8, description="training studies shown in the prompt as examples")
-    concurrency: int = Field(16, ge=1, le=64, description="requests under way at the same time")
+    concurrency: int = Field(16, ge=1, le=64, description="requests sent at the same time")
     budget: float = Field(
-        2, ge=0, le=1000, description="dollars a run, after which nothing more is asked; 0: no limit"
+        2, ge=0, le=1000, description="dollars per run; no questions are sent after that; 0: no limit"
     )
     gold_studies: int = Field(
-        40, ge=0, le=2000, description="training studies on which the split is set beside gold; 0: none"
+        40, ge=0, le=2000, description="training studies used to compare the split with gold; 0: none"
     )
-    other_prompt: str = Field("", description="a second prompt file to set beside the first; empty: none")
+    other_prompt: str = Field("", description="a second prompt file to compare with the first; empty: none")
 
 
 class PromptSettings(Knobs):
-    """Step 1: what a language model is told before each report."""
+    """Step 1: the system prompt that a language model gets before each report."""
 
     text: str = Field(description="the system prompt; the report follows as the user's message")
 
@@ -59,7 +59,7 @@ class PromptSettings(Knobs):
 class DatasetSettings(Knobs):
     """Step 2: radiographs and findings to a Hugging Face dataset."""
 
-    views: int = Field(2, ge=1, le=4, description="radiographs a study at most, frontal first")
+    views: int = Field(2, ge=1, le=4, description="maximum radiographs per study, frontal first")
     longest_side: int = Field(
         672, ge=112, le=2048, description="larger radiographs are scaled down to this many pixels"
     )
@@ -76,7 +76,7 @@ class TrainingSettings(Knobs):
         "pooled",
         description="tiles: what the model cuts; base: the whole view once; pooled: a quarter of base",
     )
-    views: int = Field(2, ge=1, le=4, description="radiographs a study at most, frontal first")
+    views: int = Field(2, ge=1, le=4, description="maximum radiographs per study, frontal first")
     precision: Literal["fp16", "fp32"] = Field(
         "fp16", description="arithmetic between the 4-bit weights (a T4 has no bf16)"
     )
@@ -84,33 +84,35 @@ class TrainingSettings(Knobs):
         "paged_adamw_8bit", description="paged 8-bit AdamW needs a GPU"
     )
     epochs: float = Field(2.0, gt=0, le=50, description="passes over the training studies")
-    max_steps: int = Field(-1, ge=-1, description="optimiser steps; -1: as many as the epochs take")
-    batch_size: int = Field(4, ge=1, le=64, description="studies on the device at once")
-    accumulation: int = Field(4, ge=1, le=256, description="batches to one optimiser step")
+    max_steps: int = Field(-1, ge=-1, description="optimiser steps; -1: as many as the epochs need")
+    batch_size: int = Field(4, ge=1, le=64, description="studies in one batch on the device")
+    accumulation: int = Field(4, ge=1, le=256, description="batches per optimiser step")
     learning_rate: float = Field(1e-4, gt=0, le=0.1, description="peak learning rate")
-    warmup: Fraction = Field(0.1, description="share of the steps in which the learning rate rises")
+    warmup: Fraction = Field(0.1, description="share of the steps during which the learning rate rises")
     lora_rank: int = Field(16, ge=1, le=256, description="rank of the adapter's matrices")
     lora_alpha: int = Field(32, ge=1, le=512, description="the adapter's scale is alpha / rank")
     lora_dropout: Fraction = Field(0.05, description="share of adapter inputs dropped while training")
-    projector: bool = Field(False, description="the adapter also reaches the map from vision to language")
+    projector: bool = Field(False, description="also train the projector, which maps vision to language")
     evaluate_every: int = Field(40, ge=1, description="optimiser steps between evaluation losses")
-    evaluate_on: int = Field(100, ge=1, description="validation studies in the evaluation loss")
-    samples: int = Field(2, ge=0, le=8, description="validation studies reported on at each evaluation")
+    evaluate_on: int = Field(100, ge=1, description="validation studies used for the evaluation loss")
+    samples: int = Field(
+        2, ge=0, le=8, description="validation studies with a report shown at each evaluation"
+    )
     choose: Literal["loss", "judge", "last"] = Field(
-        "loss", description="the checkpoint: lowest evaluation loss, best by the offline judge, or the last"
+        "loss", description="checkpoint to use: lowest evaluation loss, best by the offline judge, or last"
     )
     save_every: int = Field(20, ge=1, description="optimiser steps between checkpoints")
-    keep: int = Field(2, ge=1, le=20, description="newest checkpoints kept, beside the best")
-    hours: float = Field(3.5, ge=0, le=24, description="training stops at a checkpoint after this; 0: never")
-    seed: int = Field(17, ge=0, description="seed of adapter, order and dropout")
+    keep: int = Field(2, ge=1, le=20, description="newest checkpoints to keep, in addition to the best")
+    hours: float = Field(3.5, ge=0, le=24, description="hours until training stops at a checkpoint; 0: never")
+    seed: int = Field(17, ge=0, description="random seed for the adapter, the order of studies, and dropout")
 
 
 class GenerationSettings(Knobs):
     """Step 4, first half: reports for validation and test."""
 
-    batch_size: int = Field(16, ge=1, le=256, description="studies written at once")
-    max_new_tokens: int = Field(200, ge=16, le=1024, description="tokens a report at most")
-    studies: int = Field(0, ge=0, description="studies a split at most; 0: all")
+    batch_size: int = Field(16, ge=1, le=256, description="reports written at the same time")
+    max_new_tokens: int = Field(200, ge=16, le=1024, description="maximum tokens per report")
+    studies: int = Field(0, ge=0, description="maximum studies per split; 0: all")
     shuffled: int = Field(
         150, ge=0, description="test studies also written from another study's views, as a control; 0: none"
     )
@@ -120,17 +122,17 @@ class JudgeSettings(Knobs):
     """Step 4, second half: the judge of the reports."""
 
     engine: Literal["green", "server", "offline"] = Field(
-        "green", description="green: the 7B judge here; server: the same at an address; offline: a stand-in"
+        "green", description="green: the 7B judge, run here; server: GREEN on a server; offline: a stand-in"
     )
-    precision: Literal["nf4", "int8", "fp16"] = Field("nf4", description="of the 7B judge; fp16 needs 14 GB")
+    precision: Literal["nf4", "int8", "fp16"] = Field("nf4", description="for the 7B judge; fp16 needs 14 GB")
     base_url: str = Field(
-        "", description="address of the judge's server; its key, if any: the secret JUDGE_API_KEY"
+        "", description="address of the judge's server; if it needs a key, set the secret JUDGE_API_KEY"
     )
     batch_size: int = Field(
-        0, ge=0, le=256, description="pairs judged at once; 0: as many as the free memory holds (a server: 8)"
+        0, ge=0, le=256, description="pairs judged at once; 0: as many as fit in free memory (server: 8)"
     )
     identical_without_asking: bool = Field(
-        False, description="score a report equal to its reference 1.0 without asking; the table says so"
+        False, description="score 1.0 without asking if report and reference are equal; the table says so"
     )
 
 

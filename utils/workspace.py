@@ -87,7 +87,7 @@ class Workspace:
         folder, inputs, outputs = self.folder(step), list(inputs), list(outputs)
         for path in (*inputs, *outputs):
             if not path.exists():
-                raise FileNotFoundError(f"Step '{step}' cannot be finished: {path} is not there.")
+                raise FileNotFoundError(f"Step '{step}' cannot be finished: {path} does not exist.")
         manifest = {
             "step": step,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -112,7 +112,7 @@ class Workspace:
         for name, digest in manifest["outputs"].items():
             path = self.root / name
             if not path.is_file():
-                raise StepError(f"Step '{step}' left {name}, which is gone from {self.root}: {notebook}.")
+                raise StepError(f"Step '{step}' left {name}, which is missing from {self.root}: {notebook}.")
             if file_hash(path) != digest:
                 raise StepError(f"Step '{step}' left {name}, which has changed since: {notebook}.")
         return manifest

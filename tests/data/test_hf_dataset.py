@@ -139,9 +139,7 @@ def test_a_long_list_of_damaged_views_is_cut():
 
 def test_nothing_to_build_is_an_error(splits):
     bare = {"train": [Study("T1", "train", FINDINGS, "", ())], "val": [], "test": []}
-    with pytest.raises(
-        DataError, match=r"No study can be built into a dataset: 1 of 1 studies have no image"
-    ):
+    with pytest.raises(DataError, match=r"No study can be used in the dataset: 1 of 1 studies have no image"):
         build(bare, DatasetSettings(), quiet)
 
 

@@ -74,8 +74,8 @@ def test_the_split_validation_set_is_read_in_place_of_the_folders_own(tmp_path):
     ("content", "words"),
     [
         ("{", ("annotation.json is not JSON",)),
-        ("[]", ("no list of studies called train or val or test",)),
-        (annotation(val=None), ("called val:",)),
+        ("[]", ("no list of studies named train or val or test",)),
+        (annotation(val=None), ("named val:",)),
         (annotation(train=[{"report": REPORT}]), ("study number 1 of train has no id",)),
         (annotation(train=["CXR1"]), ("study number 1 of train has no id",)),
         (annotation(test=[{"id": "CXR9"}]), ("study CXR9 of test has no key report:",)),

@@ -181,17 +181,19 @@ def test_the_form_names_every_base():
 def test_what_a_base_cannot_take_is_refused_in_a_sentence():
     settings = preset("t4").training
     assert bases.fits_or_stop(settings) is REGISTRY["llava-v1.6-mistral-7b"]
-    with pytest.raises(StepError, match="medgemma-4b-it cannot take image_tokens = pooled: set it to base"):
+    with pytest.raises(
+        StepError, match="medgemma-4b-it does not support image_tokens = pooled: set it to base"
+    ):
         bases.fits_or_stop(with_values(settings, {"base": "medgemma-4b-it"}))
-    with pytest.raises(StepError, match="cannot take precision = fp16: set it to fp32"):
+    with pytest.raises(StepError, match="does not support precision = fp16: set it to fp32"):
         bases.fits_or_stop(with_values(settings, {"base": "medgemma-4b-it", "image_tokens": "base"}))
 
 
 def test_a_base_that_is_none_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(StepError, match=r"is no model that can be read: name one of llava-v1.6"):
+    with pytest.raises(StepError, match=r"is not a model that can be loaded\. Choose one of llava-v1.6"):
         bases.find(str(tmp_path))
     LlamaConfig(num_hidden_layers=1).save_pretrained(tmp_path / "llama")
-    with pytest.raises(StepError, match="is a llama; this project trains models of the families"):
+    with pytest.raises(StepError, match="is a llama, but this project trains only models of the families"):
         bases.find(str(tmp_path / "llama"))
 
 

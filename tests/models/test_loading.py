@@ -183,13 +183,13 @@ def copy(published, tmp_path):
 @pytest.mark.parametrize(
     ("quantisation", "said"),
     [
-        ({"quant_method": "gptq"}, "copy is quantised by gptq, not by bitsandbytes in 4 bits: set base to"),
-        ({"load_in_4bit": False, "load_in_8bit": True}, "not by bitsandbytes in 4 bits: set base to"),
+        ({"quant_method": "gptq"}, "copy is quantised by gptq, not by bitsandbytes in 4 bits. Set base to"),
+        ({"load_in_4bit": False, "load_in_8bit": True}, "not by bitsandbytes in 4 bits. Set base to"),
         (
             {"llm_int8_skip_modules": ["elsewhere"]},
-            r"copy has other weights in 4 bits than it lists \(lm_head and 20 more\), .*: set base to",
+            r"copy does not match .* different weights in 4 bits than it lists \(lm_head and 20 more\)\. Set",
         ),
-        ({"llm_int8_skip_modules": [*SHORT, "gate_proj"]}, r"lists \(.*gate_proj and 1 more\), .*: set base"),
+        ({"llm_int8_skip_modules": [*SHORT, "gate_proj"]}, r"lists \(.*gate_proj and 1 more\)\. Set base"),
     ],
 )
 def test_a_copy_that_is_quantised_otherwise_is_named_in_a_sentence(copy, quantisation, said):

@@ -159,8 +159,8 @@ def test_a_form_opens_as_it_was_left(kept):
     first.fields["many"].value = -1  # refused, so not kept
     again = forms.open_form(Everything(), {}, kept)
     assert again.settings == Everything(count=5, rate=0.03)
-    assert "last opened: count, rate" in text(again.static())
-    assert "last opened: count, rate" in text(again.widget.children[0].value)
+    assert "Saved earlier in this run: count, rate" in text(again.static())
+    assert "Saved earlier in this run: count, rate" in text(again.widget.children[0].value)
 
 
 def test_the_parameter_is_over_what_was_kept_and_reset_is_over_both(kept):
@@ -170,7 +170,7 @@ def test_the_parameter_is_over_what_was_kept_and_reset_is_over_both(kept):
     again.reset_button.click()
     assert again.settings == Everything()
     untouched = forms.open_form(Everything(), {}, kept)
-    assert untouched.settings == Everything() and "last opened" not in text(untouched.static())
+    assert untouched.settings == Everything() and "Saved earlier" not in text(untouched.static())
 
 
 def test_what_nobody_changed_follows_the_preset(kept):
@@ -183,7 +183,7 @@ def test_what_nobody_changed_follows_the_preset(kept):
 def test_a_run_that_has_begun_opens_with_its_own_settings(kept):
     forms.open_form(Everything(), {"count": 5}, kept)
     form = forms.open_form(Everything(), {}, kept, noted=Everything(count=9).model_dump())
-    assert form.settings.count == 9 and "As this run began" in text(form.static())
+    assert form.settings.count == 9 and "This run started with these settings" in text(form.static())
 
 
 @pytest.mark.parametrize("junk", ["", "[1]", "null", '{"count": 99}', '{"gone": 1}'])
@@ -192,16 +192,19 @@ def test_what_was_kept_and_is_not_valid_is_left_aside_and_said(kept, junk):
     kept.write_text(junk)
     form = forms.open_form(Everything(), {"many": 8}, kept)
     assert form.settings == Everything(many=8)
-    assert "left aside" in text(form.static()) and str(kept) in text(form.static())
+    assert "no longer valid" in text(form.static()) and str(kept) in text(form.static())
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"coutn": 1}, "SETTINGS has 'coutn', which is no field of this form: its fields are switch, choice"),
-        ({"count": 99}, "SETTINGS has 'count': 99, which is refused: .* less than or equal to 20"),
-        ({"choice": "three"}, "SETTINGS has 'choice': 'three', which is refused: .*'one' or 'two'"),
-        ('{"count": 1}', "SETTINGS holds names and values"),
+        (
+            {"coutn": 1},
+            "SETTINGS has 'coutn', which is not a field of this form. The fields are switch, choice",
+        ),
+        ({"count": 99}, "SETTINGS has 'count': 99, which is not allowed: .* less than or equal to 20"),
+        ({"choice": "three"}, "SETTINGS has 'choice': 'three', which is not allowed: .*'one' or 'two'"),
+        ('{"count": 1}', "SETTINGS must hold names and values"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_one_sentence_and_keeps_nothing(kept, values, message):
@@ -242,7 +245,7 @@ def test_a_notebook_with_two_forms_takes_the_values_by_form():
         "judge": {"batch_size": 2},
     }
     with pytest.raises(
-        ValueError, match=r"SETTINGS has 'batch_size', but .* by form here: generation and jud"
+        ValueError, match=r"SETTINGS has 'batch_size', but must name .*forms: generation or judge"
     ):
         forms.parts({"batch_size": 2}, "generation", "judge")
 

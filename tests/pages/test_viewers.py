@@ -163,7 +163,7 @@ def test_what_the_judge_found_is_listed_with_its_kind():
 
 def test_a_judgement_without_lists_says_so():
     page = text(report(reference={"lung": "x"}, prediction={"lung": "y"}, judgements={"lung": judgement()}))
-    assert "no match and no error listed" in page
+    assert "no matches and no errors listed" in page
 
 
 def test_labels_are_always_visible():

@@ -127,7 +127,7 @@ def test_normal_studies_are_those_that_the_collection_indexed_so(tmp_path):
     path.write_text("uid,MeSH\n1,Cardiomegaly/mild\n2,normal\n3,No Indexing\n")
     kinds, said = judging.normality(REFERENCES, path)
     assert kinds == {"CXR1_IM-0001": "abnormal", "CXR2_IM-0002": "normal"}
-    assert "MeSH" in said and "2 studies have none" in said
+    assert "MeSH" in said and "2 studies have no terms" in said
 
 
 def test_without_the_metadata_the_offline_judge_says_which_are_normal(tmp_path):

@@ -52,7 +52,7 @@ def test_report_says_what_it_is_first(write, tmp_path):
     text = write()
     assert text.startswith("# Chest X-ray findings by region: model\n\n**Not for clinical use.**")
     assert f"Data: {PHANTOMS}. Judge: {OFFLINE}." in text
-    assert "drawings" in text and "cannot be set beside GREEN" in text
+    assert "drawings" in text and "Do not compare its scores with GREEN" in text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bars 1.png", "report.html", "report.md"]
 
 
@@ -79,8 +79,8 @@ def test_report_holds_its_parts(write):
 def test_plain_words_follow_the_numbers(write):
     text = write()
     assert "intervals of model and constant do not overlap in 1 of 2 regions: model higher in lung." in text
-    assert "Test: model wrote 4 different reports for 20 studies and left empty 1 of the 24 regions" in text
-    assert 'most frequent significant error is "missing finding", 2 of 2.' in text
+    assert "Test: model wrote 4 different reports for 20 studies and left 1 of the 24 regions empty" in text
+    assert 'the most frequent significant error of model is "missing finding", 2 of 2.' in text
 
 
 def test_plain_words_claim_nothing_where_systems_are_alike(write):
@@ -145,7 +145,7 @@ def test_what_is_missing_is_named(write, tmp_path):
     with pytest.raises(ValueError, match=r"figure lost\.png is missing"):
         write(figures={"Lost": (tmp_path / "lost.png", "x")})
     (outside := tmp_path.parent / "outside.png").write_bytes(b"png")
-    with pytest.raises(ValueError, match="does not lie in the report's folder"):
+    with pytest.raises(ValueError, match="is not in the report's folder"):
         write(figures={"Outside": (outside, "x")})
     with pytest.raises(ValueError, match="sample s99"):
         write(samples=["s99"])

@@ -121,7 +121,7 @@ def test_the_cards_scores_have_n_interval_and_judge(hub, ws):
     share_adapter(ws, "me/chest")
     card = ModelCard(hub.committed["README.md"].decode())
     assert "0.75 [0.25, 1.00] n=4" in card.text
-    assert f"Judge: {OFFLINE}" in card.text and "not to be set beside GREEN" in card.text
+    assert f"Judge: {OFFLINE}" in card.text and "Do not compare these scores with GREEN" in card.text
     assert "Not for clinical use" in card.text and "CC BY-NC-ND" in card.text and phantoms.WHAT in card.text
     assert "| lora rank | 16 |" in card.text and "| generation max new tokens | 200 |" in card.text
     assert "drawings" in card.text and "demonstration model" in card.text
@@ -179,7 +179,7 @@ def test_scores_of_another_adapter_are_not_shared(hub, ws):
     adapter = ws.folder("training") / "adapter"
     write_text(adapter / "adapter_model.safetensors", "weights of a later training")
     ws.finish("training", settings={"base": "demo"}, outputs=[adapter], data_label=phantoms.WHAT)
-    with pytest.raises(StepError, match=r"scores are of another adapter.*04_generate_and_green"):
+    with pytest.raises(StepError, match=r"scores belong to another adapter.*04_generate_and_green"):
         share_adapter(ws, "me/chest")
     assert hub.asked == []
 

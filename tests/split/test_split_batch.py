@@ -153,17 +153,17 @@ def test_large_collections_are_handed_in_in_portions(server, steps, monkeypatch)
 
 
 def test_what_goes_wrong_is_one_sentence_without_the_key(server, steps, tmp_path):
-    with pytest.raises(split.SplitError, match="submit first"):
+    with pytest.raises(split.SplitError, match="Submit first"):
         steps.poll()
     server.refuse = 401
-    with pytest.raises(split.SplitError, match=r"gives no answer.*\[key\]") as caught:
+    with pytest.raises(split.SplitError, match=r"does not answer.*\[key\]") as caught:
         steps.submit()
     assert KEY not in str(caught.value)
     steps.state.write_text("[]")
-    with pytest.raises(split.SplitError, match="does not hold batches"):
+    with pytest.raises(split.SplitError, match="is not a record of batches"):
         steps.poll()
     steps.state.write_text(json.dumps({"model": "another", "batches": {}}))
-    with pytest.raises(split.SplitError, match="about another, not m"):
+    with pytest.raises(split.SplitError, match="belongs to another, not to m"):
         steps.submit()
 
 

@@ -44,7 +44,7 @@ def test_notebook_01_compares_two_prompts_within_a_budget_and_shows_no_key(share
         server.server_close()
     assert done.returncode == 0, done.stderr
     shown = page.read_text()
-    for words in ("reports to ask gpt-4.1-mini", "of $2 for", "openai, split_short", "sentences repaired"):
+    for words in ("send to gpt-4.1-mini", "of $2 for", "openai, split_short", "sentences repaired"):
         assert words in shown
     assert shown.count("data:image/png") >= 1
     manifest = json.loads((tmp_path / "run/regions/manifest.json").read_text())

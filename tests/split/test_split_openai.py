@@ -124,7 +124,7 @@ def test_what_fails_the_audit_is_asked_again_once_with_the_reason(serve):
 def test_a_first_answer_is_not_paid_for_twice_where_the_second_never_came(serve, tmp_path):
     wrong = json.dumps(split_offline(TEXTS[0]) | {"others": "Large pneumothorax."})
     server, cache = serve(lambda text, turn, body: wrong if turn == 0 else 400), tmp_path / "answers.jsonl"
-    with pytest.raises(split.SplitError, match="gives no answer"):
+    with pytest.raises(split.SplitError, match="does not answer"):
         ask(server, TEXTS[:1], cache=cache)
     server.behave, asked = behave_well, len(server.calls)
     splits, audit = ask(server, TEXTS[:1], cache=cache)
@@ -183,7 +183,7 @@ def test_a_server_that_is_not_there_stops_with_one_sentence(serve, monkeypatch):
     url = server.url
     server.shutdown()
     server.server_close()
-    with pytest.raises(split.SplitError, match="gives no answer"):
+    with pytest.raises(split.SplitError, match="does not answer"):
         split.split_findings(TEXTS, "openai", base_url=url, api_key=KEY)
 
 
@@ -191,7 +191,7 @@ def test_one_report_that_the_server_refuses_is_split_offline(serve):
     server = serve(lambda text, turn, body: 400 if text == TEXTS[0] else good(text))
     splits, audit = ask(server, TEXTS[:3], concurrency=1)
     assert splits[0] == split_offline(TEXTS[0]) and set(audit.loc[audit["repaired"], "study"]) == {0}
-    with pytest.raises(split.SplitError, match="gives no answer"):
+    with pytest.raises(split.SplitError, match="does not answer"):
         ask(server, TEXTS[:1])  # but not where there is no answer at all
 
 
@@ -199,7 +199,7 @@ def test_a_server_that_dies_midway_stops_the_run(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "MAX_RETRIES", 0)
     server = serve(lambda text, turn, body: good(text) if TEXTS.index(text) < 10 else ConnectionError)
     cache = tmp_path / "answers.jsonl"
-    with pytest.raises(split.SplitError, match="gives no answer"):
+    with pytest.raises(split.SplitError, match="does not answer"):
         ask(server, cache=cache, concurrency=1)
     assert len(cache.read_text().splitlines()) == 10
     assert len(server.calls) == 10 + remote.GIVE_UP
@@ -287,7 +287,7 @@ def test_a_budget_ends_the_questions_and_the_rest_is_split_offline(serve, tmp_pa
     kept = len(cache.read_text().splitlines())
     assert len(server.calls) == kept == spending.questions and 5 <= kept < len(TEXTS)
     assert spending.dollars == pytest.approx(0.0016 * kept) and spending.dollars <= 0.03
-    assert f"{len(TEXTS) - kept} of 40 reports were not asked" in str(said[0].message)
+    assert f"{len(TEXTS) - kept} of 40 reports are not complete" in str(said[0].message)
     assert KEY not in str(said[0].message)
     ask(server, model="gpt-4.1", cache=cache)  # without a limit it goes on where it was
     assert len(server.calls) == len(TEXTS)

@@ -58,5 +58,5 @@ def test_another_address_takes_the_place_of_the_first_and_none_takes_it_away(cop
 )
 def test_what_is_no_address_is_refused(copy, wrong, capsys):
     before = {path: path.read_text() for path in copy.rglob("*.*") if path.is_file()}
-    assert address.main([wrong]) == 1 and "no address of a GitHub repository" in capsys.readouterr().out
+    assert address.main([wrong]) == 1 and "not the address of a GitHub repository" in capsys.readouterr().out
     assert {path: path.read_text() for path in before} == before

@@ -80,7 +80,7 @@ def test_the_plan_of_a_dataset_counts_its_tokens(tiny_base, phantom_dataset):
 
 
 def test_a_base_that_cannot_be_read_so_has_no_plan(phantom_dataset):
-    with pytest.raises(StepError, match="cannot take image_tokens"):
+    with pytest.raises(StepError, match="does not support image_tokens"):
         plan.make_plan(with_values(T4, {"base": "medgemma-4b-it"}), phantom_dataset["train"])
 
 

@@ -149,7 +149,7 @@ def test_the_time_limit_ends_training_at_a_checkpoint_and_says_how_to_go_on(
 ):
     short = with_values(settings, {"hours": 1e-6})
     assert not training.train(short, phantom_dataset, tmp_path).finished
-    assert "ended training at checkpoint-1 of 6 steps. Run all cells again" in capsys.readouterr().out
+    assert "stopped training at checkpoint-1 of 6 steps. Run all cells again" in capsys.readouterr().out
     assert not (tmp_path / "adapter").exists()
     assert training.train(settings, phantom_dataset, tmp_path).finished
     for name, weights in adapter(whole_run[0]).items():

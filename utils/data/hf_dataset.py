@@ -87,7 +87,7 @@ def build(
             dataset[split] = rows
     table = pd.DataFrame(skipped, columns=Skip._fields)
     if not dataset:
-        raise DataError(f"No study can be built into a dataset: {skip_summary(table, splits)}.")
+        raise DataError(f"No study can be used in the dataset: {skip_summary(table, splits)}.")
     return dataset, table
 
 
@@ -208,40 +208,40 @@ def _card(dataset: DatasetDict, data_label: str, facts: dict[str, object]) -> Da
 
 **{data_label}**
 
-A row is a study: its radiographs, and its findings by region as a chat for fine-tuning a
+Each row is a study. It has the radiographs, and the findings by region as a chat for fine-tuning a
 vision-language model. **Not for clinical use.**
 
 | column | |
 |---|---|
 {_lines(f"| {name} | {what} |" for name, what in columns.items())}
 
-A region that a study does not mention is unknown, neither normal nor empty: it is left out of
-prompt and completion. Findings of no region (`others`) are left out altogether.
+If a study does not mention a region, that region is unknown, not normal. Prompt and completion leave it
+out. Findings that belong to no region (`others`) are left out of the dataset.
 
 ## Studies
 
-Studies and views in each split, and the studies that mention each region.
+The table shows the studies and views in each split, and how many studies mention each region.
 
 {_table(statistics(dataset))}
 
 ## How it was made
 
-Training and test findings come by region from the source of the studies; validation findings were
-split by this project. Radiographs became 8-bit grey; damaged ones, and studies that were left with
-none, are not here.
+In the source, training and test findings are already split by region. This project split the validation
+findings. Radiographs were converted to 8-bit grey. Damaged radiographs are left out, and so are studies
+without a usable radiograph.
 
 {_lines(f"- {name.replace('_', ' ')}: {fact}" for name, fact in facts.items())}
 
 ## Limits
 
-- Findings are what one report says of a study; no radiologist checked their split into regions.
-- What a report leaves out may be there all the same: a region without text is not a normal one.
-- Phantoms, where the studies are such, are drawings: results on them say nothing about patients.
+- Findings are what one report says about a study. No radiologist has checked their split into regions.
+- A report may leave out a finding that is present: a region without text is not a normal region.
+- If the studies are phantoms, they are drawings: results on them say nothing about patients.
 
 ## Licence
 
-Radiographs and findings keep the licence of their source. IU X-Ray is CC BY-NC-ND 4.0: do not
-publish this dataset where it was made from IU X-Ray.
+Radiographs and findings keep the licence of their source. IU X-Ray is CC BY-NC-ND 4.0: if this dataset
+was made from IU X-Ray, do not publish it.
 """
     return DatasetCard(f"---\n{head.to_yaml()}\n---\n{text}")
 

@@ -99,10 +99,12 @@ def _holds(folder: Path, made_with: dict) -> bool:
         held = json.loads((folder / "phantoms.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise PhantomError(
-            f"{folder} holds something that is not a finished set of phantoms; name a new folder or remove it"
+            f"{folder} is not a finished set of phantoms: name a new folder or delete this one"
         ) from None
     if held != made_with:
-        raise PhantomError(f"{folder} holds another set of phantoms ({held}); name a new folder or remove it")
+        raise PhantomError(
+            f"{folder} contains another set of phantoms ({held}): name a new folder or delete this one"
+        )
     return True
 
 

@@ -61,9 +61,7 @@ def find_annotation(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     what = "has no" if folder.is_dir() else "is not a folder with an"
-    raise DataError(
-        f"{folder} {what} {ANNOTATIONS[0]}: name the folder that holds it, with images/ beside it."
-    )
+    raise DataError(f"{folder} {what} {ANNOTATIONS[0]}: name the folder that contains it and images/.")
 
 
 def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list[Study]]:
@@ -87,9 +85,7 @@ def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list
         raise DataError(f"{path} is nested too deep for an annotation: copy or download it again.") from None
     missing = [split for split in SPLITS if not isinstance(_get(content, split), list)]
     if missing:
-        raise DataError(
-            f"{path} has no list of studies called {' or '.join(missing)}: add it (it may be [])."
-        )
+        raise DataError(f"{path} has no list of studies named {' or '.join(missing)}: add it (it may be []).")
     studies: dict[str, list[Study]] = {}
     split_of: dict[str, str] = {}
     for split in SPLITS:

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--workspace", type=Path, default=ROOT / "runs" / "demo", help="folder of the run (%(default)s)"
     )
-    parser.add_argument("--force", action="store_true", help="run steps again that are done")
+    parser.add_argument("--force", action="store_true", help="run all steps again, even those that are done")
     options = parser.parse_args(arguments)
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
     workspace = open_workspace(options.workspace.resolve())

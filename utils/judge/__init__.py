@@ -80,7 +80,7 @@ def judge_pairs(
     if isinstance(engine, str):
         judge = make_engine(engine, **options)
     elif options:
-        raise JudgeError(f"an engine that is loaded already takes no options: leave out {', '.join(options)}")
+        raise JudgeError(f"a loaded engine takes no options: leave out {', '.join(options)}")
     label = f"{judge.label}, identical texts not asked" if identical_without_asking else judge.label
 
     known: dict[Pair, Judgement] = {}

@@ -235,13 +235,13 @@ def find(base: str) -> Base:
         config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError):
         raise StepError(
-            f"{base} is no model that can be read: name one of {', '.join(REGISTRY)}, a folder, or a name on "
-            "the Hub (for a model that asks for consent, give it on the model's page and set HF_TOKEN)."
+            f"{base} is not a model that can be loaded. Choose one of {', '.join(REGISTRY)}, a folder, or a "
+            "name on the Hub. If the model asks for consent, give it on the model's page and set HF_TOKEN."
         ) from None
     if config.model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise StepError(
-            f"{base} is a {config.model_type}; this project trains models of the families {known}."
+            f"{base} is a {config.model_type}, but this project trains only models of the families {known}."
         )
     return Base(place, place, Shape.of(config), config.model_type)
 
@@ -253,6 +253,6 @@ def fits_or_stop(settings: TrainingSettings) -> Base:
         value = getattr(settings, name)
         if value not in possible:
             raise StepError(
-                f"{settings.base} cannot take {name} = {value}: set it to {' or '.join(possible)}."
+                f"{settings.base} does not support {name} = {value}: set it to {' or '.join(possible)}."
             )
     return base

@@ -152,8 +152,8 @@ def _as_named_now(quantisation: dict, place: str) -> dict:
     method = quantisation.get("quant_method")
     if method != "bitsandbytes" or not quantisation.get("load_in_4bit"):
         raise StepError(
-            f"{place} is quantised by {method}, not by bitsandbytes in 4 bits: set base to another copy, or "
-            "to the model in full precision, which is quantised as it is loaded."
+            f"{place} is quantised by {method}, not by bitsandbytes in 4 bits. Set base to another copy, or "
+            "to the model in full precision, which is quantised on loading."
         )
     names = quantisation.get("llm_int8_skip_modules") or ["lm_head"]
     anywhere = [rf"(.*\.)?{name.replace(OLD_LANGUAGE_MODEL, LANGUAGE_MODEL)}(\.|$)" for name in names]
@@ -171,11 +171,11 @@ def _whole_or_stop(model: PreTrainedModel, missing: set[str], place: str) -> Non
         and isinstance(module, Linear4bit) != hasattr(module.weight, "quant_state")
     ]
     if unlike:
-        raise StepError(_unfit(place, f"other weights in 4 bits than it lists ({_few(unlike)})"))
+        raise StepError(_unfit(place, f"different weights in 4 bits than it lists ({_few(unlike)})"))
 
 
 def _unfit(place: str, what: str) -> str:
-    return f"{place} has {what}, against its own configuration: set base to another model."
+    return f"{place} does not match its own configuration: it has {what}. Set base to another model."
 
 
 def _few(names: Iterable[str]) -> str:

@@ -68,7 +68,7 @@ def captioned(picture: bytes, alt: str) -> str:
     return (
         f'<figure style="margin:0"><img alt="{escape(alt)}" style="max-width:100%;background:#fff" '
         f'src="data:image/png;base64,{data}"><figcaption style="font-size:12px"><details>'
-        f"<summary>This picture in words</summary>{escape(alt)}</details></figcaption></figure>"
+        f"<summary>Description of this picture</summary>{escape(alt)}</details></figcaption></figure>"
     )
 
 
@@ -108,7 +108,7 @@ def panels(fig, count, *, top, bottom, left, right=0.15, gap=0.0) -> list:
 def series(i: int) -> tuple[str, str]:
     """Colour and hatch of the series of number `i`. Raises ValueError where they could not be told apart."""
     if i >= len(SERIES):
-        raise ValueError(f"a chart tells {len(SERIES)} series apart, not more: draw fewer")
+        raise ValueError(f"a chart can show at most {len(SERIES)} series: draw fewer")
     return SERIES[i]
 
 
@@ -190,7 +190,7 @@ def confusion(tables: Mapping[str, pd.DataFrame], *, data_label: str) -> Chart:
     hue from white to blue; the number is the count.
     """
     names = list(next(iter(tables.values())).index)
-    fig = figure(4.5, "Where the sentences go: gold down, the split across", data_label)
+    fig = figure(4.5, "Where the sentences go: gold in rows, the split in columns", data_label)
     axes = panels(fig, len(tables), top=1.1, bottom=0.75, left=0.95, gap=0.25)
     hue = mpl.colors.LinearSegmentedColormap.from_list("share", ["#ffffff", BLUE])
     for ax, (title, table) in zip(axes, tables.items(), strict=True):

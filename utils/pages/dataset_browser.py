@@ -93,7 +93,7 @@ class DatasetBrowser(Browser):
         self.region = widgets.Dropdown(options=(ANY_REGION, *REGIONS), description="mentions", layout=narrow)
         self.words = widgets.Text(
             description="finding",
-            placeholder="words in the findings, then Enter",
+            placeholder="words in the findings; press Enter",
             continuous_update=False,
             layout=wide,
         )

@@ -110,18 +110,18 @@ def open_form(
     noted: the settings of a run that has begun, which hold instead of what was kept
 
     Raises ValueError, naming the field, where `values` has a name or a value
-    that the settings refuse. What was kept and is not valid any more is left
-    aside, and the form says so.
+    that the settings refuse. Kept values that are no longer valid are not
+    used, and the form says so.
     """
     start, note = preset, ""
     try:
         changed = noted or (json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {})
         start = with_values(preset, changed)
     except (ValueError, TypeError):
-        note = f"Not valid any more, and left aside: what was kept in {kept}."
+        note = f"The values saved in {kept} are no longer valid and are not used."
     else:
-        names = ", ".join(map(_label, changed))
-        note = "As this run began." if noted else f"As this run was last opened: {names}." if changed else ""
+        saved = f"Saved earlier in this run: {', '.join(map(_label, changed))}." if changed else ""
+        note = "This run started with these settings." if noted else saved
     return Form(_with_parameter(start, values), preset, beside, kept, note)
 
 
@@ -133,14 +133,14 @@ def parts(values: dict, *forms: str) -> dict[str, dict]:
     unknown = sorted(set(_names_and_values(values)) - set(forms))
     if unknown:
         raise ValueError(
-            f"SETTINGS has {unknown[0]!r}, but holds the values by form here: {' and '.join(forms)}"
+            f"SETTINGS has {unknown[0]!r}, but must name one of this notebook's forms: {' or '.join(forms)}"
         )
     return {form: values.get(form, {}) for form in forms}
 
 
 def _names_and_values(parameter: object) -> dict:
     if not isinstance(parameter, dict):
-        raise ValueError(f'SETTINGS holds names and values, such as {{"seed": 1}}, and not {parameter!r}')
+        raise ValueError(f'SETTINGS must hold names and values, such as {{"seed": 1}}, not {parameter!r}')
     return parameter
 
 
@@ -153,8 +153,8 @@ def _with_parameter(settings: Knobs, values: dict) -> Knobs:
         name = first["loc"][0]
         known = ", ".join(_knobs(settings))
     if name not in _knobs(settings):
-        raise ValueError(f"SETTINGS has {name!r}, which is no field of this form: its fields are {known}")
-    raise ValueError(f"SETTINGS has {name!r}: {values[name]!r}, which is refused: {first['msg']}")
+        raise ValueError(f"SETTINGS has {name!r}, which is not a field of this form. The fields are {known}")
+    raise ValueError(f"SETTINGS has {name!r}: {values[name]!r}, which is not allowed: {first['msg']}")
 
 
 def _row(field: widgets.Widget, note: widgets.HTML) -> widgets.Box:

@@ -27,8 +27,8 @@ _A_GPU = "choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all"
 def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
     """Install those of `requirements` that are not installed in any version, and return them.
 
-    What is there already stays as it is, so the runtime need not be restarted.
-    Raises StepError where pip fails.
+    Installed packages do not change, so the runtime needs no restart.
+    Raises StepError if pip fails.
     """
     lines = requirements.read_text(encoding="utf-8").splitlines()
     asked = [line for line in lines if line and not line.startswith("#")]
@@ -69,10 +69,10 @@ def found(workspace: Workspace, preset: Preset) -> HTML:
     )
     lines = [escape(" · ".join(facts))]
     if in_colab() and not gpu():
-        so = "this goes on as the demo" if preset.name == "demo" else f"{preset.name} needs one"
-        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU}; without, {so}.')}")
+        so = "the demo runs instead" if preset.name == "demo" else f"the size {preset.name} does not run"
+        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU}. Without a GPU, {so}.')}")
     if in_colab() and workspace.root.is_relative_to(COLAB_DISK) and not workspace.root.is_relative_to(DRIVE):
-        lines.append(f"{tag('not on Drive')} Results go when this session ends.")
+        lines.append(f"{tag('not on Drive')} Results are lost when this session ends.")
     return HTML(html("<br>".join(lines)))
 
 

@@ -76,7 +76,7 @@ def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Chart:
     rows = scored(judgements)
     systems = list(rows["system"].unique())
     bands = _bands(rows)
-    fig = figure(1.35 + 4 * (0.3 * len(systems) + 0.14), "How the scores spread", _where(data_label, rows))
+    fig = figure(1.35 + 4 * (0.3 * len(systems) + 0.14), "Distribution of scores", _where(data_label, rows))
     label_width = max(1.5, 0.075 * max(map(len, systems)) + 1.0)
     (ax,) = panels(fig, 1, top=0.98, bottom=0.12, left=label_width, right=0.75)
     y = 0.0
@@ -147,7 +147,7 @@ def differences(pairs: pd.DataFrame, names: tuple[str, str], *, data_label: str,
     `pairs` from `scores.compare`; `names` are those of the two, the first minus the second.
     """
     splits = order_splits(pairs["split"])
-    where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better (filled: clearly)"
+    where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better (filled: interval excludes 0)"
     fig = figure(3.6, f"{names[0]} minus {names[1]}, paired by study, with 95 % interval", where)
     axes = panels(fig, len(splits), top=0.85, bottom=0.52, left=0.55, gap=0.45)
     reach = max(pairs[["low", "high"]].abs().to_numpy().max() * 1.25, 0.05)

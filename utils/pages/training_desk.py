@@ -32,9 +32,9 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
     """A plan as markup."""
     fast, likely, slow = plan.hours
     fits = plan.memory + HEADROOM <= T4_MEMORY
-    warning = "" if fits else f" {tag('does not fit', 'refused')} lower batch size, image tokens or views"
+    warning = "" if fits else f" {tag('does not fit', 'refused')} reduce batch size, image tokens or views"
     rows = [
-        ("tokens a study", f"<b>{plan.tokens:,.0f}</b>, of them {plan.image_tokens:,.0f} for its views"),
+        ("tokens a study", f"<b>{plan.tokens:,.0f}</b>, including {plan.image_tokens:,.0f} for its views"),
         ("trained weights", f"<b>{plan.trainable / 1e6:.1f}</b> million"),
         ("GPU memory, peak", f"<b>{plan.memory:.1f}</b> of a T4's {T4_MEMORY} GiB{warning}"),
         ("optimiser steps", f"<b>{plan.steps:,}</b>"),
@@ -45,7 +45,7 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
         rows.append((f"sessions of {settings.hours:g} h", f"likely <b>{plan.sessions[1]}</b>{most}"))
     note = quiet(
         "Computed from the settings, not measured on a T4. "
-        "After 20 steps training replaces the time by its own rate."
+        "After 20 steps, training shows the measured speed instead."
     )
     return table(("the plan", ""), rows) + note
 
@@ -61,9 +61,9 @@ def progress_page(progress: Progress, data_label: str) -> HTML:
         facts.append(f"{progress.rate:.1f} s a step, <b>{_time(progress.seconds_left / 3600)}</b> left")
     memory = progress.memory
     if "gpu_peak" in memory:
-        facts.append(f"GPU memory at its peak {memory['gpu_peak']:.1f} of {memory['gpu_total']:.1f} GiB")
+        facts.append(f"peak GPU memory {memory['gpu_peak']:.1f} of {memory['gpu_total']:.1f} GiB")
     else:
-        facts.append(f"memory at its peak {memory['host_peak']:.1f} GiB, no GPU")
+        facts.append(f"peak memory {memory['host_peak']:.1f} GiB, no GPU")
     chart = markup(charts.loss_curve(progress.log, data_label=data_label))
     return HTML(html(" · ".join(facts) + chart + _samples(progress.samples, data_label)))
 

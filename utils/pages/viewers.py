@@ -101,7 +101,7 @@ def split_view(
     regions = mentioned(dict(findings), ALL)
     rows = ((tag(name, name), escape(regions.get(name, "")) or quiet("not mentioned")) for name in ALL)
     body = (
-        f'<div class="side"><div><small>findings as written</small><p>{_marked(original, regions)}</p></div>'
+        f'<div class="side"><div><small>original findings</small><p>{_marked(original, regions)}</p></div>'
         f"<div>{table(('region', 'findings'), rows)}</div></div>"
     )
     audit = list(audit_rows or ())
@@ -224,10 +224,10 @@ def _verdict(region: str, judgement: Judgement) -> str:
     for kind, errors in (("", judgement.sentences), ("minor: ", judgement.insignificant_sentences)):
         for letter, sentences in errors.items():
             lines += [f"✗ {kind}{ERRORS['abcdef'.index(letter)]}: {sentence}" for sentence in sentences]
-    listed = "".join(f"<li>{escape(line)}</li>" for line in lines or ["no match and no error listed"])
+    listed = "".join(f"<li>{escape(line)}</li>" for line in lines or ["no matches and no errors listed"])
     return (
         f'<div>{tag(region, region)}<ul class="plain">{listed}</ul>'
-        f"<details><summary>the judge's whole answer</summary>"
+        f"<details><summary>the judge's complete answer</summary>"
         f"<pre>{escape(judgement.completion)}</pre></details></div>"
     )
 

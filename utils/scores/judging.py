@@ -118,7 +118,7 @@ def normality(
     """
     if metadata is None or not metadata.is_file():
         kinds = {study: _kind_of(findings.values()) for study, findings in references.items()}
-        return kinds, "Normal: the offline judge reads no abnormal finding in the reference (not MeSH terms)."
+        return kinds, "Normal: the offline judge finds nothing abnormal in the reference (no MeSH terms)."
     try:
         terms = pd.read_csv(metadata, dtype=str).set_index("uid")["MeSH"].fillna("")
     except (KeyError, ValueError) as error:
@@ -129,7 +129,7 @@ def normality(
         if term and term not in NOT_INDEXED:
             kinds[study] = NORMAL if term == "normal" else ABNORMAL
     left_out = len(references) - len(kinds)
-    return kinds, f"Normal: so indexed in the collection's own MeSH terms ({left_out:,} studies have none)."
+    return kinds, f"Normal: the collection's own MeSH terms say so ({left_out:,} studies have no terms)."
 
 
 def _kind_of(texts: Iterable[str]) -> str:
@@ -268,8 +268,8 @@ def check_judge(
     )
     if same < POOR * len(table):
         verdict += (
-            " **Fewer than half agree, as if the questions had not been read: "
-            "look at the precision and the model before you trust the scores below.**"
+            " **Fewer than half agree, as if the judge had not read the questions. "
+            "Check the precision and the model before you trust the scores below.**"
         )
     table.attrs["verdict"] = verdict
     return table.reset_index(drop=True)

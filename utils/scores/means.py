@@ -61,7 +61,7 @@ def one_judge(rows: pd.DataFrame) -> str:
     """The label of the judge of all `rows`. Raises ValueError where there is more than one, or none."""
     judges = list(rows["judge"].unique()) if "judge" in rows else []
     if len(judges) != 1:
-        raise ValueError(f"scores of one judge only can stand together, not of {len(judges)}: {judges}")
+        raise ValueError(f"all scores must come from one judge, not from {len(judges)}: {judges}")
     return judges[0]
 
 

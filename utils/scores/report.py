@@ -19,15 +19,15 @@ from .means import SPLITS, compare, diversity, error_counts, is_green, one_judge
 from .tables import p_text, quiz_tables, table_markdown
 
 METHOD = """\
-The model is shown a study's views and asked for the findings of each region: {regions}. \
-The judge, {judge}, compares each region's text with the reference and lists matched findings and \
-clinically significant errors of six types; a score is matched / (matched + significant errors), 0 to 1. \
-A region that the reference does not mention is not scored; a region that the report leaves empty where \
-the reference describes it scores 0, and so does a pair without a verdict. Intervals are 95 % percentile \
-bootstrap intervals over studies."""
+The model sees the views of a study and writes the findings of each region: {regions}. \
+The judge, {judge}, compares each region's text with the reference. It lists matched findings and \
+clinically significant errors of six types. A score is matched / (matched + significant errors), \
+from 0 to 1. A region that the reference does not mention is not scored. A region that the reference \
+describes scores 0 if the report leaves it empty, and so does a pair without a verdict. Intervals are \
+95 % percentile bootstrap intervals over studies."""
 COMPARED = """\
-Systems are compared study by study: the interval of the paired difference, and the p-value of a two-sided \
-sign-flip test, not corrected for the number of comparisons."""
+Systems are compared study by study. The tables show the interval of the paired difference, and the p-value \
+of a two-sided sign-flip test, not corrected for the number of comparisons."""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -88,7 +88,7 @@ def write_report(
         table_markdown(summary, data_label=data_label, iu_xray=iu_xray).strip(),
         f"### The quiz's tables\n\n{quiz_tables(summary).strip()}",
         *_comparisons(judgements, systems),
-        "### What was written",
+        "### Different reports and empty regions",
         _written(judgements),
         *(
             f"### {title}\n\n{said}\n\n{_table(rows.columns, _shown(rows))}"
@@ -96,7 +96,7 @@ def write_report(
         ),
         *(_figure(folder, title, path, alt) for title, (path, alt) in figures.items()),
         "## Sample reports",
-        f"Of {systems[0]}; each with its mean score over the regions that its reference mentions.",
+        f"Reports by {systems[0]}. The mean score covers the regions that the reference mentions.",
         *(_sample(judgements, systems[0], study) for study in samples),
         "## Limits",
         _bullets(limits(summary, data_label)),
@@ -174,14 +174,14 @@ def _plain_words(summary: pd.DataFrame, judgements: pd.DataFrame) -> Iterator[st
         found = written[(written["system"] == model) & (written["split"] == split)].iloc[0]
         yield (
             f"{name}: {model} wrote {found['reports']:,} different reports for {found['studies']:,} studies "
-            f"and left empty {found['empty']:,} of the {found['described']:,} regions that the references "
+            f"and left {found['empty']:,} of the {found['described']:,} regions empty that the references "
             "describe."
         )
         of_model = errors[(errors["system"] == model) & (errors["split"] == split)]
         types = of_model.groupby("error", sort=False)["significant"].sum()
         if types.sum():
             yield (
-                f'{name}: its most frequent significant error is "{types.idxmax()}", '
+                f'{name}: the most frequent significant error of {model} is "{types.idxmax()}", '
                 f"{types.max():,} of {types.sum():,}."
             )
 
@@ -210,16 +210,16 @@ def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
     """What the scores of `summary` cannot show, a sentence each; those of judge and data come first."""
     judge, own = one_judge(summary), []
     if not is_green(judge):
-        own.append(f"The judge is the {judge}: its scores cannot be set beside GREEN scores.")
+        own.append(f"The judge is the {judge}. Do not compare its scores with GREEN scores.")
     if "phantom" in data_label.lower():
         own.append("Phantom radiographs are drawings: results on them say nothing about patients.")
     few, many = summary["n"].min(), summary["n"].max()
     return [
         *own,
-        f"A mean stands on {few:,} to {many:,} studies; intervals cover the choice of studies, "
+        f"Each mean is over {few:,} to {many:,} studies. Intervals cover the choice of studies, "
         "not another training run or another judge.",
-        "Intervals that overlap do not show that two systems are equal.",
-        "A judge is itself a program that errs; no radiologist read these reports.",
+        "Overlapping intervals do not show that two systems are equal.",
+        "The judge is a program and makes errors. No radiologist has read these reports.",
     ]
 
 
@@ -260,7 +260,7 @@ def _figure(folder: Path, title: str, path: str | Path, alt: str) -> str:
         raise ValueError(f"the figure {path.name} is missing: save it before the report")
     if not path.is_relative_to(folder.resolve()):
         raise ValueError(
-            f"the figure {path.name} does not lie in the report's folder, where its link would reach it"
+            f"the figure {path.name} is not in the report's folder, so a link cannot reach it: save it there"
         )
     link = quote(path.relative_to(folder.resolve()).as_posix())
     alt = tidy(alt).replace("[", "(").replace("]", ")")

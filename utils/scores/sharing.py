@@ -23,9 +23,9 @@ from .means import one_judge, summary
 from .report import METHOD, limits
 
 HOW = (
-    "Nothing is shared. To push this to the Hugging Face Hub, as a private repository, set SHARE_TO to "
-    '"your-name/repository", add a token with write access as HF_TOKEN to Colab\'s secrets (the key on the '
-    "left) or to the environment, and run this notebook again."
+    "Nothing is shared. To push this to a private repository on the Hugging Face Hub, set SHARE_TO to "
+    '"your-name/repository". Add a token with write access to Colab\'s secrets (the key symbol on the left) '
+    "or to the environment, with the name HF_TOKEN. Then run this notebook again."
 )
 
 
@@ -50,7 +50,7 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
     results, adapter = workspace.folder("evaluation"), workspace.folder("training") / "adapter"
     if not workspace.is_current("evaluation"):
         raise StepError(
-            f"The scores are of another adapter: run notebooks/{STEPS['evaluation']}.ipynb first."
+            f"The scores belong to another adapter. Run notebooks/{STEPS['evaluation']}.ipynb first."
         )
     card = model_card(
         training=training["settings"],
@@ -96,14 +96,15 @@ def model_card(
 
 **Data: {data_label}. Judge: {one_judge(scores)}. Not for clinical use.**
 
-A LoRA adapter of {where}: from the views of a chest X-ray study it writes findings of
-{", ".join(REGIONS)}, one line a region. The project's `utils.models.Writer` loads it and shows
-studies to the model as in training.
+A LoRA adapter of {where}. From the views of a chest X-ray study, the model writes the findings of
+{", ".join(REGIONS)}, one line for each region. The project's `utils.models.writer.Writer` loads the adapter
+and shows studies to the model as in training.
 
 ## Method
 
-4-bit NF4 QLoRA on every linear layer of the language model, with the settings below; loss on the answer
-alone. A region that a study does not mention is left out of prompt and answer: it is unknown, not normal.
+4-bit NF4 QLoRA on every linear layer of the language model, with the settings below. The loss counts
+the answer only. A region that a study does not mention is left out of prompt and answer: it is unknown, not
+normal.
 
 {_settings({**training, "base": base})}
 
@@ -117,12 +118,12 @@ alone. A region that a study does not mention is left out of prompt and answer: 
 ## Limits
 
 {chr(10).join(f"- {limit}" for limit in limits(scores, data_label))}
-- It was trained to write findings, not to be right about a patient: **not for clinical use**.
+- The model was trained to write findings. It may be wrong about a patient: **not for clinical use**.
 
 ## Licence
 
-The base model's licence holds for its use. What was learnt from studies stays under theirs: IU X-Ray is
-CC BY-NC-ND 4.0, so an adapter trained on it stays private.
+The licence of the base model applies to its use. The licence of the studies applies to what was learnt from
+them: IU X-Ray is CC BY-NC-ND 4.0, so an adapter trained on it must stay private.
 """
     return ModelCard(f"---\n{head.to_yaml()}\n---\n{text}")
 
@@ -149,8 +150,8 @@ def _push(repository: str, kind: str, folder: Path, files: list[str], data_label
         address = api.create_repo(repository, repo_type=kind, private=True, exist_ok=True)
         if not api.repo_info(repository, repo_type=kind).private and data_label != phantoms.WHAT:
             raise StepError(
-                f"{repository} is public, and {data_label} may not be published (IU X-Ray is CC BY-NC-ND): "
-                "make it private on the Hub, or name another repository in SHARE_TO."
+                f"{repository} is public, and {data_label} may not be published (IU X-Ray is CC BY-NC-ND). "
+                "Make the repository private on the Hub, or name another repository in SHARE_TO."
             )
         api.upload_folder(
             repo_id=repository,

@@ -108,10 +108,10 @@ def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = Fa
 
 def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
     notes = [
-        "Mean, 95 % bootstrap interval over studies, and n: the studies whose reference mentions the region."
+        "Mean, 95 % bootstrap interval over studies, and n (studies whose reference mentions the region)."
     ]
     if not is_green(judge):
-        notes.append(f"Judged by the {judge}: not to be set beside GREEN scores.")
+        notes.append(f"Judged by the {judge}. Do not compare these scores with GREEN scores.")
     unjudged = int(summary["no_verdict"].sum())
     if unjudged:
         notes.append(

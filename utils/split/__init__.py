@@ -58,7 +58,7 @@ def load_prompt(name: str = "split_v1") -> Prompt:
     """The prompt in `prompts/<name>.txt`. Raises SplitError, with the names there are, for any other."""
     names = sorted(path.stem for path in PROMPTS.glob("*.txt"))
     if name not in names:
-        raise SplitError(f"There is no prompt {name!r}; there is {', '.join(names)}.")
+        raise SplitError(f"There is no prompt {name!r}. Choose {', '.join(names)}.")
     return Prompt(name, (PROMPTS / f"{name}.txt").read_text(encoding="utf-8").strip())
 
 

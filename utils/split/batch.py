@@ -43,7 +43,7 @@ def submit(
     state = Path(state)
     held = _read(state) if state.exists() else {"model": model, "batches": {}}
     if held["model"] != model:
-        raise SplitError(f"{state} is about {held['model']}, not {model}: collect that first.")
+        raise SplitError(f"{state} belongs to {held['model']}, not to {model}. Collect it first.")
     waiting = Cache(cache).open_questions(model, prompt, list(texts))
     under_way = {key for batch in held["batches"].values() for key in batch["keys"] if not batch["collected"]}
     lines = {key: _line(key, model, prompt, same[0]) for key, same in waiting.items() if key not in under_way}
@@ -118,7 +118,7 @@ class _Client:
         self._client.close()
         if isinstance(error, openai.OpenAIError):
             raise SplitError(
-                hide(f"The Batch API gives no answer: {message_of(error)}.", self._options["api_key"])
+                hide(f"The Batch API does not answer: {message_of(error)}.", self._options["api_key"])
             ) from None
 
 
@@ -179,7 +179,7 @@ def _read(state: Path) -> dict:
         if not {"model", "batches"} <= held.keys():
             raise ValueError
     except FileNotFoundError:
-        raise SplitError(f"There is no {state}: submit first.") from None
+        raise SplitError(f"There is no {state}. Submit first.") from None
     except (ValueError, AttributeError):
-        raise SplitError(f"{state} does not hold batches: move it away.") from None
+        raise SplitError(f"{state} is not a record of batches. Move it to another folder.") from None
     return held

@@ -112,11 +112,11 @@ def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> 
         raise SplitError(f"There is no file {originals}.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise SplitError(
-            f"{originals} is not R2Gen's annotation: it has no unsplit report a study."
+            f"{originals} is not R2Gen's annotation: its studies have no unsplit report."
         ) from None
     pairs = [(texts[name], found) for name, found in findings.items() if isinstance(texts.get(name), str)]
     if not pairs:
-        raise SplitError(f"{originals} has none of these {len(findings):,} studies.")
+        raise SplitError(f"{originals} contains none of these {len(findings):,} studies.")
     step = max(1, len(pairs) // max(1, most))
     return pairs[::step][:most]
 

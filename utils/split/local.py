@@ -79,7 +79,7 @@ def load(model: str) -> Callable[[list[Messages], list[str]], list[str]]:
         reason = " ".join(str(error).split())[:300]
         raise SplitError(f"The model {model} cannot be loaded: {reason}") from None
     if not tokenizer.chat_template:
-        raise SplitError(f"{model} has no chat template: choose a model that was taught to chat.")
+        raise SplitError(f"{model} has no chat template. Choose a model trained for chat.")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 
     @torch.inference_mode()

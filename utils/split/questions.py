@@ -182,15 +182,15 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         how = "counted" if self.counted else f"an estimate at {CHARACTERS_A_TOKEN} characters a token"
         text = (
-            f"{self.reports:,} reports to ask {self.model}: {self.input_tokens:,} tokens in, about "
-            f"{self.output_tokens:,} out ({how})"
+            f"{self.reports:,} reports to send to {self.model}: {self.input_tokens:,} input tokens, about "
+            f"{self.output_tokens:,} output tokens ({how})"
         )
         if self.dollars is None:
             return f"{text}; price not known."
         thinks = self.model.startswith(REASONERS)
-        more = "; its reasoning, billed as output, comes on top" if thinks else ""
+        more = "; its reasoning is billed as output and comes on top" if thinks else ""
         return (
-            f"{text}; about ${self.dollars:,.2f}, at most a little over twice that if every answer had to be "
+            f"{text}; about ${self.dollars:,.2f}, or at most a little over twice that if every answer is "
             f"asked for again{more}. Prices: {SOURCE}, {self.as_of}."
         )
 
@@ -255,8 +255,8 @@ class Spending:
         self.model, self.budget, self.price = model, budget, price_of(model)
         if budget and not self.price:
             raise SplitError(
-                f"The price of {model} is not known, so a budget of ${budget:g} cannot be kept: "
-                "set the budget to 0 to go on without one."
+                f"The price of {model} is not known, so a budget of ${budget:g} cannot be applied. "
+                "Set the budget to 0 to continue without one."
             )
         self.questions = self.input_tokens = self.cached_tokens = self.output_tokens = 0
         self.is_over = False  # a question was not asked for want of budget

@@ -51,7 +51,7 @@ def client_options(base_url: str | None, api_key: str | None) -> dict:
     """How the official client is made. Raises SplitError where OpenAI itself is meant and there is no key."""
     key = api_key or os.environ.get("OPENAI_API_KEY")
     if not key and not (base_url or os.environ.get("OPENAI_BASE_URL")):
-        raise SplitError("The openai engine needs a key: give api_key, or set OPENAI_API_KEY.")
+        raise SplitError("The openai engine needs a key: pass api_key, or set OPENAI_API_KEY.")
     return {
         "api_key": key or "none",
         "base_url": base_url or None,
@@ -90,8 +90,8 @@ def ask_all(
     if run.spending.is_over:
         left = sum(map(len, known.open_questions(model, prompt, texts).values()))
         warnings.warn(
-            f"The budget is used up, {run.spending}: {left:,} of {len(texts):,} reports were not asked "
-            "to the end; what they lack is split offline.",
+            f"The budget is used up, {run.spending}. {left:,} of {len(texts):,} reports are not complete; "
+            "the offline engine splits the rest.",
             stacklevel=4,
         )
     return known.splits(model, prompt, texts)
@@ -175,7 +175,7 @@ class _Run:
     def _failed(self, error: openai.OpenAIError) -> None:
         """A report without an answer is left to the offline engine, unless no report gets one."""
         self.failed_in_a_row += 1
-        self.last_error = f"The server gives no answer: {message_of(error)}."
+        self.last_error = f"The server does not answer: {message_of(error)}."
         never_there = isinstance(error, openai.APIConnectionError) and not self.answered
         if never_there or self.failed_in_a_row >= GIVE_UP:
             self.fatal = self.last_error

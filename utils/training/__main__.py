@@ -19,7 +19,7 @@ def main() -> None:
     run = parser.parse_args().run.resolve()
     workspace = Workspace(run.parent.parent, run.name)
     if workspace.folder("training") != run:
-        raise SystemExit(f"{run} is not a run's folder: name <workspace>/training/<name>.")
+        raise SystemExit(f"{run} is not a run's folder. Name <workspace>/training/<name>.")
     try:
         workspace.require("dataset")
         noted = noted_settings(run)
@@ -27,7 +27,7 @@ def main() -> None:
             settings = TrainingSettings.model_validate(noted)
         else:
             settings = preset(default_preset()).training
-            say(f"{run.name} is new: the settings are those of the preset {default_preset()}.")
+            say(f"{run.name} is new and uses the settings of the preset {default_preset()}.")
         outcome = train(settings, load(workspace.folder("dataset")), run, scratch=workspace.scratch)
         if outcome.finished and PartialState().is_main_process:
             finish(workspace, settings)

@@ -41,15 +41,15 @@ class Store:
                 if is_sealed(path):
                     _move(path, self.kept / path.name)
             if self.trouble:
-                print(f"Checkpoints are kept in {self.kept} again.")
+                print(f"Checkpoints are copied to {self.kept} again.")
             self.trouble = ""
         except OSError as error:
             # A folder's copy comes with a list of (from, to, why), a single file's with its reason.
             reason = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error.strerror)
             if reason != self.trouble:
                 print(
-                    f"checkpoint-{step} could not be copied to {self.kept} ({reason}): it stays in "
-                    f"{self.local}, and training goes on. Make room: the next checkpoint takes it along."
+                    f"checkpoint-{step} could not be copied to {self.kept} ({reason}). It stays in "
+                    f"{self.local}, and training continues. Free some space: it is copied with the next one."
                 )
             self.trouble = reason
         for folder in (self.kept, self.local):
@@ -75,7 +75,7 @@ class Store:
             shutil.rmtree(part)
         newest, damaged = self.newest()
         for path in damaged:
-            print(f"{path.name} is incomplete or damaged: passed over and deleted.")
+            print(f"{path.name} is incomplete or damaged. It is skipped and deleted.")
             shutil.rmtree(path)
         return newest
 
@@ -137,7 +137,7 @@ def same_settings_or_stop(settings: dict, path: Path, free: set[str]) -> None:
         if changed:
             raise StepError(
                 f"{path.parent} holds a run with other settings ({'; '.join(changed)}). "
-                "Set them back to go on with it, or choose another name for this run."
+                "Restore them to continue that run, or choose another name for this run."
             )
     write_json(path, settings)
 
@@ -149,7 +149,7 @@ def _move(path: Path, target: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(path, part)
         if not is_sealed(part):
-            raise OSError(0, "the copy is not what was written")
+            raise OSError(0, "the copy differs from the original")
     except OSError:
         shutil.rmtree(part, ignore_errors=True)
         raise

@@ -101,7 +101,7 @@ def make_trainer(
     processes = PartialState().num_processes
     if settings.accumulation % processes:
         raise StepError(
-            f"accumulation is {settings.accumulation}: set it to a multiple of {processes} processes."
+            f"accumulation is {settings.accumulation}: set it to a multiple of {processes} (the processes)."
         )
     validation = sample(dataset["val"], settings) if "val" in dataset else None
     on_gpu = torch.cuda.is_available()
@@ -178,7 +178,7 @@ def train(
     last = steps(settings, len(dataset["train"]))
     if checkpoint is None or step_of(checkpoint) < last:
         if checkpoint:
-            say(f"Going on from {checkpoint.name} of {last:,} steps.")
+            say(f"Continuing from {checkpoint.name} of {last:,} steps.")
         trainer = make_trainer(settings, dataset, store, on_progress)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         del trainer
@@ -194,8 +194,8 @@ def train(
     finished = step_of(checkpoint) >= last
     if not finished:
         say(
-            f"The time limit of {settings.hours:g} hours ended training at {checkpoint.name} of {last:,} "
-            "steps. Run all cells again, now or in another session: training goes on from there."
+            f"The time limit of {settings.hours:g} hours stopped training at {checkpoint.name} of {last:,} "
+            "steps. Run all cells again, now or in another session, to continue from there."
         )
     return Outcome(log, finished)
 

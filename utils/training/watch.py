@@ -80,8 +80,8 @@ class Watch(TrainerCallback):
         self.skipped = self.skipped + 1 if self.trainer.accelerator.optimizer_step_was_skipped else 0
         if self.skipped >= MOST_SKIPPED:
             raise StepError(
-                f"The gradient scaler has skipped the last {self.skipped} steps up to {state.global_step}: "
-                f"nothing is learnt. {self._advice()}"
+                f"The gradient scaler has skipped the last {self.skipped} steps up to {state.global_step}, "
+                f"so the model learns nothing. {self._advice()}"
             )
 
     def on_log(self, args, state, control, logs, **_):
@@ -133,7 +133,7 @@ class Watch(TrainerCallback):
         if self.settings.precision == "fp16":
             changes.append("or set precision to fp32 (slower)")
         return (
-            f"Training was stopped; its checkpoints stay. Give the run another name and "
+            f"Training was stopped. Its checkpoints are kept. Choose another name for the run and "
             f"{' '.join(changes)} (now {self.settings.learning_rate:g})."
         )
 
