@@ -1,0 +1,367 @@
+"""Greedy decoding of many texts at once: full batches, and drafts that cannot change a word.
+
+Each pass gives every row its last token and the proposals of a table
+(`drafts.Drafts`); a row keeps the proposals that agree with the model's own
+greedy choice, and one token more. In exact arithmetic the texts are those of
+plain greedy decoding; in half precision a near tie may fall either way with
+the shape of a batch, here as in any other batching.
+
+Why not transformers 5.15's own: assisted generation (`prompt_lookup_num_tokens`,
+an assistant model, a custom `candidate_generator`) refuses more than one row;
+`generate_batch` takes token ids only, so no images, one new token a row and
+pass, so no drafts, and without FlashAttention, which a T4 cannot run, it pays
+for the attention of every row to every other row. `generate` waits for the
+longest row of a batch.
+"""
+
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from .drafts import Drafts, Ngrams, Width
+from .slots import SlotCache, bytes_a_token
+
+CACHE_SHARE = 0.75  # of the free memory, for keys and values; the rest is for a pass's own tensors
+PREFILL_TOKENS = 4096  # of prompts read in one pass, at most; one prompt may be longer
+ENOUGH_SEEN = 32  # texts whose lengths say more than what was expected before
+STEP = 64  # slots that all rows grow by
+
+
+Prepare = Callable[[list[int]], Mapping[str, torch.Tensor]]
+
+
+class Rule(Protocol):
+    """What may overrule the model in one text. Both are called in the order of the text's tokens."""
+
+    def choose(self, best: int) -> int:
+        """The token to write where the model's own choice is `best`; called once a token written."""
+        ...
+
+    def ahead(self) -> list[int]:
+        """The next tokens as far as they are sure whatever the model chooses; a draft may be wrong."""
+        ...
+
+
+@dataclass
+class Request:
+    """A text to be written.
+
+    prompt: its tokens; empty where `prepare` makes the model's inputs
+    length: of the prompt in tokens, where `prepare` makes it: an estimate
+    rule: what may overrule the model in it
+    """
+
+    prompt: Sequence[int] = ()
+    length: int = 0
+    rule: Callable[[], Rule] | None = None
+
+
+@dataclass
+class _Row:
+    """A request being written: the cache holds all of its tokens but the last."""
+
+    index: int
+    request: Request
+    prompt: list[int]
+    own: Ngrams | None = None
+    rule: Rule | None = None
+    written: list[int] = field(default_factory=list)
+    draft: list[int] = field(default_factory=list)  # what it had written before it had to give up its place
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt) + len(self.written)
+
+    @property
+    def last(self) -> int:
+        return self.written[-1] if self.written else self.prompt[-1]
+
+
+def free_memory() -> int:
+    """Free bytes, of the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class Decoder:
+    """Writes texts with `model`, and learns from each one what the next may look like.
+
+    ends: tokens that end a text
+    most_new: tokens of a text at most
+    expected: tokens that 95 % of the texts need at most; learnt from the texts as they end
+    most_rows: texts at once, where memory holds as many
+    start: tokens that prompts begin with; their keys and values are computed once and kept
+    most_proposed: tokens proposed a row and pass at most; 0: no drafts
+    free: free bytes now
+
+    Raises ValueError for a model whose layers keep no keys and values.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        ends: set[int],
+        most_new: int,
+        *,
+        expected: int | None = None,
+        most_rows: int = 64,
+        start: Sequence[int] = (),
+        most_proposed: int = Width.CHOICES[-1],
+        free: Callable[[], int] = free_memory,
+    ):
+        self.model, self.ends, self.most_new = model, ends, most_new
+        self.most_rows, self.start, self.free = most_rows, list(start), free
+        self.drafts, self.width = Drafts(), Width(most_proposed)
+        self.most_proposed = most_proposed
+        self.passes = self.prefills = 0
+        self._expected = expected or most_new
+        self._lengths: deque[int] = deque(maxlen=512)
+        self._bytes = bytes_a_token(model.config, model.dtype)
+        self._start_cache: SlotCache | None = None
+        SlotCache(model.config)  # says at once what it cannot serve
+
+    def write(
+        self, requests: Sequence[Request], prepare: Prepare | None = None
+    ) -> Iterator[tuple[int, list[int]]]:
+        """The index of a request and its tokens, what ends it included, each as soon as it is known.
+
+        prepare: the model's inputs for the requests of these indices, padded on the
+            right, with `input_ids` and `attention_mask`; None: `Request.prompt` is all
+
+        Out of memory, half of the texts wait, with what they have as their
+        draft; with one text left torch.OutOfMemoryError is raised.
+        """
+        batch = _Batch(self, requests, prepare)
+        while batch.waiting or batch.rows:
+            try:
+                done = batch.step()
+            except torch.OutOfMemoryError:
+                done = None  # made room for outside the handler, which would keep the failed pass's tensors
+            if done is None:
+                batch.halve()
+                continue
+            for row in done:
+                self._lengths.append(len(row.written))
+                self.drafts.learn(row.written)
+                yield row.index, row.written
+
+    def expected(self, being_written: Sequence[int]) -> int:
+        """How many tokens 95 % of the texts need at most; those `being_written` need at least theirs."""
+        if len(self._lengths) < ENOUGH_SEEN:
+            return min(self._expected, self.most_new)
+        # Without those being written the short texts would count for too much: they end first.
+        lengths = sorted([*self._lengths, *being_written])
+        return lengths[math.ceil(0.95 * len(lengths)) - 1]
+
+    def room(self, slots: int, used: int) -> int:
+        """How many texts of `slots` tokens in all memory holds, where `used` bytes are theirs already.
+
+        At least 1: that one text does not fit is found by trying.
+        """
+        fitting = CACHE_SHARE * (self.free() + used) / (self._bytes * slots)
+        return max(min(int(fitting), self.most_rows), 1)
+
+    def holds(self, slots: int) -> bool:
+        """Whether so many slots more fit in the free memory."""
+        return slots * self._bytes <= self.free()
+
+    @torch.inference_mode()
+    def started(self) -> SlotCache:
+        """The keys and values of `start`."""
+        if self._start_cache is None:
+            cache = SlotCache(self.model.config)
+            tokens = torch.tensor([self.start], device=self.model.device)
+            self.read(cache, 0, tokens, torch.arange(len(self.start), device=tokens.device)[None], keep=1)
+            self._start_cache = cache
+        return self._start_cache
+
+    def read(self, cache: SlotCache, first: int, tokens, slots, keep: int = 0) -> torch.Tensor:
+        """The logits (rows x tokens x vocabulary) after `tokens`, which rows from `first` on get in `slots`.
+
+        keep: logits of so many last tokens; 0: of all
+        """
+        cache.write_at(first, slots, int(slots.max()) + 1)
+        return self.model(
+            input_ids=tokens,
+            attention_mask=cache.mask(),
+            position_ids=slots,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+
+
+class _Batch:
+    """The rows being written, in the cache's first rows, and those that wait."""
+
+    def __init__(self, decoder: Decoder, requests: Sequence[Request], prepare: Prepare | None):
+        self.decoder, self.prepare = decoder, prepare
+        self.cache = SlotCache(decoder.model.config)
+        self.rows: list[_Row] = []
+        self.entering: list[_Row] = []  # whose prompts are being read
+        self.waiting = deque(
+            _Row(index, request, list(request.prompt)) for index, request in enumerate(requests)
+        )
+        self.most = decoder.most_rows
+
+    def step(self) -> list[_Row]:
+        """Read the prompts of rows that there is room for, and one pass on; the rows that ended."""
+        self._fill()
+        return self._pass()
+
+    def halve(self) -> None:
+        """After a lack of memory: fewer rows from now on. Raises torch.OutOfMemoryError with one row left."""
+        failed, self.entering = self.entering, []
+        tried = len(self.rows) + len(failed) or self.most
+        self.most = len(self.rows) if failed and self.rows else tried // 2
+        if not self.most:
+            raise torch.OutOfMemoryError("not even one text fits in memory")
+        self.waiting.extendleft(reversed(failed))
+        while len(self.rows) > self.most:  # those with the least written lose least
+            self._put_back(min(range(len(self.rows)), key=lambda place: len(self.rows[place].written)))
+        self.cache.resize(len(self.rows), self.cache.shape[1])
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _put_back(self, place: int) -> None:
+        row = self.rows[place]
+        self._leave(place)
+        self.waiting.appendleft(_Row(row.index, row.request, list(row.request.prompt), draft=row.written))
+
+    def _fill(self) -> None:
+        """Let waiting rows in, some at a time: reading a prompt costs a pass, however short."""
+        if not self.waiting:
+            return
+        written = [len(row.written) for row in self.rows]
+        prompt = max(len(row.prompt) or row.request.length for row in [*self.rows, self.waiting[0]])
+        slots = prompt + max([self.decoder.expected(written), *written]) + self.decoder.most_proposed + 1
+        slots = -(-slots // STEP) * STEP  # seldom another number than before, as room is made by copying
+        room = min(self.decoder.room(slots, self.cache.nbytes), self.most)
+        places = room - len(self.rows)
+        if self.rows and places < max(room // 4, 1):
+            return
+        self.cache.resize(len(self.rows) + min(places, len(self.waiting)), slots)
+        while self.waiting and len(self.rows) < room:
+            self._enter(room - len(self.rows))
+
+    def _enter(self, places: int) -> None:
+        tokens = 0
+        while self.waiting and len(self.entering) < places:
+            row = self.waiting[0]
+            tokens += len(row.prompt) or row.request.length
+            if self.entering and tokens > PREFILL_TOKENS:
+                break
+            self.entering.append(self.waiting.popleft())
+        self._read_prompts(self.entering, len(self.rows))
+        for row in self.entering:
+            row.rule = row.request.rule() if row.request.rule else None
+        self.rows += self.entering
+        self.entering = []
+
+    @torch.inference_mode()
+    def _read_prompts(self, rows: list[_Row], first: int) -> None:
+        """Keys and values of the prompts; the last token's too, which the first pass writes again."""
+        decoder = self.decoder
+        decoder.prefills += 1
+        if self.prepare:
+            inputs = self.prepare([row.index for row in rows])
+            ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(1).tolist()
+            for row, tokens, length in zip(rows, ids.tolist(), lengths, strict=True):
+                row.prompt = tokens[:length]
+            slots = torch.arange(ids.shape[1], device=ids.device).expand(len(rows), -1)
+            self.cache.write_at(first, slots, ids.shape[1])
+            decoder.model(**inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            return
+        known = min(_alike(decoder.start, row.prompt) for row in rows)
+        for row in rows:
+            row.own = Drafts.of_prompt(row.prompt[known:])
+        if known:
+            self.cache.begin_with(decoder.started(), first, len(rows), known)
+        rests = [row.prompt[known:] for row in rows]
+        if longest := max(map(len, rests)):
+            tokens = torch.tensor(_padded(rests, longest), device=decoder.model.device)
+            slots = torch.arange(known, known + longest, device=tokens.device).expand(len(rows), -1)
+            decoder.read(self.cache, first, tokens, slots, keep=1)
+
+    @torch.inference_mode()
+    def _pass(self) -> list[_Row]:
+        """One forward pass over all rows; the rows that it ended, which leave."""
+        decoder, began = self.decoder, time.perf_counter()
+        most = decoder.width.choose(len(self.rows))
+        drafts = [self._draft(row, most) for row in self.rows]
+        width = 1 + max(map(len, drafts))
+        self._grow(width)
+        tokens = torch.tensor(
+            _padded([[row.last, *draft] for row, draft in zip(self.rows, drafts, strict=True)], width),
+            device=decoder.model.device,
+        )
+        stored = torch.tensor([[row.tokens - 1] for row in self.rows], device=tokens.device)
+        logits = decoder.read(self.cache, 0, tokens, stored + torch.arange(width, device=tokens.device))
+        best = logits.argmax(-1).tolist()
+        decoder.passes += 1
+        ended = []
+        for place, (row, draft, found) in enumerate(zip(self.rows, drafts, best, strict=True)):
+            if self._accept(row, draft, found, most):
+                ended.append(place)
+        done = [self.rows[place] for place in ended]
+        for place in reversed(ended):
+            self._leave(place)
+        decoder.width.timed(width * (len(self.rows) + len(done)), time.perf_counter() - began)
+        return done
+
+    def _draft(self, row: _Row, most: int) -> list[int]:
+        most = min(most, self.decoder.most_new - len(row.written) - 1)
+        if row.draft[: len(row.written)] == row.written and len(row.draft) > len(row.written):
+            return row.draft[len(row.written) :][:most]
+        sure = row.rule.ahead()[:most] if row.rule and most > 0 else []
+        return sure + self.decoder.drafts.propose(row.written + sure, row.own, most - len(sure))
+
+    def _accept(self, row: _Row, draft: list[int], best: list[int], most: int) -> bool:
+        """Write what agrees with the model's own choice, and one token more; whether the text ends there."""
+        decoder, right = self.decoder, 0
+        for place in range(len(draft) + 1):
+            token = row.rule.choose(best[place]) if row.rule else best[place]
+            row.written.append(token)
+            ends = token in decoder.ends or len(row.written) == decoder.most_new
+            agrees = place < len(draft) and token == draft[place]
+            right += agrees
+            if ends or not agrees:
+                break
+        decoder.width.checked(most, right)
+        return ends
+
+    def _grow(self, width: int) -> None:
+        """Room for `width` tokens more of each row, where memory holds it; or half of the rows wait."""
+        slots = max(row.tokens for row in self.rows) - 1 + width
+        rows, room = self.cache.shape
+        if slots <= room or not rows:
+            return
+        slots += STEP
+        if not self.decoder.holds(rows * (slots - room)) and len(self.rows) > 1:
+            raise torch.OutOfMemoryError("the rows' next tokens do not fit in memory")
+        self.cache.resize(rows, slots)
+
+    def _leave(self, place: int) -> None:
+        """The row at `place` leaves; the last one takes its place, so that rows stay together."""
+        last = self.rows.pop()
+        if place < len(self.rows):
+            self.rows[place] = last
+            self.cache.move(len(self.rows), place)
+
+
+def _alike(start: Sequence[int], prompt: Sequence[int]) -> int:
+    """How many tokens of `prompt` are those of `start`; its last token is never counted."""
+    most = min(len(start), len(prompt) - 1)
+    return next((i for i in range(most) if start[i] != prompt[i]), most)
+
+
+def _padded(rows: list[list[int]], width: int) -> list[list[int]]:
+    return [row + [0] * (width - len(row)) for row in rows]
