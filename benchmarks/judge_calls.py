@@ -72,8 +72,8 @@ class Cost:
         return self
 
 
-def small_llama(folder: Path, texts: list[str]) -> Path:
-    """A random LLaMA of two layers of 64 with a byte-level tokenizer, saved to `folder`."""
+def byte_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer trained on `texts`, with the special tokens of LLaMA."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -85,11 +85,16 @@ def small_llama(folder: Path, texts: list[str]) -> Path:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(folder)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def small_llama(folder: Path, texts: list[str]) -> Path:
+    """A random LLaMA of two layers of 64 with a byte-level tokenizer, saved to `folder`."""
+    tokenizer = byte_tokenizer(texts)
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
