@@ -71,7 +71,7 @@ def test_the_table_stops_growing_at_its_limit(monkeypatch):
 
 
 def chosen(width, seconds, right, rows=16, passes=200):
-    """The widths chosen in the last passes where a pass of n tokens takes `seconds(n)` and `right` are right."""
+    """The last widths chosen where a pass of n tokens takes `seconds(n)` and `right` proposals are right."""
     widths = []
     for _ in range(passes):
         most = width.choose(rows)

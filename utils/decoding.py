@@ -117,7 +117,7 @@ class Decoder:
 
     def holds(self, slots: int) -> bool:
         """Whether so many slots more fit in the free memory."""
-        return slots * self._bytes <= self.free()
+        return slots * self._bytes <= CACHE_SHARE * self.free()
 
     @torch.inference_mode()
     def started(self) -> SlotCache:

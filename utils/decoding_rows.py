@@ -1,5 +1,6 @@
 """The rows that `decoding.Decoder` writes at once: how they enter, go on by a pass, and leave."""
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -110,7 +111,8 @@ class Batch:
         if not self.waiting:
             return
         written = [len(row.written) for row in self.rows]
-        prompt = max(len(row.prompt) or row.request.length for row in [*self.rows, self.waiting[0]])
+        near = [*self.rows, *itertools.islice(self.waiting, self.most)]
+        prompt = max(len(row.prompt) or row.request.length for row in near)
         slots = prompt + max([self.decoder.expected(written), *written]) + self.decoder.most_proposed + 1
         slots = -(-slots // STEP) * STEP  # seldom another number than before, as room is made by copying
         room = min(self.decoder.room(slots, self.cache.nbytes), self.most)
