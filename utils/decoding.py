@@ -46,6 +46,7 @@ class Decoder:
     most_rows: texts at once, where memory holds as many
     start: tokens that prompts begin with; their keys and values are computed once and kept
     most_proposed: tokens proposed a row and pass at most; 0: no drafts
+    drafts: what proposes them, where it is to outlive the decoder
     free: free bytes now
 
     Raises ValueError for a model whose layers keep no keys and values.
@@ -61,11 +62,12 @@ class Decoder:
         most_rows: int = 64,
         start: Sequence[int] = (),
         most_proposed: int = Width.CHOICES[-1],
+        drafts: Drafts | None = None,
         free: Callable[[], int] = free_memory,
     ):
         self.model, self.ends, self.most_new = model, ends, most_new
         self.most_rows, self.start, self.free = most_rows, list(start), free
-        self.drafts, self.width = Drafts(), Width(most_proposed)
+        self.drafts, self.width = drafts or Drafts(), Width(most_proposed)
         self.most_proposed = most_proposed
         self.passes = self.prefills = 0
         self._expected = expected or most_new
