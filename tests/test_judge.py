@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
+from filelock import FileLock
 
 from utils.judge import Cache, JudgeError, Judgement, judge_pairs, parse_completion, write_completion
 
@@ -267,3 +270,58 @@ def test_a_judgement_cannot_be_changed():
     assert isinstance(one, Judgement)
     with pytest.raises(AttributeError):
         one.score = 1.0
+
+
+RUN = """
+import sys
+from pathlib import Path
+from utils.judge import judge_pairs
+
+class Engine:
+    label, fingerprint = "test", "1"
+    def ask(self, pairs):
+        for index, (reference, _) in enumerate(pairs):
+            yield index, reference * 200
+
+name, cache = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+judge_pairs([(f"{name} {n}.", "x") for n in range(300)], Engine(), cache=Path(cache))
+"""
+
+
+def test_two_runs_on_one_cache_lose_nothing_even_where_one_is_killed(tmp_path):
+    cache = tmp_path / "judge.jsonl"
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, name, str(cache)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two", "three")
+    ]
+    for run in runs:
+        assert run.stdout.readline() == "ready\n"
+    for run in runs:  # together from the first line on, the header
+        run.stdin.write("\n")
+        run.stdin.flush()
+    while not cache.exists() or cache.read_bytes().count(b"three ") < 400:
+        assert runs[2].poll() is None
+    runs[2].kill()
+    with (
+        FileLock(tmp_path / ".judge.jsonl.lock"),
+        cache.open("ab") as file,
+    ):  # as if it had been killed in the middle of a line
+        file.write(b'{"key": "half')
+    assert [run.wait() for run in runs[:2]] == [0, 0]
+    for run in runs:
+        run.communicate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whether anything was written after the half line is chance
+        judge_pairs([("a", "b")], CountingEngine(), cache=cache)
+    entries = [json.loads(line) for line in cache.read_bytes().splitlines()[1:]]
+    written = {entry["reference"] for entry in entries}
+    assert {f"{name} {n}." for name in ("one", "two") for n in range(300)} <= written
+    assert any(reference.startswith("three") for reference in written)

@@ -9,12 +9,15 @@ Report Evaluation and Error Notation", 2024; model StanfordAIMI/GREEN-radllama2-
 
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
+
+from filelock import FileLock
 
 from utils.regions import tidy
 
@@ -270,8 +273,10 @@ def _without_asking(pair: Pair, label: str, identical_without_asking: bool) -> J
 class Cache:
     """Answers on disk, one JSON object a line after a header line, appended as they come.
 
-    A last line cut off by a kill is dropped and said in a warning. Raises
-    JudgeError, naming the file, for any other line that is not ours.
+    Two runs may use one file: a lock beside it makes each append whole, and
+    tells a line that a kill cut off, which is dropped and said in a warning,
+    from one that the other run is writing. Raises JudgeError, naming the file,
+    for any other line that is not ours.
     """
 
     HEADER = json.dumps({"file": "answers of a judge", "version": 1}) + "\n"
@@ -279,12 +284,14 @@ class Cache:
     def __init__(self, path: Path):
         self.path = Path(path)
         self._answers: dict[str, str] = {}
-        self._read(self.path.read_bytes() if self.path.exists() else b"")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        with self._lock:
+            self._read(self.path.read_bytes() if self.path.exists() else b"")
 
     def _read(self, content: bytes) -> None:
         header = self.HEADER.encode()
         if header.startswith(content):  # no file, an empty one, or killed while the header was written
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(header)
             return
         if not content.startswith(header):
@@ -299,7 +306,7 @@ class Cache:
         if rest:
             warnings.warn(f"{self.path}: the last line was cut off and is dropped", stacklevel=4)
             with self.path.open("r+b") as file:
-                file.truncate(len(whole) + 1)
+                _drop_half_a_line(file)
 
     @staticmethod
     def _key(judge: Engine, pair: Pair) -> str:
@@ -317,6 +324,17 @@ class Cache:
             "prediction": pair[1],
             "completion": completion,
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        with self._lock, self.path.open("r+b") as file:
+            _drop_half_a_line(file)  # of another run that was killed
+            file.write(json.dumps(entry).encode() + b"\n")
         self._answers[key] = completion
+
+
+def _drop_half_a_line(file: BinaryIO) -> None:
+    """Cut what follows the last line break, and stand at the end."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(end - 1)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
