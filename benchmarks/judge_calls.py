@@ -1,4 +1,4 @@
-"""What asking once, in sorted batches with a shared start, saves over green-score's own loop.
+"""What asking once, in full batches with a shared start, saves over green-score's own loop, drafts apart.
 
     python benchmarks/judge_calls.py recorded.jsonl.gz [--rows N] [--new-tokens N]
 
@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 from utils.judge import judge_pairs  # noqa: E402
 from utils.judge.green import GreenEngine, chat, prompt  # noqa: E402
+from utils.models.drafts import Width  # noqa: E402
 
 GREEN_BATCH, GREEN_MAX_TOKENS = 8, 2048
 VOCABULARY = 1800  # a question then has about 560 tokens, near what LLaMA's own vocabulary gives
@@ -40,30 +41,23 @@ VOCABULARY = 1800  # a question then has about 560 tokens, near what LLaMA's own
 
 @dataclass
 class Cost:
-    """What one loop used. `padded_in` counts padding too; `seconds` are wall time, `cpu` the processor's."""
+    """What one loop used. `tokens_in` are all that passes read, padding too; `seconds` are wall time,
+    `cpu` the processor's."""
 
     questions: int = 0
-    batches: int = 0
+    passes: int = 0
     tokens_in: int = 0
-    padded_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
     cpu: float = 0.0
     started: tuple[float, float] = field(default_factory=lambda: (time.perf_counter(), time.process_time()))
 
-    def of(self, generate):
-        """`generate` with its use counted."""
+    def of(self, forward):
+        """A model's `forward` with its use counted."""
 
         def counted(**inputs):
-            rows, length = inputs["input_ids"].shape
-            known = inputs.get("past_key_values")  # the start that all questions share is read once
-            known = known.get_seq_length() if known else 0
-            output = generate(**inputs)
-            self.questions, self.batches = self.questions + rows, self.batches + 1
-            self.tokens_in += int(inputs["attention_mask"].sum()) - rows * known
-            self.padded_in += rows * (length - known)
-            self.tokens_out += output[:, length:].numel()
-            return output
+            self.passes, self.tokens_in = self.passes + 1, self.tokens_in + inputs["input_ids"].numel()
+            return forward(**inputs)
 
         return counted
 
@@ -72,8 +66,8 @@ class Cost:
         return self
 
 
-def small_llama(folder: Path, texts: list[str]) -> Path:
-    """A random LLaMA of two layers of 64 with a byte-level tokenizer, saved to `folder`."""
+def byte_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer trained on `texts`, with the special tokens of LLaMA."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -85,11 +79,16 @@ def small_llama(folder: Path, texts: list[str]) -> Path:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(folder)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def small_llama(folder: Path, texts: list[str]) -> Path:
+    """A random LLaMA of two layers of 64 with a byte-level tokenizer, saved to `folder`."""
+    tokenizer = byte_tokenizer(texts)
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -101,8 +100,9 @@ def small_llama(folder: Path, texts: list[str]) -> Path:
     return folder
 
 
-def green_score_loop(model, tokenizer, pairs: list[tuple[str, str]], new_tokens: int) -> None:
-    """Ask every pair as green-score 0.0.12 does; the answers are thrown away."""
+def green_score_loop(model, tokenizer, pairs: list[tuple[str, str]], new_tokens: int) -> tuple[int, int]:
+    """Ask every pair as green-score 0.0.12 does; the number of questions and of tokens written."""
+    written = 0
     inputs = [tokenizer.bos_token + chat(*pair) for pair in pairs]
     for start in range(0, len(inputs), GREEN_BATCH):
         batch = tokenizer(
@@ -123,6 +123,8 @@ def green_score_loop(model, tokenizer, pairs: list[tuple[str, str]], new_tokens:
                 pad_token_id=tokenizer.pad_token_id,
             )
         tokenizer.batch_decode(output, skip_special_tokens=True)
+        written += output[:, batch["input_ids"].shape[1] :].numel()
+    return len(inputs), written
 
 
 def compare(pairs: list[tuple[str, str]], new_tokens: int) -> tuple[Cost, Cost]:
@@ -132,14 +134,20 @@ def compare(pairs: list[tuple[str, str]], new_tokens: int) -> tuple[Cost, Cost]:
         engine = GreenEngine(small_llama(Path(folder), texts), "fp16", max_new_tokens=new_tokens)
         model, tokenizer = engine.load()
         model.float()  # a CPU has no fast half precision
-        generate = model.generate
+        engine.decoder.width = Width(0)  # what drafts save is measured with answers that mean something
         list(engine.ask([("warm", "up")]))
-        theirs = Cost()
-        model.generate = theirs.of(generate)
-        green_score_loop(model, tokenizer, pairs, new_tokens)
+        forward, theirs = model.forward, Cost()
+        model.forward = theirs.of(forward)
+        theirs.questions, theirs.tokens_out = green_score_loop(model, tokenizer, pairs, new_tokens)
         theirs.stop()
-        ours = Cost()
-        model.generate = ours.of(generate)
+        ours, learn = Cost(), engine.decoder.drafts.learn
+        model.forward = ours.of(forward)
+
+        def counted(tokens):  # each answer once, as it ends
+            ours.questions, ours.tokens_out = ours.questions + 1, ours.tokens_out + len(tokens)
+            learn(tokens)
+
+        engine.decoder.drafts.learn = counted
         cache = Path(folder) / "answers.jsonl"
         judge_pairs([pair for pair in pairs if pair[0].strip()], engine, cache=cache)
         return theirs, ours.stop()
@@ -152,9 +160,8 @@ def report(theirs: Cost, ours: Cost, rows: int, all_rows: int, new_tokens: int) 
     lines += [f"{'':28}{'green-score':>14}{'ours':>14}{'ratio':>9}"]
     for name, attribute in (
         ("questions to the judge", "questions"),
-        ("batches", "batches"),
-        ("tokens in", "tokens_in"),
-        ("tokens in, with padding", "padded_in"),
+        ("forward passes", "passes"),
+        ("tokens in, with padding", "tokens_in"),
         ("tokens out", "tokens_out"),
         ("seconds", "seconds"),
         ("seconds of the processor", "cpu"),

@@ -76,19 +76,45 @@ def test_a_file_that_is_not_ours_is_named_and_left_as_it_is(tmp_path, content, h
     assert path.read_text() == content
 
 
-def test_two_processes_that_write_one_file_lose_nothing(tmp_path):
+RUN = """
+import sys
+from pathlib import Path
+from utils.answers import AnswerFile
+
+name, path = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+header = {"file": "answers", "version": 1}
+for number in range(300):
+    if number < 9:
+        file = AnswerFile(Path(path), "an answer", lambda entry: entry["key"], ValueError, header)
+    file.add({"key": f"{name} {number}", "text": name * 1000})
+"""
+
+
+def test_runs_on_one_file_lose_nothing_even_where_one_is_killed(tmp_path):
     path = tmp_path / "answers.jsonl"
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path; from utils.answers import AnswerFile\n"
-        "for number in range(200):\n"
-        "    file = AnswerFile(Path(sys.argv[2]), 'an answer', lambda entry: entry['key'], ValueError,\n"
-        "        {'file': 'answers', 'version': 1})\n"
-        "    file.add({'key': f'{sys.argv[3]}{number}', 'text': 'x' * 5000})\n"
-    )
-    children = [
-        subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, ROOT, path, name]) for name in "ab"
+    command = [sys.executable, "-W", "ignore", "-c", RUN]
+    runs = [
+        subprocess.Popen(
+            [*command, name, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in ("one", "two", "three")
     ]
-    assert [child.wait() for child in children] == [0, 0]
-    _, keys = opened(path)
-    assert sorted(keys) == sorted(f"{name}{number}" for name in "ab" for number in range(200))
+    for run in runs:
+        assert run.stdout.readline() == "ready\n"
+    for run in runs:  # together from the first line on, the header
+        run.stdin.write("\n")
+        run.stdin.flush()
+    while not path.exists() or path.read_bytes().count(b'"three ') < 100:
+        assert runs[2].poll() is None
+    runs[2].kill()
+    with path.open("ab") as file:  # as if it had been killed in the middle of a line
+        file.write(b'{"key": "half')
+    for run in runs:
+        run.communicate()
+    assert [run.returncode for run in runs[:2]] == [0, 0]
+    with pytest.warns(UserWarning, match="cut off"):
+        _, keys = opened(path)
+    assert {f"{name} {number}" for name in ("one", "two") for number in range(300)} <= set(keys)
+    assert len(keys) == len(set(keys)) and any(key.startswith("three") for key in keys)

@@ -4,6 +4,7 @@ Splits, reports and judgements are kept in such files.
 """
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,12 +31,11 @@ class AnswerFile:
         error: type[Exception],
         header: dict | None = None,
     ):
-        self.path, self._torn = Path(path) if path else None, False
+        self.path = Path(path) if path else None
         if not self.path:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = self.path.read_bytes() if self.path.exists() else b""
-        self._torn = bool(content) and not content.endswith(b"\n")
         lines, first = content.split(b"\n"), json.dumps(header).encode()
         if header and first not in lines:
             if not first.startswith(content):
@@ -63,9 +63,10 @@ class AnswerFile:
         if not self.path:
             return
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
-        with self.path.open("ab", buffering=0) as file:
-            file.write(b"\n" * self._torn + line)
-        self._torn = False
+        with self.path.open("a+b", buffering=0) as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            after_half_a_line = file.read(1) not in (b"", b"\n")  # of another run that was killed
+            file.write(b"\n" * after_half_a_line + line)
 
 
 def _foreign(path: Path, number: int, what: str) -> str:

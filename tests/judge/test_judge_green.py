@@ -3,14 +3,19 @@
 import json
 import sys
 import threading
+import weakref
 from http.server import ThreadingHTTPServer
 
 import loopback
 import pytest
+import torch
 from conftest import ROOT
 
-from utils.judge import JudgeError, green, judge_pairs
+from utils.judge import JudgeError, green, judge_pairs, write_completion
 from utils.judge.green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
+from utils.models import decoding
+from utils.models.decoding import Decoder
+from utils.models.decoding_rows import Batch
 from utils.scores.means import is_green
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -82,7 +87,8 @@ def test_keeping_the_start_that_all_questions_share_changes_no_answer(small_llam
         output = model.generate(**question, max_new_tokens=12, do_sample=False, pad_token_id=1)
         alone = tokenizer.decode(output[0, question["input_ids"].shape[1] :], skip_special_tokens=True)
         assert answers[index] == green.answer(alone)
-    assert engine._start_cache.get_seq_length() > 0.4 * question["input_ids"].shape[1]
+    assert len(engine.decoder.start) > 0.4 * question["input_ids"].shape[1]
+    assert engine.decoder.started().shape[1] >= len(engine.decoder.start)
 
 
 def test_a_start_that_a_question_does_not_share_whole_is_cut(small_llama, monkeypatch):
@@ -94,7 +100,7 @@ def test_a_start_that_a_question_does_not_share_whole_is_cut(small_llama, monkey
     longer.load()[0].float()
     with monkeypatch.context() as patch:  # a start into which the reference's first words have slipped
         patch.setattr(green, "chat", lambda text, _: chat(f"The heart is {text}", "x"))
-        assert len(longer._shared_start()) > len(engine._shared_start())
+        assert len(longer.decoder.start) > len(engine.decoder.start)
     assert completions(longer, [("The lungs are clear.", "x")])
     assert completions(longer, [pair]) == expected
 
@@ -106,53 +112,53 @@ def test_nf4_really_loads_four_bit_layers(small_llama):
     assert "Linear4bit" in names
 
 
-def test_longest_inputs_go_first_and_each_batch_is_handed_over_as_it_ends(small_llama, monkeypatch):
-    sizes = []
-    engine = GreenEngine(small_llama, "fp16", batch_size=2, max_new_tokens=1)
-    generate = GreenEngine._generate
-    monkeypatch.setattr(
-        GreenEngine, "_generate", lambda self, inputs: sizes.append(len(inputs)) or generate(self, inputs)
-    )
-    answers = engine.ask(PAIRS)
-    assert next(answers)[0] == 1
-    assert sizes == [2]
-    assert len(list(answers)) == 2
-    assert sizes == [2, 1]
+@pytest.fixture
+def passes(monkeypatch):
+    """The rows of each pass; `passes.most` rows fit in memory."""
 
+    class Passes(list):
+        most = 1000
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(small_llama, monkeypatch):
-    import torch
+    forward, seen = Decoder.read, Passes()
 
-    sizes = []
-    generate = GreenEngine._generate
-
-    def scarce(self, inputs):
-        sizes.append(len(inputs))
-        if len(inputs) > 1:
+    def counted(self, cache, first, tokens, slots, keep=0):
+        if not keep:
+            seen.append(len(tokens))
+        if first + len(tokens) > seen.most:
             raise torch.OutOfMemoryError("no room")
-        return generate(self, inputs)
+        return forward(self, cache, first, tokens, slots, keep)
 
-    monkeypatch.setattr(GreenEngine, "_generate", scarce)
-    answers = completions(
-        GreenEngine(small_llama, "fp16", batch_size=4, max_new_tokens=1), [*PAIRS, ("a", "b")]
-    )
-    assert sorted(answers) == [0, 1, 2, 3]
-    assert sizes == [4, 2, 1, 1, 1, 1]
+    monkeypatch.setattr(Decoder, "read", counted)
+    return seen
 
 
-def test_one_pair_that_does_not_fit_is_said(small_llama, monkeypatch):
-    import torch
+def test_longest_inputs_go_first_and_each_answer_is_handed_over_as_it_ends(small_llama, passes):
+    answers = GreenEngine(small_llama, "fp16", batch_size=2, max_new_tokens=1).ask(PAIRS)
+    assert next(answers)[0] == 1
+    assert passes == [2]
+    assert len(list(answers)) == 2
+    assert passes == [2, 1]
 
-    def full(self, inputs):
-        raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(GreenEngine, "_generate", full)
+def test_out_of_memory_halves_the_batch_and_loses_nothing(small_llama, passes):
+    pairs = [*PAIRS, ("a", "b")]
+    engine = GreenEngine(small_llama, "fp16", batch_size=4, max_new_tokens=4)
+    engine.load()[0].float()
+    expected = completions(engine, pairs)
+    passes.most = 1
+    assert completions(engine, pairs) == expected
+    assert passes[-1] == 1
+
+
+def test_one_pair_that_does_not_fit_is_said(small_llama, passes):
+    engine = GreenEngine(small_llama, "fp16")
+    engine.load()
+    passes.most = 0
     with pytest.raises(JudgeError, match="does not fit"):
-        list(GreenEngine(small_llama, "fp16").ask(PAIRS))
+        list(engine.ask(PAIRS))
 
 
 def test_a_judge_that_does_not_fit_is_one_clear_sentence(small_llama, monkeypatch):
-    import torch
     from transformers import AutoModelForCausalLM
 
     def full(*_, **__):
@@ -163,48 +169,58 @@ def test_a_judge_that_does_not_fit_is_one_clear_sentence(small_llama, monkeypatc
         judge_pairs(PAIRS, "green", model=small_llama, precision="fp16")
 
 
-def test_batches_shrink_with_the_memory_left(small_llama, monkeypatch):
-    import torch
-
-    engine = GreenEngine(small_llama, "fp16", max_new_tokens=100)
-    list(engine.ask(PAIRS[:1]))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    free = {"bytes": 10**9}
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free["bytes"], 10**10))
-    roomy = engine._fitting(1000)
-    free["bytes"] = 10**7
-    assert 1 <= engine._fitting(1000) < roomy
-
-
 @pytest.mark.parametrize("on_gpu", [True, False])
-def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monkeypatch, on_gpu):
-    import torch
+def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monkeypatch, passes, on_gpu):
+    engine = GreenEngine(small_llama, "fp16", max_new_tokens=30)
+    _, tokenizer = engine.load()
+    question = len(tokenizer(tokenizer.bos_token + chat(*PAIRS[1]), add_special_tokens=False)["input_ids"])
+    slots = -(-(question + 30 + 17) // 64) * 64  # 16 proposed, in steps of 64
+    free = int(2 * 2 * 2 * 4 * 16 * slots * 2.5 / decoding.CACHE_SHARE)
+    engine.decoder.free = lambda: free - sum(cache.nbytes for cache in alive)
+    alive, held = weakref.WeakSet(), Batch.__init__
 
-    sizes = []
-    engine = GreenEngine(small_llama, "fp16", max_new_tokens=1)
-    engine.load()
-    pair_bytes = 2 * 2 * 2 * 4 * 16 * (len(engine.load()[1](chat(*PAIRS[1]))["input_ids"]) + 2)
-    free = int(2 * pair_bytes * 2.5)  # half of it is for keys and values
+    def kept(self, *arguments):
+        held(self, *arguments)
+        alive.add(self.cache)
+
+    monkeypatch.setattr(Batch, "__init__", kept)
+    assert len(completions(engine, [PAIRS[1]] * 5)) == 5
+    assert max(passes) == passes[0] == 2
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**10))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
-    monkeypatch.setattr(green.os, "sysconf", lambda name: free if name == "SC_AVPHYS_PAGES" else 1)
-    monkeypatch.setattr(
-        GreenEngine, "_generate", lambda self, inputs: sizes.append(len(inputs)) or ["x"] * len(inputs)
-    )
-    assert len(completions(engine, [PAIRS[1]] * 5)) == 5
-    assert sizes == [2, 2, 1]
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 10)
+    monkeypatch.setattr(decoding.os, "sysconf", lambda name: 7 * free if name == "SC_AVPHYS_PAGES" else 1)
+    assert decoding.free_memory() == (free + 20 if on_gpu else 7 * free)
+
+
+def test_answers_are_drafted_after_greens_form_and_those_in_the_cache(small_llama, tmp_path):
+    options = {"precision": "fp16", "max_new_tokens": 20}
+    first = GreenEngine(small_llama, **options)
+    first.load()[0].float()
+    judged = judge_pairs(PAIRS, first, cache=tmp_path / "judge.jsonl")
+    again = GreenEngine(small_llama, **options)
+    again.load()[0].float()
+    assert judge_pairs(PAIRS, again, cache=tmp_path / "judge.jsonl") == judged
+    assert "decoder" not in vars(again)  # nothing was asked
+    list(again.ask([("a", "b")]))
+    tokenizer, drafts = again.load()[1], again.decoder.drafts
+    known = tokenizer(f"[Explanation]:{judged[0].completion}", add_special_tokens=False)["input_ids"]
+    assert drafts.propose(known[:-8], None, 8)[:7] == known[-8:-1]
+    form = tokenizer(f"[Explanation]:{write_completion('', {}, {}, [])}", add_special_tokens=False)[
+        "input_ids"
+    ]
+    assert drafts.propose(form[:20], None, 16) == form[20:36]
 
 
 def test_judging_through_the_small_llama_is_cached_and_resumed(small_llama, tmp_path, monkeypatch):
     options = {"engine": "green", "model": small_llama, "precision": "fp16", "max_new_tokens": 2}
     first = judge_pairs(PAIRS, **options, cache=tmp_path / "judge.jsonl")
 
-    def never(self, inputs):
+    def never(*_):
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(GreenEngine, "_generate", never)
+    monkeypatch.setattr(Decoder, "write", never)
     assert judge_pairs(PAIRS, **options, cache=tmp_path / "judge.jsonl") == first
     with pytest.raises(AssertionError, match="asked again"):
         judge_pairs(PAIRS, **{**options, "max_new_tokens": 3}, cache=tmp_path / "judge.jsonl")

@@ -1,7 +1,6 @@
 """A report's headings with each base model's real tokenizer, written by a model that follows a script."""
 
 import pytest
-import torch
 from PIL import Image
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
@@ -14,7 +13,6 @@ from utils.regions import REGIONS, parse
 NAMES = [name for name in REGISTRY if name != "medgemma-4b-it"]  # no package carries Gemma's vocabulary
 WHOLE = "lung: Clear.\nheart: Normal size.\nmediastinal: No widening.\nbone: No fracture."
 AS_FILED = "-as-filed"  # the first with the normaliser in its tokenizer.json, which transformers 5 replaces
-START = 5  # tokens of the question
 
 
 @pytest.fixture(scope="module", params=[*NAMES, AS_FILED])
@@ -40,21 +38,19 @@ def trained(processor, report):
 
 def written(processor, script, then=()):
     """The tokens of a model that writes `script` and ends; after a heading set for it, it writes `then`."""
-    tokenizer = processor.tokenizer
-    force = EveryRegion(processor, START)
-    said, wanted = [], [token for token in script if token != tokenizer.eos_token_id]
+    end = processor.tokenizer.eos_token_id
+    force = EveryRegion(processor)()
+    said, wanted = [], [token for token in script if token != end]
     for _ in range(200):
-        best = wanted[0] if wanted else tokenizer.eos_token_id
-        scores = torch.zeros(1, len(tokenizer) + 64)
-        scores[0, best] = 1
-        ids = torch.tensor([[0] * START + said])
-        token = force(ids, scores).argmax(-1).item()
-        if token == tokenizer.eos_token_id:
+        sure = force.ahead()
+        token = force.choose(wanted[0] if wanted else end)
+        assert not sure or token == sure[0]
+        if token == end:
             return said
         said.append(token)
         if wanted and token == wanted[0]:
             wanted.pop(0)
-        elif not wanted and not force.queues[0]:
+        elif not wanted and not force.ahead():
             wanted = list(then)  # a forced heading has ended
     pytest.fail("the report does not end")
 
@@ -89,6 +85,6 @@ def test_another_line_than_the_next_region_gives_way_to_its_heading(processor):
 
 def test_a_report_begins_with_the_tokens_of_training(processor):
     for report in (WHOLE, "lung: No pneumothorax.", "lung: 2 cm nodule."):
-        first = EveryRegion(processor, START).first
+        first = EveryRegion(processor).first
         assert trained(processor, report)[: len(first)] == first
     assert processor.tokenizer.decode(first).strip() == "lung:"

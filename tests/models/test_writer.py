@@ -6,14 +6,18 @@ import shutil
 import pytest
 import torch
 from peft import get_peft_model
+from transformers import LogitsProcessor
 
 from utils.models import loading
+from utils.models.drafts import Drafts
 from utils.models.loading import READING
 from utils.models.writer import (
     MODEL,
     SHUFFLED,
+    Decoder,
     EveryRegion,
     Writer,
+    _question,
     other_studies,
     read_generations,
     write_reports,
@@ -45,7 +49,7 @@ def test_every_study_gets_a_report_and_none_twice(writer, phantom_dataset, tmp_p
     path, split = tmp_path / "generations.jsonl", phantom_dataset["test"]
     rows = write_reports(writer, split, "test", path, SHORT)
     assert [row["id"] for row in rows] == split["id"]
-    monkeypatch.setattr(writer, "write", lambda *_: pytest.fail("a report was written again"))
+    monkeypatch.setattr(Decoder, "read", lambda *_, **__: pytest.fail("a report was written again"))
     assert write_reports(writer, split, "test", path, SHORT) == rows
 
 
@@ -69,17 +73,72 @@ def test_every_report_names_every_region_once_and_in_order(writer, phantom_datas
 
 def test_a_line_that_ends_is_followed_by_the_next_heading(writer):
     tokenizer = writer.processor.tokenizer
-    force = EveryRegion(writer.processor, 3)
-    ids, said = torch.zeros(1, 3, dtype=torch.long), []
-    for _ in range(100):
-        scores = torch.zeros(1, len(tokenizer))
-        scores[0, tokenizer.eos_token_id] = 1  # a model that always wants to stop
-        token = force(ids, scores).argmax(-1)
-        if token.item() == tokenizer.eos_token_id:
-            break
-        said.append(token.item())
-        ids = torch.cat([ids, token[None]], dim=1)
+    force, said = EveryRegion(writer.processor)(), []
+    while (token := force.choose(tokenizer.eos_token_id)) != tokenizer.eos_token_id:  # always wants to stop
+        said.append(token)
     assert tokenizer.decode(said) == " lung:\nheart:\nmediastinal:\nbone:"
+
+
+class Forced(LogitsProcessor):
+    """Headings in the library's own `generate`."""
+
+    def __init__(self, form, rows, start):
+        self.rules, self.start, self.form = [form() for _ in range(rows)], start, form
+
+    def __call__(self, input_ids, scores):
+        for row, rule in enumerate(self.rules):
+            ended = self.form.end in input_ids[row, self.start :]
+            token = self.form.end if ended else rule.choose(scores[row].argmax().item())
+            scores[row] = -torch.inf
+            scores[row, token] = 0
+        return scores
+
+
+def generated(writer, studies, most):
+    """The reports of `studies` by the library's own greedy decoding, padded on the left."""
+    processor = writer.processor
+    batch = processor(
+        images=studies,
+        text=[_question(processor, len(views)) for views in studies],
+        padding=True,
+        padding_side="left",
+        add_special_tokens=False,
+        return_tensors="pt",
+    )
+    start = batch["input_ids"].shape[1]
+    tokens = writer.model.generate(
+        **batch,
+        max_new_tokens=most,
+        do_sample=False,
+        eos_token_id=processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        logits_processor=[Forced(EveryRegion(processor), len(studies), start)],
+    )
+    return processor.batch_decode(tokens[:, start:], skip_special_tokens=True)
+
+
+def test_reports_are_those_of_the_librarys_greedy_decoding_with_drafts_right_and_wrong(
+    writer, phantom_dataset, monkeypatch
+):
+    studies = [study["images"] for study in phantom_dataset["test"]]
+    studies[0] = studies[0][:1]  # another number of views, so another length
+    expected = generated(writer, studies, 40)
+    for reports in ([], expected, ["lung: A nodule.\nheart: Large.\nmediastinal: Wide.\nbone: Healed."]):
+        monkeypatch.setattr(writer, "drafts", Drafts())
+        writer.learn(reports)
+        assert dict(writer.stream(studies, 40, at_once=2)) == dict(enumerate(expected))
+        assert writer.write(studies, 40) == expected
+
+
+def test_reports_already_written_make_the_next_ones_take_fewer_passes(writer, phantom_dataset, monkeypatch):
+    passes, read = [], Decoder.read
+    monkeypatch.setattr(Decoder, "read", lambda self, *a, **b: passes.append(1) or read(self, *a, **b))
+    studies = [study["images"] for study in phantom_dataset["test"]]
+    monkeypatch.setattr(writer, "drafts", Drafts())
+    first = writer.write(studies, 60)
+    before = len(passes)
+    assert writer.write(studies, 60) == first
+    assert len(passes) < 2 * before - before / 2
 
 
 def test_batching_does_not_change_a_report(writer, phantom_dataset):
@@ -88,22 +147,22 @@ def test_batching_does_not_change_a_report(writer, phantom_dataset):
     assert writer.write(studies[:3], 12) == alone
 
 
-def test_a_batch_that_memory_does_not_hold_is_written_in_parts(
+def test_studies_that_memory_does_not_hold_together_are_written_in_turn(
     writer, phantom_dataset, tmp_path, monkeypatch
 ):
     whole = write_reports(writer, phantom_dataset["test"], "test", tmp_path / "whole.jsonl", SHORT)
-    write, sizes = writer.write, []
+    read, room, sizes = Decoder.read, [1], []
 
-    def full(studies, most):
-        sizes.append(len(studies))
-        if len(studies) > 1:
+    def full(self, cache, first, tokens, slots, keep=0):
+        sizes.append(first + len(tokens))
+        if sizes[-1] > room[0]:
             raise torch.OutOfMemoryError
-        return write(studies, most)
+        return read(self, cache, first, tokens, slots, keep)
 
-    monkeypatch.setattr(writer, "write", full)
+    monkeypatch.setattr(Decoder, "read", full)
     rows = write_reports(writer, phantom_dataset["test"], "test", tmp_path / "parts.jsonl", SHORT)
     assert rows == whole and 2 in sizes
-    monkeypatch.setattr(writer, "write", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    room[0] = 0
     with pytest.raises(StepError, match="does not hold one study"):
         write_reports(writer, phantom_dataset["test"], "test", tmp_path / "none.jsonl", SHORT)
 
@@ -132,17 +191,14 @@ def test_a_foreign_file_is_named_and_left_alone(tmp_path):
     assert path.read_text() == "my notes\n"
 
 
-def test_shuffled_studies_are_each_written_from_another(writer, phantom_dataset, tmp_path):
+def test_shuffled_studies_are_each_written_from_another(writer, phantom_dataset, tmp_path, monkeypatch):
     split = phantom_dataset["test"]
     order = other_studies(len(split))
     assert sorted(order) == list(range(len(split))) and all(i != other for i, other in enumerate(order))
     seen = []
-    real = writer.write
-    writer.write = lambda studies, most: seen.extend(studies) or real(studies, most)
-    try:
-        write_reports(writer, split, "test", tmp_path / "g.jsonl", SHORT, SHUFFLED)
-    finally:
-        writer.write = real
+    real = writer.stream
+    monkeypatch.setattr(writer, "stream", lambda studies, *rest: seen.extend(studies) or real(studies, *rest))
+    write_reports(writer, split, "test", tmp_path / "g.jsonl", SHORT, SHUFFLED)
     pixels = {study["id"]: study["images"][0].tobytes() for study in split}
     by_pixels = {value: name for name, value in pixels.items()}
     assert {by_pixels[views[0].tobytes()] for views in seen} == set(split["id"])

@@ -84,12 +84,16 @@ def judge_pairs(
     label = f"{judge.label}, identical texts not asked" if identical_without_asking else judge.label
 
     known: dict[Pair, Judgement] = {}
+    stored = []
     for pair in dict.fromkeys(asked):
         answer = _without_asking(pair, label, identical_without_asking)
         if answer is None and store and (completion := store.get(judge, pair)) is not None:
             answer = parse_completion(completion, label)
+            stored.append(completion)
         if answer:
             known[pair] = answer
+    if hasattr(judge, "learn"):  # an engine that drafts its answers
+        judge.learn(stored)
     open_pairs = [pair for pair in dict.fromkeys(asked) if pair not in known]
     for done, (index, completion) in enumerate(judge.ask(open_pairs) if open_pairs else (), start=1):
         pair = open_pairs[index]

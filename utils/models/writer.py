@@ -1,4 +1,4 @@
-"""Reports from radiographs: in batches, appended as they come, so that a run can stop and go on.
+"""Reports from radiographs: many at once, appended as they come, so that a run can stop and go on.
 
 `generations.jsonl` has a line a report: `system` (which way of writing), `split`, `id`,
 `text` as the model wrote it, `report` by region, and the hash of the adapter.
@@ -7,14 +7,14 @@
 import gc
 import itertools
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from PIL import Image
-from transformers import LogitsProcessor, PreTrainedModel, ProcessorMixin
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from utils.answers import AnswerFile
@@ -24,60 +24,80 @@ from utils.regions import REGIONS, parse, render
 from utils.settings import GenerationSettings
 from utils.workspace import StepError, file_hash, progress
 
+from .decoding import Decoder, Request
+from .drafts import Drafts
+
 _FIRST_WORDS = ("a", "clear", "no", "unremarkable")  # of findings: whatever begins differently
+AT_ONCE = 16  # studies written together where no number is given
 MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
 
 
-class EveryRegion(LogitsProcessor):
-    """Makes a report name every region, in order: where it would end or begin a line, the next heading comes.
+class EveryRegion:
+    """Makes reports name every region, in order: where one would end or begin a line, the next heading comes.
 
     Headings are the form of a report, not findings: what stands behind one is
     the model's own, and a report that names all regions is left as it is.
     Without this, a model that saw many studies silent on bone leaves it out of
     those too that are not. A line's end is seen in a token's text, as many
     tokenizers join it with the full stop before it.
+
+    Called, it gives the `decoding.Rule` of one report.
     """
 
-    def __init__(self, processor: ProcessorMixin, prompt_length: int):
-        self.tokenizer, self.start = processor.tokenizer, prompt_length
+    def __init__(self, processor: ProcessorMixin):
+        self.tokenizer = processor.tokenizer
         self.first = _first_heading(processor)
         self.end = self.tokenizer.eos_token_id
         special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         self.ends = {self.end, *special}
-        self.queues: list[list[int]] = []  # of each row, the tokens that come whatever the model would write
-        self.written: list[int] = []  # of each row, the headings so far
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        if input_ids.shape[1] == self.start:
-            self.queues = [list(self.first) for _ in input_ids]
-            self.written = [1] * len(input_ids)
-        for row, best in enumerate(scores.argmax(-1).tolist()):
-            queue = self.queues[row] = self.queues[row] or self._instead_of(best, row)
-            if queue:
-                scores[row] = -torch.inf
-                scores[row, queue.pop(0)] = 0
-        return scores
+    def __call__(self) -> "Headings":
+        return Headings(self)
 
-    def _instead_of(self, token: int, row: int) -> list[int]:
-        """What comes in place of `token`, the model's choice in `row`; empty: the choice stands."""
-        if token in self.ends:
-            kept, ended = "\n", True
-        else:
-            kept, ended = self._up_to_newline(token), False
-        if not kept:
-            return []
-        if self.written[row] == len(REGIONS):
-            return [self.end] if ended else []
-        self.written[row] += 1
-        return self._encode(f"x{kept}{REGIONS[self.written[row] - 1]}:")[len(self._encode("x")) :]
-
-    @cache  # noqa: B019  (lives as long as one batch)
-    def _up_to_newline(self, token: int) -> str:
+    @cache  # noqa: B019  (lives as long as one run)
+    def up_to_newline(self, token: int) -> str:
+        """A token's text up to its last line break, that included."""
         text = self.tokenizer.decode([token])
         return text[: text.rfind("\n") + 1]
 
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+    @cache  # noqa: B019
+    def heading(self, kept: str, number: int) -> list[int]:
+        """The tokens of `kept` and of the heading of that region."""
+        return self.inside(f"{kept}{REGIONS[number]}:")
+
+    def inside(self, text: str) -> list[int]:
+        """The tokens of `text` where it does not begin a text."""
+        one, both = (self.tokenizer.encode(part, add_special_tokens=False) for part in ("x", f"x{text}"))
+        return both[len(one) :]
+
+
+class Headings:
+    """The headings of one report."""
+
+    def __init__(self, form: EveryRegion):
+        self.form = form
+        self.queue = list(form.first)  # the tokens that come whatever the model would write
+        self.written = 1  # headings so far
+
+    def choose(self, best: int) -> int:
+        """The token to write where the model would write `best`."""
+        self.queue = self.queue or self._instead_of(best)
+        return self.queue.pop(0) if self.queue else best
+
+    def ahead(self) -> list[int]:
+        """The tokens that come next whatever the model would write."""
+        return list(self.queue)
+
+    def _instead_of(self, token: int) -> list[int]:
+        """What comes in place of `token`, the model's choice; empty: the choice stands."""
+        ended = token in self.form.ends
+        kept = "\n" if ended else self.form.up_to_newline(token)
+        if not kept:
+            return []
+        if self.written == len(REGIONS):
+            return [self.form.end] if ended else []
+        self.written += 1
+        return list(self.form.heading(kept, self.written - 1))
 
 
 class Writer:
@@ -89,11 +109,29 @@ class Writer:
         base, image_tokens, precision = (self.reading[n] for n in ("base", "image_tokens", "precision"))
         self.processor = load_processor(base, image_tokens)
         self.model = load_adapter(load_model(base, image_tokens, precision), adapter)
+        self.drafts = Drafts()  # of all that it writes
 
     def write(self, studies: list[list], max_new_tokens: int) -> list[str]:
         """A report text for each study, given as its list of views (PIL images). Greedy."""
-        first = [views[: self.reading["views"]] for views in studies]
-        return write(self.model, self.processor, first, max_new_tokens)
+        texts = dict(self.stream(studies, max_new_tokens))
+        return [texts[number] for number in range(len(studies))]
+
+    def stream(
+        self, studies: Sequence[list], max_new_tokens: int, at_once: int = AT_ONCE
+    ) -> Iterator[tuple[int, str]]:
+        """The number of a study and its report's text, each as soon as it is done; up to `at_once` together.
+
+        studies: their views, read when their turn comes
+        """
+        first = _FirstViews(studies, self.reading["views"])
+        return stream(self.model, self.processor, first, max_new_tokens, at_once, self.drafts)
+
+    def learn(self, reports: Iterable[str]) -> None:
+        """Draft reports after these, such as those of training."""
+        form = EveryRegion(self.processor)
+        for report in reports:
+            rest = report.strip().removeprefix(f"{REGIONS[0]}:")
+            self.drafts.learn([*form.first, *form.inside(rest), form.end])
 
     def take(self, adapter: Path) -> "Writer":
         """Write with another adapter of the same base model from now on."""
@@ -110,29 +148,62 @@ class Writer:
         torch.cuda.empty_cache()
 
 
-@torch.inference_mode()
+class _FirstViews(Sequence):
+    """The first views of each study, read when asked for."""
+
+    def __init__(self, studies: Sequence[list], views: int):
+        self.studies, self.views = studies, views
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, number: int) -> list:
+        return self.studies[number][: self.views]
+
+
 def write(
-    model: PreTrainedModel, processor: ProcessorMixin, studies: list[list], max_new_tokens: int
+    model: PreTrainedModel, processor: ProcessorMixin, studies: Sequence[list], max_new_tokens: int
 ) -> list[str]:
     """A report text by `model` for each study, given as its list of views (PIL images). Greedy."""
-    batch = processor(
-        images=studies,
-        text=[_question(processor, len(views)) for views in studies],
-        padding=True,
-        padding_side="left",
-        add_special_tokens=False,  # the prompt holds those it needs, as in training
-        return_tensors="pt",
-    ).to(model.device, model.dtype)
-    length = batch["input_ids"].shape[1]
-    tokens = model.generate(
-        **batch,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=processor.tokenizer.eos_token_id,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        logits_processor=[EveryRegion(processor, length)],
-    )
-    return processor.batch_decode(tokens[:, length:], skip_special_tokens=True)
+    texts = dict(stream(model, processor, studies, max_new_tokens))
+    return [texts[number] for number in range(len(studies))]
+
+
+def stream(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    studies: Sequence[list],
+    max_new_tokens: int,
+    at_once: int = AT_ONCE,
+    drafts: Drafts | None = None,
+) -> Iterator[tuple[int, str]]:
+    """The number of a study and the text of its report by `model`, each as soon as it is done. Greedy.
+
+    at_once: studies written together, at most, where memory holds as many
+    drafts: what reports are drafted after, which learns each report
+    """
+
+    def prepare(numbers: list[int]) -> BatchFeature:
+        views = [studies[number] for number in numbers]
+        return processor(
+            images=views,
+            text=[_question(processor, len(one)) for one in views],
+            padding=True,
+            padding_side="right",
+            add_special_tokens=False,  # the prompt holds those it needs, as in training
+            return_tensors="pt",
+        ).to(model.device, model.dtype)
+
+    if not studies:
+        return
+    # Tiles, and so tokens, differ little between studies of as many views: the first and last stand for all.
+    length = max(prepare([number])["input_ids"].shape[1] for number in {0, len(studies) - 1})
+    end = processor.tokenizer.eos_token_id
+    decoder = Decoder(model, {end}, max_new_tokens, most_rows=at_once, drafts=drafts)
+    form = EveryRegion(processor)
+    requests = [Request(length=length, rule=form) for _ in studies]
+    for number, tokens in decoder.write(requests, prepare):
+        yield number, processor.decode(tokens, skip_special_tokens=True)
 
 
 def _question(processor: ProcessorMixin, views: int) -> str:
@@ -182,39 +253,28 @@ def write_reports(
     ids = studies["id"]
     todo = [i for i, study in enumerate(ids) if (system, name, study) not in done]
     todo.sort(key=lambda i: studies[sources[i]]["views"])  # same number of views together: less padding
-    batches = [
-        todo[start : start + settings.batch_size] for start in range(0, len(todo), settings.batch_size)
-    ]
-    for batch in show(batches, f"{name}: {system}"):
-        texts = _within_memory(writer, [studies[sources[i]]["images"] for i in batch], settings)
-        for i, text in zip(batch, texts, strict=True):
+    views = studies.select([sources[i] for i in todo])["images"]
+    writer.learn(row["text"] for row in done.values())
+    written = writer.stream(views, settings.max_new_tokens, settings.batch_size)
+    try:
+        for number, text in show(written, f"{name}: {system}", len(todo)):
+            study = ids[todo[number]]
             row = {
                 "system": system,
                 "split": name,
-                "id": ids[i],
+                "id": study,
                 "text": text,
                 "report": parse(text),
                 "adapter": writer.adapter,
             }
             file.add(row)
-            done[system, name, ids[i]] = row
-    return [done[system, name, study] for study in ids]
-
-
-def _within_memory(writer: Writer, studies: list[list], settings: GenerationSettings) -> list[str]:
-    """The reports of `studies`, in halves of halves where the GPU's memory does not hold all at once."""
-    try:
-        return writer.write(studies, settings.max_new_tokens)
+            done[system, name, study] = row
     except torch.OutOfMemoryError:
-        if len(studies) == 1:
-            raise StepError(
-                "The GPU's memory does not hold one study: restart the runtime, or use an adapter with "
-                "fewer image tokens."
-            ) from None
-    torch.cuda.empty_cache()
-    half = len(studies) // 2
-    parts = (studies[:half], studies[half:])
-    return [text for part in parts for text in _within_memory(writer, part, settings)]
+        raise StepError(
+            "The GPU's memory does not hold one study: restart the runtime, or use an adapter with "
+            "fewer image tokens."
+        ) from None
+    return [done[system, name, study] for study in ids]
 
 
 def read_generations(path: Path, adapter: str | None = None) -> list[dict]:
