@@ -25,10 +25,11 @@ MODULES = {module(path): path for path in FILES}
 
 
 def imported(path: Path) -> set[str]:
-    """The modules of the project that a file imports, wherever in the file."""
+    """The modules of the project that a file imports, wherever in the file, but for annotations only."""
     package = module(path) if path.stem == "__init__" else module(path).rpartition(".")[0]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found, tree = set(), ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if ast.unparse(getattr(node, "test", node)) != "TYPE_CHECKING"]
+    for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom):
             continue
         if node.level:

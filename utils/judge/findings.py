@@ -1,7 +1,6 @@
 """Findings read from a report by rule: what is said, with polarity, side, place and severity.
 
-The words are those of `lexicon`. A sentence in which nothing is recognised is
-one unnamed finding, compared by its content words.
+The words are those of `lexicon`. A sentence without any is one unnamed finding.
 """
 
 import re
@@ -324,8 +323,8 @@ def _present(name: str, before: str, after: str) -> Finding:
 
 def _either(one: Finding, two: Finding) -> Finding:
     """One finding that the text gives two names."""
-    side, place, grade = one.side or two.side, one.place or two.place, one.grade or two.grade
-    return Finding(one.names | two.names, True, side=side, place=place, grade=grade)
+    said = {name: getattr(one, name) or getattr(two, name) for name in ("side", "place", "grade")}
+    return Finding(one.names | two.names, True, **said)
 
 
 def _grades_a_finding(sentence: str, word: Token, kinds: Kinds) -> bool:
