@@ -312,9 +312,7 @@ def _present(name: str, before: str, after: str) -> Finding:
     """A finding with the side, place and grade of its phrase: the last before it, else the first after."""
 
     def said(words: Words) -> str:
-        if marks := words.find(before):
-            return marks[-1][0]
-        marks = words.find(after)
+        marks = words.find(before)[-1:] or words.find(after)
         return marks[0][0] if marks else ""
 
     grade = lexicon.GRADES.index(said(_GRADE))
