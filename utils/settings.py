@@ -131,6 +131,10 @@ class JudgeSettings(Knobs):
     batch_size: int = Field(
         0, ge=0, le=256, description="pairs judged at once; 0: as many as fit in free memory (server: 8)"
     )
+    systems: Literal["model", "model and shuffled", "all"] = Field(
+        "all", description="whose reports are judged; all: those of the baselines, too"
+    )
+    hours: float = Field(3.5, ge=0, le=24, description="hours until judging stops after an answer; 0: never")
     identical_without_asking: bool = Field(
         False, description="score 1.0 without asking if report and reference are equal; the table says so"
     )

@@ -29,6 +29,7 @@ __all__ = [
     "Pair",
     "judge_pairs",
     "make_engine",
+    "open_questions",
     "parse_completion",
     "write_completion",
 ]
@@ -81,28 +82,42 @@ def judge_pairs(
         judge = make_engine(engine, **options)
     elif options:
         raise JudgeError(f"a loaded engine takes no options: leave out {', '.join(options)}")
+    known, open_pairs = _known(asked, judge, store, identical_without_asking)
     label = f"{judge.label}, identical texts not asked" if identical_without_asking else judge.label
-
-    known: dict[Pair, Judgement] = {}
-    stored = []
-    for pair in dict.fromkeys(asked):
-        answer = _without_asking(pair, label, identical_without_asking)
-        if answer is None and store and (completion := store.get(judge, pair)) is not None:
-            answer = parse_completion(completion, label)
-            stored.append(completion)
-        if answer:
-            known[pair] = answer
-    if hasattr(judge, "learn"):  # an engine that drafts its answers
-        judge.learn(stored)
-    open_pairs = [pair for pair in dict.fromkeys(asked) if pair not in known]
+    if store and hasattr(judge, "learn"):  # an engine that drafts its answers
+        judge.learn([kept for pair in known if (kept := store.get(judge, pair))])
     for done, (index, completion) in enumerate(judge.ask(open_pairs) if open_pairs else (), start=1):
         pair = open_pairs[index]
-        known[pair] = parse_completion(completion, label)
+        known[pair] = completion
         if store:
             store.add(judge, pair, completion)
         if progress:
             progress(done, len(open_pairs))
-    return [known[pair] for pair in asked]
+    judgements = {pair: parse_completion(completion, label) for pair, completion in known.items()}
+    return [judgements[pair] for pair in asked]
+
+
+def open_questions(
+    pairs: Iterable[Pair], engine: Engine, cache: Path | None = None, identical_without_asking: bool = False
+) -> list[Pair]:
+    """The pairs that `judge_pairs` would ask `engine`: distinct, and without an answer in `cache`."""
+    asked = [(tidy(reference), tidy(prediction)) for reference, prediction in pairs]
+    store = Cache(cache) if cache is not None else None
+    return _known(asked, engine, store, identical_without_asking)[1]
+
+
+def _known(
+    asked: list[Pair], judge: Engine, store: "Cache | None", identical_without_asking: bool
+) -> tuple[dict[Pair, str], list[Pair]]:
+    """The completions that there are without asking, by pair; and the pairs that are left to ask."""
+    known = {}
+    for pair in dict.fromkeys(asked):
+        completion = _without_asking(pair, identical_without_asking)
+        if completion is None and store:
+            completion = store.get(judge, pair)
+        if completion is not None:
+            known[pair] = completion
+    return known, [pair for pair in dict.fromkeys(asked) if pair not in known]
 
 
 def make_engine(name: str, **options) -> Engine:
@@ -117,19 +132,17 @@ def make_engine(name: str, **options) -> Engine:
     return engines[name](**options)
 
 
-def _without_asking(pair: Pair, label: str, identical_without_asking: bool) -> Judgement | None:
+def _without_asking(pair: Pair, identical_without_asking: bool) -> str | None:
     reference, prediction = pair
     if not prediction:
         missing = [part for part in re.split(r"(?<=\.)\s+", reference) if part]
-        text = write_completion(
+        return write_completion(
             "The candidate report is empty: scored 0 without asking the judge.", {"b": missing}, {}, []
         )
-        return parse_completion(text, label)
     if identical_without_asking and prediction == reference:
-        text = write_completion(
+        return write_completion(
             "The candidate report is the reference: scored 1 without asking the judge.", {}, {}, [reference]
         )
-        return parse_completion(text, label)
     return None
 
 

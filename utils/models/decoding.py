@@ -26,7 +26,7 @@ from .decoding_rows import Batch, Prepare, Request
 from .drafts import Drafts, Width
 from .slots import SlotCache, bytes_a_token
 
-CACHE_SHARE = 0.75  # of the free memory, for keys and values; the rest is for a pass's own tensors
+CACHE_SHARE = 0.85  # of the free memory, for keys and values; the rest is for a pass's own tensors
 ENOUGH_SEEN = 32  # texts whose lengths say more than what was expected before
 
 

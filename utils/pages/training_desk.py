@@ -38,7 +38,10 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
         ("trained weights", f"<b>{plan.trainable / 1e6:.1f}</b> million"),
         ("GPU memory, peak", f"<b>{plan.memory:.1f}</b> of a T4's {T4_MEMORY} GiB{warning}"),
         ("optimiser steps", f"<b>{plan.steps:,}</b>"),
-        ("time on a T4", f"likely <b>{_time(likely)}</b>, between {_time(fast)} and {_time(slow)}"),
+        (
+            "time on a T4",
+            f"likely <b>{time_text(likely)}</b>, between {time_text(fast)} and {time_text(slow)}",
+        ),
     ]
     if settings.hours:
         most = f", at most {plan.sessions[2]}" if plan.sessions[2] > plan.sessions[1] else ""
@@ -58,7 +61,7 @@ def progress_page(progress: Progress, data_label: str) -> HTML:
     elif progress.rate is None:
         facts.append("time left: known after 20 steps")
     else:
-        facts.append(f"{progress.rate:.1f} s a step, <b>{_time(progress.seconds_left / 3600)}</b> left")
+        facts.append(f"{progress.rate:.1f} s a step, <b>{time_text(progress.seconds_left / 3600)}</b> left")
     memory = progress.memory
     if "gpu_peak" in memory:
         facts.append(f"peak GPU memory {memory['gpu_peak']:.1f} of {memory['gpu_total']:.1f} GiB")
@@ -80,7 +83,7 @@ def _lines(report: str) -> str:
     return escape(report).replace("\n", "<br>")
 
 
-def _time(hours: float) -> str:
+def time_text(hours: float) -> str:
     """Hours and minutes."""
     minutes = round(hours * 60)
     if not minutes:

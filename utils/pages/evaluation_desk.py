@@ -1,0 +1,72 @@
+"""The plan of step 4 beside the forms of notebook 04: reports to write, questions to ask, hours on a T4."""
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from utils.judge import JudgeError
+from utils.models.writer import SHUFFLED
+from utils.scores import plan
+from utils.scores.judging import judge_of
+from utils.settings import GenerationSettings, JudgeSettings
+
+from .page import quiet, table, tag
+from .training_desk import time_text
+
+COMPUTED = "Computed, not measured on a T4."
+
+
+def writing_beside(counts: dict[str, int], reading: dict, prompt: int) -> Callable[[GenerationSettings], str]:
+    """For a form: the plan of writing reports.
+
+    counts: studies by split, and under SHUFFLED those of the test split
+    reading: how the adapter reads a study; prompt: tokens of its views and question
+    """
+
+    def draw(settings: GenerationSettings) -> str:
+        some = {name: min(count, settings.studies or count) for name, count in counts.items()}
+        some[SHUFFLED] = min(some[SHUFFLED], settings.shuffled)
+        each = plan.report_seconds(reading, prompt, settings.batch_size)
+        return _plan(plan.planned(some, each), "reports", f"{COMPUTED} A saved report is not written again.")
+
+    return draw
+
+
+def judging_beside(systems: dict[str, pd.DataFrame], cache: Path) -> Callable[[JudgeSettings], str]:
+    """For a form: the plan of judging `systems`, their rows by name, with the answers saved in `cache`."""
+
+    def draw(settings: JudgeSettings) -> str:
+        try:
+            engine = judge_of(settings)
+        except JudgeError as error:
+            return f"{tag('no plan', 'refused')} {escape(str(error))}"
+        counts = plan.questions(
+            plan.chosen(systems, settings.systems),
+            engine,
+            cache=cache,
+            identical_without_asking=settings.identical_without_asking,
+        )
+        note = "A question is a distinct pair of reference and report without a saved answer."
+        if settings.engine != "green":
+            return _counted(
+                counts, f"{note} How long the answers take depends on the {settings.engine} judge."
+            )
+        items = plan.planned(counts, plan.judge_seconds())
+        return _plan(items, "questions", f"{note} {COMPUTED} The bar shows the measured rate.")
+
+    return draw
+
+
+def _plan(items: list[plan.Item], unit: str, note: str) -> str:
+    rows = []
+    for item in [*items, plan.total(items)]:
+        fast, likely, slow = map(time_text, item.hours)
+        rows.append((escape(item.what), f"{item.count:,}", f"<b>{likely}</b>", f"{fast} to {slow}"))
+    return table(("the plan", unit, "likely on a T4", "between"), rows) + quiet(escape(note))
+
+
+def _counted(counts: dict[str, int], note: str) -> str:
+    rows = [(escape(name), f"{count:,}") for name, count in {**counts, "all": sum(counts.values())}.items()]
+    return table(("the plan", "questions"), rows) + quiet(escape(note))

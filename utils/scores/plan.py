@@ -1,0 +1,251 @@
+"""Step 4 planned and kept to: who is judged in which order, what it costs on a T4, and when time is up.
+
+Nothing here was measured on a T4. As it runs, the measured rate takes the
+place of the plan's. `python -m utils.scores.plan` prints the README's table.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from utils.judge import Engine, open_questions
+from utils.judge.green import ANSWER_TOKENS
+from utils.models.bases import Shape, find
+from utils.models.decoding import CACHE_SHARE
+from utils.models.decoding_rows import PREFILL_TOKENS, STEP
+from utils.models.writer import MODEL, SHUFFLED
+from utils.training import plan as training
+from utils.workspace import StepError, counter
+
+from .judging import judged
+
+# Floating-point operations a second, fast, likely, slow; and tokens kept a pass with DRAFT proposed.
+RATES = (27e12, 16e12, 10e12)
+DRAFT = 8
+KEPT = (5.9, 5.9, 4.8)
+QUESTION, LONGEST, START, ANSWER = 590, 652, 283, 250  # tokens, see `judge_seconds`
+REPORT = 62  # tokens of a training report of IU X-Ray; its longest 5 % have more than 101
+JUDGE = Shape(  # LLaMA 2 7B
+    layers=32,
+    hidden=4096,
+    intermediate=11008,
+    heads=32,
+    kv_heads=32,
+    head_dim=128,
+    vocabulary=32000,
+    vision_layers=0,
+    vision_hidden=0,
+    vision_intermediate=0,
+    patches=0,
+)
+Hours = tuple[float, float, float]  # fast, likely, slow
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of the plan: what is done, how often, and how many hours that takes on a T4."""
+
+    what: str
+    count: int
+    hours: Hours
+
+
+def _weights(shape: Shape) -> int:
+    """Weights that a token meets: the linear maps of all layers, and the output head."""
+    return shape.layers * sum(i * o for i, o in shape.linears) + shape.hidden * shape.vocabulary
+
+
+def _unpacking(shape: Shape) -> float:
+    """Seconds to write the 4-bit weights out in 16 bits and read them: once a pass, whatever the batch."""
+    return _weights(shape) * (training.NF4_BYTES + 2 * 2) / training.T4_BANDWIDTH
+
+
+def rows_at_once(shape: Shape, slots: int) -> int:
+    """Texts of `slots` tokens in all whose keys and values fit beside the 4-bit model on a T4."""
+    linears = _weights(shape) - shape.hidden * shape.vocabulary
+    model = linears * training.NF4_BYTES
+    model += 2 * (2 * shape.hidden * shape.vocabulary + training.vision_weights(shape))
+    free = (training.T4_MEMORY - training.HEADROOM) * training.GIB - model
+    one = 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim * slots
+    return max(int(CACHE_SHARE * free / one), 1)
+
+
+def _seconds(shape: Shape, read: int, written: int, rows: int, rate: float, kept: float) -> float:
+    """Seconds a text: reading `read` tokens, writing `written`, with `rows` texts in each pass.
+
+    A pass unpacks the weights once, and computes 2 operations a weight for the last token and the
+    draft of each row. Attention's own operations are under 3 % of that at these lengths.
+    """
+    a_token = 2 * _weights(shape) / rate
+    a_pass = _unpacking(shape) + rows * (1 + DRAFT) * a_token
+    reading = read * (a_token + _unpacking(shape) / PREFILL_TOKENS)
+    return reading + written / kept * a_pass / rows
+
+
+def judge_seconds() -> Hours:
+    """Seconds a question of the 7B judge in 4 bits on a T4: fast, likely, slow.
+
+    Where the figures come from:
+
+    - tokens of a question (mean 590, longest 652, of them 283 that all questions start with) and of
+      an answer (250; 95 % have at most 372): 916 recorded questions and answers of GREEN, by the
+      tokenizer of Mistral, which is nearly LLaMA's;
+    - tokens kept a pass, 8 proposed: 5.9 when those answers are replayed (`benchmarks/drafts.py
+      --replay`); 4.8 in the same replay of verdicts on other models' reports, which are not published
+      with this project;
+    - rates: 27e12 is what the product of two half-precision matrices of 8,192 x 8,192 was timed at on
+      a T4 (0.04 s, ILGPU.Algorithms, pull request 90), 10e12 the likely rate of training
+      (`training.plan`), where more than products is done; 16e12 lies between, a quarter of the peak;
+    - bandwidth: as in `training.plan`.
+    """
+    rows = rows_at_once(JUDGE, _slots(LONGEST + ANSWER_TOKENS))
+    return tuple(
+        _seconds(JUDGE, QUESTION - START, ANSWER, rows, rate, kept)
+        for rate, kept in zip(RATES, KEPT, strict=True)
+    )
+
+
+def report_seconds(reading: dict, prompt: int, most_at_once: int) -> Hours:
+    """Seconds a report on a T4: fast, likely, slow.
+
+    reading: how the adapter reads a study, as `loading.how_to_read` gives it
+    prompt: tokens of a study's views and its question
+    most_at_once: studies written together at most
+
+    Counted are the prompt, the vision tower and the passes; reports are taken to be as long as
+    training's. What share of a draft holds is known only once a model is trained: 2 tokens a pass are
+    taken for fast and likely, none for slow.
+    """
+    shape = find(reading["base"]).shape
+    rates = RATES if reading["precision"] == "fp16" else training.RATES["fp32"][::-1]
+    rows = min(rows_at_once(shape, _slots(prompt + 2 * REPORT)), most_at_once)
+    tower = 2 * training.vision_weights(shape) * shape.patches * reading["views"]
+    return tuple(
+        _seconds(shape, prompt, REPORT, rows, rate, kept) + tower / rate
+        for rate, kept in zip(rates, (2, 2, 1), strict=True)
+    )
+
+
+def _slots(tokens: int) -> int:
+    """The tokens that are made room for: those, a draft, and what rounds it up."""
+    return -(-(tokens + DRAFT + 1) // STEP) * STEP
+
+
+def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[str, int]:
+    """How many questions each of `systems` adds, in their order, beyond those before it and those answered.
+
+    systems: by name, the rows to judge; how: `cache`, `identical_without_asking` as `judge_pairs` takes them
+    """
+    asked, counts = set(), {}
+    for name, rows in systems.items():
+        mentioned = rows[rows["reference"] != ""]
+        pairs = zip(mentioned["reference"], mentioned["prediction"], strict=True)
+        new = set(open_questions(pairs, engine, **how)) - asked
+        asked |= new
+        counts[name] = len(new)
+    return counts
+
+
+def planned(counts: dict[str, int], each: Hours) -> list[Item]:
+    """The plan of work that takes `each` seconds a piece: an item for each of `counts`, by name."""
+    return [Item(name, count, tuple(count * s / 3600 for s in each)) for name, count in counts.items()]
+
+
+def total(items: list[Item]) -> Item:
+    """All items as one."""
+    hours = tuple(sum(parts) for parts in zip(*(item.hours for item in items), strict=True))
+    return Item("all", sum(item.count for item in items), hours or (0, 0, 0))
+
+
+def chosen(systems: dict[str, pd.DataFrame], choice: str) -> dict[str, pd.DataFrame]:
+    """Those of `systems` that the setting `systems` of the judge names."""
+    names = {"model": [MODEL], "model and shuffled": [MODEL, SHUFFLED], "all": list(systems)}[choice]
+    return {name: rows for name, rows in systems.items() if name in names}
+
+
+class TimeUp(Exception):
+    """The time limit came in the middle of a system's questions."""
+
+
+def judge_in_turn(
+    systems: dict[str, pd.DataFrame],
+    *,
+    until: float | None = None,
+    say: Callable[[str], None] = print,
+    bar: Callable[[str], Callable[[int, int], None]] = counter,
+    **how,
+) -> dict[str, pd.DataFrame]:
+    """Judge one system after another; the judged rows of those that were finished, by name.
+
+    until: `time.monotonic()` at which no answer more is waited for; None: never
+    how: as `judging.judged` takes it; with a `cache` every answer is kept, and the next call goes on
+
+    Says, after each system, how long it took and, at the time limit, what is left.
+    """
+    done: dict[str, pd.DataFrame] = {}
+    for name, rows in systems.items():
+        began, show, asked = time.monotonic(), bar(f"judging: {name}"), [0, 0]
+
+        def count(answered: int, total: int, show=show, asked=asked) -> None:
+            show(answered, total)
+            asked[:] = answered, total
+            if until is not None and time.monotonic() > until and answered < total:
+                raise TimeUp
+
+        try:
+            if until is not None and time.monotonic() > until:
+                raise TimeUp
+            done[name] = judged(rows, progress=count, **how)
+        except TimeUp:
+            left = ", ".join(other for other in systems if other not in done)
+            say(
+                f"Time is up, {asked[0]:,} of {asked[1]:,} questions into {name}. Every answer is saved. "
+                f"Run all cells again to judge what is left: {left}."
+            )
+            break
+        if asked[1]:
+            seconds = time.monotonic() - began
+            say(f"{name}: {asked[1]:,} questions in {_time(seconds)}, {seconds / asked[1]:.2f} s each.")
+    return done
+
+
+def deadline(hours: float) -> float | None:
+    """When so many hours from now are over, as `judge_in_turn` takes it; 0: never."""
+    return time.monotonic() + 3600 * hours if hours else None
+
+
+def all_or_stop(done: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
+    """The judged rows of the system `name`. Raises StepError if the time limit came first."""
+    if name not in done:
+        raise StepError(f"The time limit came before the {name} was judged: run all cells again to go on.")
+    return done[name]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def table() -> str:
+    """The README's table: what judging IU X-Ray costs by the plan.
+
+    The counts are those of one run's reports on IU X-Ray; a run's own are shown in notebook 04.
+    """
+    counts = {
+        "fine-tuned model, validation and test": 1424,
+        "images shuffled, 150 test studies": 470,
+        "best constant report": 1281,
+        "most frequent sentences": 1281,
+        "nearest training study": 2268,
+    }
+    lines = ["| judged | questions | hours on a T4 |", "|---|---|---|"]
+    items = planned(counts, judge_seconds())
+    for item in [*items, total(items)]:
+        fast, likely, slow = item.hours
+        lines.append(f"| {item.what} | {item.count:,} | {likely:.1f} ({fast:.1f} to {slow:.1f}) |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
