@@ -24,7 +24,6 @@ from .judging import (
 from .means import (
     ERRORS,
     PUBLISHED_DATA,
-    by_kind,
     compare,
     diversity,
     error_counts,
@@ -35,7 +34,16 @@ from .means import (
     sign_flip,
     summary,
 )
-from .tables import TOKENISATION, comparison, quiz_tables, table_markdown, text_metrics
+from .tables import (
+    TOKENISATION,
+    beside,
+    by_kind,
+    comparison,
+    markdown,
+    quiz_tables,
+    table_markdown,
+    text_metrics,
+)
 
 __all__ = [
     "ERRORS",
@@ -43,6 +51,7 @@ __all__ = [
     "PUBLISHED_DATA",
     "TOKENISATION",
     "baseline_rows",
+    "beside",
     "by_kind",
     "by_study",
     "check_judge",
@@ -53,6 +62,7 @@ __all__ = [
     "interval",
     "judge_of",
     "judged",
+    "markdown",
     "normality",
     "one_judge",
     "prediction_rows",

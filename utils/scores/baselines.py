@@ -23,11 +23,13 @@ from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
 from utils.workspace import progress
 
-from .means import SEED
+from .judging import ABNORMAL
+from .means import EVERY, SEED, compare, scored, summary
 
 CONSTANT = "best constant report"
 FREQUENT = "most frequent sentences"
 NEAREST = "nearest training study"
+BASELINES = (CONSTANT, FREQUENT, NEAREST)
 BATCH = 16  # studies at once
 
 
@@ -95,7 +97,7 @@ def most_frequent(train_findings: list[dict[str, str]], count: int = 1) -> dict[
 def best_constant(
     train_findings: list[dict[str, str]], judge: Callable[[list[tuple[str, str]]], list], **options
 ) -> dict[str, str]:
-    """For each region the text to give to everyone: the first of `rank_constants`, which takes the options."""
+    """For each region the text to give to everyone: the first of `rank_constants`, whose options it has."""
     ranked = rank_constants(train_findings, judge, **options)
     return ranked.groupby("region", sort=False)["text"].first().to_dict()
 
@@ -175,9 +177,44 @@ def _by_region(studies: list[dict[str, str]]) -> dict[str, list[str]]:
 
 
 def _spelled(texts: list[str]) -> list[tuple[str, int]]:
-    """The distinct texts, case aside, in their most frequent spelling, each with its number, highest first."""
+    """The distinct texts, case aside, in their most frequent spelling, each with its number, most first."""
     same: dict[str, Counter] = {}
     for text in texts:
         same.setdefault(text.casefold(), Counter())[text] += 1
     ranked = sorted(same.values(), key=Counter.total, reverse=True)
     return [(spellings.most_common(1)[0][0], spellings.total()) for spellings in ranked]
+
+
+def beside_best(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """The model beside the best baseline, on all and on abnormal studies; a row per (split, studies, region).
+
+    The model is the first system of `judgements`; `kinds` by study id, as
+    `scores.normality` gives them. The best baseline is the one of `BASELINES` with
+    the highest mean on these very studies, so the hardest to beat after the fact.
+
+    Columns: split, studies, region, n, judge; mean, low, high of the model;
+    baseline (its name), baseline_mean, baseline_low, baseline_high; difference,
+    difference_low, difference_high (model minus baseline, paired), p. Without a
+    baseline there are no rows.
+    """
+    model = judgements["system"].iloc[0]
+    table = []
+    for studies in (EVERY, ABNORMAL):
+        group = judgements if studies == EVERY else judgements[judgements["id"].map(kinds) == studies]
+        of = dict(list(scored(group).groupby("system")))
+        others = [name for name in BASELINES if name in of]
+        if model not in of or not others:
+            continue
+        means = summary(group).set_index(["split", "region", "system"])
+        pairs = pd.concat([compare(of[model], of[name]).assign(baseline=name) for name in others])
+        pairs = pairs.reset_index(drop=True)
+        for row in pairs.loc[pairs.groupby(["split", "region"], sort=False)["mean_b"].idxmax()].itertuples():
+            sides = {"": model, "baseline_": row.baseline}
+            where = {side: means.loc[(row.split, row.region, name)] for side, name in sides.items()}
+            table.append(
+                {"split": row.split, "studies": studies, "region": row.region, "n": row.n}
+                | {side + name: at[name] for side, at in where.items() for name in ("mean", "low", "high")}
+                | {"baseline": row.baseline, "difference": row.difference, "p": row.p}
+                | {"difference_low": row.low, "difference_high": row.high, "judge": where[""]["judge"]}
+            )
+    return pd.DataFrame(table)

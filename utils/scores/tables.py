@@ -11,6 +11,7 @@ common subsequence.
 import re
 import warnings
 from functools import lru_cache
+from itertools import product
 
 import pandas as pd
 from nltk.translate.bleu_score import corpus_bleu
@@ -18,6 +19,7 @@ from nltk.translate.bleu_score import corpus_bleu
 from utils.regions import REGIONS
 
 from .means import (
+    EVERY,
     PUBLISHED,
     PUBLISHED_SOURCE,
     SPLITS,
@@ -28,6 +30,7 @@ from .means import (
     one_judge,
     order_splits,
     scored,
+    summary,
 )
 
 QUIZ_SPLITS = {"val": "Validation", "test": "Testing"}
@@ -66,6 +69,47 @@ def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
             "p": pairs["p"].map(p_text),
         }
     )
+
+
+def by_kind(judgements: pd.DataFrame, kinds: dict[str, str], *, whole: bool = False) -> pd.DataFrame:
+    """The scores on each kind of study, such as normal and abnormal: `0.70 [0.66, 0.74] n=590` by region.
+
+    One row per (split, system, kind), with `whole` one of all studies before them;
+    `kinds` by study id, as `scores.normality` gives them. Studies without a kind
+    are in no row of a kind; n shows how many are in. Systems may have different judges.
+    """
+    rows = scored(judgements)
+    rows["kind"] = rows["id"].map(kinds)
+    table = []
+    for split, system in product(order_splits(rows["split"]), rows["system"].unique()):
+        of_system = rows[(rows["split"] == split) & (rows["system"] == system)]
+        for kind, group in [(EVERY, of_system)] * whole + list(of_system.groupby("kind")):
+            if len(group):
+                means = summary(group)
+                cells = {region: cell(means, region) for region in REGIONS}
+                table.append({"split": split, "system": system, "studies": kind, **cells})
+    return pd.DataFrame(table)
+
+
+def beside(best: pd.DataFrame) -> pd.DataFrame:
+    """`baselines.beside_best`'s table to be read, a row a region: all and abnormal side by side."""
+    table: dict[tuple[str, str], dict[str, str]] = {}
+    for row in best.itertuples():
+        cells = table.setdefault((SPLITS.get(row.split, row.split), row.region), {})
+        cells[f"{row.studies}: model"] = f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}] n={row.n}"
+        baseline = f"{row.baseline_mean:.2f} [{row.baseline_low:.2f}, {row.baseline_high:.2f}]"
+        cells[f"{row.studies}: best baseline"] = f"{baseline} {row.baseline}"
+        cells[f"{row.studies}: difference"] = (
+            f"{row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
+        )
+    rows = [{"split": split, "region": region, **cells} for (split, region), cells in table.items()]
+    return pd.DataFrame(rows).fillna("not mentioned")
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """Rows of text as a Markdown table."""
+    lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.astype(str).to_numpy().tolist()]
+    return "\n".join(map(_row, lines)) + "\n"
 
 
 def p_text(value: float) -> str:
