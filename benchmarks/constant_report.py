@@ -1,4 +1,4 @@
-"""What one report for everyone scores on IU X-Ray's test studies, beside a model whose judgements are recorded.
+"""What one report for everyone scores on IU X-Ray's test studies, beside a model judged by GREEN.
 
     python benchmarks/constant_report.py annotation_quiz_all.json green_test.jsonl.gz [indiana_reports.csv]
 
@@ -51,12 +51,14 @@ def report(
     metadata: Path | None = None,
     often: int = 50,
 ) -> str:
-    """Both tables, each with what it shows; findings by study id. Raises ValueError for another collection."""
+    """Both tables, with what they show; findings by study id. Raises ValueError for other test studies."""
     known = [test.get(row.id, {}).get(row.region, "") for row in recorded.itertuples()]
     if not (recorded["reference"].str.strip() == known).all():
         raise ValueError("the recorded judgements are not of the annotation's test studies")
     constant = baselines.best_constant(list(training.values()), judge.judge_pairs)
-    frequent = {region: texts[0] for region, texts in baselines.most_frequent(list(training.values())).items()}
+    frequent = {
+        region: texts[0] for region, texts in baselines.most_frequent(list(training.values())).items()
+    }
     plain = recorded[["system", "split", "id", "region", "reference", "prediction"]]
     systems = [
         plain.assign(system=name, prediction=plain["region"].map(text).fillna(""))
@@ -66,23 +68,28 @@ def report(
     kinds, by_what = {}, "Normal and abnormal studies apart: only with indiana_reports.csv."
     if metadata:
         kinds, by_what = scores.normality(test, metadata)
-    tables = [scores.by_kind(rows, kinds, whole=True).assign(judge=scores.one_judge(rows)) for rows in (offline, recorded)]
+    tables = [
+        scores.by_kind(rows, kinds, whole=True).assign(judge=scores.one_judge(rows))
+        for rows in (offline, recorded)
+    ]
     table = pd.concat(tables)[["judge", "system", "studies", *REGIONS]]
-    said = [f"- {region}: “{text}” (most frequent: “{frequent[region]}”)" for region, text in constant.items()]
+    said = [
+        f"- {region}: “{text}” (most frequent: “{frequent[region]}”)" for region, text in constant.items()
+    ]
     parts = [
-        f"Test studies: mean, 95 % interval over studies, and n, those whose reference mentions the region. {by_what}",
+        f"Test studies: mean, 95 % interval and n (references that mention the region). {by_what}",
         scores.markdown(table),
         "The constant report, chosen on training findings alone:",
         "\n".join(said),
-        f"Phrases that the recorded model gave {often} times or more, over the studies whose reference mentions "
-        "the region:",
+        f"Phrases that the recorded model gave {often} times or more; the means are over the n studies whose "
+        "reference mentions the region:",
         scores.markdown(phrases(recorded, offline[offline["system"] == RECORDED], often)),
     ]
     return "\n\n".join(part.strip() for part in parts)
 
 
 def phrases(recorded: pd.DataFrame, offline: pd.DataFrame, often: int) -> pd.DataFrame:
-    """What the recorded model gave `often` times or more: a row a region and phrase, with both judges' means."""
+    """What the recorded model gave `often` times or more, a row a phrase, with both judges' means."""
     both = scored(recorded).assign(offline=scored(offline)["value"].to_numpy())
     table = []
     for (region, phrase), group in both.groupby(["region", "prediction"], observed=True):

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from utils.regions import REGIONS
+from utils.scores.baselines import BASELINES
 from utils.scores.means import ERRORS, SPLITS, order_splits, scored
 
 from .charts import (
@@ -67,6 +68,41 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
             if means:
                 tell(fig, f"{SPLITS.get(split, split)}, {system}: {', '.join(means)}")
     legend(fig, [(name, *series(i)) for i, name in enumerate(systems)])
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
+    """The model beside the best baseline by region, all and abnormal studies in panels of their own.
+
+    `best` from `baselines.beside_best`; a panel for each split and group that it has.
+    Which baseline is the best one of a region shows in the look of its bar.
+    """
+    splits, groups = order_splits(best["split"]), list(best["studies"].unique())
+    looks = {name: i for i, name in enumerate(BASELINES, start=1)}
+    fig = figure(4.0, "The model beside the best baseline, with 95 % interval", _where(data_label, best))
+    shown = [(split, group) for split in splits for group in groups]
+    axes = panels(fig, len(shown), top=1.02, bottom=0.52, left=0.42, gap=0.3)
+    for ax, (split, group) in zip(axes, shown, strict=True):
+        rows = best[(best["split"] == split) & (best["studies"] == group)].set_index("region")
+        name = f"{SPLITS.get(split, split)}, {group} studies"
+        for region, row in rows.iterrows():
+            x = REGIONS.index(region)
+            for at, side, i in ((x - 0.2, "", 0), (x + 0.2, "baseline_", looks[row["baseline"]])):
+                mean, low, high = (row[f"{side}{value}"] for value in ("mean", "low", "high"))
+                bar(ax, at, mean, 0.36, i)
+                ax.plot([at, at], [low, high], color=INK, linewidth=1.1, solid_capstyle="butt")
+                ax.text(at, high + 0.015, f"{mean:.2f}", ha="center", va="bottom", fontsize=8)
+            tell(
+                fig,
+                f"{name}, {region}: model {row['mean']:.2f}, {row['baseline']} {row['baseline_mean']:.2f}",
+            )
+        region_axis(ax, [f"n={rows.loc[r, 'n']}" if r in rows.index else "not mentioned" for r in REGIONS])
+        ax.set(ylim=(0, 1.09), yticks=np.arange(0, 1.01, 0.25))
+        ax.tick_params(labelleft=ax is axes[0])
+        panel_title(ax, name)
+    used = [name for name in BASELINES if name in set(best["baseline"])]
+    legend(fig, [("model", *series(0)), *((f"best: {name}", *series(looks[name])) for name in used)])
     return fig
 
 

@@ -10,13 +10,14 @@ common subsequence.
 
 import re
 import warnings
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import product
 
 import pandas as pd
 from nltk.translate.bleu_score import corpus_bleu
 
-from utils.regions import REGIONS
+from utils.regions import REGIONS, tidy
 
 from .means import (
     EVERY,
@@ -107,9 +108,14 @@ def beside(best: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(rows: pd.DataFrame) -> str:
-    """Rows of text as a Markdown table."""
-    lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.astype(str).to_numpy().tolist()]
-    return "\n".join(map(_row, lines)) + "\n"
+    """`rows` as a Markdown table."""
+    return grid(rows.columns, rows.to_numpy()) + "\n"
+
+
+def grid(head: Iterable, rows: Iterable[Iterable]) -> str:
+    """A Markdown table of any values."""
+    lines = [list(head), *map(list, rows)]
+    return "\n".join(map(_row, [lines[0], ["---"] * len(lines[0]), *lines[1:]]))
 
 
 def p_text(value: float) -> str:
@@ -167,8 +173,10 @@ def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
     return notes
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _row(cells: Iterable) -> str:
+    """A line of a table; what a model wrote must stay text there, not become markup."""
+    texts = [tidy(str(cell)).replace("&", "&amp;").replace("<", "&lt;") for cell in cells]
+    return "| " + " | ".join(text.replace("|", "\\|").replace("![", "!\\[") for text in texts) + " |"
 
 
 TOKENISATION = "lower-case runs of letters and digits"
