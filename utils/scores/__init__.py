@@ -35,6 +35,7 @@ from .means import (
     summary,
 )
 from .tables import (
+    RADEVAL,
     TOKENISATION,
     beside,
     by_kind,
@@ -43,12 +44,14 @@ from .tables import (
     quiz_tables,
     table_markdown,
     text_metrics,
+    write_pairs,
 )
 
 __all__ = [
     "ERRORS",
     "METADATA",
     "PUBLISHED_DATA",
+    "RADEVAL",
     "TOKENISATION",
     "baseline_rows",
     "beside",
@@ -78,4 +81,5 @@ __all__ = [
     "summary",
     "table_markdown",
     "text_metrics",
+    "write_pairs",
 ]
