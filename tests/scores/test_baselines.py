@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from judged_rows import OFFLINE, judgement, table
 from PIL import Image
 
 from utils import judge
 from utils.models.loading import load_model, load_processor, lora_config
 from utils.models.writer import Writer
 from utils.regions import REGIONS
-from utils.scores import baselines
+from utils.scores import baselines, tables
 from utils.settings import TrainingSettings
 
 
@@ -130,3 +131,49 @@ def test_on_real_reports_another_draw_makes_the_same_choice(shared):
     train = [study["report"] for study in studies]
     one, two = (baselines.best_constant(train, judge.judge_pairs, seed=seed) for seed in (1, 2))
     assert one == two and set(one) == set(REGIONS)
+
+
+def judged(system, scores, kind="", region="lung"):
+    return [judgement(f"{kind}{i}", region, score, system=system) for i, score in enumerate(scores)]
+
+
+def beside(*others):
+    """The model on four normal and two abnormal studies, beside `others`, (system, scores, scores) each."""
+    systems = [("model", [0.9, 0.9, 1.0, 1.0], [0.2, 0.4]), *others]
+    rows = [row for name, good, bad in systems for row in judged(name, good, "n") + judged(name, bad, "a")]
+    kinds = {row["id"]: "abnormal" if row["id"].startswith("a") else "normal" for row in rows}
+    return baselines.beside_best(table(*rows), kinds)
+
+
+def test_the_best_baseline_is_chosen_for_all_and_for_abnormal_studies_apart():
+    constant = (baselines.CONSTANT, [1.0] * 4, [0.0, 0.0])
+    nearest = (baselines.NEAREST, [0.5] * 4, [0.5, 0.5])
+    found = beside(constant, nearest, ("images shuffled", [1.0] * 4, [1.0, 1.0])).set_index("studies")
+    assert found.index.tolist() == ["all", "abnormal"] and found["n"].tolist() == [6, 2]
+    assert found["baseline"].tolist() == [baselines.CONSTANT, baselines.NEAREST]  # a control is no baseline
+    assert found["mean"].round(6).tolist() == [0.733333, 0.3]
+    assert found["baseline_mean"].round(6).tolist() == [0.666667, 0.5]
+    assert found["difference"].round(6).tolist() == [0.066667, -0.2]
+    worse = found.loc["abnormal"]
+    assert worse["difference_low"] == pytest.approx(-0.3) and worse["difference_high"] == pytest.approx(-0.1)
+    assert worse["baseline_low"] == worse["baseline_high"] == 0.5 and worse["judge"] == OFFLINE
+
+
+def test_without_a_baseline_or_an_abnormal_study_nothing_stands_beside_the_model():
+    assert beside(("images shuffled", [1.0] * 4, [1.0, 1.0])).empty
+    rows = table(*judged("model", [1.0]), *judged(baselines.CONSTANT, [1.0]))
+    assert baselines.beside_best(rows, {"0": "normal"})["studies"].tolist() == ["all"]
+
+
+def test_all_and_abnormal_stand_side_by_side_in_words():
+    found = tables.beside(beside((baselines.CONSTANT, [1.0] * 4, [0.0, 0.0])))
+    (row,) = found.to_dict("records")
+    assert list(row) == ["split", "region"] + [
+        f"{studies}: {what}"
+        for studies in ("all", "abnormal")
+        for what in ("model", "best baseline", "difference")
+    ]
+    assert row["abnormal: model"] == "0.30 [0.20, 0.40] n=2"
+    assert row["abnormal: best baseline"] == "0.00 [0.00, 0.00] best constant report"
+    assert row["abnormal: difference"] == "+0.30 [+0.20, +0.40]"
+    assert tables.markdown(found).splitlines()[0].startswith("| split | region | all: model |")

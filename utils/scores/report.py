@@ -33,9 +33,9 @@ sign-flip test, not corrected for the number of comparisons."""
 BEST = """\
 ### All and abnormal studies, beside the best baseline
 
-Most studies are normal, so that one normal report for everyone scores well on all of them; abnormal studies \
-test whether the model sees. The best baseline is the one with the highest mean on these very studies; the \
-difference is the model's minus its, paired by study."""
+One normal report for everyone scores well wherever a study is normal; abnormal studies test whether the \
+model sees. The best baseline has the highest mean on these very studies; the difference is the model's minus \
+its, paired by study."""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
