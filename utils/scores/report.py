@@ -34,8 +34,8 @@ BEST = """\
 ### All and abnormal studies, beside the best baseline
 
 One normal report for everyone scores well wherever a study is normal; abnormal studies test whether the \
-model sees. The best baseline has the highest mean on these very studies; the difference is the model's minus \
-its, paired by study."""
+model sees. The best baseline has the highest mean on these very studies; the difference is the model's mean \
+minus that, paired by study."""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
