@@ -123,7 +123,9 @@ def test_the_best_baseline_stands_beside_the_model_and_is_named_by_its_look(judg
     said = texts(fig)
     assert {"test, all studies", "test, abnormal studies", "bone\nn=6", "bone\nn=3"} <= set(said)
     legend = [text.get_text() for text in fig.legends[0].get_texts()]
-    assert legend == ["model", f"best: {baselines.CONSTANT}", f"best: {baselines.NEAREST}"]
+    assert legend == ["model", baselines.CONSTANT, baselines.NEAREST]
+    with pytest.raises(ValueError, match="one split"):
+        score_charts.beside_best(best, data_label=PHANTOMS)
     bars = fig.axes[1].patches
     assert len(bars) == 8 and bars[7].get_hatch() != bars[5].get_hatch() == bars[1].get_hatch()
     mean = best.query("split == 'test' and studies == 'abnormal' and region == 'bone'")["mean"].item()

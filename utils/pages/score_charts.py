@@ -73,18 +73,19 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
 
 @mpl.rc_context(STYLE)
 def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
-    """The model beside the best baseline by region, all and abnormal studies in panels of their own.
+    """The model beside the best baseline by region: a panel for all studies, one for the abnormal ones.
 
-    `best` from `baselines.beside_best`; a panel for each split and group that it has.
-    Which baseline is the best one of a region shows in the look of its bar.
+    `best` are the rows of one split of `baselines.beside_best`. Which baseline is the best
+    of a region shows in the look of its bar. Raises ValueError for several splits.
     """
-    splits, groups = order_splits(best["split"]), list(best["studies"].unique())
+    if best["split"].nunique() != 1:
+        raise ValueError(f"a picture of one split, not of {list(best['split'].unique())}")
+    split, groups = best["split"].iloc[0], list(best["studies"].unique())
     looks = {name: i for i, name in enumerate(BASELINES, start=1)}
     fig = figure(4.0, "The model beside the best baseline, with 95 % interval", _where(data_label, best))
-    shown = [(split, group) for split in splits for group in groups]
-    axes = panels(fig, len(shown), top=1.02, bottom=0.52, left=0.42, gap=0.3)
-    for ax, (split, group) in zip(axes, shown, strict=True):
-        rows = best[(best["split"] == split) & (best["studies"] == group)].set_index("region")
+    axes = panels(fig, len(groups), top=1.02, bottom=0.52, left=0.42, gap=0.3)
+    for ax, group in zip(axes, groups, strict=True):
+        rows = best[best["studies"] == group].set_index("region")
         name = f"{SPLITS.get(split, split)}, {group} studies"
         for region, row in rows.iterrows():
             x = REGIONS.index(region)
@@ -102,7 +103,7 @@ def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
         ax.tick_params(labelleft=ax is axes[0])
         panel_title(ax, name)
     used = [name for name in BASELINES if name in set(best["baseline"])]
-    legend(fig, [("model", *series(0)), *((f"best: {name}", *series(looks[name])) for name in used)])
+    legend(fig, [("model", *series(0)), *((name, *series(looks[name])) for name in used)])
     return fig
 
 
