@@ -17,6 +17,7 @@ from PIL import Image
 from utils import scores
 from utils.pages import charts, score_charts
 from utils.regions import REGIONS
+from utils.scores import baselines
 
 PHANTOMS = "phantom radiographs"
 
@@ -110,6 +111,26 @@ def test_region_bars_label_each_mean_and_its_n(drawn, judgements):
     shown = texts(drawn["region_bars"])
     assert all(f"{mean:.2f}" in shown for mean in means)
     assert "lung\nn=6" in shown and "validation" in shown and "test" in shown
+
+
+def test_the_best_baseline_stands_beside_the_model_and_is_named_by_its_look(judgements):
+    rows = judgements.replace({"system": {"constant": baselines.CONSTANT}})
+    nearest = rows[rows["system"] == baselines.CONSTANT].assign(system=baselines.NEAREST)
+    nearest["score"] = np.where(nearest["region"] == "bone", 1.0, 0.0)
+    rows = pd.concat([rows, nearest])
+    best = baselines.beside_best(rows, {f"test{i}": "abnormal" for i in range(3)})
+    fig = score_charts.beside_best(best[best["split"] == "test"], data_label=PHANTOMS)
+    said = texts(fig)
+    assert {"test, all studies", "test, abnormal studies", "bone\nn=6", "bone\nn=3"} <= set(said)
+    legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert legend == ["model", baselines.CONSTANT, baselines.NEAREST]
+    with pytest.raises(ValueError, match="one split"):
+        score_charts.beside_best(best, data_label=PHANTOMS)
+    bars = fig.axes[1].patches
+    assert len(bars) == 8 and bars[7].get_hatch() != bars[5].get_hatch() == bars[1].get_hatch()
+    mean = best.query("split == 'test' and studies == 'abnormal' and region == 'bone'")["mean"].item()
+    assert f"test, abnormal studies, bone: model {mean:.2f}, {baselines.NEAREST} 1.00" in fig.alt
+    assert any(OFFLINE in text and PHANTOMS in text for text in said) and inside(fig)
 
 
 def test_systems_differ_by_hatch_as_well_as_colour(drawn):

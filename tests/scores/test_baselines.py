@@ -1,14 +1,18 @@
-"""The baseline of the nearest training study."""
+"""The baselines: the nearest training study, and the constant chosen among training texts."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from judged_rows import OFFLINE, judgement, table
 from PIL import Image
 
+from utils import judge
 from utils.models.loading import load_model, load_processor, lora_config
 from utils.models.writer import Writer
-from utils.scores import baselines
+from utils.regions import REGIONS
+from utils.scores import baselines, tables
 from utils.settings import TrainingSettings
 
 
@@ -72,3 +76,104 @@ def test_the_budget_of_tokens_does_not_matter(writer, phantom_dataset):
     writer.processor = before
     assert np.allclose(features, tiled, atol=1e-4)
     assert isinstance(phantom_dataset["val"][0]["images"][0], Image.Image)
+
+
+def by_table(scores):
+    """A judge that gives each prediction its own score for any reference."""
+    return lambda pairs: [SimpleNamespace(score=scores[text](reference)) for reference, text in pairs]
+
+
+def test_a_word_that_names_nothing_is_no_candidate_though_the_judge_would_let_it_win():
+    train = [
+        {"mediastinal": text}
+        for text in ("Unremarkable.", "Mediastinal contours are normal.", "No adenopathy.")
+        for _ in range(10)
+    ]
+    texts = [study["mediastinal"] for study in train[::10]]
+    lenient = by_table(
+        {texts[0]: lambda said: 1.0} | {text: lambda said, t=text: said == t for text in texts[1:]}
+    )
+    assert baselines.rank_constants(train, lenient)["text"].tolist() == texts[1:]
+    assert baselines.best_constant(train, lenient) == {"mediastinal": texts[1]}
+    assert baselines.best_constant(train[:10], lenient) == {"mediastinal": texts[0]}  # there is nothing else
+
+
+def test_of_candidates_that_the_draw_cannot_tell_apart_the_most_frequent_is_given():
+    common, rare, bad = "The heart is normal.", "Heart size is normal.", "Cardiomegaly."
+    train = [{"heart": text} for text, n in ((common, 60), (rare, 40), (bad, 20)) for _ in range(n)]
+    close = {common: {common: 1.0, rare: 0.5, bad: 0.0}, rare: {common: 0.5, rare: 1.0, bad: 0.6}}
+    ranked = baselines.rank_constants(
+        train, by_table({bad: lambda said: 0.0} | {t: s.get for t, s in close.items()})
+    )
+    assert ranked["text"].tolist() == [common, rare, bad]
+    assert ranked["mean"][0] < ranked["mean"][1] and ranked["behind"][0] < ranked["error"][0]
+    clear = by_table({common: lambda said: 0.5, rare: lambda said: 0.9, bad: lambda said: 0.0})
+    ranked = baselines.rank_constants(train, clear)
+    assert ranked["text"].tolist() == [rare, common, bad] and ranked["studies"].tolist() == [40, 60, 20]
+    assert ranked["mean"].round(6).tolist() == [0.9, 0.5, 0.0]
+    assert ranked["behind"].round(6).tolist() == [0.0, 0.4, 0.9] and (ranked["error"] < 1e-9).all()
+
+
+def test_a_candidate_is_frequent_whichever_fold_is_left_out():
+    often, once = "The heart is normal.", "Cardiomegaly."
+    train = [{"heart": often}] * 12 + [{"heart": once}]
+    ranked = baselines.rank_constants(train, by_table({often: lambda said: 0.1, once: lambda said: 1.0}))
+    assert ranked["text"].tolist() == [often]
+
+
+def test_without_training_findings_there_is_nothing_to_give():
+    assert baselines.best_constant([{"others": "Clips."}], judge.judge_pairs) == {}
+
+
+@pytest.mark.slow
+def test_on_real_reports_another_draw_makes_the_same_choice(shared):
+    studies = json.loads((shared / "iu_xray" / "annotation_quiz_all.json").read_text())["train"]
+    train = [study["report"] for study in studies]
+    one, two = (baselines.best_constant(train, judge.judge_pairs, seed=seed) for seed in (1, 2))
+    assert one == two and set(one) == set(REGIONS)
+
+
+def judged(system, scores, kind="", region="lung"):
+    return [judgement(f"{kind}{i}", region, score, system=system) for i, score in enumerate(scores)]
+
+
+def beside(*others):
+    """The model on four normal and two abnormal studies, beside `others`, (system, scores, scores) each."""
+    systems = [("model", [0.9, 0.9, 1.0, 1.0], [0.2, 0.4]), *others]
+    rows = [row for name, good, bad in systems for row in judged(name, good, "n") + judged(name, bad, "a")]
+    kinds = {row["id"]: "abnormal" if row["id"].startswith("a") else "normal" for row in rows}
+    return baselines.beside_best(table(*rows), kinds)
+
+
+def test_the_best_baseline_is_chosen_for_all_and_for_abnormal_studies_apart():
+    constant = (baselines.CONSTANT, [1.0] * 4, [0.0, 0.0])
+    nearest = (baselines.NEAREST, [0.5] * 4, [0.5, 0.5])
+    found = beside(constant, nearest, ("images shuffled", [1.0] * 4, [1.0, 1.0])).set_index("studies")
+    assert found.index.tolist() == ["all", "abnormal"] and found["n"].tolist() == [6, 2]
+    assert found["baseline"].tolist() == [baselines.CONSTANT, baselines.NEAREST]  # a control is no baseline
+    assert found["mean"].round(6).tolist() == [0.733333, 0.3]
+    assert found["baseline_mean"].round(6).tolist() == [0.666667, 0.5]
+    assert found["difference"].round(6).tolist() == [0.066667, -0.2]
+    worse = found.loc["abnormal"]
+    assert worse["difference_low"] == pytest.approx(-0.3) and worse["difference_high"] == pytest.approx(-0.1)
+    assert worse["baseline_low"] == worse["baseline_high"] == 0.5 and worse["judge"] == OFFLINE
+
+
+def test_without_a_baseline_or_an_abnormal_study_nothing_stands_beside_the_model():
+    assert beside(("images shuffled", [1.0] * 4, [1.0, 1.0])).empty
+    rows = table(*judged("model", [1.0]), *judged(baselines.CONSTANT, [1.0]))
+    assert baselines.beside_best(rows, {"0": "normal"})["studies"].tolist() == ["all"]
+
+
+def test_all_and_abnormal_stand_side_by_side_in_words():
+    found = tables.beside(beside((baselines.CONSTANT, [1.0] * 4, [0.0, 0.0])))
+    (row,) = found.to_dict("records")
+    assert list(row) == ["split", "region"] + [
+        f"{studies}: {what}"
+        for studies in ("all", "abnormal")
+        for what in ("model", "best baseline", "difference")
+    ]
+    assert row["abnormal: model"] == "0.30 [0.20, 0.40] n=2"
+    assert row["abnormal: best baseline"] == "0.00 [0.00, 0.00] best constant report"
+    assert row["abnormal: difference"] == "+0.30 [+0.20, +0.40]"
+    assert tables.markdown(found).splitlines()[0].startswith("| split | region | all: model |")

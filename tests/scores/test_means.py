@@ -271,3 +271,11 @@ def test_scores_by_kind_of_study_leave_out_studies_without_a_kind():
     ]
     assert found["lung"].tolist()[:2] == ["0.00 [0.00, 0.00] n=1", "0.75 [0.50, 1.00] n=2"]
     assert set(found["bone"]) == {"not mentioned"}
+
+
+def test_scores_by_kind_may_have_all_studies_first():
+    rows = table(*studies([1.0, 0.5, 0.0, 0.2]))
+    found = scores.by_kind(rows, {"s0": "normal", "s2": "abnormal"}, whole=True)
+    assert found["studies"].tolist() == ["all", "abnormal", "normal"]
+    assert found["lung"][0].endswith("n=4") and found["lung"][2] == "1.00 [1.00, 1.00] n=1"
+    assert scores.by_kind(rows, {}, whole=True)["studies"].tolist() == ["all"]

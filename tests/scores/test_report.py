@@ -8,7 +8,7 @@ import pytest
 from judged_rows import GREEN, OFFLINE, judgement, table
 
 from utils import scores
-from utils.scores import report
+from utils.scores import baselines, report
 
 PHANTOMS = "phantom radiographs"
 
@@ -125,6 +125,25 @@ def test_further_tables_stand_under_the_results(write, tmp_path):
     assert "### Shared words\n\nROUGE-L says little.\n\n| region | n | ROUGE-L |\n" in text
     assert "| lung | 20 | 0.250 |" in text
     assert "<td>0.250</td>" in (tmp_path / "report.html").read_text()
+
+
+def test_abnormal_studies_and_the_best_baseline_come_first(write):
+    rows = two_systems().replace({"system": {"constant": baselines.CONSTANT}})
+    best = baselines.beside_best(rows, {"s0": "abnormal", "s1": "abnormal", "s2": "normal"})
+    text = write(rows, best=("Normal: so indexed.", best))
+    first = text.index("### All and abnormal studies, beside the best baseline")
+    assert text.index("## Results") < first < text.index("**Mean score by region")
+    assert (
+        "Normal: so indexed.\n\n| split | region | all: model | all: best baseline | all: difference |"
+        in text
+    )
+    assert "| +0.78 [+0.62, +0.90] | 0.75 [0.50, 1.00] n=2 | 0.10 [0.10, 0.10] best constant report |" in text
+    short = text[: text.index("## Method")]
+    assert (
+        "- Test, abnormal studies: model minus the best baseline is "
+        "lung +0.65 [+0.40, +0.90] (best constant report), bone +0.00 [+0.00, +0.00]" in short
+    )
+    assert "do not overlap" not in short  # said by the paired difference
 
 
 def test_a_single_system_has_nothing_to_be_set_against(write):

@@ -1,9 +1,16 @@
-"""BLEU-4 and ROUGE-L: textbook values, and the rows that they count."""
+"""Other metrics: textbook values of BLEU-4 and ROUGE-L, the rows that they count, and pairs for RadEval."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pandas as pd
 import pytest
 from judged_rows import judgement, table
 
+from utils import scores
 from utils.scores import tables
 
 
@@ -52,3 +59,75 @@ def test_word_overlap_follows_green_poorly(shared):
     rows = rows[(rows["reference"] != "") & (rows["prediction"] != "")]
     overlap = [tables.rouge_l(*pair) for pair in zip(rows["reference"], rows["prediction"], strict=True)]
     assert 0.3 < rows["green"].corr(pd.Series(overlap, index=rows.index)) < 0.6
+
+
+def rows_of_two():
+    return table(
+        judgement(),
+        judgement("s2", reference="No effusion, no “mass”.", prediction="Effusion.\nMass.", score=0.0),
+        judgement("s3", prediction="", score=0.0),
+        judgement("s4", reference="", score=None),
+        judgement("s1", system="constant", prediction="No effusion."),
+    )
+
+
+def test_pairs_are_kept_for_other_metrics_and_an_old_file_survives_a_failure(tmp_path, monkeypatch):
+    path = scores.write_pairs(rows_of_two(), tmp_path / "pairs.jsonl")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["id"] for line in lines] == ["s1", "s2", "s3", "s1"]  # s4 mentions nothing: no pair
+    assert lines[1] == {
+        "ref": "No effusion, no “mass”.",
+        "hyp": "Effusion.\nMass.",
+        "id": "s2",
+        "region": "lung",
+        "system": "model",
+        "split": "test",
+    }
+    frame = pd.read_json(path, lines=True).query("system == 'model'")
+    assert len(frame["ref"].tolist()) == len(frame["hyp"].tolist()) == 3
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        scores.write_pairs(rows_of_two().head(1), path)
+    assert path.read_bytes() == before
+
+
+class RadEval:
+    """The interface of RadEval 2.2.1, for where it is not installed: a list a metric, in the pairs' order."""
+
+    asked: ClassVar[list] = []
+
+    def __init__(self, metrics=None, per_sample=False, show_progress=True):
+        assert per_sample and not show_progress
+        self.keys = [f"{name}_{part}" for name in metrics for part in ("simple", "partial")]
+
+    def __call__(self, refs, hyps):
+        assert isinstance(refs, list) and isinstance(hyps, list) and len(refs) == len(hyps)
+        RadEval.asked += zip(refs, hyps, strict=True)
+        return {key: [len(hyp) / 100 for hyp in hyps] for key in self.keys}
+
+
+def test_radevals_metrics_stand_beside_the_shared_words(monkeypatch):
+    monkeypatch.setitem(sys.modules, "radeval", SimpleNamespace(RadEval=RadEval))
+    found = tables.text_metrics(rows_of_two(), radeval=["radgraph"]).set_index("system")
+    model = found.loc["model"]
+    assert model["radgraph_simple"] == pytest.approx((0.12 + 0.15 + 0) / 3)  # an empty prediction counts as 0
+    assert model["radgraph_partial low"] <= model["radgraph_partial"] <= model["radgraph_partial high"]
+    assert found.loc["constant", "radgraph_simple"] == pytest.approx(0.12) and model["n"] == 3
+    assert len(RadEval.asked) == len(set(RadEval.asked)) == 3 and all(hyp for _, hyp in RadEval.asked)
+
+
+def test_without_a_metric_chosen_radeval_is_not_needed():
+    assert "ROUGE-L low" in tables.text_metrics(rows_of_two())
+
+
+def test_the_interface_is_that_of_the_package():
+    package = pytest.importorskip("radeval", reason="radeval is not installed")
+    pytest.importorskip("rouge_score", reason="rouge_score, which radeval needs, is not installed")
+    found = tables.radeval_scores([("Lungs are clear.", "Lungs are clear."), ("No mass.", "")], ["rouge"])
+    assert package.RadEval and found["rougeL"] == [1.0, 0.0] and set(found) == {"rouge1", "rouge2", "rougeL"}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from utils.answers import AnswerFile
-from utils.regions import tidy
+from utils.regions import REGIONS, mentioned, parse, tidy
 
 from .green import GreenEngine, ServerEngine
 from .offline import OfflineEngine
@@ -29,6 +29,7 @@ __all__ = [
     "Pair",
     "judge_pairs",
     "make_engine",
+    "offline_judge_reward",
     "open_questions",
     "parse_completion",
     "write_completion",
@@ -118,6 +119,31 @@ def _known(
         if completion is not None:
             known[pair] = completion
     return known, [pair for pair in dict.fromkeys(asked) if pair not in known]
+
+
+def offline_judge_reward(completions: list, **columns: object) -> list[float | None]:
+    """The offline judge as a reward of TRL: `GRPOTrainer(reward_funcs=offline_judge_reward, ...)`. Not GREEN.
+
+    completions: report texts, or conversations whose last message holds one
+    columns: the dataset's, repeated by TRL for each completion. Those called as the
+        regions hold the references; what else TRL passes is not read
+
+    The reward is the mean score, 0 to 1, over the regions that a study mentions; one
+    that the report leaves out scores 0. A study that mentions none has None, which
+    TRL leaves out. Raises JudgeError without a column of a region.
+    """
+    given = {region: columns[region] for region in REGIONS if region in columns}
+    if not given:
+        raise JudgeError(f"a reward needs the references, in the columns {', '.join(REGIONS)}")
+    texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
+    known = [mentioned(dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)]
+    pairs = [
+        (reference, report.get(region, ""))
+        for references, report in zip(known, map(parse, texts), strict=True)
+        for region, reference in references.items()
+    ]
+    scores = iter([judgement.score or 0.0 for judgement in judge_pairs(pairs)])
+    return [sum(next(scores) for _ in one) / len(one) if one else None for one in known]
 
 
 def make_engine(name: str, **options) -> Engine:

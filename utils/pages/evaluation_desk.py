@@ -50,9 +50,7 @@ def judging_beside(systems: dict[str, pd.DataFrame], cache: Path) -> Callable[[J
         )
         note = "A question is a distinct pair of reference and report without a saved answer."
         if settings.engine != "green":
-            return _counted(
-                counts, f"{note} How long the answers take depends on the {settings.engine} judge."
-            )
+            return _counted(counts, f"{note} The time depends on the {settings.engine} judge.")
         items = plan.planned(counts, plan.judge_seconds())
         return _plan(items, "questions", f"{note} {COMPUTED} The bar shows the measured rate.")
 

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from utils.regions import REGIONS
+from utils.scores.baselines import BASELINES
 from utils.scores.means import ERRORS, SPLITS, order_splits, scored
 
 from .charts import (
@@ -67,6 +68,42 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
             if means:
                 tell(fig, f"{SPLITS.get(split, split)}, {system}: {', '.join(means)}")
     legend(fig, [(name, *series(i)) for i, name in enumerate(systems)])
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
+    """The model beside the best baseline by region: a panel for all studies, one for the abnormal ones.
+
+    `best` are the rows of one split of `baselines.beside_best`. Which baseline is the best
+    of a region shows in the look of its bar. Raises ValueError for several splits.
+    """
+    if best["split"].nunique() != 1:
+        raise ValueError(f"a picture of one split, not of {list(best['split'].unique())}")
+    split, groups = best["split"].iloc[0], list(best["studies"].unique())
+    looks = {name: i for i, name in enumerate(BASELINES, start=1)}
+    fig = figure(4.0, "The model beside the best baseline, with 95 % interval", _where(data_label, best))
+    axes = panels(fig, len(groups), top=1.02, bottom=0.52, left=0.42, gap=0.3)
+    for ax, group in zip(axes, groups, strict=True):
+        rows = best[best["studies"] == group].set_index("region")
+        name = f"{SPLITS.get(split, split)}, {group} studies"
+        for region, row in rows.iterrows():
+            x = REGIONS.index(region)
+            for at, side, i in ((x - 0.2, "", 0), (x + 0.2, "baseline_", looks[row["baseline"]])):
+                mean, low, high = (row[f"{side}{value}"] for value in ("mean", "low", "high"))
+                bar(ax, at, mean, 0.36, i)
+                ax.plot([at, at], [low, high], color=INK, linewidth=1.1, solid_capstyle="butt")
+                ax.text(at, high + 0.015, f"{mean:.2f}", ha="center", va="bottom", fontsize=8)
+            tell(
+                fig,
+                f"{name}, {region}: model {row['mean']:.2f}, {row['baseline']} {row['baseline_mean']:.2f}",
+            )
+        region_axis(ax, [f"n={rows.loc[r, 'n']}" if r in rows.index else "not mentioned" for r in REGIONS])
+        ax.set(ylim=(0, 1.09), yticks=np.arange(0, 1.01, 0.25))
+        ax.tick_params(labelleft=ax is axes[0])
+        panel_title(ax, name)
+    used = [name for name in BASELINES if name in set(best["baseline"])]
+    legend(fig, [("model", *series(0)), *((name, *series(looks[name])) for name in used)])
     return fig
 
 

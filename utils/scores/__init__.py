@@ -24,7 +24,6 @@ from .judging import (
 from .means import (
     ERRORS,
     PUBLISHED_DATA,
-    by_kind,
     compare,
     diversity,
     error_counts,
@@ -35,14 +34,27 @@ from .means import (
     sign_flip,
     summary,
 )
-from .tables import TOKENISATION, comparison, quiz_tables, table_markdown, text_metrics
+from .tables import (
+    RADEVAL,
+    TOKENISATION,
+    beside,
+    by_kind,
+    comparison,
+    markdown,
+    quiz_tables,
+    table_markdown,
+    text_metrics,
+    write_pairs,
+)
 
 __all__ = [
     "ERRORS",
     "METADATA",
     "PUBLISHED_DATA",
+    "RADEVAL",
     "TOKENISATION",
     "baseline_rows",
+    "beside",
     "by_kind",
     "by_study",
     "check_judge",
@@ -53,6 +65,7 @@ __all__ = [
     "interval",
     "judge_of",
     "judged",
+    "markdown",
     "normality",
     "one_judge",
     "prediction_rows",
@@ -68,4 +81,5 @@ __all__ = [
     "summary",
     "table_markdown",
     "text_metrics",
+    "write_pairs",
 ]

@@ -1,6 +1,8 @@
 """Baselines, made of training studies alone: two reports that everyone gets, and one copied by looks.
 
-The best constant and the most frequent sentences read no picture. The third
+The best constant and the most frequent sentences read no picture. The constant is
+a training text that reports often give, chosen by cross-validation within training.
+The third
 gives each study the findings of the training study that looks most like it:
 how alike two studies look is the cosine of their image features, as the
 fine-tuned model's own vision tower sees them. A model that scores no better
@@ -12,18 +14,22 @@ from collections.abc import Callable, Iterable
 from math import isqrt
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset
 
+from utils.judge.offline import EVERYTHING, UNNAMED, read_findings
 from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
 from utils.workspace import progress
 
-from .means import SEED
+from .judging import ABNORMAL
+from .means import EVERY, SEED, compare, scored, summary
 
 CONSTANT = "best constant report"
 FREQUENT = "most frequent sentences"
 NEAREST = "nearest training study"
+BASELINES = (CONSTANT, FREQUENT, NEAREST)
 BATCH = 16  # studies at once
 
 
@@ -84,35 +90,131 @@ def most_frequent(train_findings: list[dict[str, str]], count: int = 1) -> dict[
     Texts are the same when they differ only in case and white space; the most
     frequent spelling stands for them. A region that no study mentions is left out.
     """
-    texts: dict[str, dict[str, Counter]] = {region: {} for region in REGIONS}
-    for findings in train_findings:
-        for region, text in mentioned(findings).items():
-            texts[region].setdefault(text.casefold(), Counter())[text] += 1
-    ranked = {r: sorted(same.values(), key=Counter.total, reverse=True)[:count] for r, same in texts.items()}
-    return {r: [spellings.most_common(1)[0][0] for spellings in best] for r, best in ranked.items() if best}
+    known = _by_region(train_findings)
+    return {region: [text for text, _ in _spelled(texts)[:count]] for region, texts in known.items()}
 
 
 def best_constant(
+    train_findings: list[dict[str, str]], judge: Callable[[list[tuple[str, str]]], list], **options
+) -> dict[str, str]:
+    """For each region the text to give to everyone: the first of `rank_constants`, whose options it has."""
+    ranked = rank_constants(train_findings, judge, **options)
+    return ranked.groupby("region", sort=False)["text"].first().to_dict()
+
+
+def rank_constants(
     train_findings: list[dict[str, str]],
     judge: Callable[[list[tuple[str, str]]], list],
     candidates: int = 20,
-    sample: int = 200,
+    folds: int = 10,
+    sample: int = 1000,
     seed: int = SEED,
-) -> dict[str, str]:
-    """For each region, the one text that scores best when given to every training study.
+) -> pd.DataFrame:
+    """Texts that could be given to every study, by region, the chosen one first; training findings only.
 
     `judge` takes (reference, prediction) pairs and gives objects with `.score`;
     it is asked once for each distinct pair, at most `candidates * sample` pairs
-    a region. Candidates are the most frequent training texts; the references
-    are a random `sample` of the training studies that mention the region. Of
-    equal candidates the more frequent wins. Pass training findings only.
+    a region.
+
+    The references, a random `sample`, are dealt into `folds`. Candidates are the
+    `candidates` most frequent texts that say what they speak of (see `_candidates`).
+    The best has the highest mean over folds. Chosen is the most frequent of those
+    that lie within one standard error of it (of the paired difference, over
+    folds): what is so close is decided by the draw.
+
+    Columns: region, text, studies (that give it), mean (over folds), behind (the
+    best mean minus this one) and error (the standard error of that).
     """
-    best = {}
-    for region, texts in most_frequent(train_findings, candidates).items():
-        references = [known[region] for known in map(mentioned, train_findings) if region in known]
-        rng = np.random.default_rng(seed)
-        drawn = Counter(rng.permutation(np.array(references, dtype=object))[:sample])
-        verdicts = judge([(reference, text) for text in texts for reference in drawn])
-        scores = np.array([verdict.score or 0.0 for verdict in verdicts]).reshape(len(texts), len(drawn))
-        best[region] = texts[int(np.argmax(scores @ np.array(list(drawn.values()))))]
-    return best
+    tables = []
+    for region, known in _by_region(train_findings).items():
+        drawn = np.random.default_rng(seed).permutation(len(known))[:sample]
+        parts = np.array_split(drawn, min(folds, len(drawn)))
+        table = pd.DataFrame(_candidates(known, parts, candidates), columns=["text", "studies"])
+        column = {text: i for i, text in enumerate(dict.fromkeys(known[i] for i in drawn))}
+        verdicts = judge([(reference, text) for text in table["text"] for reference in column])
+        scores = np.array([verdict.score or 0.0 for verdict in verdicts]).reshape(len(table), len(column))
+        means = np.array([scores[:, [column[known[i]] for i in part]].mean(axis=1) for part in parts])
+        behind = means[:, [means.mean(axis=0).argmax()]] - means
+        error = behind.std(axis=0, ddof=min(1, len(parts) - 1)) / len(parts) ** 0.5
+        table = table.assign(mean=means.mean(axis=0), behind=behind.mean(axis=0), error=error)
+        chosen = (table["behind"] <= table["error"] + 1e-9).idxmax()  # the most frequent come first
+        others = table.drop(chosen).sort_values("mean", ascending=False, kind="stable")
+        tables.append(pd.concat([table.loc[[chosen]], others]).assign(region=region))
+    columns = ["region", "text", "studies", "mean", "behind", "error"]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def _candidates(known: list[str], parts: list[np.ndarray], count: int) -> list[tuple[str, int]]:
+    """The texts to try, the most frequent first, each with the number of studies that give it.
+
+    known: the texts of one region; parts: which of them each fold holds out
+
+    A candidate is among the `count` most frequent whichever fold is left out, and
+    the offline judge reads in it named findings or structures only. "Unremarkable."
+    names none: the stand-in would let it meet any normal statement. Where no text
+    of a region passes, its most frequent stand: so among a handful of studies.
+    """
+
+    def frequent(texts: list[str]) -> list[tuple[str, int]]:
+        return [(text, n) for text, n in _spelled(texts) if _named(text)][:count]
+
+    first = frequent(known)
+    for part in parts:
+        others = {text.casefold() for text, _ in frequent(list(np.delete(np.array(known, object), part)))}
+        first = [(text, n) for text, n in first if text.casefold() in others]
+    return first or frequent(known) or _spelled(known)[:count]
+
+
+def _named(text: str) -> bool:
+    return not any(finding.names & {UNNAMED, EVERYTHING} for finding in read_findings(text))
+
+
+def _by_region(studies: list[dict[str, str]]) -> dict[str, list[str]]:
+    """The texts of each region that any study mentions."""
+    known = [mentioned(findings) for findings in studies]
+    texts = {region: [findings[region] for findings in known if region in findings] for region in REGIONS}
+    return {region: found for region, found in texts.items() if found}
+
+
+def _spelled(texts: list[str]) -> list[tuple[str, int]]:
+    """The distinct texts, case aside, in their most frequent spelling, each with its number, most first."""
+    same: dict[str, Counter] = {}
+    for text in texts:
+        same.setdefault(text.casefold(), Counter())[text] += 1
+    ranked = sorted(same.values(), key=Counter.total, reverse=True)
+    return [(spellings.most_common(1)[0][0], spellings.total()) for spellings in ranked]
+
+
+def beside_best(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """The model beside the best baseline, on all and on abnormal studies; a row per (split, studies, region).
+
+    The model is the first system of `judgements`; `kinds` by study id, as
+    `scores.normality` gives them. The best baseline is the one of `BASELINES` with
+    the highest mean on these very studies, so the hardest to beat after the fact.
+
+    Columns: split, studies, region, n, judge; mean, low, high of the model;
+    baseline (its name), baseline_mean, baseline_low, baseline_high; difference,
+    difference_low, difference_high (model minus baseline, paired), p. Without a
+    baseline there are no rows.
+    """
+    model = judgements["system"].iloc[0]
+    table = []
+    for studies in (EVERY, ABNORMAL):
+        group = judgements if studies == EVERY else judgements[judgements["id"].map(kinds) == studies]
+        of = dict(list(scored(group).groupby("system")))
+        others = [name for name in BASELINES if name in of]
+        if model not in of or not others:
+            continue
+        means = summary(group).set_index(["split", "region", "system"])
+        pairs = pd.concat([compare(of[model], of[name]).assign(baseline=name) for name in others])
+        pairs = pairs.reset_index(drop=True)
+        for row in pairs.loc[pairs.groupby(["split", "region"], sort=False)["mean_b"].idxmax()].itertuples():
+            sides = {"": model, "baseline_": row.baseline}
+            where = {side: means.loc[(row.split, row.region, name)] for side, name in sides.items()}
+            table.append(
+                {"split": row.split, "studies": studies, "region": row.region, "n": row.n}
+                | {side + name: at[name] for side, at in where.items() for name in ("mean", "low", "high")}
+                | {"baseline": row.baseline, "difference": row.difference, "p": row.p}
+                | {"difference_low": row.low, "difference_high": row.high, "judge": where[""]["judge"]}
+            )
+    return pd.DataFrame(table)

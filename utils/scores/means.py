@@ -32,6 +32,7 @@ ERRORS = (
 PUBLISHED_SOURCE = (
     "the quiz's published leaderboard (GREEN-RadLlama2-7b, full IU X-Ray splits, no n or interval given)"
 )
+EVERY = "all"  # every study, beside one kind of study
 PUBLISHED_DATA = "IU X-Ray"  # the label of the studies that the published results are of
 # System, split, mean of each region in the order of REGIONS, as published. WangLab-OA's
 # recorded judgements give 0.315 for bone on test where 0.32 was published.
@@ -204,24 +205,6 @@ def sign_flip(differences: Sequence[float], resamples: int = RESAMPLES, seed: in
     sums = np.abs((2 * positive - counts) @ sizes)
     extreme = np.count_nonzero(sums >= abs(differences.sum()) - 1e-9)
     return (extreme + 1) / (resamples + 1)
-
-
-def by_kind(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """The scores on each kind of study, such as normal and abnormal: `0.70 [0.66, 0.74] n=590` by region.
-
-    One row per (split, system, kind); `kinds` by study id, as `evaluation.normality`
-    gives them. Studies without a kind are left out; n shows how many are in.
-    """
-    rows = scored(judgements)
-    rows["kind"] = rows["id"].map(kinds)
-    table = []
-    for split, system in product(order_splits(rows["split"]), rows["system"].unique()):
-        of_system = rows[(rows["split"] == split) & (rows["system"] == system)]
-        for kind, group in of_system.groupby("kind"):
-            means = summary(group)
-            cells = {region: cell(means, region) for region in REGIONS}
-            table.append({"split": split, "system": system, "studies": kind, **cells})
-    return pd.DataFrame(table)
 
 
 def error_counts(judgements: pd.DataFrame) -> pd.DataFrame:

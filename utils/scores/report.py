@@ -4,7 +4,7 @@ Every sentence about results is written from the numbers given.
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -15,8 +15,9 @@ import pandas as pd
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS, tidy
 from utils.workspace import write_text
 
+from .baselines import BASELINES
 from .means import SPLITS, compare, diversity, error_counts, is_green, one_judge, order_splits, scored
-from .tables import p_text, quiz_tables, table_markdown
+from .tables import beside, comparison, grid, markdown, p_text, quiz_tables, table_markdown
 
 METHOD = """\
 The model sees the views of a study and writes the findings of each region: {regions}. \
@@ -28,6 +29,13 @@ describes scores 0 if the report leaves it empty, and so does a pair without a v
 COMPARED = """\
 Systems are compared study by study. The tables show the interval of the paired difference, and the p-value \
 of a two-sided sign-flip test, not corrected for the number of comparisons."""
+
+BEST = """\
+### All and abnormal studies, beside the best baseline
+
+One normal report for everyone scores well wherever a study is normal; abnormal studies test whether the \
+model sees. The best baseline has the highest mean on these very studies; the difference is the model's mean \
+minus that, paired by study."""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -60,6 +68,7 @@ def write_report(
     data_label: str,
     commands: Sequence[str],
     samples: Sequence[str],
+    best: tuple[str, pd.DataFrame] | None = None,
     tables: Mapping[str, tuple[str, pd.DataFrame]] | None = None,
     iu_xray: bool = False,
 ) -> Path:
@@ -69,6 +78,8 @@ def write_report(
     others what it is set against; `summary` is theirs, from `scores.summary`.
     `figures` maps a title to (path, alt text), the path under `folder`, and
     `tables` a title to (what it shows, rows), for results beside the scores;
+    `best` is what tells normal from abnormal studies, as `scores.normality` says
+    it, and the table of `baselines.beside_best`, which then comes first;
     `samples` are study ids, as `pick_samples` gives them; `iu_xray` as in
     `tables.table_markdown`. Raises ValueError where a figure or a sample is
     missing, or the summary is of more than one judge.
@@ -79,19 +90,20 @@ def write_report(
         f"# Chest X-ray findings by region: {systems[0]}",
         f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.",
         "## In short",
-        _bullets([*_plain_words(summary, judgements), *limits(summary, data_label)[:1]]),
+        _bullets([*_plain_words(summary, judgements, best), *limits(summary, data_label)[:1]]),
         "## Method",
         f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)} {COMPARED}",
         "## Settings",
-        _table(["setting", "value"], [(f"`{name}`", value) for name, value in _flat(settings)]),
+        grid(["setting", "value"], [(f"`{name}`", value) for name, value in _flat(settings)]),
         "## Results",
+        *([f"{BEST}\n\n{best[0]}", markdown(beside(best[1])).strip()] if best else []),
         table_markdown(summary, data_label=data_label, iu_xray=iu_xray).strip(),
         f"### The quiz's tables\n\n{quiz_tables(summary).strip()}",
         *_comparisons(judgements, systems),
         "### Different reports and empty regions",
         _written(judgements),
         *(
-            f"### {title}\n\n{said}\n\n{_table(rows.columns, _shown(rows))}"
+            f"### {title}\n\n{said}\n\n{grid(rows.columns, _shown(rows))}"
             for title, (said, rows) in (tables or {}).items()
         ),
         *(_figure(folder, title, path, alt) for title, (path, alt) in figures.items()),
@@ -101,7 +113,7 @@ def write_report(
         "## Limits",
         _bullets(limits(summary, data_label)),
         "## Versions",
-        _table(["package", "version"], versions.items()),
+        grid(["package", "version"], versions.items()),
         "## Commands",
         "```\n" + "\n".join(commands) + "\n```",
     ]
@@ -155,7 +167,9 @@ def _of_one_split(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["split"] == ("test" if "test" in splits else splits[0])]
 
 
-def _plain_words(summary: pd.DataFrame, judgements: pd.DataFrame) -> Iterator[str]:
+def _plain_words(
+    summary: pd.DataFrame, judgements: pd.DataFrame, best: tuple[str, pd.DataFrame] | None
+) -> Iterator[str]:
     """The results as sentences, split by split."""
     model, *others = judgements["system"].unique()
     errors, written = error_counts(judgements), diversity(judgements)
@@ -167,10 +181,12 @@ def _plain_words(summary: pd.DataFrame, judgements: pd.DataFrame) -> Iterator[st
         name = SPLITS.get(split, split).capitalize()
         scores = ", ".join(f"{region} {row['mean']:.2f} (n={row['n']})" for region, row in means.iterrows())
         yield f"{name}: mean scores of {model} are {scores}."
+        if best:
+            yield from _beside_best(name, best[1][best[1]["split"] == split], model)
         for other in others:
-            yield from _set_against(
-                name, means, rows[rows["system"] == other].set_index("region"), model, other
-            )
+            if not best or other not in BASELINES:
+                theirs = rows[rows["system"] == other].set_index("region")
+                yield from _set_against(name, means, theirs, model, other)
         found = written[(written["system"] == model) & (written["split"] == split)].iloc[0]
         yield (
             f"{name}: {model} wrote {found['reports']:,} different reports for {found['studies']:,} studies "
@@ -184,6 +200,16 @@ def _plain_words(summary: pd.DataFrame, judgements: pd.DataFrame) -> Iterator[st
                 f'{name}: the most frequent significant error of {model} is "{types.idxmax()}", '
                 f"{types.max():,} of {types.sum():,}."
             )
+
+
+def _beside_best(name: str, best: pd.DataFrame, model: str) -> Iterator[str]:
+    for studies, rows in best.groupby("studies", sort=False):
+        parts = [
+            f"{row.region} {row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
+            f" ({row.baseline})"
+            for row in rows.itertuples()
+        ]
+        yield f"{name}, {studies} studies: {model} minus the best baseline is {', '.join(parts)}."
 
 
 def _set_against(
@@ -226,18 +252,9 @@ def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
 def _comparisons(judgements: pd.DataFrame, systems: list[str]) -> Iterator[str]:
     for other in systems[1:]:
         pairs = compare(*(judgements[judgements["system"] == name] for name in (systems[0], other)))
-        rows = [
-            (
-                SPLITS.get(row.split, row.split),
-                row.region,
-                row.n,
-                f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
-                p_text(row.p),
-            )
-            for row in pairs.itertuples()
-        ]
+        rows = comparison(pairs, (systems[0], other)).drop(columns=[systems[0], other])
         yield f"### {systems[0]} minus {other}"
-        yield _table(["split", "region", "n", "paired difference, 95 % interval", "p"], rows)
+        yield markdown(rows).strip()
 
 
 def _written(judgements: pd.DataFrame) -> str:
@@ -251,7 +268,7 @@ def _written(judgements: pd.DataFrame) -> str:
         )
         for row in diversity(judgements).itertuples()
     ]
-    return _table(["system", "split", "studies", "different reports", "described regions left empty"], rows)
+    return grid(["system", "split", "studies", "different reports", "described regions left empty"], rows)
 
 
 def _figure(folder: Path, title: str, path: str | Path, alt: str) -> str:
@@ -283,7 +300,7 @@ def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
         cells.append((region, row["reference"] or "not mentioned", row["prediction"] or "left empty", score))
     mean = f"mean score {counted['value'].mean():.2f}" if len(counted) else "nothing to score"
     head = f"### {study} ({SPLITS.get(rows['split'].iloc[0], rows['split'].iloc[0])}, {mean})"
-    return head + "\n\n" + _table(["region", "reference", "written by the model", "score"], cells)
+    return head + "\n\n" + grid(["region", "reference", "written by the model", "score"], cells)
 
 
 def _flat(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -305,14 +322,3 @@ def _shown(rows: pd.DataFrame) -> Iterator[list[str]]:
             p_text(value) if name == "p" else f"{value:.3f}" if isinstance(value, float) else str(value)
             for name, value in cells
         ]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    """A value in a table's cell: what a model wrote must stay text there, not become markup."""
-    text = tidy(str(value)).replace("&", "&amp;").replace("<", "&lt;")
-    return text.replace("|", "\\|").replace("![", "!\\[")

@@ -1,4 +1,4 @@
-"""The scores as tables to read: the quiz's two, the whole one with intervals and notes, and shared words.
+"""The scores as tables to read: the quiz's two, the whole one with intervals and notes, and other metrics.
 
 Shared words are BLEU-4 and ROUGE-L by region, metrics that papers quote. They
 know no negation and follow GREEN poorly. Tokens are lower-case runs of letters
@@ -8,16 +8,24 @@ interval; ROUGE-L (Lin, 2004) is the mean over studies of the F1 of the longest
 common subsequence.
 """
 
+import json
 import re
 import warnings
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
 
 import pandas as pd
 from nltk.translate.bleu_score import corpus_bleu
 
-from utils.regions import REGIONS
+from utils.judge import Pair
+from utils.regions import REGIONS, tidy
+from utils.workspace import write_text
 
 from .means import (
+    EVERY,
     PUBLISHED,
     PUBLISHED_SOURCE,
     SPLITS,
@@ -28,6 +36,7 @@ from .means import (
     one_judge,
     order_splits,
     scored,
+    summary,
 )
 
 QUIZ_SPLITS = {"val": "Validation", "test": "Testing"}
@@ -66,6 +75,52 @@ def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
             "p": pairs["p"].map(p_text),
         }
     )
+
+
+def by_kind(judgements: pd.DataFrame, kinds: dict[str, str], *, whole: bool = False) -> pd.DataFrame:
+    """The scores on each kind of study, such as normal and abnormal: `0.70 [0.66, 0.74] n=590` by region.
+
+    One row per (split, system, kind), with `whole` one of all studies before them;
+    `kinds` by study id, as `scores.normality` gives them. Studies without a kind
+    are in no row of a kind; n shows how many are in. Systems may have different judges.
+    """
+    rows = scored(judgements)
+    rows["kind"] = rows["id"].map(kinds)
+    table = []
+    for split, system in product(order_splits(rows["split"]), rows["system"].unique()):
+        of_system = rows[(rows["split"] == split) & (rows["system"] == system)]
+        for kind, group in [(EVERY, of_system)] * whole + list(of_system.groupby("kind")):
+            if len(group):
+                means = summary(group)
+                cells = {region: cell(means, region) for region in REGIONS}
+                table.append({"split": split, "system": system, "studies": kind, **cells})
+    return pd.DataFrame(table)
+
+
+def beside(best: pd.DataFrame) -> pd.DataFrame:
+    """`baselines.beside_best`'s table to be read, a row a region: all and abnormal side by side."""
+    table: dict[tuple[str, str], dict[str, str]] = {}
+    for row in best.itertuples():
+        cells = table.setdefault((SPLITS.get(row.split, row.split), row.region), {})
+        cells[f"{row.studies}: model"] = f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}] n={row.n}"
+        baseline = f"{row.baseline_mean:.2f} [{row.baseline_low:.2f}, {row.baseline_high:.2f}]"
+        cells[f"{row.studies}: best baseline"] = f"{baseline} {row.baseline}"
+        cells[f"{row.studies}: difference"] = (
+            f"{row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
+        )
+    rows = [{"split": split, "region": region, **cells} for (split, region), cells in table.items()]
+    return pd.DataFrame(rows).fillna("not mentioned")
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """`rows` as a Markdown table."""
+    return grid(rows.columns, rows.to_numpy()) + "\n"
+
+
+def grid(head: Iterable, rows: Iterable[Iterable]) -> str:
+    """A Markdown table of any values."""
+    lines = [list(head), *map(list, rows)]
+    return "\n".join(map(_row, [lines[0], ["---"] * len(lines[0]), *lines[1:]]))
 
 
 def p_text(value: float) -> str:
@@ -123,8 +178,10 @@ def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
     return notes
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _row(cells: Iterable) -> str:
+    """A line of a table; what a model wrote must stay text there, not become markup."""
+    texts = [tidy(str(cell)).replace("&", "&amp;").replace("<", "&lt;") for cell in cells]
+    return "| " + " | ".join(text.replace("|", "\\|").replace("![", "!\\[") for text in texts) + " |"
 
 
 TOKENISATION = "lower-case runs of letters and digits"
@@ -156,21 +213,61 @@ def bleu_4(references: list[str], predictions: list[str]) -> float:
         return float(corpus_bleu([[tokens(text)] for text in references], list(map(tokens, predictions))))
 
 
-def text_metrics(judgements: pd.DataFrame) -> pd.DataFrame:
+def text_metrics(judgements: pd.DataFrame, radeval: Sequence[str] = ()) -> pd.DataFrame:
     """One row per (system, split, region): n, score (the judge's mean), BLEU-4, ROUGE-L with its interval.
 
     Of the rows that the judge scores, those whose reference has text; an empty prediction counts as 0.
+    For each score a pair of the `radeval` metrics a column more, with its interval (see `radeval_scores`).
     """
-    rows = scored(judgements)
+    rows = scored(judgements).fillna({"prediction": ""})
+    pairs = list(zip(rows["reference"], rows["prediction"], strict=True))
+    means = {"ROUGE-L": [rouge_l(*pair) for pair in pairs]} | radeval_scores(pairs, radeval)
+    rows = rows.assign(**means)
     table = []
     for names, group in groups(rows):
-        pairs = list(zip(group["reference"], group["prediction"].fillna(""), strict=True))
-        overlaps = [rouge_l(*pair) for pair in pairs]
-        low, high = interval(overlaps)
-        table.append(
-            names
-            | {"n": len(group), "score": group["value"].mean()}
-            | {"BLEU-4": bleu_4(*map(list, zip(*pairs, strict=True)))}
-            | {"ROUGE-L": sum(overlaps) / len(overlaps), "ROUGE-L low": low, "ROUGE-L high": high}
-        )
+        row = names | {"n": len(group), "score": group["value"].mean()}
+        row["BLEU-4"] = bleu_4(list(group["reference"]), list(group["prediction"]))
+        for name in means:
+            low, high = interval(group[name])
+            row |= {name: group[name].mean(), f"{name} low": low, f"{name} high": high}
+        table.append(row)
     return pd.DataFrame(table)
+
+
+RADEVAL = ("radgraph", "ratescore") if find_spec("radeval") else ()  # clinical, no server, more is better
+
+
+def radeval_scores(pairs: list[Pair], metrics: Sequence[str]) -> dict[str, list[float]]:
+    """The scores of (reference, prediction) pairs by RadEval's `metrics`, by the names that it gives them.
+
+    RadEval (Xu et al., 2025) must be installed, and loads the models of its
+    metrics itself. Each distinct pair is asked once; an empty prediction is scored
+    0 without asking, so name only metrics of which more is better.
+    """
+    asked = [pair for pair in dict.fromkeys(pairs) if pair[1].strip()]
+    if not metrics or not asked:
+        return {}
+    from radeval import RadEval
+
+    evaluator = RadEval(metrics=list(metrics), per_sample=True, show_progress=False)
+    found = evaluator(
+        refs=[reference for reference, _ in asked], hyps=[prediction for _, prediction in asked]
+    )
+    by_pair = {name: dict(zip(asked, map(float, values), strict=True)) for name, values in found.items()}
+    return {name: [known.get(pair, 0.0) for pair in pairs] for name, known in by_pair.items()}
+
+
+def write_pairs(judgements: pd.DataFrame, path: Path) -> Path:
+    """Write the judged pairs as JSON lines for other metrics: ref, hyp, id, region, system, split.
+
+    The file is whole or not there. RadEval scores it so, here by RadGraph's F1:
+
+        pairs = pandas.read_json("pairs.jsonl", lines=True).query("system == 'fine-tuned model'")
+        RadEval(metrics=["radgraph"])(refs=pairs["ref"].tolist(), hyps=pairs["hyp"].tolist())
+    """
+    rows = scored(judgements)[["reference", "prediction", "id", "region", "system", "split"]]
+    rows = (
+        rows.fillna({"prediction": ""}).astype(str).rename(columns={"reference": "ref", "prediction": "hyp"})
+    )
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows.to_dict("records"))
+    return write_text(path, "".join(f"{line}\n" for line in lines))
