@@ -5,12 +5,16 @@ from html import escape
 from pathlib import Path
 
 import pandas as pd
+from datasets import DatasetDict
 
 from utils.judge import JudgeError
+from utils.models.loading import how_to_read
 from utils.models.writer import SHUFFLED
 from utils.scores import plan
 from utils.scores.judging import judge_of
+from utils.scores.means import SPLITS
 from utils.settings import GenerationSettings, JudgeSettings
+from utils.training import plan as training
 
 from .page import quiet, table, tag
 from .training_desk import time_text
@@ -18,18 +22,22 @@ from .training_desk import time_text
 COMPUTED = "Computed, not measured on a T4."
 
 
-def writing_beside(counts: dict[str, int], reading: dict, prompt: int) -> Callable[[GenerationSettings], str]:
-    """For a form: the plan of writing reports.
-
-    counts: studies by split, and under SHUFFLED those of the test split
-    reading: how the adapter reads a study; prompt: tokens of its views and question
-    """
+def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationSettings], str]:
+    """For a form: the plan of writing reports on validation and test with `adapter`, a folder."""
+    reading = how_to_read(adapter)
+    lengths = training.study_lengths(
+        reading["base"], reading["image_tokens"], reading["views"], dataset["test"]
+    )
+    prompt = round(lengths.mean - lengths.answer)
 
     def draw(settings: GenerationSettings) -> str:
-        some = {name: min(count, settings.studies or count) for name, count in counts.items()}
-        some[SHUFFLED] = min(some[SHUFFLED], settings.shuffled)
+        counts = {SPLITS[name]: len(dataset[name]) for name in ("val", "test") if name in dataset}
+        if settings.studies:
+            counts = {name: min(count, settings.studies) for name, count in counts.items()}
+        counts[SHUFFLED] = min(len(dataset["test"]), settings.shuffled)
         each = plan.report_seconds(reading, prompt, settings.batch_size)
-        return _plan(plan.planned(some, each), "reports", f"{COMPUTED} A saved report is not written again.")
+        note = f"{COMPUTED} A saved report is not written again."
+        return _plan(plan.planned(counts, each), "reports", note)
 
     return draw
 

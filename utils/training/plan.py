@@ -65,7 +65,7 @@ def make_plan(settings: TrainingSettings, studies: Dataset) -> Plan:
     Raises StepError where the base model cannot be trained with these settings.
     """
     base = fits_or_stop(settings)
-    lengths = _lengths(settings.base, settings.image_tokens, settings.views, studies)
+    lengths = study_lengths(settings.base, settings.image_tokens, settings.views, studies)
     count = steps(settings, len(studies))
     hours = tuple(
         run_seconds(settings, base, lengths, count, rate) / 3600
@@ -223,8 +223,8 @@ def _size(image: dict) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=32)
-def _lengths(base: str, image_tokens: str, views: int, studies: Dataset) -> Lengths:
-    """The tokens of `studies`, from at most about `SAMPLE` of them, spread evenly."""
+def study_lengths(base: str, image_tokens: str, views: int, studies: Dataset) -> Lengths:
+    """The tokens of `studies` with the base model `base`, from at most about `SAMPLE` of them, spread evenly."""
     rows = studies.select(range(0, len(studies), max(1, len(studies) // SAMPLE)))
     counts = study_tokens(load_processor(base, image_tokens), rows, views)
     total, image, answer = (sum(column) / len(counts) for column in zip(*counts, strict=True))
