@@ -34,9 +34,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from utils.decoding.decoder import Decoder, Request  # noqa: E402
+from utils.decoding.drafts import Drafts  # noqa: E402
 from utils.judge import write_completion  # noqa: E402
-from utils.models.decoding import Decoder, Request  # noqa: E402
-from utils.models.drafts import Drafts  # noqa: E402
 
 Pair = tuple[str, str]
 BATCHES, TRAINED_AT_ONCE, MOST_NEW = (8, 16), 8, 512

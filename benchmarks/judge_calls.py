@@ -31,9 +31,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from utils.decoding.drafts import Width  # noqa: E402
 from utils.judge import judge_pairs  # noqa: E402
 from utils.judge.green import GreenEngine, chat, prompt  # noqa: E402
-from utils.models.drafts import Width  # noqa: E402
 
 GREEN_BATCH, GREEN_MAX_TOKENS = 8, 2048
 VOCABULARY = 1800  # a question then has about 560 tokens, near what LLaMA's own vocabulary gives

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from utils.data import hf_dataset  # noqa: E402
+from utils.decoding.drafts import Drafts, Width  # noqa: E402
 from utils.models import writer as writing  # noqa: E402
-from utils.models.drafts import Drafts, Width  # noqa: E402
 from utils.settings import GenerationSettings  # noqa: E402
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import ROOT
 
+from utils.decoding import decoder as decoding
+from utils.decoding.decoder import Decoder
+from utils.decoding.rows import Batch
 from utils.judge import JudgeError, green, judge_pairs, write_completion
 from utils.judge.green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
-from utils.models import decoding
-from utils.models.decoding import Decoder
-from utils.models.decoding_rows import Batch
 from utils.scores.means import is_green
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

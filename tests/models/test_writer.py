@@ -8,8 +8,8 @@ import torch
 from peft import get_peft_model
 from transformers import LogitsProcessor
 
+from utils.decoding.drafts import Drafts
 from utils.models import loading
-from utils.models.drafts import Drafts
 from utils.models.loading import READING
 from utils.models.writer import (
     MODEL,

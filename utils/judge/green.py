@@ -202,7 +202,7 @@ class GreenEngine:
         """
         import torch
 
-        from utils.models.decoding import Request
+        from utils.decoding import Request
 
         _, tokenizer = self.load()
         inputs = [tokenizer.bos_token + chat(*pair) for pair in pairs]
@@ -237,7 +237,7 @@ class GreenEngine:
     @cached_property
     def decoder(self):
         """What writes the answers, and drafts each after those before."""
-        from utils.models.decoding import Decoder
+        from utils.decoding import Decoder
 
         model, tokenizer = self.load()
         # Almost half of a question: the judge's instruction before the reference.

@@ -19,13 +19,11 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from utils.answers import AnswerFile
 from utils.data.hf_dataset import instruction
+from utils.decoding import Decoder, Drafts, Request
 from utils.models.loading import ADAPTER_FILES, how_to_read, load_adapter, load_model, load_processor
 from utils.regions import REGIONS, parse, render
 from utils.settings import GenerationSettings
 from utils.workspace import StepError, file_hash, progress
-
-from .decoding import Decoder, Request
-from .drafts import Drafts
 
 _FIRST_WORDS = ("a", "clear", "no", "unremarkable")  # of findings: whatever begins differently
 AT_ONCE = 16  # studies written together where no number is given

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from utils.decoding.decoder import CACHE_SHARE
+from utils.decoding.rows import PREFILL_TOKENS, STEP
 from utils.judge import Engine, open_questions
 from utils.judge.green import ANSWER_TOKENS
 from utils.models.bases import Shape, find
-from utils.models.decoding import CACHE_SHARE
-from utils.models.decoding_rows import PREFILL_TOKENS, STEP
 from utils.models.writer import MODEL, SHUFFLED
 from utils.training import plan as training
 from utils.workspace import StepError, counter

@@ -224,7 +224,7 @@ def _size(image: dict) -> tuple[int, int]:
 
 @lru_cache(maxsize=32)
 def study_lengths(base: str, image_tokens: str, views: int, studies: Dataset) -> Lengths:
-    """The tokens of `studies` with the base model `base`, from at most about `SAMPLE` of them, spread evenly."""
+    """The tokens of `studies` for the model `base`, from at most about `SAMPLE` of them, spread evenly."""
     rows = studies.select(range(0, len(studies), max(1, len(studies) // SAMPLE)))
     counts = study_tokens(load_processor(base, image_tokens), rows, views)
     total, image, answer = (sum(column) / len(counts) for column in zip(*counts, strict=True))

@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from .decoding_rows import Batch, Prepare, Request
 from .drafts import Drafts, Width
+from .rows import Batch, Prepare, Request
 from .slots import SlotCache, bytes_a_token
 
 CACHE_SHARE = 0.85  # of the free memory, for keys and values; the rest is for a pass's own tensors

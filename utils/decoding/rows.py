@@ -1,4 +1,4 @@
-"""The rows that `decoding.Decoder` writes at once: how they enter, go on by a pass, and leave."""
+"""The rows that `decoder.Decoder` writes at once: how they enter, go on by a pass, and leave."""
 
 import itertools
 import time
@@ -13,7 +13,7 @@ from .drafts import Drafts, Ngrams
 from .slots import SlotCache
 
 if TYPE_CHECKING:
-    from .decoding import Decoder
+    from .decoder import Decoder
 
 PREFILL_TOKENS = 4096  # of prompts read in one pass, at most; one prompt may be longer
 STEP = 64  # slots that all rows grow by

@@ -5,7 +5,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from utils.models.drafts import BEFORE, Drafts, Ngrams, Width
+from utils.decoding.drafts import BEFORE, Drafts, Ngrams, Width
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -63,7 +63,7 @@ def test_a_prompts_own_words_are_proposed_where_the_texts_before_know_nothing():
 
 
 def test_the_table_stops_growing_at_its_limit(monkeypatch):
-    monkeypatch.setattr("utils.models.drafts.MOST_CONTEXTS", 10)
+    monkeypatch.setattr("utils.decoding.drafts.MOST_CONTEXTS", 10)
     drafts = learnt(range(10, 60))
     assert len(drafts.table) == 10
     drafts.learn([10, 11])  # what is known still counts

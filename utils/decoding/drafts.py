@@ -1,6 +1,6 @@
 """What a text will go on with, guessed from the texts before it; and how much of a guess is worth checking.
 
-A guess costs nothing but a wider pass: `decoding.Decoder` keeps of it what
+A guess costs nothing but a wider pass: `decoder.Decoder` keeps of it what
 the model itself would have written. So a table may be wrong, and may forget.
 """
 

@@ -17,9 +17,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from utils.models import decoding, decoding_rows
-from utils.models.decoding import Decoder, Request
-from utils.models.slots import SlotCache, _Layer, bytes_a_token
+from utils.decoding import decoder as decoding
+from utils.decoding import rows as decoding_rows
+from utils.decoding.decoder import Decoder, Request
+from utils.decoding.slots import SlotCache, _Layer, bytes_a_token
 
 SIZES = {
     "vocab_size": 40,
