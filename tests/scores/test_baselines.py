@@ -159,6 +159,12 @@ def test_the_best_baseline_is_chosen_for_all_and_for_abnormal_studies_apart():
     assert worse["baseline_low"] == worse["baseline_high"] == 0.5 and worse["judge"] == OFFLINE
 
 
+def test_baselines_are_taken_on_the_studies_that_the_model_wrote():
+    rows = table(*judged("model", [0.5, 0.5]), *judged(baselines.CONSTANT, [0.25, 0.25, 1.0, 1.0]))
+    (found,) = baselines.beside_best(rows, {}).to_dict("records")
+    assert (found["n"], found["baseline_mean"], found["difference"]) == (2, 0.25, 0.25)
+
+
 def test_without_a_baseline_or_an_abnormal_study_nothing_stands_beside_the_model():
     assert beside(("images shuffled", [1.0] * 4, [1.0, 1.0])).empty
     rows = table(*judged("model", [1.0]), *judged(baselines.CONSTANT, [1.0]))

@@ -190,7 +190,7 @@ def beside_best(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame
 
     The model is the first system of `judgements`; `kinds` by study id, as
     `scores.normality` gives them. The best baseline is the one of `BASELINES` with
-    the highest mean on these very studies, so the hardest to beat after the fact.
+    the highest mean on the studies that the model wrote: the hardest to beat, in hindsight.
 
     Columns: split, studies, region, n, judge; mean, low, high of the model;
     baseline (its name), baseline_mean, baseline_low, baseline_high; difference,
@@ -198,6 +198,8 @@ def beside_best(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame
     baseline there are no rows.
     """
     model = judgements["system"].iloc[0]
+    written = judgements.loc[judgements["system"] == model, ["split", "id"]].drop_duplicates()
+    judgements = judgements.merge(written, on=["split", "id"])  # a run may have written a part of the studies
     table = []
     for studies in (EVERY, ABNORMAL):
         group = judgements if studies == EVERY else judgements[judgements["id"].map(kinds) == studies]
