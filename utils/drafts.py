@@ -11,7 +11,7 @@ import numpy as np
 
 LONGEST = 8  # tokens of context that a guess rests on, at most
 OWN = (4, 2)  # of the contexts in a text's own prompt: longest and shortest
-MOST_CONTEXTS = 3_000_000  # about 0.4 GB; what was learnt by then is the form that all texts share
+MOST_CONTEXTS = 3_000_000  # half a GB; what was learnt by then is the form that all texts share
 BEFORE = -1  # stands for what comes before a text's first token
 _VOTES = 255
 
