@@ -108,7 +108,7 @@ class Width:
 
     CHOICES = (0, 2, 4, 8, 16)
     EXPLORE = 16  # every so many passes another width is tried, or its cost would never be known
-    MEMORY = 0.98  # how much of what proposals gained is left after a pass more
+    MEMORY = 0.998  # how much of what was right before still counts after another row was checked
 
     def __init__(self, most: int = CHOICES[-1]):
         self.choices = [choice for choice in self.CHOICES if choice < most] + [most]
