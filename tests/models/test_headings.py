@@ -7,7 +7,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from utils.data.hf_dataset import instruction
 from utils.models.bases import REGISTRY
-from utils.models.writer import EveryRegion
+from utils.models.headings import EveryRegion
 from utils.regions import REGIONS, parse
 
 NAMES = [name for name in REGISTRY if name != "medgemma-4b-it"]  # no package carries Gemma's vocabulary

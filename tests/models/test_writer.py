@@ -10,12 +10,12 @@ from transformers import LogitsProcessor
 
 from utils.decoding.drafts import Drafts
 from utils.models import loading
+from utils.models.headings import EveryRegion
 from utils.models.loading import READING
 from utils.models.writer import (
     MODEL,
     SHUFFLED,
     Decoder,
-    EveryRegion,
     Writer,
     _question,
     other_studies,

@@ -11,7 +11,7 @@ import numpy as np
 
 LONGEST = 8  # tokens of context that a guess rests on, at most
 OWN = (4, 2)  # of the contexts in a text's own prompt: longest and shortest
-MOST_CONTEXTS = 3_000_000  # about 0.4 GB; what was learnt by then is the form that all texts share
+MOST_CONTEXTS = 3_000_000  # half a GB; what was learnt by then is the form that all texts share
 BEFORE = -1  # stands for what comes before a text's first token
 _VOTES = 255
 
@@ -108,7 +108,7 @@ class Width:
 
     CHOICES = (0, 2, 4, 8, 16)
     EXPLORE = 16  # every so many passes another width is tried, or its cost would never be known
-    MEMORY = 0.98  # how much of what proposals gained is left after a pass more
+    MEMORY = 0.998  # how much of what was right before still counts after another row was checked
 
     def __init__(self, most: int = CHOICES[-1]):
         self.choices = [choice for choice in self.CHOICES if choice < most] + [most]

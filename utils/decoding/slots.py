@@ -15,7 +15,7 @@ class _Place:
     """Where the next forward pass writes: rows first .. last - 1, and of each row these slots."""
 
     def __init__(self) -> None:
-        self.first = self.last = self.seen = self.before = 0
+        self.first = self.last = self.seen = 0
         self.room = (0, 0)  # rows and slots that there is to be room for
         self.slots = self.rows = torch.empty(0)
 
@@ -61,7 +61,7 @@ class _Layer(CacheLayerMixin):
             setattr(self, name, new)
 
     def get_seq_length(self) -> int:
-        return self.place.before
+        return 0  # a model that makes its own mask reads a prompt, from its first token on
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.place.seen, 0
@@ -104,14 +104,13 @@ class SlotCache(Cache):
             if layer.is_initialized and layer.keys.shape[::2] != (rows, slots):
                 layer.resize(rows, slots)
 
-    def write_at(self, first: int, slots: torch.Tensor, seen: int, before: int = 0) -> None:
+    def write_at(self, first: int, slots: torch.Tensor, seen: int) -> None:
         """The next pass reads tokens for the rows from `first` on, into `slots` (rows x tokens).
 
         seen: slots that the pass may attend to
-        before: tokens that a model that makes its own mask takes to be there already
         """
         place = self.place
-        place.first, place.last, place.seen, place.before = first, first + len(slots), seen, before
+        place.first, place.last, place.seen = first, first + len(slots), seen
         place.slots = slots
         place.rows = torch.arange(first, place.last, device=slots.device)[:, None]
 
