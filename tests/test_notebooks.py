@@ -127,6 +127,7 @@ class TestDemo:
                     "report.md",
                     "report.html",
                     "scores.png",
+                    "pairs.jsonl",
                     "manifest.json",
                 )
             ),
