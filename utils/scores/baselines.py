@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 
-from utils.judge.offline import EVERYTHING, UNNAMED, read_findings
+from utils.judge.findings import EVERYTHING, UNNAMED, read_findings
 from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
 from utils.workspace import progress
