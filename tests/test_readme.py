@@ -5,8 +5,9 @@ import re
 import pytest
 from conftest import ROOT
 
+from utils.scores import plan as scores_plan
 from utils.settings import preset
-from utils.training import plan
+from utils.training import plan as training_plan
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -50,5 +51,5 @@ def test_the_sections_of_the_reproducibility_checklist_are_there():
         assert f"## {section}\n" in README
 
 
-def test_the_table_of_budgets_is_the_one_that_the_plan_makes():
-    assert plan.table() in README
+def test_the_tables_of_the_plans_are_those_that_the_plans_make():
+    assert training_plan.table() in README and scores_plan.table() in README

@@ -228,19 +228,22 @@ def _time(seconds: float) -> str:
 
 
 def table() -> str:
-    """The README's table: what judging IU X-Ray costs by the plan.
+    """The README's table: what step 4 costs on IU X-Ray with the preset `t4`, by the plan.
 
-    The counts are those of one run's reports on IU X-Ray; a run's own are shown in notebook 04.
+    The counts of questions are those of one run's reports; a run's own are shown in notebook 04. A
+    prompt is taken as two views of 144 tokens and 78 of text, as in `training.plan`.
     """
+    reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
     counts = {
-        "fine-tuned model, validation and test": 1424,
-        "images shuffled, 150 test studies": 470,
-        "best constant report": 1281,
-        "most frequent sentences": 1281,
-        "nearest training study": 2268,
+        "judge: fine-tuned model": 1424,
+        "judge: images shuffled": 470,
+        "judge: best constant report": 1281,
+        "judge: most frequent sentences": 1281,
+        "judge: nearest training study": 2268,
     }
-    lines = ["| judged | questions | hours on a T4 |", "|---|---|---|"]
-    items = planned(counts, judge_seconds())
+    items = planned({"write reports": 296 + 590 + 150}, report_seconds(reading, 2 * 144 + 78, 16))
+    items += planned(counts, judge_seconds())
+    lines = ["| step 4 on IU X-Ray | reports or questions | hours on a T4 |", "|---|---|---|"]
     for item in [*items, total(items)]:
         fast, likely, slow = item.hours
         lines.append(f"| {item.what} | {item.count:,} | {likely:.1f} ({fast:.1f} to {slow:.1f}) |")

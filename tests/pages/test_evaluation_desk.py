@@ -1,0 +1,45 @@
+"""The plans beside the forms of notebook 04."""
+
+import pandas as pd
+import pytest
+from page_text import text
+
+from utils.models.loading import READING
+from utils.models.writer import MODEL, SHUFFLED
+from utils.pages import evaluation_desk
+from utils.settings import GenerationSettings, JudgeSettings
+from utils.workspace import write_json
+
+
+@pytest.fixture
+def systems():
+    columns = ("system", "split", "id", "region", "reference", "prediction")
+    of = {MODEL: "<b>Clear.</b>", SHUFFLED: "Effusion."}
+    return {
+        name: pd.DataFrame([(name, "test", "s", "lung", "Clear.", said)], columns=columns)
+        for name, said in of.items()
+    }
+
+
+def test_judging_is_planned_by_system_and_follows_the_form(systems, tmp_path):
+    draw = evaluation_desk.judging_beside(systems, tmp_path / "answers.jsonl")
+    shown = text(draw(JudgeSettings(engine="green")))
+    assert f"{MODEL} 1" in shown and f"{SHUFFLED} 1" in shown and "all 2" in shown
+    assert "likely on a T4" in shown and "not measured on a T4" in shown
+    assert SHUFFLED not in text(draw(JudgeSettings(engine="green", systems="model")))
+    assert "T4" not in text(draw(JudgeSettings(engine="offline")))
+
+
+def test_a_judge_that_lacks_its_address_has_no_plan_and_says_why(systems, tmp_path):
+    draw = evaluation_desk.judging_beside(systems, tmp_path / "answers.jsonl")
+    assert "no plan" in draw(JudgeSettings(engine="server")) and "base_url" in draw(
+        JudgeSettings(engine="server")
+    )
+
+
+def test_writing_is_planned_from_the_studies_and_the_adapter(phantom_dataset, tmp_path):
+    write_json(tmp_path / READING, {"base": "demo", "image_tokens": "base", "precision": "fp32", "views": 2})
+    draw = evaluation_desk.writing_beside(phantom_dataset, tmp_path)
+    shown = text(draw(GenerationSettings()))
+    assert "validation 4" in shown and "test 5" in shown and f"{SHUFFLED} 5" in shown and "all 14" in shown
+    assert "all 4" in text(draw(GenerationSettings(studies=2, shuffled=0)))

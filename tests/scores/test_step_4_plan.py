@@ -1,0 +1,109 @@
+"""Step 4 planned and kept to: what is asked, what it costs, in which order, and when time is up."""
+
+import time
+
+import pandas as pd
+import pytest
+
+from utils.judge import write_completion
+from utils.models.writer import MODEL, SHUFFLED
+from utils.scores import plan
+from utils.workspace import StepError
+
+
+class Judge:
+    """Answers every pair with one matched finding and keeps what it was asked."""
+
+    label, fingerprint = "counting judge (not GREEN)", "1"
+
+    def __init__(self, seconds: float = 0.0):
+        self.asked, self.seconds = [], seconds
+
+    def ask(self, pairs):
+        for index, pair in enumerate(pairs):
+            time.sleep(self.seconds)
+            self.asked.append(pair)
+            yield index, write_completion("Fine.", {}, {}, ["clear"])
+
+
+def rows(system, *texts):
+    """Rows of a study for each text, its prediction for the lungs; the reference says nothing of the heart."""
+    columns = ("system", "split", "id", "region", "reference", "prediction")
+    return pd.DataFrame(
+        [
+            (system, "test", f"s{number}", region, reference, text)
+            for number, text in enumerate(texts)
+            for region, reference in (("lung", "Clear."), ("heart", ""))
+        ],
+        columns=columns,
+    )
+
+
+@pytest.fixture
+def systems():
+    return {
+        MODEL: rows(MODEL, "a", "b", "b", ""),
+        SHUFFLED: rows(SHUFFLED, "b", "c"),
+        "constant": rows("constant", "d"),
+    }
+
+
+def quiet(systems, said=None, **how):
+    said = [] if said is None else said
+    return plan.judge_in_turn(systems, say=said.append, bar=lambda label: lambda *_: None, **how)
+
+
+def test_a_question_counts_once_and_not_where_its_answer_is_saved(systems, tmp_path):
+    judge, cache = Judge(), tmp_path / "answers.jsonl"
+    assert plan.questions(systems, judge, cache=cache) == {MODEL: 2, SHUFFLED: 1, "constant": 1}
+    quiet({SHUFFLED: systems[SHUFFLED]}, engine=judge, cache=cache)
+    assert plan.questions(systems, judge, cache=cache) == {MODEL: 1, SHUFFLED: 0, "constant": 1}
+
+
+def test_the_counts_are_what_is_asked(systems, tmp_path):
+    judge, cache = Judge(), tmp_path / "answers.jsonl"
+    counts = plan.questions(systems, judge, cache=cache)
+    done = quiet(systems, engine=judge, cache=cache)
+    assert list(done) == list(systems) and len(judge.asked) == sum(counts.values())
+    assert [len(done[name]) for name in systems] == [len(systems[name]) for name in systems]
+
+
+def test_time_up_ends_after_an_answer_says_what_is_left_and_the_next_run_goes_on(systems, tmp_path):
+    judge, cache, said = Judge(seconds=0.01), tmp_path / "answers.jsonl", []
+    done = quiet(systems, said, engine=judge, cache=cache, until=time.monotonic() + 0.025)
+    assert "constant" not in done and len(judge.asked) < 4
+    assert "Time is up" in said[-1] and "constant" in said[-1] and "Run all cells again" in said[-1]
+    again = Judge()
+    assert list(quiet(systems, engine=again, cache=cache)) == list(systems)
+    assert set(judge.asked).isdisjoint(again.asked) and len(judge.asked) + len(again.asked) == 4
+
+
+def test_where_time_is_up_before_the_model_is_judged_it_says_so(systems, tmp_path):
+    done = quiet(systems, engine=Judge(), until=time.monotonic() - 1)
+    assert done == {}
+    with pytest.raises(StepError, match=f"before the {MODEL} was judged"):
+        plan.all_or_stop(done, MODEL)
+
+
+def test_no_limit_and_a_choice_of_systems(systems):
+    assert plan.deadline(0) is None and plan.deadline(1) > time.monotonic()
+    assert list(plan.chosen(systems, "model")) == [MODEL]
+    assert list(plan.chosen(systems, "model and shuffled")) == [MODEL, SHUFFLED]
+    assert list(plan.chosen(systems, "all")) == list(systems)
+
+
+def test_by_the_plan_a_question_takes_a_second_and_all_of_step_4_two_hours():
+    fast, likely, slow = plan.judge_seconds()
+    assert fast < likely <= 1 < slow
+    assert "| all | 7,760 | 2.0 (" in plan.table()
+
+
+def test_a_longer_question_leaves_room_for_fewer():
+    few, many = (plan.rows_at_once(plan.JUDGE, slots) for slots in (2048, 512))
+    assert 1 <= few < many and plan.rows_at_once(plan.JUDGE, 10**6) == 1
+
+
+def test_a_model_in_32_bits_writes_more_slowly():
+    reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
+    half, full = (plan.report_seconds(reading | {"precision": kind}, 366, 16) for kind in ("fp16", "fp32"))
+    assert all(one < other for one, other in zip(half, full, strict=True))
