@@ -27,7 +27,7 @@ class Judge:
 
 
 def rows(system, *texts):
-    """Rows of a study for each text, its prediction for the lungs; the reference says nothing of the heart."""
+    """A study for each text, its prediction for the lungs; the reference says nothing of the heart."""
     columns = ("system", "split", "id", "region", "reference", "prediction")
     return pd.DataFrame(
         [
