@@ -14,6 +14,7 @@ for the attention of every row to every other row. `generate` waits for the
 longest row of a batch.
 """
 
+import inspect
 import math
 import os
 from collections import deque
@@ -74,6 +75,11 @@ class Decoder:
         self._lengths: deque[int] = deque(maxlen=512)
         self._bytes = bytes_a_token(model.config, model.dtype)
         self._start_cache: SlotCache | None = None
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        names = inspect.signature(whole.forward).parameters
+        self._cache_name = (
+            "cache" if "cache" in names else "past_key_values"
+        )  # as transformers called it before
         SlotCache(model.config)  # says at once what it cannot serve
 
     def write(
@@ -137,11 +143,9 @@ class Decoder:
         keep: logits of so many last tokens; 0: of all
         """
         cache.write_at(first, slots, int(slots.max()) + 1)
-        return self.model(
-            input_ids=tokens,
-            attention_mask=cache.mask(),
-            position_ids=slots,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        ).logits
+        return self.logits(cache, keep, input_ids=tokens, attention_mask=cache.mask(), position_ids=slots)
+
+    def logits(self, cache: SlotCache, keep: int, **inputs: torch.Tensor) -> torch.Tensor:
+        """The model's logits for `inputs`, of `keep` last tokens (0: all); keys and values go into `cache`."""
+        named = {self._cache_name: cache}
+        return self.model(**inputs, **named, use_cache=True, logits_to_keep=keep).logits

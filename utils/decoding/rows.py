@@ -148,7 +148,7 @@ class Batch:
                 row.prompt = tokens[:length]
             slots = torch.arange(ids.shape[1], device=ids.device).expand(len(rows), -1)
             self.cache.write_at(first, slots, ids.shape[1])
-            decoder.model(**inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            decoder.logits(self.cache, 1, **inputs)
             return
         known = min(_alike(decoder.start, row.prompt) for row in rows)
         for row in rows:
