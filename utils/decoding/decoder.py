@@ -146,6 +146,6 @@ class Decoder:
         return self.logits(cache, keep, input_ids=tokens, attention_mask=cache.mask(), position_ids=slots)
 
     def logits(self, cache: SlotCache, keep: int, **inputs: torch.Tensor) -> torch.Tensor:
-        """The model's logits for `inputs`, of `keep` last tokens (0: all), with keys and values in `cache`."""
+        """The logits for `inputs`, of `keep` last tokens (0: all); keys and values go into `cache`."""
         named = {self._cache_name: cache}
         return self.model(**inputs, **named, use_cache=True, logits_to_keep=keep).logits
