@@ -69,7 +69,8 @@ def _plan(items: list[plan.Item], unit: str, note: str) -> str:
     rows = []
     for item in [*items, plan.total(items)]:
         fast, likely, slow = map(time_text, item.hours)
-        rows.append((escape(item.what), f"{item.count:,}", f"<b>{likely}</b>", f"{fast} to {slow}"))
+        between = fast if fast == slow else f"{fast} to {slow}"
+        rows.append((escape(item.what), f"{item.count:,}", f"<b>{likely}</b>", between))
     return table(("the plan", unit, "likely on a T4", "between"), rows) + quiet(escape(note))
 
 

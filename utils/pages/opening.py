@@ -102,10 +102,10 @@ class Step(NamedTuple):
 
 
 ABOUT = {
-    "regions": Step("Findings to regions", "nothing", "regions/", "34 s"),
-    "dataset": Step("Studies to a dataset", "01", "dataset/", "26 s"),
-    "training": Step("Fine-tuning", "02", "training/<run>/", "270 s"),
-    "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "86 s"),
+    "regions": Step("Findings to regions", "nothing", "regions/", "18 s"),
+    "dataset": Step("Studies to a dataset", "01", "dataset/", "17 s"),
+    "training": Step("Fine-tuning", "02", "training/<run>/", "169 s"),
+    "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "34 s"),
 }
 
 

@@ -205,8 +205,8 @@ def judge_in_turn(
                 f"Run all cells again to judge what is left: {left}."
             )
             break
-        if asked[1]:
-            seconds = time.monotonic() - began
+        seconds = time.monotonic() - began
+        if seconds > 2:
             say(f"{name}: {asked[1]:,} questions in {_time(seconds)}, {seconds / asked[1]:.2f} s each.")
     return done
 
