@@ -105,7 +105,9 @@ ABOUT = {
     "regions": Step("Findings to regions", "nothing", "regions/", "18 s"),
     "dataset": Step("Studies to a dataset", "01", "dataset/", "17 s"),
     "training": Step("Fine-tuning", "02", "training/<run>/", "169 s"),
-    "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "34 s"),
+    "evaluation": Step(
+        "Reports and their scores", "03", "evaluation/<run>/", "34 s", "about 2 h by the plan, not measured"
+    ),
 }
 
 
