@@ -30,6 +30,8 @@ def imported(path: Path) -> set[str]:
     found, tree = set(), ast.parse(path.read_text(encoding="utf-8"))
     tree.body = [node for node in tree.body if ast.unparse(getattr(node, "test", node)) != "TYPE_CHECKING"]
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("utils") for alias in node.names), "import from, not import"
         if not isinstance(node, ast.ImportFrom):
             continue
         if node.level:

@@ -5,6 +5,7 @@ import re
 import pytest
 from conftest import ROOT
 
+from utils.pages.opening import ABOUT
 from utils.scores import plan as scores_plan
 from utils.settings import preset
 from utils.training import plan as training_plan
@@ -53,3 +54,11 @@ def test_the_sections_of_the_reproducibility_checklist_are_there():
 
 def test_the_tables_of_the_plans_are_those_that_the_plans_make():
     assert training_plan.table() in README and scores_plan.table() in README
+
+
+def test_the_cards_of_the_steps_say_what_the_plans_say():
+    (likely,) = re.findall(r"^\| `pooled` .* GiB \| ([\d.]+ \([^)]+\)) \|", training_plan.table(), re.M)
+    (step_4,) = re.findall(r"^\| all \|[^|]*\| ([\d.]+) (\([^)]+\)) \|", scores_plan.table(), re.M)
+    likely, between = likely.split(" ", 1)
+    assert ABOUT["training"].t4 == f"computed: {likely} h {between}"
+    assert ABOUT["evaluation"].t4 == "computed: {} h {}".format(*step_4)

@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ STEPS = {
     "training": "03_qlora_finetune_T4",
     "evaluation": "04_generate_and_green",
 }
+_STARTED = time.monotonic()
 COLAB_DISK = Path("/content")  # goes with the session
 DRIVE = COLAB_DISK / "drive" / "MyDrive"  # there once the notebook has mounted it
 _PACKAGES = (
@@ -91,6 +93,7 @@ class Workspace:
         manifest = {
             "step": step,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - _STARTED),  # of this session, from its first cell on
             "settings": settings,
             **facts,
             "versions": versions(),

@@ -12,9 +12,9 @@ def test_the_map_shows_where_one_is_and_what_is_done(tmp_path):
     run.finish("regions", settings={}, outputs=[])
     view = opening.overview(run, "dataset")
     page = text(view)
-    assert "step 01 Findings to regions ✓ finished" in page and "UTC" in page
+    assert "step 01 Findings to regions ✓ finished" in page and "UTC · took " in page
     assert "step 02 · you are here Studies to a dataset ○ not done needs 01 · leaves dataset/" in page
-    assert f"leaves training/<run>/ demo: {opening.ABOUT['training'].demo} · T4: not measured" in page
+    assert f"leaves training/<run>/ demo: {opening.ABOUT['training'].demo} · T4: computed: " in page
     assert view.data.count("aria-current=step") == 1
     assert 'href="01_region_split.ipynb"' in view.data and "02_build" not in view.data
     assert "a &amp; b" in view.data

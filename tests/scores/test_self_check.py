@@ -221,7 +221,12 @@ def run_cell(known, tmp_path, capsys):
             url = f"http://127.0.0.1:{http.server_port}/v1"
             judging = SimpleNamespace(settings=JudgeSettings(engine=engine, base_url=url))
             names = {"scores": scores, "workspace": workspace}
-            names |= {"judging": judging, "RECORDED": "", "folder": tmp_path}
+            names |= {
+                "judging": judging,
+                "RECORDED": "",
+                "folder": tmp_path,
+                "answers": tmp_path / "answers.jsonl",
+            }
             names |= {"Markdown": str, "display": lambda *shown: print(*shown, sep="\n")}
             exec(cell.source, names)
         return capsys.readouterr().out

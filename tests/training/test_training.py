@@ -109,7 +109,7 @@ def test_fewer_views_are_read_where_that_is_asked_for(trainer):
     assert len(batch["pixel_values"]) == len(batch["input_ids"])
 
 
-def test_studies_of_like_length_train_together(trainer):
+def test_studies_of_similar_length_train_together(trainer):
     sizes = {}
     for views in (1, 2):
         made = trainer(views=views)

@@ -155,13 +155,14 @@ def write_reports(
     """
     most = settings.shuffled if system == SHUFFLED else settings.studies or len(split)
     studies = split.select(range(min(most, len(split))))
-    sources = other_studies(len(studies)) if system == SHUFFLED else list(range(len(studies)))
+    sources = other_studies(len(split)) if system == SHUFFLED else list(range(len(split)))
     known, file = _open_generations(path, writer.adapter)
     done = {(row["system"], row["split"], row["id"]): row for row in known}
     ids = studies["id"]
     todo = [i for i, study in enumerate(ids) if (system, name, study) not in done]
-    todo.sort(key=lambda i: studies[sources[i]]["views"])  # same number of views together: less padding
-    views = studies.select([sources[i] for i in todo])["images"]
+    counts = split["views"]
+    todo.sort(key=lambda i: counts[sources[i]])  # same number of views together: less padding
+    views = split.select([sources[i] for i in todo])["images"]
     writer.learn(row["text"] for row in done.values())
     written = writer.stream(views, settings.max_new_tokens, settings.batch_size)
     try:

@@ -98,15 +98,15 @@ class Step(NamedTuple):
     needs: str
     leaves: str
     demo: str  # as `make demo` takes on two cores
-    t4: str = "not measured"
+    t4: str  # by the plans, `training.plan` and `scores.plan`, for IU X-Ray and the preset's settings
 
 
 ABOUT = {
-    "regions": Step("Findings to regions", "nothing", "regions/", "18 s"),
-    "dataset": Step("Studies to a dataset", "01", "dataset/", "17 s"),
-    "training": Step("Fine-tuning", "02", "training/<run>/", "169 s"),
+    "regions": Step("Findings to regions", "nothing", "regions/", "18 s", "no GPU work, seconds offline"),
+    "dataset": Step("Studies to a dataset", "01", "dataset/", "17 s", "no GPU work, not measured"),
+    "training": Step("Fine-tuning", "02", "training/<run>/", "169 s", "computed: 2.5 h (1.6 to 4.1)"),
     "evaluation": Step(
-        "Reports and their scores", "03", "evaluation/<run>/", "34 s", "about 2 h by the plan, not measured"
+        "Reports and their scores", "03", "evaluation/<run>/", "34 s", "computed: 2.0 h (1.5 to 3.3)"
     ),
 }
 
@@ -122,7 +122,7 @@ def overview(workspace: Workspace, here: str) -> HTML:
     items = "".join(
         f"<li{' class=here aria-current=step' if step == here else ''}>"
         f"<small>step {STEPS[step][:2]}{' · you are here' if step == here else ''}</small>"
-        f"<b>{_title(step, here)}</b><small>{_done(done[step])}</small>"
+        f"<b>{_title(step, here)}</b><small>{_done(done[step])}{_took(workspace, step)}</small>"
         f"<small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
         f"<small>demo: {about.demo} · T4: {about.t4}</small></li>"
         for step, about in ABOUT.items()
@@ -155,6 +155,16 @@ def colab_link(address: str, notebook: str) -> str:
     """Where Colab opens `notebook`, such as "01_region_split", of the project at `address`."""
     repository = address.removeprefix("https://github.com/")
     return f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{notebook}.ipynb"
+
+
+def _took(workspace: Workspace, step: str) -> str:
+    """How long a finished step took in its last session, by its manifest."""
+    seconds = (workspace.manifest(step) or {}).get("seconds")
+    if seconds is None:  # not finished, or by an earlier version
+        return ""
+    minutes = round(seconds / 60)
+    took = f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+    return f" · took {f'{seconds} s' if seconds < 120 else took}"
 
 
 def _done(state: str) -> str:

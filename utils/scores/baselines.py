@@ -9,9 +9,11 @@ fine-tuned model's own vision tower sees them. A model that scores no better
 than this copies.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from math import isqrt
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ from datasets import Dataset
 from utils.judge.findings import EVERYTHING, UNNAMED, read_findings
 from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
-from utils.workspace import progress
+from utils.workspace import progress, replacing_file
 
 from .judging import ABNORMAL
 from .means import EVERY, SEED, compare, scored, summary
@@ -33,15 +35,31 @@ BASELINES = (CONSTANT, FREQUENT, NEAREST)
 BATCH = 16  # studies at once
 
 
-@torch.inference_mode()
 def image_features(
-    writer: Writer, studies: Dataset, name: str, show: Callable[..., Iterable] = progress
+    writer: Writer,
+    studies: Dataset,
+    name: str,
+    kept: Path | None = None,
+    show: Callable[..., Iterable] = progress,
 ) -> np.ndarray:
     """The features of `studies`, called `name`: (studies, hidden), float32.
 
     Each is the mean over the patches of a view, then over the study's views,
     of the tower's layer before the last, which LLaVA reads, without a class token.
+    In the folder `kept` they are saved, and read where an earlier run saved them.
     """
+    if kept is None:
+        return _image_features(writer, studies, name, show)
+    key = hashlib.sha256("\n".join([writer.adapter, *studies["id"]]).encode()).hexdigest()[:16]
+    path = kept / f"{name}-{key}.npy"
+    if not path.exists():
+        with replacing_file(path) as temporary, temporary.open("wb") as file:
+            np.save(file, _image_features(writer, studies, name, show), allow_pickle=False)
+    return np.load(path, allow_pickle=False)
+
+
+@torch.inference_mode()
+def _image_features(writer: Writer, studies: Dataset, name: str, show: Callable[..., Iterable]) -> np.ndarray:
     model = writer.model.get_base_model().model
     tower = model.vision_tower
     rows = []
@@ -219,4 +237,4 @@ def beside_best(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame
                 | {"baseline": row.baseline, "difference": row.difference, "p": row.p}
                 | {"difference_low": row.low, "difference_high": row.high, "judge": where[""]["judge"]}
             )
-    return pd.DataFrame(table)
+    return pd.DataFrame(table) if table else pd.DataFrame(columns=["split", "studies", "region"])

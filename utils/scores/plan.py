@@ -200,13 +200,11 @@ def judge_in_turn(
             done[name] = judged(rows, progress=count, **how)
         except TimeUp:
             left = ", ".join(other for other in systems if other not in done)
-            say(
-                f"Time is up, {asked[0]:,} of {asked[1]:,} questions into {name}. Every answer is saved. "
-                f"Run all cells again to judge what is left: {left}."
-            )
+            at = f", {asked[0]:,} of {asked[1]:,} questions into {name}" if asked[1] else f" before {name}"
+            say(f"Time is up{at}. Every answer is saved. Run all cells again to judge what is left: {left}.")
             break
         seconds = time.monotonic() - began
-        if seconds > 2:
+        if asked[1] and seconds > 2:
             say(f"{name}: {asked[1]:,} questions in {_time(seconds)}, {seconds / asked[1]:.2f} s each.")
     return done
 
@@ -246,7 +244,8 @@ def table() -> str:
     lines = ["| step 4 on IU X-Ray | reports or questions | hours on a T4 |", "|---|---|---|"]
     for item in [*items, total(items)]:
         fast, likely, slow = item.hours
-        lines.append(f"| {item.what} | {item.count:,} | {likely:.1f} ({fast:.1f} to {slow:.1f}) |")
+        count = f"{item.count:,}" if item in items else ""
+        lines.append(f"| {item.what} | {count} | {likely:.1f} ({fast:.1f} to {slow:.1f}) |")
     return "\n".join(lines)
 
 

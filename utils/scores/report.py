@@ -70,6 +70,7 @@ def write_report(
     samples: Sequence[str],
     best: tuple[str, pd.DataFrame] | None = None,
     tables: Mapping[str, tuple[str, pd.DataFrame]] | None = None,
+    left: Sequence[str] = (),
     iu_xray: bool = False,
 ) -> Path:
     """Write `folder/report.md` and `folder/report.html`, each whole or not at all; give the first's path.
@@ -80,17 +81,19 @@ def write_report(
     `tables` a title to (what it shows, rows), for results beside the scores;
     `best` is what tells normal from abnormal studies, as `scores.normality` says
     it, and the table of `baselines.beside_best`, which then comes first;
-    `samples` are study ids, as `pick_samples` gives them; `iu_xray` as in
-    `tables.table_markdown`. Raises ValueError where a figure or a sample is
-    missing, or the summary is of more than one judge.
+    `left` names systems that the time limit left unjudged; `samples` are study
+    ids, as `pick_samples` gives them; `iu_xray` as in `tables.table_markdown`.
+    Raises ValueError where a figure or a sample is missing, or the summary is of
+    more than one judge.
     """
     folder, judge = Path(folder), one_judge(summary)
     systems = list(judgements["system"].unique())
+    unjudged = [f"Not judged yet, as the time limit came first: {', '.join(left)}."] if left else []
     parts = [
         f"# Chest X-ray findings by region: {systems[0]}",
         f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.",
         "## In short",
-        _bullets([*_plain_words(summary, judgements, best), *limits(summary, data_label)[:1]]),
+        _bullets([*_plain_words(summary, judgements, best), *limits(summary, data_label)[:1], *unjudged]),
         "## Method",
         f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)} {COMPARED}",
         "## Settings",

@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
 
 class ByLength(Sampler):
-    """Studies of like length in a batch, for less padding, in an order of its own for each epoch.
+    """Studies of similar length in a batch, for less padding, in an order of its own for each epoch.
 
     Only among `CHUNK` optimiser steps' worth of studies, and the batches in random order, so that a
     step sees studies of all lengths. The library's own sampler draws from the random state of the
