@@ -15,7 +15,7 @@ class Replies(BaseHTTPRequestHandler):
     def send(self, status: int, payload: dict | bytes) -> None:
         data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         self.send_response(status)
-        if status in (429, 500):
+        if status in (429, 500, 503):
             self.send_header("Retry-After", "0.05")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

@@ -49,6 +49,24 @@ def test_a_line_that_a_kill_cut_off_is_left_out_and_said(tmp_path, header):
         assert opened(path, header)[1] == ["a", "c"]
 
 
+@pytest.mark.filterwarnings("ignore:.*cut off")
+@pytest.mark.parametrize("header", [HEADER, None])
+def test_a_line_cut_off_anywhere_also_inside_a_letter_costs_no_other_answer(tmp_path, header):
+    path = tmp_path / "answers.jsonl"
+    file, _ = opened(path, header)
+    file.add({"key": "a"})
+    before = path.read_bytes()
+    file.add({"key": "b", "text": "38° – café 🫁"})
+    line = path.read_bytes()[len(before) :]
+    assert not line.isascii()
+    for length in range(len(line) - 1):
+        path.write_bytes(before + line[:length])
+        file, keys = opened(path, header)
+        assert keys == ["a"]
+        file.add({"key": "c"})
+        assert opened(path, header)[1] == ["a", "c"]
+
+
 def test_a_header_that_a_kill_cut_off_is_written_anew(tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text(START[:10])
@@ -63,6 +81,7 @@ def test_a_header_that_a_kill_cut_off_is_written_anew(tmp_path):
         ("study,score\n1,2\n", HEADER),
         (START + '{"other": 1}\n', HEADER),
         (START + "no\n\n", HEADER),
+        (b"caf\xe9\n", None),
         (START + "[1]\n", HEADER),
         ("no\n", None),
         ('{"key": "a"}\n{\n  "key": "b"\n}\n', None),
@@ -70,10 +89,11 @@ def test_a_header_that_a_kill_cut_off_is_written_anew(tmp_path):
 )
 def test_a_file_that_is_not_ours_is_named_and_left_as_it_is(tmp_path, content, header):
     path = tmp_path / "mine.jsonl"
-    path.write_text(content)
+    content = content if isinstance(content, bytes) else content.encode()
+    path.write_bytes(content)
     with pytest.raises(ValueError, match=r"mine\.jsonl"):
         opened(path, header)
-    assert path.read_text() == content
+    assert path.read_bytes() == content
 
 
 RUN = """

@@ -47,11 +47,11 @@ class AnswerFile:
                 continue
             try:
                 take(json.loads(line))
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, UnicodeDecodeError):  # the latter: cut off inside a letter
                 cut_off += line.startswith(b"{")
                 if not line.startswith(b"{"):
                     raise error(_foreign(self.path, number, what)) from None
-            except (UnicodeDecodeError, KeyError, TypeError):
+            except (KeyError, TypeError):
                 raise error(_foreign(self.path, number, what)) from None
         if cut_off:
             warnings.warn(

@@ -30,6 +30,9 @@ STEPS = {
 _STARTED = time.monotonic()
 COLAB_DISK = Path("/content")  # goes with the session
 DRIVE = COLAB_DISK / "drive" / "MyDrive"  # there once the notebook has mounted it
+# How the official client asks a language model's server, whatever the question.
+MAX_RETRIES = 8  # a request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
+TIMEOUT = 120.0  # seconds a request
 _PACKAGES = (
     "torch",
     "transformers",

@@ -1,9 +1,12 @@
 """The 7B judge's engine on a small random LLaMA, and the server engine against a server on loopback."""
 
 import json
+import random
 import sys
 import threading
+import time
 import weakref
+from collections import Counter
 from http.server import ThreadingHTTPServer
 
 import loopback
@@ -17,6 +20,7 @@ from utils.decoding.rows import Batch
 from utils.judge import JudgeError, green, judge_pairs, write_completion
 from utils.judge.green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
 from utils.scores.means import is_green
+from utils.workspace import MAX_RETRIES
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import judge_calls
@@ -248,23 +252,37 @@ def test_an_unknown_precision_is_refused():
 
 @pytest.fixture
 def server():
-    """An OpenAI-compatible completions address; `.asked` holds the requests, `.status` what it answers."""
+    """An OpenAI-compatible completions address.
+
+    `.asked` holds the requests, `.said` the prompt and status of each reply;
+    `.behave(prompt, turn)` gives the status to answer with.
+    """
+
+    class Http(ThreadingHTTPServer):
+        request_queue_size = 64
+
+        def handle_error(self, *_):
+            """A client that hangs up is no fault of the server."""
 
     class Handler(loopback.Replies):
         def do_POST(self):
             body = json.loads(self.body())
             with lock:
+                turn = sum(body["prompt"] == other["prompt"] for _, other, _ in self.server.asked)
                 self.server.asked.append((self.path, body, self.headers.get("Authorization")))
                 self.server.busy += 1
                 self.server.most = max(self.server.most, self.server.busy)
+            status = self.server.behave(body["prompt"], turn)
             reply = {"object": "text_completion", "choices": [{"index": 0, "text": COMPLETION}]}
             # Busy ends before the reply leaves, so that a client's next question cannot overlap this one.
             with lock:
                 self.server.busy -= 1
-            self.send(self.server.status, reply if self.server.status == 200 else {"error": "no"})
+            self.server.said.append((body["prompt"], status))
+            self.send(status, reply if status == 200 else {"error": "no"})
 
-    lock, http = threading.Lock(), ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.asked, http.status, http.busy, http.most = [], 200, 0, 0
+    lock, http = threading.Lock(), Http(("127.0.0.1", 0), Handler)
+    http.asked, http.said, http.busy, http.most = [], [], 0, 0
+    http.behave = lambda prompt, turn: 200
     http.url = f"http://127.0.0.1:{http.server_port}/v1"
     with loopback.serving(http):
         yield http
@@ -295,11 +313,71 @@ def test_a_key_in_the_environment_is_not_sent_to_the_judges_server(server, monke
 
 
 def test_a_server_that_refuses_is_one_clear_sentence_without_the_key(server, tmp_path):
-    server.status = 401
+    server.behave = lambda prompt, turn: 401
     with pytest.raises(JudgeError, match=r"does not answer: .*401") as caught:
         judge_pairs(PAIRS, "server", base_url=server.url, api_key="sk-hidden", cache=tmp_path / "judge.jsonl")
     assert "sk-hidden" not in str(caught.value)
     assert "sk-hidden" not in (tmp_path / "judge.jsonl").read_text()
+
+
+def numbered(count):
+    """Distinct pairs, and the place of each by its prompt."""
+    pairs = [(f"Nodule of {number} mm.", "Clear.") for number in range(count)]
+    return pairs, {chat(*pair): number for number, pair in enumerate(pairs)}
+
+
+def test_a_server_that_fails_now_and_then_stops_nothing_and_answers_each_pair_once(server, tmp_path):
+    def now_and_then(prompt, turn):
+        chance = random.Random(f"{prompt} {turn}")  # the same in whatever order the questions come
+        return chance.choice((429, 500, 503)) if chance.random() < 0.3 else 200
+
+    server.behave = now_and_then
+    pairs, places = numbered(300)
+    judged = judge_pairs(pairs, "server", base_url=server.url, cache=tmp_path / "judge.jsonl")
+    assert [one.score for one in judged] == [0.5] * 300
+    assert Counter(prompt for prompt, status in server.said if status == 200) == dict.fromkeys(places, 1)
+    assert {status for _, status in server.said} == {200, 429, 500, 503}
+
+
+def test_a_server_that_dies_loses_no_answer_not_even_those_in_flight(server, tmp_path):
+    pairs, places = numbered(60)
+    dead = threading.Event()
+
+    def dies(prompt, turn):
+        if places[prompt] >= 20:
+            if turn == MAX_RETRIES:
+                dead.set()
+            return 503
+        if places[prompt] >= 13:  # with the first that fails, the eight in flight
+            dead.wait(5)
+            time.sleep(0.3)  # until the client knows of it
+        return 200
+
+    server.behave = dies
+    options = {"engine": "server", "base_url": server.url, "batch_size": 8, "cache": tmp_path / "judge.jsonl"}
+    with pytest.raises(JudgeError, match=r"^the judge's server does not answer: InternalServerError, .*503$"):
+        judge_pairs(pairs, **options)
+    kept = (tmp_path / "judge.jsonl").read_text().splitlines()[1:]
+    assert {json.loads(line)["reference"] for line in kept} == {reference for reference, _ in pairs[:20]}
+    assert max(places[body["prompt"]] for _, body, _ in server.asked) < 30  # what was queued is not asked
+    server.behave = lambda prompt, turn: 200
+    assert len(judge_pairs(pairs, **options)) == 60
+    assert Counter(prompt for prompt, status in server.said if status == 200) == dict.fromkeys(places, 1)
+
+
+def test_a_request_that_hangs_is_given_up_and_asked_again(server, monkeypatch):
+    monkeypatch.setattr(green, "TIMEOUT", 0.3)
+    again = threading.Event()
+
+    def hangs(prompt, turn):
+        if turn:
+            again.set()
+        again.wait(10)
+        return 200
+
+    server.behave = hangs
+    assert judge_pairs(PAIRS[:1], "server", base_url=server.url)[0].score == 0.5
+    assert len(server.asked) == 2
 
 
 def test_the_server_judge_needs_an_address():

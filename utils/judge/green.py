@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
+from utils.workspace import MAX_RETRIES, TIMEOUT
+
 from .verdicts import ERROR_TYPES, JudgeError, Pair, write_completion
 
 GREEN_MODEL = "StanfordAIMI/GREEN-radllama2-7b"
@@ -272,18 +274,28 @@ class ServerEngine:
         self.model_name, self.batch_size, self.max_new_tokens = model, batch_size or 8, max_new_tokens
         self.label = judge_label(model, "server")
         self.fingerprint = _fingerprint(max_new_tokens)
-        self._client = OpenAI(base_url=base_url, api_key=api_key or "none")
+        self._client = OpenAI(
+            base_url=base_url, api_key=api_key or "none", max_retries=MAX_RETRIES, timeout=TIMEOUT
+        )
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
-        """Answers as they arrive. Raises JudgeError when the server fails after the client's own retries."""
+        """Answers as they arrive.
+
+        Raises JudgeError when a request fails after the client's own retries,
+        after the answers to the questions that were in flight then.
+        """
         from openai import OpenAIError
 
         with ThreadPoolExecutor(self.batch_size) as pool:
             asked = {pool.submit(self._complete, pair): index for index, pair in enumerate(pairs)}
             try:
                 for future in as_completed(asked):
-                    yield asked[future], answer(future.result())
+                    text = future.result()
+                    yield asked.pop(future), answer(text)
             except OpenAIError as error:
+                for future in as_completed([one for one in asked if not one.cancel()]):
+                    if not future.exception():
+                        yield asked[future], answer(future.result())
                 status = getattr(error, "status_code", None)
                 reason = f"{type(error).__name__}{f', status {status}' if status else ''}"
                 raise JudgeError(f"the judge's server does not answer: {reason}") from error

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import openai
 
+from utils.workspace import MAX_RETRIES, TIMEOUT
+
 from .questions import (
     Cache,
     Messages,
@@ -27,8 +29,6 @@ from .questions import (
 )
 
 DEFAULT_MODEL = "gpt-4.1-mini"
-MAX_RETRIES = 8  # a request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
-TIMEOUT = 120.0  # seconds a request
 GIVE_UP = 5  # reports in a row that fail after all retries: the server is not there
 REFUSED = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
