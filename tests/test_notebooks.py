@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 from utils import scores
-from utils.demo.__main__ import as_page
+from utils.demo.__main__ import as_page, run_notebook
 from utils.models.writer import MODEL, SHUFFLED
 from utils.pages.opening import ABOUT
 from utils.scores.baselines import CONSTANT, FREQUENT, NEAREST
@@ -142,6 +142,17 @@ class TestDemo:
         assert (model["low"] > constant["high"]).sum() >= 3
         assert ((shuffled["mean"] - constant["mean"]) < 0.1).all()
         assert (model["empty"] <= 0.02 * model["n"]).all()
+
+    def test_a_few_studies_and_the_model_alone_make_a_whole_report(self, demo, tmp_path):
+        copy = shutil.copytree(demo, tmp_path / "run", ignore=shutil.ignore_patterns("data", "*.html"))
+        shutil.copytree(demo / "dataset", copy / "dataset", dirs_exist_ok=True)  # whose shards lie in `data`
+        name = STEPS["evaluation"]
+        settings = {"judge": {"systems": "model"}, "generation": {"studies": 20, "shuffled": 0}}
+        run_notebook(name, copy, copy / f"{name}.html", {"PRESET": "demo", "SETTINGS": settings})
+        judgements = pd.read_parquet(copy / "evaluation/default/judgements.parquet")
+        assert set(judgements["system"]) == {MODEL} and judgements["id"].nunique() == 40
+        report = (copy / "evaluation/default/report.md").read_text()
+        assert "n=20" in report and "best baseline" not in report
 
     def test_everything_is_labelled(self, demo):
         table = (demo / "evaluation/default/table.md").read_text()

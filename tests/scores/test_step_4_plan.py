@@ -55,9 +55,9 @@ def quiet(systems, said=None, **how):
 
 def test_a_question_counts_once_and_not_where_its_answer_is_saved(systems, tmp_path):
     judge, cache = Judge(), tmp_path / "answers.jsonl"
-    assert plan.questions(systems, judge, cache=cache) == {MODEL: 2, SHUFFLED: 1, "constant": 1}
+    assert plan.questions(systems, judge, cache=cache) == {MODEL: 2, SHUFFLED: 1, "constant": 2}
     quiet({SHUFFLED: systems[SHUFFLED]}, engine=judge, cache=cache)
-    assert plan.questions(systems, judge, cache=cache) == {MODEL: 1, SHUFFLED: 0, "constant": 1}
+    assert plan.questions(systems, judge, cache=cache) == {MODEL: 1, SHUFFLED: 0, "constant": 2}
 
 
 def test_the_counts_are_what_is_asked(systems, tmp_path):
@@ -71,18 +71,26 @@ def test_the_counts_are_what_is_asked(systems, tmp_path):
 def test_time_up_ends_after_an_answer_says_what_is_left_and_the_next_run_goes_on(systems, tmp_path):
     judge, cache, said = Judge(seconds=0.01), tmp_path / "answers.jsonl", []
     done = quiet(systems, said, engine=judge, cache=cache, until=time.monotonic() + 0.025)
-    assert "constant" not in done and len(judge.asked) < 4
+    assert "constant" not in done and len(judge.asked) <= 4
     assert "Time is up" in said[-1] and "constant" in said[-1] and "Run all cells again" in said[-1]
     again = Judge()
     assert list(quiet(systems, engine=again, cache=cache)) == list(systems)
-    assert set(judge.asked).isdisjoint(again.asked) and len(judge.asked) + len(again.asked) == 4
+    assert set(judge.asked).isdisjoint(again.asked) and len(judge.asked) + len(again.asked) == 5
 
 
-def test_where_time_is_up_before_the_model_is_judged_it_says_so(systems, tmp_path):
-    done = quiet(systems, engine=Judge(), until=time.monotonic() - 1)
-    assert done == {}
+def test_where_time_is_up_before_the_model_is_judged_it_says_so(systems):
+    judge = Judge()
+    done = quiet(systems, engine=judge, until=time.monotonic() - 1)
+    assert done == {} and len(judge.asked) == 1
     with pytest.raises(StepError, match=f"before the {MODEL} was judged"):
         plan.all_or_stop(done, MODEL)
+
+
+def test_what_is_answered_already_is_judged_whatever_the_time(systems, tmp_path):
+    cache = tmp_path / "answers.jsonl"
+    quiet(systems, engine=Judge(), cache=cache)
+    done = quiet(systems, engine=Judge(), cache=cache, until=time.monotonic() - 1)
+    assert list(done) == list(systems)
 
 
 def test_no_limit_and_a_choice_of_systems(systems):

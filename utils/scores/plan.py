@@ -191,17 +191,17 @@ def judge_in_turn(
         def count(answered: int, total: int, show=show, asked=asked) -> None:
             show(answered, total)
             asked[:] = answered, total
-            if until is not None and time.monotonic() > until and answered < total:
+            if until is not None and time.monotonic() > until and answered < total:  # not after the last one
                 raise TimeUp
 
         try:
-            if until is not None and time.monotonic() > until:
-                raise TimeUp
             done[name] = judged(rows, progress=count, **how)
         except TimeUp:
             left = ", ".join(other for other in systems if other not in done)
-            at = f", {asked[0]:,} of {asked[1]:,} questions into {name}" if asked[1] else f" before {name}"
-            say(f"Time is up{at}. Every answer is saved. Run all cells again to judge what is left: {left}.")
+            say(
+                f"Time is up, {asked[0]:,} of {asked[1]:,} questions into {name}. Every answer is saved. "
+                f"Run all cells again to judge what is left: {left}."
+            )
             break
         seconds = time.monotonic() - began
         if asked[1] and seconds > 2:
