@@ -147,7 +147,7 @@ def test_batching_does_not_change_a_report(writer, phantom_dataset):
     assert writer.write(studies[:3], 12) == alone
 
 
-def test_as_many_studies_as_memory_holds_are_written_together(writer, phantom_dataset, tmp_path, monkeypatch):
+def test_as_many_studies_as_memory_holds_are_written_together(writer, phantom_dataset, monkeypatch):
     split = phantom_dataset["test"]
     split = split.select([n % len(split) for n in range(40)])
     sizes, read = [], Decoder.read

@@ -95,7 +95,7 @@ class Batch:
         """After a lack of memory: fewer rows for a while. Raises torch.OutOfMemoryError with one row left."""
         failed, self.entering = self.entering, []
         tried = len(self.rows) + len(failed) or self.most
-        # Rows that run hold their memory, so those that failed to enter cost them nothing.
+        # Rows that run have their memory: they stay when others do not get in.
         self.most = max(len(self.rows), tried // 2) if failed else tried // 2
         self.calm, self.pause = 0, min(2 * self.pause or PAUSE[0], PAUSE[1])
         if not self.most:
