@@ -44,7 +44,9 @@ def write(writer: writing.Writer, studies, at_once: int, most_proposed: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of a run with a dataset and an adapter")
-    parser.add_argument("--at-once", type=int, default=GenerationSettings().batch_size)
+    parser.add_argument(
+        "--at-once", type=int, default=GenerationSettings().batch_size, help="0: as many as fit"
+    )
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     dataset = hf_dataset.load(chosen.run / "dataset")

@@ -69,6 +69,13 @@ def test_a_value_out_of_range_is_refused_from_the_start_and_later(knob, value):
     assert chosen.model_dump() == before
 
 
+def test_reports_written_at_once_are_as_many_as_fit_or_as_an_older_run_chose():
+    assert preset("t4").generation.batch_size == 0
+    assert settings.GenerationSettings.model_validate({"batch_size": 16}).batch_size == 16
+    with pytest.raises(ValidationError, match="batch_size"):
+        settings.GenerationSettings(batch_size=-1)
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_an_unknown_knob_is_refused(step):
     chosen = getattr(preset("t4"), step)

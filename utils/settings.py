@@ -110,7 +110,9 @@ class TrainingSettings(Knobs):
 class GenerationSettings(Knobs):
     """Step 4, first half: reports for validation and test."""
 
-    batch_size: int = Field(16, ge=1, le=256, description="reports written at the same time")
+    batch_size: int = Field(
+        0, ge=0, le=256, description="reports written at once; 0: as many as fit in free memory"
+    )
     max_new_tokens: int = Field(200, ge=16, le=1024, description="maximum tokens per report")
     studies: int = Field(0, ge=0, description="maximum studies per split; 0: all")
     shuffled: int = Field(

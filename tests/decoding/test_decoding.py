@@ -191,6 +191,79 @@ def test_memory_that_ends_while_prompts_are_read_keeps_the_rows_that_are_in(llam
     assert written(Decoder(model, ENDS, MOST, most_rows=8)) == expected
 
 
+@pytest.mark.parametrize("entering", [False, True])
+def test_after_one_lack_of_memory_the_rows_become_as_many_as_before(llama, monkeypatch, entering):
+    model, expected = llama
+    forward, sizes, lacks = Decoder.read, [], []
+
+    def once(self, cache, first, tokens, slots, keep=0):
+        if not lacks and len(sizes) > 10 and entering == bool(keep):
+            lacks.append(first)
+            raise torch.OutOfMemoryError("no room in one piece")
+        if not keep:
+            sizes.append(len(tokens))
+        return forward(self, cache, first, tokens, slots, keep)
+
+    monkeypatch.setattr(Decoder, "read", once)
+    decoder = Decoder(model, ENDS, MOST, most_rows=8, most_proposed=0)
+    assert written(decoder, PROMPTS * 6) == expected * 6
+    assert lacks and (lacks[0] > 0) == entering
+    assert max(sizes) == max(sizes[60:]) == 8
+    full = sizes[11:-MOST]  # at the end no text waits
+    assert sum(full) / len(full) > 6
+
+
+def test_memory_that_never_holds_more_rows_is_tried_again_ever_more_seldom(llama, monkeypatch):
+    model, expected = llama
+    forward, passes = Decoder.read, []
+
+    def scarce(self, cache, first, tokens, slots, keep=0):
+        passes.append(first + len(tokens) <= 3)
+        if not passes[-1]:
+            raise torch.OutOfMemoryError("no room")
+        return forward(self, cache, first, tokens, slots, keep)
+
+    monkeypatch.setattr(Decoder, "read", scarce)
+    assert written(Decoder(model, ENDS, MOST, most_rows=8, most_proposed=0), PROMPTS * 6) == expected * 6
+    tries = [place for place, held in enumerate(passes) if not held]
+    assert 3 <= len(tries) < 12 and 2 * len(tries) < len(passes) / 16
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_writer_that_is_stopped_keeps_no_keys_and_values(llama, monkeypatch, closed):
+    model, _ = llama
+    decoder, caches, held = Decoder(model, ENDS, MOST, most_rows=4), [], SlotCache.__init__
+    monkeypatch.setattr(
+        SlotCache, "__init__", lambda self, config: (held(self, config), caches.append(self))[0]
+    )
+    answers = decoder.write([Request(prompt) for prompt in PROMPTS])
+    next(answers)
+    (cache,) = caches
+    keys = [weakref.ref(layer.keys) for layer in cache.layers]
+    assert cache.nbytes and all(key() is not None for key in keys)
+    if closed:
+        answers.close()
+    else:
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        hook = model.model.norm.register_forward_hook(stop)
+        with pytest.raises(KeyboardInterrupt) as kept:  # with its traceback, as a notebook keeps it
+            list(answers)
+        hook.remove()
+        assert kept.tb is not None
+    assert not cache.nbytes and all(key() is None for key in keys)
+
+
+def test_a_model_that_would_take_the_masks_for_something_else_is_refused():
+    for attention in ("eager", "flash_attention_2"):
+        model = LlamaForCausalLM(LlamaConfig(**SIZES))
+        model.config._attn_implementation = attention
+        with pytest.raises(ValueError, match=f"{attention}: load it with attn_implementation='sdpa'"):
+            Decoder(model, ENDS, MOST)
+
+
 def test_one_text_that_does_not_fit_is_said(llama, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("no room")

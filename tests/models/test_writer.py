@@ -147,6 +147,24 @@ def test_batching_does_not_change_a_report(writer, phantom_dataset):
     assert writer.write(studies[:3], 12) == alone
 
 
+def test_as_many_studies_as_memory_holds_are_written_together(writer, phantom_dataset, monkeypatch):
+    split = phantom_dataset["test"]
+    split = split.select([n % len(split) for n in range(40)])
+    sizes, read = [], Decoder.read
+    monkeypatch.setattr(
+        Decoder,
+        "read",
+        lambda self, cache, first, tokens, *a, **b: (
+            sizes.append(len(tokens)) or read(self, cache, first, tokens, *a, **b)
+        ),
+    )
+    texts = dict(writer.stream(split["images"], 16, GenerationSettings().batch_size))
+    assert len(texts) == max(sizes) == 40
+    sizes.clear()
+    dict(writer.stream(split["images"], 16, 16))
+    assert max(sizes) == 16
+
+
 def test_studies_that_memory_does_not_hold_together_are_written_in_turn(
     writer, phantom_dataset, tmp_path, monkeypatch
 ):

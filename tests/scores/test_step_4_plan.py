@@ -5,6 +5,7 @@ import time
 import pandas as pd
 import pytest
 
+from utils.decoding import MOST_ROWS
 from utils.judge import write_completion
 from utils.models.writer import MODEL, SHUFFLED
 from utils.scores import plan
@@ -103,7 +104,7 @@ def test_no_limit_and_a_choice_of_systems(systems):
 def test_by_the_plan_a_question_takes_a_second_and_all_of_step_4_two_hours():
     fast, likely, slow = plan.judge_seconds()
     assert fast < likely <= 1 < slow
-    assert "\n| all |  | 2.0 (" in plan.table()
+    assert "\n| all |  | 1.9 (" in plan.table()
 
 
 def test_a_longer_question_leaves_room_for_fewer():
@@ -115,3 +116,11 @@ def test_a_model_in_32_bits_writes_more_slowly():
     reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
     half, full = (plan.report_seconds(reading | {"precision": kind}, 366, 16) for kind in ("fp16", "fp32"))
     assert all(one < other for one, other in zip(half, full, strict=True))
+
+
+def test_reports_are_planned_for_as_many_at_once_as_fit_where_no_number_is_given():
+    reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
+    fitting, most, few = (plan.report_seconds(reading, 366, number) for number in (0, MOST_ROWS, 16))
+    assert fitting == most and all(one < other for one, other in zip(fitting, few, strict=True))
+    long = [plan.report_seconds(reading, 8000, number) for number in (0, 16)]
+    assert long[0] == long[1]  # memory holds fewer than either

@@ -5,8 +5,8 @@
 `drafts`: what a text will go on with, guessed from the texts before it
 """
 
-from .decoder import Decoder
+from .decoder import MOST_ROWS, Decoder
 from .drafts import Drafts
 from .rows import Request
 
-__all__ = ["Decoder", "Drafts", "Request"]
+__all__ = ["MOST_ROWS", "Decoder", "Drafts", "Request"]

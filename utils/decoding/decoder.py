@@ -28,6 +28,7 @@ from .rows import Batch, Prepare, Request
 from .slots import SlotCache, bytes_a_token
 
 CACHE_SHARE = 0.85  # of the free memory, for keys and values; the rest is for a pass's own tensors
+MOST_ROWS = 64  # texts at once, where memory holds as many
 ENOUGH_SEEN = 32  # texts whose lengths say more than what was expected before
 
 
@@ -50,7 +51,7 @@ class Decoder:
     drafts: what proposes them, where it is to outlive the decoder
     free: free bytes now
 
-    Raises ValueError for a model whose layers keep no keys and values.
+    Raises ValueError for a model whose layers keep no keys and values, or whose attention is not SDPA.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Decoder:
         most_new: int,
         *,
         expected: int | None = None,
-        most_rows: int = 64,
+        most_rows: int = MOST_ROWS,
         start: Sequence[int] = (),
         most_proposed: int = Width.CHOICES[-1],
         drafts: Drafts | None = None,
@@ -81,6 +82,9 @@ class Decoder:
             "cache" if "cache" in names else "past_key_values"
         )  # as transformers called it before
         SlotCache(model.config)  # says at once what it cannot serve
+        attention = model.config.get_text_config()._attn_implementation
+        if attention != "sdpa":  # others take the cache's masks for something else, and write other texts
+            raise ValueError(f"the model's attention is {attention}: load it with attn_implementation='sdpa'")
 
     def write(
         self, requests: Sequence[Request], prepare: Prepare | None = None
@@ -90,22 +94,25 @@ class Decoder:
         prepare: the model's inputs for the requests of these indices, padded on the
             right, with `input_ids` and `attention_mask`; None: `Request.prompt` is all
 
-        Out of memory, half of the texts wait, with what they have as their
-        draft; with one text left torch.OutOfMemoryError is raised.
+        Out of memory, half of the texts wait for a while, with what they have as
+        their draft; with one text left torch.OutOfMemoryError is raised.
         """
         batch = Batch(self, requests, prepare)
-        while batch.waiting or batch.rows:
-            try:
-                done = batch.step()
-            except torch.OutOfMemoryError:
-                done = None  # made room for outside the handler, which would keep the failed pass's tensors
-            if done is None:
-                batch.halve()
-                continue
-            for row in done:
-                self._lengths.append(len(row.written))
-                self.drafts.learn(row.written)
-                yield row.index, row.written
+        try:
+            while batch.waiting or batch.rows:
+                try:
+                    done = batch.step()
+                except torch.OutOfMemoryError:
+                    done = None  # room is made outside the handler, which keeps the failed pass's tensors
+                if done is None:
+                    batch.halve()
+                    continue
+                for row in done:
+                    self._lengths.append(len(row.written))
+                    self.drafts.learn(row.written)
+                    yield row.index, row.written
+        finally:
+            batch.drop()  # a user's interrupt keeps this frame, and the GPU's memory with it
 
     def expected(self, being_written: Sequence[int]) -> int:
         """How many tokens 95 % of the texts need at most; those `being_written` need at least theirs."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = 4096  # of prompts read in one pass, at most; one prompt may be longer
 STEP = 64  # slots that all rows grow by
+PAUSE = (16, 512)  # passes until more rows are tried after the first lack of memory; after many, at most
 Prepare = Callable[[list[int]], Mapping[str, torch.Tensor]]
 
 
@@ -79,19 +80,24 @@ class Batch:
             Row(index, request, list(request.prompt)) for index, request in enumerate(requests)
         )
         self.most = decoder.most_rows
+        self.calm = self.pause = 0  # passes since `most` changed; passes until it grows back
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
         """Read the prompts of rows that there is room for, and one pass on; the rows that ended."""
         self._fill()
-        return self._pass()
+        done = self._pass()
+        self._recover()
+        return done
 
     @torch.inference_mode()
     def halve(self) -> None:
-        """After a lack of memory: fewer rows from now on. Raises torch.OutOfMemoryError with one row left."""
+        """After a lack of memory: fewer rows for a while. Raises torch.OutOfMemoryError with one row left."""
         failed, self.entering = self.entering, []
         tried = len(self.rows) + len(failed) or self.most
-        self.most = len(self.rows) if failed and self.rows else tried // 2
+        # Rows that run have their memory: they stay when others do not get in.
+        self.most = max(len(self.rows), tried // 2) if failed else tried // 2
+        self.calm, self.pause = 0, min(2 * self.pause or PAUSE[0], PAUSE[1])
         if not self.most:
             raise torch.OutOfMemoryError("not even one text fits in memory")
         self.waiting.extendleft(reversed(failed))
@@ -100,6 +106,23 @@ class Batch:
         self.cache.resize(len(self.rows), self.cache.shape[1])
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _recover(self) -> None:
+        """Twice the rows again after enough passes without a lack of memory.
+
+        A lack may have been one of the moment, such as of memory in one piece. It may as well come
+        back at the same size, so each one doubles the pause until the next try.
+        """
+        self.calm += 1
+        if self.most < self.decoder.most_rows and self.calm >= self.pause:
+            self.most, self.calm = min(2 * self.most, self.decoder.most_rows), 0
+
+    @torch.inference_mode()
+    def drop(self) -> None:
+        """Let go of all rows, keys and values, also where a traceback that is kept holds the batch."""
+        self.rows, self.entering = [], []
+        self.waiting.clear()
+        self.cache.resize(0, 0)
 
     def _put_back(self, place: int) -> None:
         row = self.rows[place]

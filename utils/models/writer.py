@@ -15,7 +15,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from utils.answers import AnswerFile
 from utils.data.hf_dataset import instruction
-from utils.decoding import Decoder, Drafts, Request
+from utils.decoding import MOST_ROWS, Decoder, Drafts, Request
 from utils.regions import REGIONS, parse
 from utils.settings import GenerationSettings
 from utils.workspace import StepError, file_hash, progress
@@ -23,7 +23,6 @@ from utils.workspace import StepError, file_hash, progress
 from .headings import EveryRegion
 from .loading import ADAPTER_FILES, how_to_read, load_adapter, load_model, load_processor
 
-AT_ONCE = 16  # studies written together where no number is given
 MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
 
 
@@ -44,11 +43,12 @@ class Writer:
         return [texts[number] for number in range(len(studies))]
 
     def stream(
-        self, studies: Sequence[list], max_new_tokens: int, at_once: int = AT_ONCE
+        self, studies: Sequence[list], max_new_tokens: int, at_once: int = 0
     ) -> Iterator[tuple[int, str]]:
-        """The number of a study and its report's text, each as soon as it is done; up to `at_once` together.
+        """The number of a study and its report's text, each as soon as it is done.
 
         studies: their views, read when their turn comes
+        at_once: studies written together, at most; 0: as many as fit in free memory
         """
         first = _FirstViews(studies, self.reading["views"])
         return stream(self.model, self.processor, first, max_new_tokens, at_once, self.drafts)
@@ -101,12 +101,12 @@ def stream(
     processor: ProcessorMixin,
     studies: Sequence[list],
     max_new_tokens: int,
-    at_once: int = AT_ONCE,
+    at_once: int = 0,
     drafts: Drafts | None = None,
 ) -> Iterator[tuple[int, str]]:
     """The number of a study and the text of its report by `model`, each as soon as it is done. Greedy.
 
-    at_once: studies written together, at most, where memory holds as many
+    at_once: studies written together, at most, where memory holds as many; 0: as many as fit
     drafts: what reports are drafted after, which learns each report
     """
 
@@ -126,7 +126,7 @@ def stream(
     # Tiles, and so tokens, differ little between studies of as many views: the first and last stand for all.
     length = max(prepare([number])["input_ids"].shape[1] for number in {0, len(studies) - 1})
     end = processor.tokenizer.eos_token_id
-    decoder = Decoder(model, {end}, max_new_tokens, most_rows=at_once, drafts=drafts)
+    decoder = Decoder(model, {end}, max_new_tokens, most_rows=at_once or MOST_ROWS, drafts=drafts)
     form = EveryRegion(processor)
     requests = [Request(length=length, rule=form) for _ in studies]
     for number, tokens in decoder.write(requests, prepare):

@@ -106,7 +106,7 @@ ABOUT = {
     "dataset": Step("Studies to a dataset", "01", "dataset/", "17 s", "no GPU work, not measured"),
     "training": Step("Fine-tuning", "02", "training/<run>/", "169 s", "computed: 2.5 h (1.6 to 4.1)"),
     "evaluation": Step(
-        "Reports and their scores", "03", "evaluation/<run>/", "34 s", "computed: 2.0 h (1.5 to 3.3)"
+        "Reports and their scores", "03", "evaluation/<run>/", "34 s", "computed: 1.9 h (1.4 to 3.1)"
     ),
 }
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from utils.decoding.decoder import CACHE_SHARE
+from utils.decoding.decoder import CACHE_SHARE, MOST_ROWS
 from utils.decoding.rows import PREFILL_TOKENS, STEP
 from utils.judge import Engine, open_questions
 from utils.judge.green import ANSWER_TOKENS
 from utils.models.bases import Shape, find
 from utils.models.writer import MODEL, SHUFFLED
+from utils.settings import GenerationSettings
 from utils.training import plan as training
 from utils.workspace import StepError, counter
 
@@ -112,7 +113,7 @@ def report_seconds(reading: dict, prompt: int, most_at_once: int) -> Hours:
 
     reading: how the adapter reads a study, as `loading.how_to_read` gives it
     prompt: tokens of a study's views and its question
-    most_at_once: studies written together at most
+    most_at_once: studies written together at most; 0: as many as fit
 
     Counted are the prompt, the vision tower and the passes; reports are taken to be as long as
     training's. What share of a draft holds is known only once a model is trained: 2 tokens a pass are
@@ -120,7 +121,7 @@ def report_seconds(reading: dict, prompt: int, most_at_once: int) -> Hours:
     """
     shape = find(reading["base"]).shape
     rates = RATES if reading["precision"] == "fp16" else training.RATES["fp32"][::-1]
-    rows = min(rows_at_once(shape, _slots(prompt + 2 * REPORT)), most_at_once)
+    rows = min(rows_at_once(shape, _slots(prompt + 2 * REPORT)), most_at_once or MOST_ROWS)
     tower = 2 * training.vision_weights(shape) * shape.patches * reading["views"]
     return tuple(
         _seconds(shape, prompt, REPORT, rows, rate, kept) + tower / rate
@@ -239,7 +240,8 @@ def table() -> str:
         "judge: most frequent sentences": 1281,
         "judge: nearest training study": 2268,
     }
-    items = planned({"write reports": 296 + 590 + 150}, report_seconds(reading, 2 * 144 + 78, 16))
+    each = report_seconds(reading, 2 * 144 + 78, GenerationSettings().batch_size)
+    items = planned({"write reports": 296 + 590 + 150}, each)
     items += planned(counts, judge_seconds())
     lines = ["| step 4 on IU X-Ray | reports or questions | hours on a T4 |", "|---|---|---|"]
     for item in [*items, total(items)]:
