@@ -1,5 +1,6 @@
 """The store of answers: nothing is lost, whoever is killed and whoever else writes."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -130,6 +131,7 @@ def test_runs_on_one_file_lose_nothing_even_where_one_is_killed(tmp_path):
         assert runs[2].poll() is None
     runs[2].kill()
     with path.open("ab") as file:  # as if it had been killed in the middle of a line
+        fcntl.flock(file, fcntl.LOCK_EX)
         file.write(b'{"key": "half')
     for run in runs:
         run.communicate()

@@ -7,7 +7,14 @@ import json
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 class AnswerFile:
@@ -64,9 +71,17 @@ class AnswerFile:
             return
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
         with self.path.open("a+b", buffering=0) as file:
+            _lock(file)
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
             after_half_a_line = file.read(1) not in (b"", b"\n")  # of another run that was killed
             file.write(b"\n" * after_half_a_line + line)
+
+
+def _lock(file: BinaryIO) -> None:
+    """Hold `file` for this process alone until it is closed, where the system and the disk know locks."""
+    if fcntl:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _foreign(path: Path, number: int, what: str) -> str:
