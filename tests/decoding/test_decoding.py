@@ -20,6 +20,7 @@ from transformers import (
 from utils.decoding import decoder as decoding
 from utils.decoding import rows as decoding_rows
 from utils.decoding.decoder import Decoder, Request
+from utils.decoding.drafts import Width
 from utils.decoding.slots import SlotCache, _Layer, bytes_a_token
 
 SIZES = {
@@ -71,6 +72,12 @@ def plain(model, prompt, most=MOST):
 @functools.cache
 def greedy(name):
     return [plain(small(name), prompt) for prompt in PROMPTS]
+
+
+@pytest.fixture(autouse=True)
+def steady(monkeypatch):
+    """As many tokens proposed as may be, where the time that passes take would decide."""
+    monkeypatch.setattr(Width, "choose", lambda self, rows: self.choices[-1])
 
 
 @pytest.fixture
