@@ -8,7 +8,7 @@ import torch
 from peft import get_peft_model
 from transformers import LogitsProcessor
 
-from utils.decoding.drafts import Drafts
+from utils.decoding.drafts import Drafts, Width
 from utils.models import loading
 from utils.models.headings import EveryRegion
 from utils.models.loading import READING
@@ -132,6 +132,7 @@ def test_reports_are_those_of_the_librarys_greedy_decoding_with_drafts_right_and
 
 def test_reports_already_written_make_the_next_ones_take_fewer_passes(writer, phantom_dataset, monkeypatch):
     passes, read = [], Decoder.read
+    monkeypatch.setattr(Width, "choose", lambda self, rows: self.choices[-1])  # else chosen by time
     monkeypatch.setattr(Decoder, "read", lambda self, *a, **b: passes.append(1) or read(self, *a, **b))
     studies = [study["images"] for study in phantom_dataset["test"]]
     monkeypatch.setattr(writer, "drafts", Drafts())
