@@ -189,7 +189,10 @@ def copy(published, tmp_path):
             {"llm_int8_skip_modules": ["elsewhere"]},
             r"copy does not match .* different weights in 4 bits than it lists \(lm_head and 20 more\)\. Set",
         ),
-        ({"llm_int8_skip_modules": [*SHORT, "gate_proj"]}, r"lists \(.*gate_proj and 1 more\)\. Set base"),
+        (  # transformers 5.24 finds this itself, as shapes that do not fit
+            {"llm_int8_skip_modules": [*SHORT, "gate_proj"]},
+            r"(lists \(.*gate_proj and 1 more\)|missing or of another shape)\. Set base",
+        ),
     ],
 )
 def test_a_copy_that_is_quantised_otherwise_is_named_in_a_sentence(copy, quantisation, said):
