@@ -248,6 +248,16 @@ def status(workspace: Workspace) -> dict[str, str]:
     }
 
 
+def duration(seconds: float) -> str:
+    """How long something took: `95 s`, `12 min`, `2 h 05 min`."""
+    return f"{seconds:.0f} s" if seconds < 120 else in_minutes(round(seconds / 60))
+
+
+def in_minutes(minutes: int) -> str:
+    """Whole minutes as `12 min` or `2 h 05 min`."""
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def progress(items: Iterable | None, label: str, total: int | None = None) -> tqdm:
     """`items` with a plain progress bar that also reads well in a saved notebook."""
     return tqdm(items, desc=label, total=total, file=sys.stdout, mininterval=0.5, ncols=90)

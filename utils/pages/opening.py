@@ -15,7 +15,17 @@ from typing import NamedTuple
 from IPython.display import HTML
 
 from utils.settings import Preset
-from utils.workspace import COLAB_DISK, DRIVE, STEPS, StepError, Workspace, in_colab, status, versions
+from utils.workspace import (
+    COLAB_DISK,
+    DRIVE,
+    STEPS,
+    StepError,
+    Workspace,
+    duration,
+    in_colab,
+    status,
+    versions,
+)
 
 from .page import html, tag
 
@@ -160,11 +170,9 @@ def colab_link(address: str, notebook: str) -> str:
 def _took(workspace: Workspace, step: str) -> str:
     """How long a finished step took in its last session, by its manifest."""
     seconds = (workspace.manifest(step) or {}).get("seconds")
-    if seconds is None:  # not finished, or by an earlier version
-        return ""
-    minutes = round(seconds / 60)
-    took = f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
-    return f" · took {f'{seconds} s' if seconds < 120 else took}"
+    return (
+        "" if seconds is None else f" · took {duration(seconds)}"
+    )  # None: not finished, or before it was noted
 
 
 def _done(state: str) -> str:

@@ -10,7 +10,7 @@ from utils.regions import NOT_FOR_CLINICAL_USE
 from utils.settings import TrainingSettings
 from utils.training.plan import HEADROOM, T4_MEMORY, Plan, make_plan
 from utils.training.watch import Progress, Sample
-from utils.workspace import StepError
+from utils.workspace import StepError, in_minutes
 
 from . import charts
 from .page import html, markup, quiet, table, tag
@@ -86,6 +86,4 @@ def _lines(report: str) -> str:
 def time_text(hours: float) -> str:
     """Hours and minutes."""
     minutes = round(hours * 60)
-    if not minutes:
-        return "under a minute"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return in_minutes(minutes) if minutes else "under a minute"

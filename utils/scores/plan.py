@@ -7,6 +7,7 @@ place of the plan's. `python -m utils.scores.plan` prints the README's table.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 import pandas as pd
 
@@ -16,9 +17,10 @@ from utils.judge import Engine, open_questions
 from utils.judge.green import ANSWER_TOKENS
 from utils.models.bases import Shape, find
 from utils.models.writer import MODEL, SHUFFLED
+from utils.regions import tidy
 from utils.settings import GenerationSettings
 from utils.training import plan as training
-from utils.workspace import StepError, counter
+from utils.workspace import StepError, counter, duration
 
 from .judging import judged
 
@@ -139,12 +141,16 @@ def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[s
 
     systems: by name, the rows to judge; how: `cache`, `identical_without_asking` as `judge_pairs` takes them
     """
-    asked, counts = set(), {}
+    pairs = {}
     for name, rows in systems.items():
         mentioned = rows[rows["reference"] != ""]
-        pairs = zip(mentioned["reference"], mentioned["prediction"], strict=True)
-        new = set(open_questions(pairs, engine, **how)) - asked
-        asked |= new
+        texts = (mentioned[side].map(tidy) for side in ("reference", "prediction"))
+        pairs[name] = list(zip(*texts, strict=True))
+    left = set(open_questions(chain.from_iterable(pairs.values()), engine, **how))
+    counts = {}
+    for name, asked in pairs.items():
+        new = left & set(asked)
+        left -= new
         counts[name] = len(new)
     return counts
 
@@ -206,7 +212,7 @@ def judge_in_turn(
             break
         seconds = time.monotonic() - began
         if asked[1] and seconds > 2:
-            say(f"{name}: {asked[1]:,} questions in {_time(seconds)}, {seconds / asked[1]:.2f} s each.")
+            say(f"{name}: {asked[1]:,} questions in {duration(seconds)}, {seconds / asked[1]:.2f} s each.")
     return done
 
 
@@ -220,10 +226,6 @@ def all_or_stop(done: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
     if name not in done:
         raise StepError(f"The time limit came before the {name} was judged: run all cells again to go on.")
     return done[name]
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def table() -> str:

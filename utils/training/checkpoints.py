@@ -162,7 +162,7 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"), key=step_of)
 
 
-BATCH, MOST_TOKENS = 8, 200  # studies at once, tokens a report
+MOST_TOKENS = 200  # of a report
 
 
 def choose(
@@ -196,12 +196,11 @@ def judged(
     scores, writer = [], None
     for path in checkpoints:
         writer = Writer(path) if writer is None else writer.take(path)
-        texts = []
-        for start in show(range(0, len(validation), BATCH), f"{path.name}: reports to choose by"):
-            texts += writer.write(validation[start : start + BATCH]["images"], MOST_TOKENS)
+        written = writer.stream(validation["images"], MOST_TOKENS)
+        texts = dict(show(written, f"{path.name}: reports to choose by", len(validation)))
         pairs = [
-            (study[region], parse(text).get(region, ""))
-            for study, text in zip(validation.select_columns(list(REGIONS)), texts, strict=True)
+            (study[region], parse(texts[number]).get(region, ""))
+            for number, study in enumerate(validation.select_columns(list(REGIONS)))
             for region in REGIONS
             if study[region]
         ]
