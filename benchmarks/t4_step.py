@@ -35,6 +35,7 @@ from utils.data import (  # noqa: E402
     studies,
 )
 from utils.demo import base_model  # noqa: E402
+from utils.machine import T4  # noqa: E402
 from utils.models import bases  # noqa: E402
 from utils.settings import BUDGETS, DatasetSettings, preset, with_values  # noqa: E402
 from utils.training import plan  # noqa: E402
@@ -185,13 +186,15 @@ def measure(folder: Path, budget: str, steps: int) -> dict:
     """Train `steps` steps at `budget`, and what they took."""
     on_gpu = torch.cuda.is_available()
     changes = {"base": str(folder / "base"), "image_tokens": budget, "max_steps": steps, "samples": 0}
-    if not on_gpu:
+    if on_gpu:
+        changes["precision"] = "fp16"  # as on a T4, whatever the card
+    else:
         changes |= {"precision": "fp32", "optimizer": "adamw_torch", "batch_size": 2, "accumulation": 1}
     settings = with_values(preset("t4").training, {**changes, "save_every": 10_000})
     dataset = hf_dataset.load(folder / "dataset")
     if on_gpu:
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(plan.T4_MEMORY * plan.GIB / total)
+        torch.cuda.set_per_process_memory_fraction(T4.memory * plan.GIB / total)
     store = Store(folder / "kept", folder / "scratch", 1)
     with nullcontext() if on_gpu else LiveBytes() as counted:
         trainer = make_trainer(settings, dataset, store)

@@ -22,10 +22,14 @@ def git(*arguments, cwd):
 
 
 class Runtime:
-    """A fresh Colab runtime: an empty /content, a Drive, and the project at a public address."""
+    """A fresh Colab runtime: an empty /content, a Drive, and the project at a public address.
+
+    Nothing lies in `kaggle`, which stands for Kaggle's folder of that name.
+    """
 
     def __init__(self, folder: Path, monkeypatch):
         self.content, self.drive, self.public = folder / "content", folder / "cloud", folder / "public"
+        self.kaggle = folder / "kaggle"
         self.content.mkdir()
         self.drive.mkdir()
         ignored = shutil.ignore_patterns("__pycache__")
@@ -33,12 +37,11 @@ class Runtime:
             shutil.copytree(ROOT / name, self.public / name, ignore=ignored)
         for name in ("pyproject.toml", "requirements-colab.txt"):
             shutil.copy(ROOT / name, self.public)
-        for path in (self.public / "utils/workspace.py", *self.public.glob("notebooks/*.ipynb")):
-            path.write_text(
-                path.read_text()
-                .replace('"/content', f'"{self.content}')
-                .replace('\\"/content', f'\\"{self.content}')
-            )
+        for path in (self.public / "utils/machine.py", *self.public.glob("notebooks/*.ipynb")):
+            text = path.read_text()
+            for name, there in {"content": self.content, "kaggle": self.kaggle}.items():
+                text = text.replace(f'"/{name}', f'"{there}').replace(f'\\"/{name}', f'\\"{there}')
+            path.write_text(text)
         git("init", "--quiet", cwd=self.public)
         git("add", ".", cwd=self.public)
         git("commit", "--quiet", "-m", "as it is", cwd=self.public)
@@ -178,10 +181,13 @@ def test_what_is_missing_is_installed_and_nothing_else(index, capsys):
     assert xr_lacking.HERE and opening.install_missing(asked) == []
 
 
-def test_what_pip_cannot_install_is_said(index):
+def test_what_pip_cannot_install_is_said_and_on_kaggle_what_to_switch_on(index, monkeypatch):
     asked = index / "requirements.txt"
     asked.write_text("xr-nowhere==1.0\n")
     with pytest.raises(StepError, match=r"pip could not install xr-nowhere==1\.0: ERROR"):
+        opening.install_missing(asked)
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    with pytest.raises(StepError, match=r"(?s)xr-nowhere.*On Kaggle, switch the internet on"):
         opening.install_missing(asked)
 
 
@@ -195,7 +201,7 @@ def found(run: Workspace, name: str = "demo") -> str:
 @pytest.fixture
 def card(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    properties = type("Properties", (), {"name": "Tesla T4", "total_memory": 15_828_320_256})
+    properties = type("Properties", (), {"name": "Tesla T4", "total_memory": 15_828_320_256, "major": 7})
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: properties)
 
 

@@ -52,7 +52,7 @@ def test_changing_one_copy_of_a_preset_leaves_the_next_alone(name, step):
         ("batch_size", 0),
         ("batch_size", 1.5),
         ("max_steps", -2),
-        ("precision", "bf16"),
+        ("precision", "fp8"),
         ("optimizer", "sgd"),
         ("base", None),
     ],

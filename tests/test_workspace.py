@@ -1,4 +1,4 @@
-"""A run's folder: manifests, whole writes, and the stand-in for Colab."""
+"""A run's folder: manifests, and whole writes."""
 
 import io
 import json
@@ -21,22 +21,6 @@ def run(tmp_path) -> Workspace:
     workspace.write_text(folder / "tables" / "audit.csv", "id\n")
     run.finish("regions", settings={"engine": "offline"}, outputs=[folder], label="phantoms")
     return run
-
-
-@pytest.fixture
-def colab(monkeypatch, tmp_path):
-    """The folder that stands for Colab's disk, with the stand-in for `google.colab`."""
-    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
-    monkeypatch.syspath_prepend(Path(__file__).parent / "colab")
-    for name in [name for name in sys.modules if name == "google" or name.startswith("google.")]:
-        monkeypatch.delitem(sys.modules, name)
-    answers = {"GRANTED": "from colab", "REFUSED": "no access", "LATE": "no page", "BROKEN": "broken"}
-    monkeypatch.setenv("COLAB_SECRETS", json.dumps(answers))
-    monkeypatch.setattr(workspace, "COLAB_DISK", tmp_path / "content")
-    monkeypatch.setattr(workspace, "DRIVE", tmp_path / "content" / "drive" / "MyDrive")
-    yield tmp_path / "content"
-    for name in ("google", "google.colab", "google.colab.userdata"):
-        sys.modules.pop(name, None)
 
 
 def test_a_finished_step_gives_its_manifest(run):
@@ -142,54 +126,10 @@ def test_a_workspace_lies_beside_the_notebooks(monkeypatch, tmp_path):
     assert workspace.open_workspace().data == tmp_path / "runs" / "demo" / "data"
 
 
-def test_in_colab_a_workspace_lies_on_drive_and_its_data_does_not(colab, monkeypatch):
-    monkeypatch.delenv("XRAY_WORKSPACE", raising=False)
-    (colab / "drive" / "MyDrive").mkdir(parents=True)
-    run = workspace.open_workspace(preset="t4")
-    assert run.root == colab / "drive/MyDrive/xray_reports/t4" and run.root.is_dir()
-    assert run.data == colab / "xray_data/t4"
-
-
-def test_in_colab_without_drive_a_workspace_lies_on_the_sessions_disk(colab, monkeypatch):
-    monkeypatch.delenv("XRAY_WORKSPACE", raising=False)
-    assert workspace.open_workspace(preset="demo").root == colab / "xray_reports/demo"
-
-
 def test_what_forms_keep_lies_apart_from_what_steps_leave(tmp_path):
     run = Workspace(tmp_path, "rank64")
     assert run.kept("dataset", "dataset") == tmp_path / "settings/dataset/dataset.json"
     assert run.kept("evaluation", "judge") == tmp_path / "settings/evaluation/rank64/judge.json"
-
-
-def test_a_secret_comes_from_the_environment_first(colab, monkeypatch):
-    assert workspace.secret("GRANTED") == "from colab"
-    monkeypatch.setenv("GRANTED", "from the environment")
-    assert workspace.secret("GRANTED") == "from the environment"
-
-
-@pytest.mark.parametrize("name", ["MISSING", "REFUSED", "LATE"])
-def test_a_secret_that_colab_does_not_give_is_none(colab, name):
-    assert workspace.secret(name) is None
-
-
-def test_a_failure_of_colab_is_not_taken_for_a_missing_secret(colab):
-    with pytest.raises(RuntimeError):
-        workspace.secret("BROKEN")
-
-
-def test_a_secret_outside_colab_is_none(monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert workspace.secret("OPENAI_API_KEY") is None
-
-
-def test_a_preset_follows_the_machine(monkeypatch):
-    monkeypatch.delenv("XRAY_PRESET", raising=False)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert (workspace.device(), workspace.default_preset()) == ("cuda", "t4")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert (workspace.device(), workspace.default_preset()) == ("cpu", "demo")
-    monkeypatch.setenv("XRAY_PRESET", "t4")
-    assert workspace.default_preset() == "t4"
 
 
 def test_memory_is_in_gib(monkeypatch):

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .machine import card, in_kaggle
+
 DEMO_BASE = "demo"  # the small base model that ships with the project
 BASES = (  # what each needs stands in bases.py
     "llava-v1.6-mistral-7b",
@@ -18,6 +20,7 @@ BASES = (  # what each needs stands in bases.py
     "medgemma-4b-it",
 )
 BUDGETS = ("tiles", "base", "pooled")  # of image tokens
+KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itself
 
 
 class Knobs(BaseModel):
@@ -77,8 +80,8 @@ class TrainingSettings(Knobs):
         description="tiles: what the model cuts; base: the whole view once; pooled: a quarter of base",
     )
     views: int = Field(2, ge=1, le=4, description="maximum radiographs per study, frontal first")
-    precision: Literal["fp16", "fp32"] = Field(
-        "fp16", description="arithmetic between the 4-bit weights (a T4 has no bf16)"
+    precision: Literal["fp16", "bf16", "fp32"] = Field(
+        "fp16", description="arithmetic between the 4-bit weights; bf16 needs a newer GPU than a T4"
     )
     optimizer: Literal["paged_adamw_8bit", "adamw_torch"] = Field(
         "paged_adamw_8bit", description="paged 8-bit AdamW needs a GPU"
@@ -160,9 +163,19 @@ def with_values(settings: Settings, values: dict) -> Settings:
 
 
 def preset(name: str) -> Preset:
-    """The settings of all steps at one of the two sizes, `t4` or `demo`."""
+    """The settings of all steps at one of the two sizes, `t4` or `demo`.
+
+    `t4` follows the machine: it trains in bf16 on a GPU that has it, and for longer in Kaggle's sessions.
+    """
     if name == "t4":
-        return Preset(name="t4", data="iu_xray")
+        found, session = card(), {"hours": KAGGLE_HOURS} if in_kaggle() else {}
+        precision = "bf16" if found and found.bf16 else "fp16"
+        return Preset(
+            name="t4",
+            data="iu_xray",
+            training=TrainingSettings(precision=precision, **session),
+            judge=JudgeSettings(**session),
+        )
     if name == "demo":
         return Preset(
             name="demo",

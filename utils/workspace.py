@@ -21,6 +21,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .machine import attached, runs, session_disk
+
 STEPS = {
     "regions": "01_region_split",
     "dataset": "02_build_hf_dataset",
@@ -28,8 +30,6 @@ STEPS = {
     "evaluation": "04_generate_and_green",
 }
 _STARTED = time.monotonic()
-COLAB_DISK = Path("/content")  # goes with the session
-DRIVE = COLAB_DISK / "drive" / "MyDrive"  # there once the notebook has mounted it
 # How the official client asks a language model's server, whatever the question.
 MAX_RETRIES = 8  # a request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
 TIMEOUT = 120.0  # seconds a request
@@ -65,14 +65,17 @@ class Workspace:
 
     @property
     def data(self) -> Path:
-        """Where studies are downloaded or drawn; in Colab the local disk, as Drive is slow for many files."""
-        return COLAB_DISK / "xray_data" / self.root.name if in_colab() else self.root / "data"
+        """Where studies are downloaded or drawn; the session's disk where there is one: many files are slow
+        on Drive, and too many for a saved version."""
+        disk = session_disk()
+        return disk / "xray_data" / self.root.name if disk else self.root / "data"
 
     @property
     def scratch(self) -> Path:
-        """Where checkpoints are written before they are kept; in Colab the local disk."""
-        if in_colab():
-            return COLAB_DISK / "xray_scratch" / self.root.name / self.training_run
+        """Where checkpoints are written before they are kept; the session's disk where there is one."""
+        disk = session_disk()
+        if disk:
+            return disk / "xray_scratch" / self.root.name / self.training_run
         return self.folder("training") / "scratch"
 
     def kept(self, step: str, form: str) -> Path:
@@ -169,50 +172,34 @@ class Workspace:
 def open_workspace(root: str | Path = "", preset: str = "", training_run: str = "default") -> Workspace:
     """The workspace at `root`, made if it is not there.
 
-    Without a root it is `xray_reports/<preset>` in Colab, on Google Drive where
-    that is mounted and else on the session's disk, and `runs/<preset>` beside the
-    notebooks elsewhere; `XRAY_WORKSPACE` overrides both.
+    Without a root it is `xray_reports/<preset>` in Colab, on Google Drive where that is mounted and else
+    on the session's disk, and among the output on Kaggle; elsewhere `runs/<preset>` beside the notebooks.
+    `XRAY_WORKSPACE` overrides all. On Kaggle a new one starts with what an attached version holds of it.
     """
     root = root or os.environ.get("XRAY_WORKSPACE", "")
     if not root:
-        home = Path(__file__).resolve().parents[1] / "runs"
-        if in_colab():
-            home = (DRIVE if DRIVE.is_dir() else COLAB_DISK) / "xray_reports"
-        root = home / (preset or "demo")
+        root = (runs() or Path(__file__).resolve().parents[1] / "runs") / (preset or "demo")
+        if not (root.is_dir() and any(root.iterdir())):
+            _from_attached(Workspace(root, training_run))
     root = Path(root).expanduser()
     root.mkdir(parents=True, exist_ok=True)
     return Workspace(root, training_run)
 
 
-def in_colab() -> bool:
-    """Whether this runs in Google Colab."""
-    return "COLAB_RELEASE_TAG" in os.environ
+def _from_attached(workspace: Workspace) -> None:
+    """Copy the run out of the output of a saved version that is attached: of several, the latest one."""
+    found = attached(workspace.root.name)
+    if found:
+        latest = max(found, key=lambda place: _how_far(Workspace(place, workspace.training_run)))
+        print(f"Copying the results of the attached version, {latest}, to {workspace.root}.")
+        with replacing(workspace.root) as copy:
+            shutil.copytree(latest, copy, dirs_exist_ok=True)
 
 
-def secret(name: str) -> str | None:
-    """A secret from the environment or Colab's secrets, None where neither gives it."""
-    if os.environ.get(name):
-        return os.environ[name]
-    if not in_colab():
-        return None
-    from google.colab import userdata
-
-    try:
-        return userdata.get(name)
-    except (userdata.SecretNotFoundError, userdata.NotebookAccessError, userdata.TimeoutException):
-        return None  # the last: Colab without its own page, as from an editor or the command line
-
-
-def device() -> str:
-    """`cuda` where there is an NVIDIA GPU, else `cpu`."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def default_preset() -> str:
-    """The preset for this machine: `XRAY_PRESET`, else `t4` with a GPU and `demo` without."""
-    return os.environ.get("XRAY_PRESET") or ("t4" if device() == "cuda" else "demo")
+def _how_far(workspace: Workspace) -> tuple[str, int]:
+    """When its latest step was finished, and how many files it has: an unfinished step leaves files, too."""
+    finished = (state.removeprefix("not done") for state in status(workspace).values())
+    return max(finished), sum(1 for _ in workspace.root.rglob("*"))
 
 
 def memory() -> dict[str, float]:

@@ -26,10 +26,11 @@ from utils.models import bases, loading
 from utils.models.bases import REGISTRY, Shape
 from utils.models.writer import Writer
 from utils.regions import REGIONS
+from utils.scores.baselines import image_features
 from utils.settings import BASES, preset, with_values
-from utils.training import plan
 from utils.training import trainer as training
 from utils.training.checkpoints import Store
+from utils.training.lengths import study_tokens
 from utils.workspace import StepError
 
 FIRST = {  # what a question begins with, once
@@ -168,7 +169,7 @@ def test_what_it_learns_is_the_answer_and_to_stop_after_it(base, settings, phant
 def test_the_plan_counts_the_tokens_that_the_collator_makes(base, settings, phantom_dataset):
     processor = loading.load_processor(base[0], settings.image_tokens)
     split = phantom_dataset["train"].select(range(3))
-    counts = plan.study_tokens(processor, split, 2)
+    counts = study_tokens(processor, split, 2)
     batch = collated(processor, split)
     assert [total for total, *_ in counts] == batch["attention_mask"].sum(1).tolist()
     assert [answer for *_, answer in counts] == (batch["labels"] != -100).sum(1).tolist()
@@ -185,7 +186,7 @@ def test_what_a_base_cannot_take_is_refused_in_a_sentence():
         StepError, match="medgemma-4b-it does not support image_tokens = pooled: set it to base"
     ):
         bases.fits_or_stop(with_values(settings, {"base": "medgemma-4b-it"}))
-    with pytest.raises(StepError, match="does not support precision = fp16: set it to fp32"):
+    with pytest.raises(StepError, match="does not support precision = fp16: set it to bf16 or fp32"):
         bases.fits_or_stop(with_values(settings, {"base": "medgemma-4b-it", "image_tokens": "base"}))
 
 
@@ -227,3 +228,24 @@ def test_a_step_of_the_default_precision_stays_finite(base, settings, phantom_da
         losses.append(loss.item())
     assert losses[0] > losses[-1] > 0
     assert all(torch.isfinite(weight).all() for weight in trained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", [(DEFAULT, "pooled")], indirect=True, ids="-".join)
+def test_bf16_trains_without_a_scaler_and_its_adapter_writes_reports(
+    base, settings, phantom_dataset, tmp_path
+):
+    settings = with_values(settings, {"precision": "bf16", "max_steps": 4, "learning_rate": 1e-2})
+    store = Store(tmp_path / "checkpoints", tmp_path / "scratch", 1)
+    trainer = training.make_trainer(settings, phantom_dataset, store)
+    assert trainer.accelerator.scaler is None and trainer.accelerator.mixed_precision == "bf16"
+    kinds = {weight.dtype for weight in trainer.model.parameters() if not weight.requires_grad}
+    assert kinds == {torch.uint8, torch.bfloat16}  # in 4 bits, and the rest
+    assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
+    outcome = training.train(settings, phantom_dataset, tmp_path / "run")
+    assert outcome.finished and outcome.log["loss"].dropna().iloc[-1] < outcome.log["loss"].dropna().iloc[0]
+    writer = Writer(tmp_path / "run" / "adapter")
+    assert writer.model.dtype == torch.bfloat16
+    (report,) = writer.write([phantom_dataset["test"][0]["images"]], 20)
+    assert report.startswith(REGIONS[0])
+    image_features(writer, phantom_dataset["test"], "test", tmp_path / "features")

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from page_text import text
 
+from utils.machine import CARDS, Card
 from utils.models.loading import READING
 from utils.models.writer import MODEL, SHUFFLED
 from utils.pages import evaluation_desk
@@ -28,6 +29,15 @@ def test_judging_is_planned_by_system_and_follows_the_form(systems, tmp_path):
     assert "likely on a T4" in shown and "not measured on a T4" in shown
     assert SHUFFLED not in text(draw(JudgeSettings(engine="green", systems="model")))
     assert "T4" not in text(draw(JudgeSettings(engine="offline")))
+
+
+def test_the_plan_is_for_the_cards_of_the_machine(systems, tmp_path, monkeypatch):
+    draw = evaluation_desk.judging_beside(systems, tmp_path / "answers.jsonl")
+    monkeypatch.setattr(evaluation_desk, "planned_on", lambda: (CARDS[1], 2))
+    assert "likely on 2 x L4" in text(draw(JudgeSettings(engine="green")))
+    monkeypatch.setattr(evaluation_desk, "planned_on", lambda: (Card("RTX 4090", 23.6, True), 1))
+    shown = text(draw(JudgeSettings(engine="green")))
+    assert f"{MODEL} 1" in shown and "The time is not known for a RTX 4090." in shown
 
 
 def test_a_judge_that_lacks_its_address_has_no_plan_and_says_why(systems, tmp_path):

@@ -30,6 +30,16 @@ def test_in_colab_the_map_leads_to_the_public_notebooks_or_nowhere(tmp_path, mon
     assert shown.count('href="https://colab.research.google.com/github/owner/name/blob/main/notebooks/0') == 3
 
 
+def test_on_kaggle_the_map_leads_to_notebooks_made_from_the_public_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    monkeypatch.setattr(opening, "public_address", lambda: "https://github.com/owner/name")
+    shown = opening.overview(workspace.Workspace(tmp_path), "regions").data
+    assert (
+        shown.count('href="https://kaggle.com/kernels/welcome?src=https://github.com/owner/name/blob/') == 3
+    )
+
+
 def test_an_unknown_step_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no step called 'five': steps are regions"):
         opening.overview(workspace.Workspace(tmp_path), "five")

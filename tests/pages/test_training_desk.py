@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+from utils.machine import T4 as T4_CARD
+from utils.machine import Card
 from utils.pages import training_desk
 from utils.settings import preset, with_values
 from utils.training.plan import Plan
@@ -35,6 +37,15 @@ def test_the_plan_tells_cost_and_uncertainty():
 @pytest.mark.parametrize("memory", [14.0, 20.0])
 def test_what_does_not_fit_is_said_with_what_to_change(memory):
     assert "does not fit" in training_desk.plan_table(plan(memory=memory), T4)
+
+
+def test_the_plan_names_its_cards_and_what_is_not_known():
+    page = training_desk.plan_table(plan(gpus=2, card=T4_CARD), T4)
+    assert "time on 2 x T4" in page and "peak on each" in page and "not measured on 2 x T4" in page
+    other = Card("NVIDIA <b>", 23.6, True)
+    page = training_desk.plan_table(plan(card=other, hours=None, sessions=None, advice="take bf16"), T4)
+    assert "an NVIDIA &lt;b&gt;" in page and "not known for this card" in page and "take bf16" in page
+    assert "sessions of" not in page
 
 
 def test_the_plan_follows_the_knobs_and_says_why_there_is_none(tiny_base, phantom_dataset):

@@ -8,6 +8,7 @@ import pytest
 
 from utils.decoding import MOST_ROWS
 from utils.judge import write_completion
+from utils.machine import CARDS
 from utils.models.writer import MODEL, SHUFFLED
 from utils.scores import plan
 from utils.workspace import StepError
@@ -112,6 +113,15 @@ def test_by_the_plan_a_question_takes_a_second_and_all_of_step_4_two_hours():
     assert "\n| all |  | 1.9 (" in plan.table()
 
 
+def test_cards_share_the_work_and_a_better_one_takes_less_time():
+    counts = {"model": 100}
+    (one,), (two,) = (plan.planned(counts, plan.judge_seconds(), gpus) for gpus in (1, 2))
+    assert two.hours == tuple(hours / 2 for hours in one.hours) and one.count == two.count
+    for card in CARDS[1:]:
+        assert all(a < b for a, b in zip(plan.judge_seconds(card), plan.judge_seconds(), strict=True))
+    assert "hours on 2 x L4" in plan.table(CARDS[1], 2)
+
+
 def test_a_longer_question_leaves_room_for_fewer():
     few, many = (plan.rows_at_once(plan.JUDGE, slots) for slots in (2048, 512))
     assert 1 <= few < many and plan.rows_at_once(plan.JUDGE, 10**6) == 1
@@ -120,6 +130,7 @@ def test_a_longer_question_leaves_room_for_fewer():
 def test_a_model_in_32_bits_writes_more_slowly():
     reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
     half, full = (plan.report_seconds(reading | {"precision": kind}, 366, 16) for kind in ("fp16", "fp32"))
+    assert plan.report_seconds(reading | {"precision": "bf16"}, 366, 16) == half
     assert all(one < other for one, other in zip(half, full, strict=True))
 
 

@@ -7,10 +7,11 @@ import torch
 import trl
 from conftest import ROOT
 
+from utils import machine
 from utils.models import bases
 from utils.models.loading import load_processor
 from utils.settings import preset, with_values
-from utils.training import plan
+from utils.training import lengths, plan
 from utils.training.trainer import make_trainer
 from utils.workspace import StepError
 
@@ -25,15 +26,14 @@ TEXT = 140
 STUDY = {"pooled": 2 * 144 + TEXT, "base": 2 * 576 + TEXT, "tiles": 2 * 2732 + TEXT}
 
 
-def hours(budget, **changes):
+def hours(budget, *cards, **changes):
     settings = with_values(T4, {"image_tokens": budget, **changes})
-    lengths = plan.Lengths(STUDY[budget], STUDY[budget] - TEXT, STUDY[budget] + 60, 75)
-    count = plan.steps(settings, 2069)
-    return [plan.run_seconds(settings, BASE, lengths, count, rate) / 3600 for rate in plan.RATES["fp16"]]
+    study = lengths.Lengths(STUDY[budget], STUDY[budget] - TEXT, STUDY[budget] + 60, 75)
+    return plan.run_hours(settings, BASE, study, plan.steps(settings, 2069), *cards)
 
 
 def test_two_epochs_at_the_default_fit_into_one_free_session():
-    slow, likely, fast = hours(T4.image_tokens)
+    fast, likely, slow = hours(T4.image_tokens)
     assert fast < likely < 3.5 < slow  # likely, not certain: the range is shown
     assert STUDY[T4.image_tokens] <= 5100 / 4
 
@@ -46,7 +46,7 @@ def test_more_tokens_cost_more_hours_and_more_memory():
         plan.memory(with_values(one, {"image_tokens": budget}), BASE, STUDY[budget]) / plan.GIB
         for budget in ("pooled", "base", "tiles")
     ]
-    assert sizes == sorted(sizes) and sizes[-1] < plan.T4_MEMORY
+    assert sizes == sorted(sizes) and sizes[-1] < machine.T4.memory
 
 
 def test_the_default_leaves_room_on_a_t4():
@@ -71,7 +71,7 @@ def test_the_trained_weights_are_those_that_peft_makes(tiny_base, phantom_datase
 def test_the_plan_of_a_dataset_counts_its_tokens(tiny_base, phantom_dataset):
     settings = with_values(preset("demo").training, {"base": str(tiny_base)})
     made = plan.make_plan(settings, phantom_dataset["train"])
-    counts = plan.study_tokens(load_processor(str(tiny_base), "base"), phantom_dataset["train"], 2)
+    counts = lengths.study_tokens(load_processor(str(tiny_base), "base"), phantom_dataset["train"], 2)
     assert made.tokens == sum(total for total, *_ in counts) / len(counts)
     assert made.image_tokens == sum(phantom_dataset["train"]["views"]) * 64 / len(counts)
     assert plan.make_plan(with_values(settings, {"views": 1}), phantom_dataset["train"]).tokens < made.tokens
@@ -82,6 +82,66 @@ def test_the_plan_of_a_dataset_counts_its_tokens(tiny_base, phantom_dataset):
 def test_a_base_that_cannot_be_read_so_has_no_plan(phantom_dataset):
     with pytest.raises(StepError, match="does not support image_tokens"):
         plan.make_plan(with_values(T4, {"base": "medgemma-4b-it"}), phantom_dataset["train"])
+
+
+L4, H100 = (next(card for card in machine.CARDS if card.name == name) for name in ("L4", "H100"))
+
+
+def test_two_cards_take_half_the_time_and_a_little_more():
+    one, two = hours("pooled"), hours("pooled", machine.T4, 2)
+    assert all(0.5 * a < b < 0.55 * a for a, b in zip(one, two, strict=True))
+
+
+def test_a_faster_card_takes_less_time_and_a_larger_one_more_studies_at_once():
+    assert hours("pooled", H100, precision="bf16")[1] < hours("pooled", L4, precision="bf16")[1] / 2
+    (small, *_), (large, *_) = plan.iu_xray("tiles"), plan.iu_xray("tiles", L4)
+    assert (small.precision, small.batch_size, small.accumulation) == ("fp16", 2, 8)
+    assert (large.precision, large.batch_size, large.accumulation) == ("bf16", 4, 4)
+    assert plan.iu_xray("tiles", machine.T4, 8)[0].accumulation % 8 == 0
+
+
+def test_bf16_takes_the_memory_of_fp16_and_several_cards_a_little_more():
+    half, brain = (plan.memory(with_values(T4, {"precision": p}), BASE, 400) for p in ("fp16", "bf16"))
+    assert half == brain
+    shared = plan.memory(T4, BASE, 400, gpus=2) - half
+    assert shared == 4 * plan.trainable(T4, BASE.shape)
+
+
+def test_the_plan_and_the_trainer_share_the_batches_of_a_step_alike(phantom_dataset, tiny_base):
+    settings = with_values(preset("demo").training, {"base": str(tiny_base), "accumulation": 4})
+    assert [plan.shared_accumulation(settings, number) for number in (1, 2, 4)] == [4, 2, 1]
+    one, two = (plan.make_plan(settings, phantom_dataset["train"], machine.T4, gpus) for gpus in (1, 2))
+    assert one.steps == two.steps
+    with pytest.raises(StepError, match="set it to a multiple of 3"):
+        plan.make_plan(settings, phantom_dataset["train"], machine.T4, 3)
+
+
+def test_a_card_that_is_not_known_has_memory_but_no_hours(phantom_dataset, tiny_base):
+    settings = with_values(preset("demo").training, {"base": str(tiny_base)})
+    made = plan.make_plan(settings, phantom_dataset["train"], machine.Card("RTX 4090", 23.6, True))
+    assert made.hours is made.sessions is None and made.memory > 0 and made.steps > 0
+
+
+def test_a_plan_says_what_to_change(phantom_dataset, tiny_base):
+    studies = phantom_dataset["train"]
+    settings = with_values(
+        preset("demo").training, {"base": str(tiny_base), "batch_size": 8, "accumulation": 2}
+    )
+    need = plan.make_plan(with_values(settings, {"batch_size": 4, "accumulation": 4}), studies).memory
+    tight = machine.Card("small", need + plan.HEADROOM, True)
+    assert plan.make_plan(settings, studies, tight).advice == "set batch_size to 4 and accumulation to 4"
+    none = machine.Card("none", 0.1, True)
+    assert plan.make_plan(settings, studies, none).advice == "reduce image tokens or views"
+    half = with_values(settings, {"precision": "fp16"})
+    assert plan.make_plan(half, studies).advice == ""
+    assert "needs no gradient scaler" in plan.make_plan(half, studies, L4).advice
+    with pytest.raises(StepError, match="has no bf16"):
+        plan.make_plan(with_values(settings, {"precision": "bf16"}), studies, machine.T4)
+
+
+def test_medgemma_is_planned_in_bf16_on_a_card_that_has_it():
+    gemma = with_values(T4, {"base": "medgemma-4b-it", "image_tokens": "base", "precision": "bf16"})
+    assert bases.fits_or_stop(gemma) is bases.REGISTRY["medgemma-4b-it"]
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from utils.workspace import DRIVE, Workspace, counter, file_hash, replacing_file, write_json
+from utils.machine import DRIVE
+from utils.workspace import Workspace, counter, file_hash, replacing_file, write_json
 
 from . import phantoms
 from .downloads import drive_address, extract, fetch

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
 
+from utils.machine import Card
 from utils.settings import BUDGETS, DEMO_BASE, TrainingSettings
 from utils.workspace import StepError
 
@@ -93,7 +94,7 @@ class Base:
     family: str = "llava_next"
     prompt: str = ""
     image: str = "<image>\n"
-    precisions: tuple[str, ...] = ("fp16", "fp32")
+    precisions: tuple[str, ...] = ("fp16", "bf16", "fp32")
 
     @property
     def budgets(self) -> tuple[str, ...]:
@@ -217,7 +218,7 @@ REGISTRY = {
         ),
         prompt="<bos><start_of_turn>user\n{user}<end_of_turn>\n<start_of_turn>model\n{answer}<end_of_turn>",
         image="<start_of_image>",
-        precisions=("fp32",),  # Gemma 3's activations leave the range of fp16
+        precisions=("bf16", "fp32"),  # Gemma 3's activations leave the range of fp16
     ),
 }
 
@@ -256,3 +257,15 @@ def fits_or_stop(settings: TrainingSettings) -> Base:
                 f"{settings.base} does not support {name} = {value}: set it to {' or '.join(possible)}."
             )
     return base
+
+
+def computes_or_stop(precision: str, card: Card | None) -> None:
+    """Raise StepError where `card` cannot compute in `precision`; None stands for a processor, which can.
+
+    torch would take bf16 on older cards too, and compute it slowly in 32 bits.
+    """
+    if precision == "bf16" and card and not card.bf16:
+        raise StepError(
+            f"The GPU ({card.name}) has no bf16: train with precision = fp16, or use one that has it, "
+            "such as an L4, A100 or H100."
+        )

@@ -34,10 +34,11 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from utils.machine import card
 from utils.settings import TrainingSettings
 from utils.workspace import StepError
 
-from .bases import find
+from .bases import computes_or_stop, find
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 READING = "reading.json"  # beside an adapter: how it was taught to read a study
@@ -50,7 +51,7 @@ OLD_LANGUAGE_MODEL, LANGUAGE_MODEL = (
     "language_model.model",
     "language_model",
 )  # before transformers 5, and now
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class WholeViewProcessor(LlavaNextProcessor):
@@ -103,8 +104,9 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
     Vision tower, projector and output head keep `precision`. `base` is a name
     of the registry, a Hub name, a folder, or `demo`; one that is already in 4
     bits is taken as it is, but computes in `precision`. Raises StepError where
-    its weights are not what its configuration says.
+    its weights are not what its configuration says, or the GPU has no bf16 and `precision` is that.
     """
+    computes_or_stop(precision, card())
     place, dtype = find(base).weights, DTYPES[precision]
     config = AutoConfig.from_pretrained(place)
     is_quantised = hasattr(config, "quantization_config")

@@ -1,4 +1,4 @@
-"""The plan of step 4 beside the forms of notebook 04: reports to write, questions to ask, hours on a T4."""
+"""The plan of step 4 beside the forms of notebook 04: reports to write, questions to ask, hours."""
 
 from collections.abc import Callable
 from html import escape
@@ -8,26 +8,23 @@ import pandas as pd
 from datasets import DatasetDict
 
 from utils.judge import JudgeError
+from utils.machine import Card, planned_on, several
 from utils.models.loading import how_to_read
 from utils.models.writer import SHUFFLED
 from utils.scores import plan
 from utils.scores.judging import judge_of
 from utils.scores.means import SPLITS
 from utils.settings import GenerationSettings, JudgeSettings
-from utils.training import plan as training
+from utils.training.lengths import study_lengths
 
 from .page import quiet, table, tag
 from .training_desk import time_text
-
-COMPUTED = "Computed, not measured on a T4."
 
 
 def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationSettings], str]:
     """For a form: the plan of writing reports on validation and test with `adapter`, a folder."""
     reading = how_to_read(adapter)
-    lengths = training.study_lengths(
-        reading["base"], reading["image_tokens"], reading["views"], dataset["test"]
-    )
+    lengths = study_lengths(reading["base"], reading["image_tokens"], reading["views"], dataset["test"])
     prompt = round(lengths.mean - lengths.answer)
 
     def draw(settings: GenerationSettings) -> str:
@@ -35,9 +32,13 @@ def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationS
         if settings.studies:
             counts = {name: min(count, settings.studies) for name, count in counts.items()}
         counts[SHUFFLED] = min(len(dataset["test"]), settings.shuffled)
-        each = plan.report_seconds(reading, prompt, settings.batch_size)
-        note = f"{COMPUTED} A saved report is not written again."
-        return _plan(plan.planned(counts, each), "reports", note)
+        note = "A saved report is not written again."
+        return _plan(
+            counts,
+            "reports",
+            note,
+            lambda card: plan.report_seconds(reading, prompt, settings.batch_size, card),
+        )
 
     return draw
 
@@ -58,22 +59,27 @@ def judging_beside(systems: dict[str, pd.DataFrame], cache: Path) -> Callable[[J
         )
         note = "A question is a distinct pair of reference and report without a saved answer."
         if settings.engine != "green":
-            return _counted(counts, f"{note} The time depends on the {settings.engine} judge.")
-        items = plan.planned(counts, plan.judge_seconds())
-        return _plan(items, "questions", f"{note} {COMPUTED} The bar shows the measured rate.")
+            return _counted(counts, "questions", f"{note} The time depends on the {settings.engine} judge.")
+        return _plan(counts, "questions", f"{note} The bar shows the measured rate.", plan.judge_seconds)
 
     return draw
 
 
-def _plan(items: list[plan.Item], unit: str, note: str) -> str:
-    rows = []
+def _plan(counts: dict[str, int], unit: str, note: str, seconds: Callable[[Card], plan.Hours]) -> str:
+    """The plan on this machine's GPUs, or on a T4 where there is none; `seconds` are those of one piece."""
+    card, gpus = planned_on()
+    on, rows = several(card, gpus), []
+    if not card.peak_16:
+        return _counted(counts, unit, f"{note} The time is not known for {on}.")
+    items = plan.planned(counts, seconds(card), gpus)
     for item in [*items, plan.total(items)]:
         fast, likely, slow = map(time_text, item.hours)
         between = fast if fast == slow else f"{fast} to {slow}"
         rows.append((escape(item.what), f"{item.count:,}", f"<b>{likely}</b>", between))
-    return table(("the plan", unit, "likely on a T4", "between"), rows) + quiet(escape(note))
+    note = f"{note} Computed, not measured on {on}."
+    return table(("the plan", unit, escape(f"likely on {on}"), "between"), rows) + quiet(escape(note))
 
 
-def _counted(counts: dict[str, int], note: str) -> str:
+def _counted(counts: dict[str, int], unit: str, note: str) -> str:
     rows = [(escape(name), f"{count:,}") for name, count in {**counts, "all": sum(counts.values())}.items()]
-    return table(("the plan", "questions"), rows) + quiet(escape(note))
+    return table(("the plan", unit), rows) + quiet(escape(note))

@@ -14,24 +14,18 @@ from typing import NamedTuple
 
 from IPython.display import HTML
 
+from utils.machine import COLAB_DISK, DRIVE, INTERNET, gpus, in_colab, in_kaggle
 from utils.settings import Preset
-from utils.workspace import (
-    COLAB_DISK,
-    DRIVE,
-    STEPS,
-    StepError,
-    Workspace,
-    duration,
-    in_colab,
-    status,
-    versions,
-)
+from utils.workspace import STEPS, StepError, Workspace, duration, status, versions
 
 from .page import html, tag
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-colab.txt"
-_A_GPU = "choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all"
+_A_GPU = {
+    "Colab": "choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all",
+    "Kaggle": "choose Settings > Accelerator > GPU T4 x2, then Run all",
+}
 
 
 def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
@@ -48,7 +42,8 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
         command = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise StepError(f"pip could not install {' and '.join(missing)}: {done.stderr.strip()}")
+            advice = f"\n{INTERNET}" if in_kaggle() else ""
+            raise StepError(f"pip could not install {' and '.join(missing)}: {done.stderr.strip()}{advice}")
         importlib.invalidate_caches()
     return missing
 
@@ -64,12 +59,13 @@ def _is_installed(package: str) -> bool:
 def found(workspace: Workspace, preset: Preset) -> HTML:
     """In one line: runtime, GPU, free disk, size, where results go, which steps are done, and versions.
 
-    Below it, in Colab, how to get a GPU where there is none, and that results
-    go with the session where Drive is not mounted.
+    Below it, in Colab and on Kaggle, how to get a GPU where there is none, and how results outlast the
+    session.
     """
+    place = "Colab" if in_colab() else "Kaggle" if in_kaggle() else ""
     done = [STEPS[step][:2] for step, state in status(workspace).items() if state != "not done"]
     facts = (
-        "Colab" if in_colab() else f"{platform.system()}, not Colab",
+        place or f"{platform.system()}, not Colab",
         gpu() or "no GPU",
         f"{_free_gib(workspace.data):,.0f} GiB of disk free",
         f"size {preset.name}",
@@ -78,22 +74,27 @@ def found(workspace: Workspace, preset: Preset) -> HTML:
         ", ".join(f"{name} {version}" for name, version in versions().items()),
     )
     lines = [escape(" · ".join(facts))]
-    if in_colab() and not gpu():
+    if place and not gpu():
         so = "the demo runs instead" if preset.name == "demo" else f"the size {preset.name} does not run"
-        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU}. Without a GPU, {so}.')}")
+        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU[place]}. Without a GPU, {so}.')}")
     if in_colab() and workspace.root.is_relative_to(COLAB_DISK) and not workspace.root.is_relative_to(DRIVE):
         lines.append(f"{tag('not on Drive')} Results are lost when this session ends.")
+    if in_kaggle():
+        lines.append(
+            f"{tag('not saved yet')} Only a saved version keeps results (Save Version > Save & Run All). "
+            "In the next notebook, attach that version's output (Add Input)."
+        )
     return HTML(html("<br>".join(lines)))
 
 
 def gpu() -> str:
-    """The GPU's name and memory, "" where there is none."""
+    """The GPUs' number, name and memory, "" where there is none."""
     import torch
 
     if not torch.cuda.is_available():
         return ""
     card = torch.cuda.get_device_properties(0)
-    return f"{card.name}, {card.total_memory / 2**30:.1f} GiB"
+    return f"{f'{gpus()} x ' if gpus() > 1 else ''}{card.name}, {card.total_memory / 2**30:.1f} GiB"
 
 
 def _free_gib(folder: Path) -> float:
@@ -148,11 +149,11 @@ def _title(step: str, here: str) -> str:
 
 
 def _link(notebook: str) -> str:
-    """Colab shows an output in a frame of its own, where a link to the file beside leads nowhere."""
-    if not in_colab():
+    """In Colab and on Kaggle no notebook lies beside this one: others open from the public address."""
+    if not (in_colab() or in_kaggle()):
         return f'href="{notebook}.ipynb"'
-    public = public_address()
-    return f'href="{colab_link(public, notebook)}" target="_blank"' if public else ""
+    public, there = public_address(), kaggle_link if in_kaggle() else colab_link
+    return f'href="{there(public, notebook)}" target="_blank"' if public else ""
 
 
 def public_address() -> str:
@@ -165,6 +166,11 @@ def colab_link(address: str, notebook: str) -> str:
     """Where Colab opens `notebook`, such as "01_region_split", of the project at `address`."""
     repository = address.removeprefix("https://github.com/")
     return f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{notebook}.ipynb"
+
+
+def kaggle_link(address: str, notebook: str) -> str:
+    """Where Kaggle makes a notebook of its own from `notebook`, of the project at `address`."""
+    return f"https://kaggle.com/kernels/welcome?src={address}/blob/main/notebooks/{notebook}.ipynb"
 
 
 def _took(workspace: Workspace, step: str) -> str:

@@ -6,9 +6,10 @@ from html import escape
 from datasets import Dataset
 from IPython.display import HTML
 
+from utils.machine import planned_on, several
 from utils.regions import NOT_FOR_CLINICAL_USE
 from utils.settings import TrainingSettings
-from utils.training.plan import HEADROOM, T4_MEMORY, Plan, make_plan
+from utils.training.plan import HEADROOM, Hours, Plan, make_plan
 from utils.training.watch import Progress, Sample
 from utils.workspace import StepError, in_minutes
 
@@ -17,11 +18,15 @@ from .page import html, markup, quiet, table, tag
 
 
 def plan_beside(studies: Dataset) -> Callable[[TrainingSettings], str]:
-    """For a form: the plan of fine-tuning on `studies`, the training split, as its settings stand."""
+    """For a form: the plan of fine-tuning on `studies`, the training split, as its settings stand.
+
+    It is for this machine's GPUs, or for a T4 where there is none.
+    """
+    cards = planned_on()
 
     def draw(settings: TrainingSettings) -> str:
         try:
-            return plan_table(make_plan(settings, studies), settings)
+            return plan_table(make_plan(settings, studies, *cards), settings)
         except StepError as error:
             return f"{tag('no plan', 'refused')} {escape(str(error))}"
 
@@ -30,27 +35,34 @@ def plan_beside(studies: Dataset) -> Callable[[TrainingSettings], str]:
 
 def plan_table(plan: Plan, settings: TrainingSettings) -> str:
     """A plan as markup."""
-    fast, likely, slow = plan.hours
-    fits = plan.memory + HEADROOM <= T4_MEMORY
-    warning = "" if fits else f" {tag('does not fit', 'refused')} reduce batch size, image tokens or views"
+    card, on = plan.card, escape(several(plan.card, plan.gpus))
+    fits = plan.memory + HEADROOM <= card.memory
+    warning = "" if fits else f" {tag('does not fit', 'refused')}"
+    each = " on each" if plan.gpus > 1 else ""
     rows = [
         ("tokens a study", f"<b>{plan.tokens:,.0f}</b>, including {plan.image_tokens:,.0f} for its views"),
         ("trained weights", f"<b>{plan.trainable / 1e6:.1f}</b> million"),
-        ("GPU memory, peak", f"<b>{plan.memory:.1f}</b> of a T4's {T4_MEMORY} GiB{warning}"),
+        (f"GPU memory, peak{each}", f"<b>{plan.memory:.1f}</b> of {card.memory:.1f} GiB{warning}"),
         ("optimiser steps", f"<b>{plan.steps:,}</b>"),
-        (
-            "time on a T4",
-            f"likely <b>{time_text(likely)}</b>, between {time_text(fast)} and {time_text(slow)}",
-        ),
+        (f"time on {on}", _time(plan.hours)),
     ]
-    if settings.hours:
+    if settings.hours and plan.sessions:
         most = f", at most {plan.sessions[2]}" if plan.sessions[2] > plan.sessions[1] else ""
         rows.append((f"sessions of {settings.hours:g} h", f"likely <b>{plan.sessions[1]}</b>{most}"))
+    if plan.advice:
+        rows.append(("advice", escape(plan.advice)))
     note = quiet(
-        "Computed from the settings, not measured on a T4. "
+        f"Computed from the settings, not measured on {on}. "
         "After 20 steps, training shows the measured speed instead."
     )
     return table(("the plan", ""), rows) + note
+
+
+def _time(hours: Hours | None) -> str:
+    if hours is None:
+        return "not known for this card"
+    fast, likely, slow = map(time_text, hours)
+    return f"likely <b>{likely}</b>, between {fast} and {slow}"
 
 
 def progress_page(progress: Progress, data_label: str) -> HTML:

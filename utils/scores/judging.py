@@ -21,9 +21,10 @@ from utils.data.downloads import fetch
 from utils.data.studies import DataError
 from utils.judge import Engine, Judgement, judge_pairs, make_engine, parse_completion
 from utils.judge.findings import UNNAMED, read_findings
+from utils.machine import secret
 from utils.regions import REGIONS, mentioned, tidy
 from utils.settings import JudgeSettings
-from utils.workspace import StepError, replacing_file, secret
+from utils.workspace import StepError, replacing_file
 
 RECORDED_LABEL = "GREEN-radllama2-7b (recorded)"
 METADATA = "indiana_reports.csv"  # the collection's own: a line a study, with its MeSH terms
@@ -94,7 +95,7 @@ def judge_of(settings: JudgeSettings) -> Engine:
         "green": {"precision": settings.precision, "batch_size": batch_size},
         "server": {
             "base_url": settings.base_url,
-            "api_key": secret(SERVER_KEY),
+            "api_key": secret(SERVER_KEY) if settings.engine == "server" else None,
             "batch_size": batch_size,
         },
         "offline": {},

@@ -1,7 +1,8 @@
-"""Step 4 planned and kept to: who is judged in which order, what it costs on a T4, and when time is up.
+"""Step 4 planned and kept to: who is judged in which order, what it costs, and when time is up.
 
-Nothing here was measured on a T4. As it runs, the measured rate takes the
-place of the plan's. `python -m utils.scores.plan` prints the README's table.
+Nothing here was measured on a GPU. As it runs, the measured rate takes the
+place of the plan's. `python -m utils.scores.plan` prints the README's tables;
+`--card L4 --gpus 2` asks for other cards.
 """
 
 import time
@@ -15,6 +16,7 @@ from utils.decoding.decoder import CACHE_SHARE, MOST_ROWS
 from utils.decoding.rows import PREFILL_TOKENS, STEP
 from utils.judge import Engine, open_questions
 from utils.judge.green import ANSWER_TOKENS
+from utils.machine import CARDS, T4, Card, asked_cards, several
 from utils.models.bases import Shape, find
 from utils.models.writer import MODEL, SHUFFLED
 from utils.regions import tidy
@@ -24,8 +26,8 @@ from utils.workspace import StepError, counter, duration
 
 from .judging import judged
 
-# Floating-point operations a second, fast, likely, slow; and tokens kept a pass with DRAFT proposed.
-RATES = (27e12, 16e12, 10e12)
+# Shares of a card's peak, fast, likely, slow (a T4's is 65e12); and tokens kept a pass with DRAFT proposed.
+SHARES = (27 / 65, 16 / 65, 10 / 65)
 DRAFT = 8
 KEPT = (5.9, 5.9, 4.8)
 QUESTION, LONGEST, START, ANSWER = 590, 652, 283, 250  # tokens, see `judge_seconds`
@@ -48,7 +50,7 @@ Hours = tuple[float, float, float]  # fast, likely, slow
 
 @dataclass(frozen=True)
 class Item:
-    """One line of the plan: what is done, how often, and how many hours that takes on a T4."""
+    """One line of the plan: what is done, how often, and how many hours that takes."""
 
     what: str
     count: int
@@ -60,35 +62,35 @@ def _weights(shape: Shape) -> int:
     return shape.layers * sum(i * o for i, o in shape.linears) + shape.hidden * shape.vocabulary
 
 
-def _unpacking(shape: Shape) -> float:
+def _unpacking(shape: Shape, card: Card) -> float:
     """Seconds to write the 4-bit weights out in 16 bits and read them: once a pass, whatever the batch."""
-    return _weights(shape) * (training.NF4_BYTES + 2 * 2) / training.T4_BANDWIDTH
+    return _weights(shape) * (training.NF4_BYTES + 2 * 2) / (training.SUSTAINED * card.bandwidth)
 
 
-def rows_at_once(shape: Shape, slots: int) -> int:
-    """Texts of `slots` tokens in all whose keys and values fit beside the 4-bit model on a T4."""
+def rows_at_once(shape: Shape, slots: int, card: Card = T4) -> int:
+    """Texts of `slots` tokens in all whose keys and values fit beside the 4-bit model on `card`."""
     linears = _weights(shape) - shape.hidden * shape.vocabulary
     model = linears * training.NF4_BYTES
     model += 2 * (2 * shape.hidden * shape.vocabulary + training.vision_weights(shape))
-    free = (training.T4_MEMORY - training.HEADROOM) * training.GIB - model
+    free = (card.memory - training.HEADROOM) * training.GIB - model
     one = 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim * slots
     return max(int(CACHE_SHARE * free / one), 1)
 
 
-def _seconds(shape: Shape, read: int, written: int, rows: int, rate: float, kept: float) -> float:
+def _seconds(shape: Shape, read: int, written: int, rows: int, rate: float, kept: float, card: Card) -> float:
     """Seconds a text: reading `read` tokens, writing `written`, with `rows` texts in each pass.
 
     A pass unpacks the weights once, and computes 2 operations a weight for the last token and the
     draft of each row. Attention's own operations are under 3 % of that at these lengths.
     """
     a_token = 2 * _weights(shape) / rate
-    a_pass = _unpacking(shape) + rows * (1 + DRAFT) * a_token
-    reading = read * (a_token + _unpacking(shape) / PREFILL_TOKENS)
+    a_pass = _unpacking(shape, card) + rows * (1 + DRAFT) * a_token
+    reading = read * (a_token + _unpacking(shape, card) / PREFILL_TOKENS)
     return reading + written / kept * a_pass / rows
 
 
-def judge_seconds() -> Hours:
-    """Seconds a question of the 7B judge in 4 bits on a T4: fast, likely, slow.
+def judge_seconds(card: Card = T4) -> Hours:
+    """Seconds a question of the 7B judge in 4 bits on `card`, of known speed: fast, likely, slow.
 
     Where the figures come from:
 
@@ -101,17 +103,17 @@ def judge_seconds() -> Hours:
     - rates: 27e12 is what the product of two half-precision matrices of 8,192 x 8,192 was timed at on
       a T4 (0.04 s, ILGPU.Algorithms, pull request 90), 10e12 the likely rate of training
       (`training.plan`), where more than products is done; 16e12 lies between, a quarter of the peak;
-    - bandwidth: as in `training.plan`.
+    - bandwidth, and the same shares of other cards' peaks: as in `training.plan`.
     """
-    rows = rows_at_once(JUDGE, _slots(LONGEST + ANSWER_TOKENS))
+    rows = min(rows_at_once(JUDGE, _slots(LONGEST + ANSWER_TOKENS), card), MOST_ROWS)
     return tuple(
-        _seconds(JUDGE, QUESTION - START, ANSWER, rows, rate, kept)
-        for rate, kept in zip(RATES, KEPT, strict=True)
+        _seconds(JUDGE, QUESTION - START, ANSWER, rows, share * card.peak_16, kept, card)
+        for share, kept in zip(SHARES, KEPT, strict=True)
     )
 
 
-def report_seconds(reading: dict, prompt: int, most_at_once: int) -> Hours:
-    """Seconds a report on a T4: fast, likely, slow.
+def report_seconds(reading: dict, prompt: int, most_at_once: int, card: Card = T4) -> Hours:
+    """Seconds a report on `card`, of known speed: fast, likely, slow.
 
     reading: how the adapter reads a study, as `loading.how_to_read` gives it
     prompt: tokens of a study's views and its question
@@ -122,11 +124,13 @@ def report_seconds(reading: dict, prompt: int, most_at_once: int) -> Hours:
     taken for fast and likely, none for slow.
     """
     shape = find(reading["base"]).shape
-    rates = RATES if reading["precision"] == "fp16" else training.RATES["fp32"][::-1]
-    rows = min(rows_at_once(shape, _slots(prompt + 2 * REPORT)), most_at_once or MOST_ROWS)
+    rates = [share * card.peak_16 for share in SHARES]
+    if reading["precision"] == "fp32":
+        rates = training.rates(card, "fp32")[::-1]
+    rows = min(rows_at_once(shape, _slots(prompt + 2 * REPORT), card), most_at_once or MOST_ROWS)
     tower = 2 * training.vision_weights(shape) * shape.patches * reading["views"]
     return tuple(
-        _seconds(shape, prompt, REPORT, rows, rate, kept) + tower / rate
+        _seconds(shape, prompt, REPORT, rows, rate, kept, card) + tower / rate
         for rate, kept in zip(rates, (2, 2, 1), strict=True)
     )
 
@@ -155,9 +159,9 @@ def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[s
     return counts
 
 
-def planned(counts: dict[str, int], each: Hours) -> list[Item]:
-    """The plan of work that takes `each` seconds a piece: an item for each of `counts`, by name."""
-    return [Item(name, count, tuple(count * s / 3600 for s in each)) for name, count in counts.items()]
+def planned(counts: dict[str, int], each: Hours, gpus: int = 1) -> list[Item]:
+    """The plan of work that takes `each` seconds a piece, shared by `gpus`: an item for each of `counts`."""
+    return [Item(name, count, tuple(count * s / 3600 / gpus for s in each)) for name, count in counts.items()]
 
 
 def total(items: list[Item]) -> Item:
@@ -228,8 +232,8 @@ def all_or_stop(done: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
     return done[name]
 
 
-def table() -> str:
-    """The README's table: what step 4 costs on IU X-Ray with the preset `t4`, by the plan.
+def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
+    """The plan of step 4 on IU X-Ray with the preset `t4`.
 
     The counts of questions are those of one run's reports; a run's own are shown in notebook 04. A
     prompt is taken as two views of 144 tokens and 78 of text, as in `training.plan`.
@@ -242,16 +246,46 @@ def table() -> str:
         "judge: most frequent sentences": 1281,
         "judge: nearest training study": 2268,
     }
-    each = report_seconds(reading, 2 * 144 + 78, GenerationSettings().batch_size)
-    items = planned({"write reports": 296 + 590 + 150}, each)
-    items += planned(counts, judge_seconds())
-    lines = ["| step 4 on IU X-Ray | reports or questions | hours on a T4 |", "|---|---|---|"]
+    each = report_seconds(reading, 2 * 144 + 78, GenerationSettings().batch_size, card)
+    items = planned({"write reports": 296 + 590 + 150}, each, gpus)
+    return items + planned(counts, judge_seconds(card), gpus)
+
+
+def table(card: Card = T4, gpus: int = 1) -> str:
+    """The README's table: what step 4 costs on IU X-Ray, by the plan."""
+    items = iu_xray(card, gpus)
+    lines = [
+        f"| step 4 on IU X-Ray | reports or questions | hours on {several(card, gpus)} |",
+        "|---|---|---|",
+    ]
     for item in [*items, total(items)]:
-        fast, likely, slow = item.hours
         count = f"{item.count:,}" if item in items else ""
-        lines.append(f"| {item.what} | {count} | {likely:.1f} ({fast:.1f} to {slow:.1f}) |")
+        lines.append(f"| {item.what} | {count} | {_between(item.hours)} |")
     return "\n".join(lines)
 
 
+def cards_table() -> str:
+    """The README's table: IU X-Ray on other cards, training at two budgets and step 4, by both plans."""
+    lines = [
+        "| GPUs | precision | train, `pooled`: hours | train, `tiles`: batch x accumulation, memory, hours "
+        "| step 4: hours |",
+        "|---|---|---|---|---|",
+    ]
+    for card, gpus in [(T4, 1), (T4, 2), *((card, 1) for card in CARDS[1:])]:
+        _, _, pooled = training.iu_xray("pooled", card, gpus)
+        settings, size, tiles = training.iu_xray("tiles", card, gpus)
+        lines.append(
+            f"| {gpus} x {card.name} | {settings.precision} | {_between(pooled)} | "
+            f"{settings.batch_size} x {settings.accumulation}, {size:.1f} GiB, {_between(tiles)} | "
+            f"{_between(total(iu_xray(card, gpus)).hours)} |"
+        )
+    return "\n".join(lines)
+
+
+def _between(hours: Hours) -> str:
+    fast, likely, slow = hours
+    return f"{likely:.1f} ({fast:.1f} to {slow:.1f})"
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(*asked_cards(__doc__)), cards_table(), sep="\n\n")

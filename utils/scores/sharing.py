@@ -15,9 +15,10 @@ import pandas as pd
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from utils.data import phantoms
+from utils.machine import secret
 from utils.regions import REGIONS, tidy
 from utils.settings import DEMO_BASE
-from utils.workspace import STEPS, StepError, Workspace, secret, write_json
+from utils.workspace import STEPS, StepError, Workspace, write_json
 
 from .means import one_judge, summary
 from .report import METHOD, limits

@@ -6,8 +6,9 @@ from pathlib import Path
 from accelerate import PartialState
 
 from utils.data.hf_dataset import load
+from utils.machine import default_preset
 from utils.settings import TrainingSettings, preset
-from utils.workspace import StepError, Workspace, default_preset
+from utils.workspace import StepError, Workspace
 
 from .trainer import finish, noted_settings, say, train
 

@@ -1,85 +1,137 @@
 """The plan of a fine-tuning run, before it starts: tokens, trainable weights, memory, hours, sessions.
 
-Every figure is computed from the settings, the base model's shape and the
-dataset; nothing was measured on a T4. After its first steps a run replaces
-the hours by the rate it goes at. `python -m utils.training.plan` prints the README's
-table.
+Every figure is computed from the settings, the base model's shape, the dataset
+and the cards; nothing was measured on a GPU. After its first steps a run
+replaces the hours by the rate it goes at. `python -m utils.training.plan`
+prints the README's table, and with `--card L4 --gpus 2` that of other cards.
 """
 
-import io
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
-from datasets import Dataset, Image, List
-from PIL import Image as Pillow
-from transformers import ProcessorMixin
-from trl.data_utils import prepare_multimodal_messages
+from datasets import Dataset
 
-from utils.models.bases import Base, Shape, find, fits_or_stop
-from utils.models.loading import load_processor, view_tokens
-from utils.settings import TrainingSettings, preset, with_values
+from utils.machine import T4, Card, asked_cards, several
+from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
+from utils.settings import TrainingSettings, with_values
+from utils.workspace import StepError
 
-T4_MEMORY = 14.56  # GiB that a T4 has for a program in Colab
+from .lengths import Lengths, study_lengths
+
 HEADROOM = 1.0  # GiB for the CUDA context and the gaps that the allocator leaves
-T4_BANDWIDTH = 250e9  # bytes a second: about 80 % of the card's 320e9
-RATES = {"fp16": (6e12, 10e12, 16e12), "fp32": (2e12, 4e12, 6e12)}  # slow, likely, fast; see `seconds_a_step`
+SUSTAINED = 25 / 32  # share of a card's bandwidth that is reached: of a T4's 320e9 bytes a second, 250e9
+# Slow, likely, fast shares of a card's peak; see `seconds_a_step`. A T4's are 65e12 and 8.1e12.
+SHARES_16, SHARES_32 = (6 / 65, 10 / 65, 16 / 65), (2 / 8.1, 4 / 8.1, 6 / 8.1)
+LINK = (
+    5e9  # bytes a second between two cards, a third of what PCIe 3.0 x16 has: without NVLink or direct access
+)
 NF4_BYTES = (
     0.5 + 1 / 64 + 4 / (64 * 256)
 )  # a weight: 4 bits, an 8-bit scale a 64, a 32-bit scale a 256 of those
-WIDTHS = {"fp16": 2, "fp32": 4}
+WIDTHS = {"fp16": 2, "bf16": 2, "fp32": 4}
 MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
 LOGIT_BYTES = 13
 PATCH_BYTES = 2 * 3 * 14 * 14 * 4  # pixels of a patch, in two batches
 CROPS = {"tiles": 5, "base": 2, "pooled": 2}  # pictures that LLaVA-NeXT's processor makes of a view, at most
-SAMPLE = 200  # studies whose tokens are counted
+IU_XRAY_VIEW = {"pooled": 144, "base": 576, "tiles": 2732}  # tokens, see `iu_xray`
 GIB = 2**30
+Hours = tuple[float, float, float]  # fast, likely, slow
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will cost. `hours` and `sessions` are (fast, likely, slow); memory is in GiB."""
+    """What a run will cost on `gpus` cards like `card`.
+
+    `hours` and `sessions` are (fast, likely, slow), None where the card's speed is not known; memory is
+    in GiB, of each card. `advice` says what to change, if anything.
+    """
 
     tokens: float
     image_tokens: float
     trainable: int
     memory: float
     steps: int
-    hours: tuple[float, float, float]
-    sessions: tuple[int, int, int]
+    hours: Hours | None
+    sessions: tuple[int, int, int] | None
+    card: Card = T4
+    gpus: int = 1
+    advice: str = ""
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of the studies of a split: means over (a sample of) them, and the longest."""
+def make_plan(settings: TrainingSettings, studies: Dataset, card: Card = T4, gpus: int = 1) -> Plan:
+    """The plan for fine-tuning on `studies`, the training split, on so many cards, a process each.
 
-    mean: float
-    image: float
-    longest: int
-    answer: float
-
-
-def make_plan(settings: TrainingSettings, studies: Dataset) -> Plan:
-    """The plan for fine-tuning on `studies`, the training split, on one T4.
-
-    Raises StepError where the base model cannot be trained with these settings.
+    Raises StepError where the base model cannot be trained with these settings on these cards.
     """
     base = fits_or_stop(settings)
+    computes_or_stop(settings.precision, card)
+    shared_accumulation(settings, gpus)
     lengths = study_lengths(settings.base, settings.image_tokens, settings.views, studies)
-    count = steps(settings, len(studies))
-    hours = tuple(
-        run_seconds(settings, base, lengths, count, rate) / 3600
-        for rate in reversed(RATES[settings.precision])
-    )
+    count, hours, sessions = steps(settings, len(studies)), None, None
+    if card.peak_16:
+        hours = run_hours(settings, base, lengths, count, card, gpus)
+        sessions = tuple(math.ceil(value / settings.hours) if settings.hours else 1 for value in hours)
+    size = memory(settings, base, lengths.longest, gpus) / GIB
     return Plan(
         tokens=lengths.mean,
         image_tokens=lengths.image,
         trainable=trainable(settings, base.shape),
-        memory=memory(settings, base, lengths.longest) / GIB,
+        memory=size,
         steps=count,
         hours=hours,
-        sessions=tuple(math.ceil(value / settings.hours) if settings.hours else 1 for value in hours),
+        sessions=sessions,
+        card=card,
+        gpus=gpus,
+        advice=_advice(settings, base, lengths.longest, card, gpus),
     )
+
+
+def _advice(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int) -> str:
+    """What to change where it does not fit, or where the card has a better precision; "" for nothing."""
+    if not fits(settings, base, longest, card, gpus):
+        smaller = smaller_batch(settings, base, longest, card, gpus)
+        if smaller is settings:
+            return "reduce image tokens or views"
+        return f"set batch_size to {smaller.batch_size} and accumulation to {smaller.accumulation}"
+    if card.bf16 and settings.precision == "fp16":
+        return "bf16 takes as long on this card and needs no gradient scaler"
+    return ""
+
+
+def fits(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int) -> bool:
+    """Whether a step whose studies have `longest` tokens each fits on each card."""
+    return memory(settings, base, longest, gpus) / GIB + HEADROOM <= card.memory
+
+
+def smaller_batch(
+    settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int
+) -> TrainingSettings:
+    """`settings` with the largest batch that fits, optimiser steps as large as before; else themselves."""
+    whole = settings.batch_size * settings.accumulation
+    for batch in range(settings.batch_size, 0, -1):
+        if whole % (batch * gpus) == 0 and whole // batch <= 256:
+            smaller = with_values(settings, {"batch_size": batch, "accumulation": whole // batch})
+            if fits(smaller, base, longest, card, gpus):
+                return smaller
+    return settings
+
+
+def shared_accumulation(settings: TrainingSettings, processes: int) -> int:
+    """Batches per optimiser step of each process: together as many as one process takes.
+
+    Raises StepError where they cannot be divided among the processes.
+    """
+    if settings.accumulation % processes:
+        raise StepError(
+            f"accumulation is {settings.accumulation}: set it to a multiple of {processes} (the processes)."
+        )
+    return settings.accumulation // processes
+
+
+def rates(card: Card, precision: str) -> tuple[float, float, float]:
+    """Floating-point operations a second in training on `card`, of known peak: slow, likely, fast."""
+    peak, shares = (card.peak_32, SHARES_32) if precision == "fp32" else (card.peak_16, SHARES_16)
+    return tuple(peak * share for share in shares)
 
 
 def steps(settings: TrainingSettings, studies: int) -> int:
@@ -98,14 +150,15 @@ def trainable(settings: TrainingSettings, shape: Shape) -> int:
     return settings.lora_rank * sides
 
 
-def memory(settings: TrainingSettings, base: Base, tokens: int) -> float:
-    """Peak bytes that tensors hold on the GPU in a step whose studies have `tokens` tokens each.
+def memory(settings: TrainingSettings, base: Base, tokens: int, gpus: int = 1) -> float:
+    """Peak bytes that tensors hold on each GPU in a step whose studies have `tokens` tokens each.
 
     The sum of
 
     - the language model's linear maps at 0.516 bytes a weight (NF4, double quantisation); embedding,
       head, projector and vision tower in `precision`;
-    - the adapter: 4 bytes a weight, 4 its gradient, 2 (8-bit AdamW) or 8 its moments;
+    - the adapter: 4 bytes a weight, 4 its gradient, 2 (8-bit AdamW) or 8 its moments; with several GPUs
+      4 more, in which they exchange the gradients;
     - what gradient checkpointing keeps: a hidden state a token and layer;
     - the views' pixels in 32 bits, of this batch and the next;
     - the larger of: one layer computed again with what its backward pass needs, and the logits.
@@ -124,7 +177,7 @@ def memory(settings: TrainingSettings, base: Base, tokens: int) -> float:
     rest = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
     rest += sum(i * o for i, o in shape.projector) + vision_weights(shape)
     weights = linears * NF4_BYTES + rest * width
-    adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer])
+    adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer] + (4 if gpus > 1 else 0))
     count = settings.batch_size * tokens
     kept = shape.layers * count * shape.hidden * width
     views = settings.batch_size * settings.views * _crops(settings, base) * shape.patches * PATCH_BYTES
@@ -151,8 +204,10 @@ def vision_weights(shape: Shape) -> int:
     return shape.vision_layers * wide
 
 
-def seconds_a_step(settings: TrainingSettings, base: Base, tokens: float, rate: float) -> float:
-    """Seconds of one optimiser step on a T4 that computes `rate` floating-point operations a second.
+def seconds_a_step(
+    settings: TrainingSettings, base: Base, tokens: float, rate: float, card: Card = T4, gpus: int = 1
+) -> float:
+    """Seconds of one optimiser step on cards that compute `rate` floating-point operations a second each.
 
     A token costs 6 operations a weight of the language model (2 forward, 2 forward again for
     checkpointing, 2 backward to the inputs; the weights are frozen) and 16 x tokens x attention width
@@ -165,28 +220,53 @@ def seconds_a_step(settings: TrainingSettings, base: Base, tokens: float, rate: 
     weights' unpacking; with four padded tiles of 1,601 positions for its vision tower the second is
     14e12. The card's peak is 65e12, and 16e12 is a quarter of it. So 10e12 is likely between 6e12 and
     16e12, and hours are given as that range. In 32 bits the peak is 8.1e12, and no run is published.
+    Other cards are taken to reach the same shares of their peaks as a T4.
+
+    Each of several GPUs takes its share of the step's batches. Then they exchange the adapter's gradients
+    in a ring, over `LINK`. What a card waits for one whose studies are longer is not counted.
     """
     shape = base.shape
     weights = shape.layers * sum(i * o for i, o in shape.linears)
     language = 6 * (weights + shape.vocabulary * shape.hidden)
     attention = 16 * tokens * shape.heads * shape.head_dim * shape.layers
     study = tokens * (language + attention) + _vision(settings, base)
-    unpacking = 3 * weights * (NF4_BYTES + 2 * WIDTHS[settings.precision]) / T4_BANDWIDTH
-    return settings.accumulation * (settings.batch_size * study / rate + unpacking)
+    unpacking = 3 * weights * (NF4_BYTES + 2 * WIDTHS[settings.precision]) / (SUSTAINED * card.bandwidth)
+    exchange = 4 * trainable(settings, shape) * 2 * (gpus - 1) / gpus / LINK
+    return settings.accumulation / gpus * (settings.batch_size * study / rate + unpacking) + exchange
 
 
-def run_seconds(settings: TrainingSettings, base: Base, lengths: Lengths, count: int, rate: float) -> float:
+def run_hours(
+    settings: TrainingSettings, base: Base, lengths: Lengths, count: int, card: Card = T4, gpus: int = 1
+) -> Hours:
+    """Hours of a run of `count` steps on `gpus` cards of known speed: fast, likely, slow."""
+    slow, likely, fast = (
+        run_seconds(settings, base, lengths, count, rate, card, gpus) / 3600
+        for rate in rates(card, settings.precision)
+    )
+    return fast, likely, slow
+
+
+def run_seconds(
+    settings: TrainingSettings,
+    base: Base,
+    lengths: Lengths,
+    count: int,
+    rate: float,
+    card: Card = T4,
+    gpus: int = 1,
+) -> float:
     """Seconds of a run of `count` steps: the steps, the evaluation losses, and the sample reports.
 
     An evaluation costs a third of a training pass on its studies; a sample report reads the 4-bit
-    weights once a token. The download of the base model is not counted.
+    weights once a token, on one card while the others wait. The download of the base model is not counted.
     """
     weights = base.shape.layers * sum(i * o for i, o in base.shape.linears)
-    step = seconds_a_step(settings, base, lengths.mean, rate)
+    step = seconds_a_step(settings, base, lengths.mean, rate, card, gpus)
     batch = settings.batch_size * settings.accumulation
     evaluation = step / 3 * settings.evaluate_on / batch
     if settings.samples:
-        evaluation += lengths.answer * weights * (NF4_BYTES + 2 * WIDTHS[settings.precision]) / T4_BANDWIDTH
+        a_token = weights * (NF4_BYTES + 2 * WIDTHS[settings.precision]) / (SUSTAINED * card.bandwidth)
+        evaluation += lengths.answer * a_token
     return count * step + math.ceil(count / settings.evaluate_every) * evaluation
 
 
@@ -201,68 +281,39 @@ def _crops(settings: TrainingSettings, base: Base) -> int:
     return CROPS[settings.image_tokens] if base.family == "llava_next" else 1
 
 
-def study_tokens(processor: ProcessorMixin, rows: Dataset, views: int) -> list[tuple[int, int, int]]:
-    """For each study of `rows` its tokens: all, those of its first `views` views, and the answer's."""
-    columns = rows.select_columns(["images", "prompt", "completion"])
-    counts = []
-    for row in columns.cast_column("images", List(Image(decode=False))):
-        sizes = [_size(view) for view in row["images"][:views]]
-        messages = prepare_multimodal_messages(row["prompt"] + row["completion"], images=sizes)
-        question = processor.apply_chat_template(messages[:1], add_generation_prompt=True)
-        answer = processor.apply_chat_template(messages)[len(question) :]
-        said = [len(processor.tokenizer.encode(t, add_special_tokens=False)) for t in (question, answer)]
-        image = sum(view_tokens(processor, size) for size in sizes)
-        counts.append((sum(said) - len(sizes) + image, image, said[1]))  # a view's place holder is a token
-    return counts
-
-
-def _size(image: dict) -> tuple[int, int]:
-    """Height and width of a stored image."""
-    with Pillow.open(io.BytesIO(image["bytes"])) as opened:
-        return opened.size[::-1]
-
-
-@lru_cache(maxsize=32)
-def study_lengths(base: str, image_tokens: str, views: int, studies: Dataset) -> Lengths:
-    """The tokens of `studies` for the model `base`, from at most about `SAMPLE` of them, spread evenly."""
-    rows = studies.select(range(0, len(studies), max(1, len(studies) // SAMPLE)))
-    counts = study_tokens(load_processor(base, image_tokens), rows, views)
-    total, image, answer = (sum(column) / len(counts) for column in zip(*counts, strict=True))
-    return Lengths(total, image, max(count for count, _, _ in counts), answer)
-
-
-def table() -> str:
-    """The README's table: IU X-Ray with the preset `t4` at each budget, and the largest batch that fits.
+def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettings, float, Hours]:
+    """IU X-Ray with the preset `t4` at `budget`: settings with a batch that fits, GiB, hours.
 
     A view at `tiles` is the mean of what the processor gives at IU X-Ray's sizes, 2,536 to 2,928. A
     prompt and its answer are taken as 140 tokens, and the longest as 290: the training studies have
     73 words and marks on average, and 148 at most.
     """
+    precision = "bf16" if card.bf16 else "fp16"
+    settings = TrainingSettings(image_tokens=budget, precision=precision)
+    base, image = find(settings.base), settings.views * IU_XRAY_VIEW[budget]
+    settings = smaller_batch(settings, base, image + 290, card, gpus)
+    lengths = Lengths(image + 140, image, image + 290, 80)
+    hours = run_hours(settings, base, lengths, steps(settings, 2069), card, gpus)
+    return settings, memory(settings, base, lengths.longest, gpus) / GIB, hours
+
+
+def table(card: Card = T4, gpus: int = 1) -> str:
+    """The README's table: what `iu_xray` gives at each budget."""
     lines = [
         "| `image_tokens` | tokens a study | batch x accumulation | memory | hours | sessions of 3.5 h |",
         "|---|---|---|---|---|---|",
     ]
-    for budget, view in {"pooled": 144, "base": 576, "tiles": 2732}.items():
-        for batch in (4, 2, 1):
-            settings = with_values(
-                preset("t4").training,
-                {"image_tokens": budget, "batch_size": batch, "accumulation": 16 // batch},
-            )
-            base, image = find(settings.base), settings.views * view
-            size = memory(settings, base, image + 290) / GIB
-            if size + HEADROOM <= T4_MEMORY:
-                break
-        count, lengths = steps(settings, 2069), Lengths(image + 140, image, image + 290, 80)
-        slow, likely, fast = (
-            run_seconds(settings, base, lengths, count, rate) / 3600 for rate in RATES[settings.precision]
-        )
+    for budget, view in IU_XRAY_VIEW.items():
+        settings, size, (fast, likely, slow) = iu_xray(budget, card, gpus)
         sessions = [math.ceil(hours / settings.hours) for hours in (fast, likely, slow)]
         lines.append(
-            f"| `{budget}` | {image + 140:,} | {batch} x {16 // batch} | {size:.1f} GiB | "
+            f"| `{budget}` | {settings.views * view + 140:,} | {settings.batch_size} x "
+            f"{settings.accumulation} | {size:.1f} GiB | "
             f"{likely:.1f} ({fast:.1f} to {slow:.1f}) | {sessions[1]} ({sessions[0]} to {sessions[2]}) |"
         )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(table())
+    cards = asked_cards(__doc__)
+    print(f"On {several(*cards)}, computed:\n\n{table(*cards)}")

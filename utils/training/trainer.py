@@ -28,10 +28,11 @@ from trl import SFTConfig, SFTTrainer
 from utils.models.bases import fits_or_stop
 from utils.models.loading import load_model, load_processor, lora_config, save_adapter
 from utils.settings import TrainingSettings
-from utils.workspace import StepError, Workspace, memory, replacing, write_text
+from utils.workspace import Workspace, memory, replacing, write_text
 
 from .checkpoints import Store, choose, same_settings_or_stop, step_of
-from .plan import steps, study_tokens
+from .lengths import study_tokens
+from .plan import shared_accumulation, steps
 from .watch import Progress, Watch, log_table
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
@@ -98,11 +99,7 @@ def make_trainer(
     Raises StepError where the accumulation cannot be divided among them.
     """
     set_seed(settings.seed)
-    processes = PartialState().num_processes
-    if settings.accumulation % processes:
-        raise StepError(
-            f"accumulation is {settings.accumulation}: set it to a multiple of {processes} (the processes)."
-        )
+    accumulation = shared_accumulation(settings, PartialState().num_processes)
     validation = sample(dataset["val"], settings) if "val" in dataset else None
     on_gpu = torch.cuda.is_available()
     processor = load_processor(settings.base, settings.image_tokens)
@@ -119,7 +116,7 @@ def make_trainer(
             max_steps=settings.max_steps,
             per_device_train_batch_size=settings.batch_size,
             per_device_eval_batch_size=settings.batch_size,
-            gradient_accumulation_steps=settings.accumulation // processes,
+            gradient_accumulation_steps=accumulation,
             gradient_checkpointing=True,  # activations are computed again instead of kept: memory for time
             gradient_checkpointing_kwargs={"use_reentrant": False},
             learning_rate=settings.learning_rate,
@@ -127,7 +124,7 @@ def make_trainer(
             warmup_steps=settings.warmup,  # below 1: a share of all steps
             optim=settings.optimizer,
             fp16=settings.precision == "fp16",
-            bf16=False,  # a T4 has none
+            bf16=settings.precision == "bf16",  # has fp32's range: trains without a gradient scaler
             max_length=None,  # a cut prompt would lose image tokens
             completion_only_loss=True,
             logging_steps=max(1, settings.evaluate_every // 8),
@@ -148,7 +145,7 @@ def make_trainer(
     )
     watch.trainer = trainer
     # TRL casts the adapter of a 4-bit model to bfloat16: a T4 has none, fp16's gradient scaler
-    # refuses it, and it rounds small steps away.
+    # refuses it, and it rounds small steps away. Under bf16, too, the adapter is kept in 32 bits.
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
