@@ -227,7 +227,7 @@ def test_kaggles_sessions_are_longer(kaggle):
 def test_bf16_on_a_card_without_it_is_refused_in_a_sentence(gpu):
     computes_or_stop("bf16", None)  # a processor
     gpu("Tesla T4", 14.74, 7)
-    with pytest.raises(StepError, match=r"The GPU \(T4\) has no bf16: train with precision = fp16"):
+    with pytest.raises(StepError, match=r"The GPU \(T4\) has no bf16: train with precision = fp16 or fp32"):
         computes_or_stop("bf16", machine.card())
     computes_or_stop("fp16", machine.card())
 

@@ -113,7 +113,10 @@ def test_the_plan_and_the_trainer_share_the_batches_of_a_step_alike(phantom_data
     one, two = (plan.make_plan(settings, phantom_dataset["train"], machine.T4, gpus) for gpus in (1, 2))
     assert one.steps == two.steps
     with pytest.raises(StepError, match="set it to a multiple of 3"):
-        plan.make_plan(settings, phantom_dataset["train"], machine.T4, 3)
+        plan.shared_accumulation(settings, 3)
+    three = plan.make_plan(settings, phantom_dataset["train"], machine.T4, 3)
+    assert three.gpus == 2 and three.hours == two.hours
+    assert three.advice == "set accumulation to a multiple of 3 to use all 3 GPUs" and two.advice == ""
 
 
 def test_a_card_that_is_not_known_has_memory_but_no_hours(phantom_dataset, tiny_base):

@@ -91,6 +91,12 @@ def test_only_the_adapter_trains_and_in_full_precision(trainer):
     assert {p.dtype for p in trained.values()} == {torch.float32}
 
 
+def test_a_second_gpu_does_not_double_a_process_batches(trainer):
+    arguments = trainer(batch_size=2).args
+    arguments._n_gpu = 2  # what transformers counts in one process beside two GPUs
+    assert arguments.train_batch_size == arguments.eval_batch_size == 2
+
+
 def test_the_adapter_reaches_the_projector_where_that_is_asked_for(trainer):
     names = [name for name, p in trainer(projector=True).model.named_parameters() if p.requires_grad]
     assert sum("multi_modal_projector" in name for name in names) == 4  # A and B of two maps

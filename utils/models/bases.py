@@ -266,6 +266,6 @@ def computes_or_stop(precision: str, card: Card | None) -> None:
     """
     if precision == "bf16" and card and not card.bf16:
         raise StepError(
-            f"The GPU ({card.name}) has no bf16: train with precision = fp16, or use one that has it, "
-            "such as an L4, A100 or H100."
+            f"The GPU ({card.name}) has no bf16: train with precision = fp16 or fp32, or use one that "
+            "has it, such as an L4, A100 or H100."
         )

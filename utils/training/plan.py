@@ -59,13 +59,14 @@ class Plan:
 
 
 def make_plan(settings: TrainingSettings, studies: Dataset, card: Card = T4, gpus: int = 1) -> Plan:
-    """The plan for fine-tuning on `studies`, the training split, on so many cards, a process each.
+    """The plan for fine-tuning on `studies`, the training split, on cards like `card`: as many of `gpus` as
+    can share the work, a process each.
 
-    Raises StepError where the base model cannot be trained with these settings on these cards.
+    Raises StepError where the base model cannot be trained with these settings on this card.
     """
     base = fits_or_stop(settings)
     computes_or_stop(settings.precision, card)
-    shared_accumulation(settings, gpus)
+    present, gpus = gpus, processes(settings, gpus)
     lengths = study_lengths(settings.base, settings.image_tokens, settings.views, studies)
     count, hours, sessions = steps(settings, len(studies)), None, None
     if card.peak_16:
@@ -82,17 +83,19 @@ def make_plan(settings: TrainingSettings, studies: Dataset, card: Card = T4, gpu
         sessions=sessions,
         card=card,
         gpus=gpus,
-        advice=_advice(settings, base, lengths.longest, card, gpus),
+        advice=_advice(settings, base, lengths.longest, card, gpus, present),
     )
 
 
-def _advice(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int) -> str:
-    """What to change where it does not fit, or where the card has a better precision; "" for nothing."""
+def _advice(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int, present: int) -> str:
+    """What to change where it does not fit, GPUs stand idle, or bf16 would serve better; "" for nothing."""
     if not fits(settings, base, longest, card, gpus):
         smaller = smaller_batch(settings, base, longest, card, gpus)
         if smaller is settings:
             return "reduce image tokens or views"
         return f"set batch_size to {smaller.batch_size} and accumulation to {smaller.accumulation}"
+    if gpus < present:
+        return f"set accumulation to a multiple of {present} to use all {present} GPUs"
     if card.bf16 and settings.precision == "fp16":
         return "bf16 takes as long on this card and needs no gradient scaler"
     return ""
@@ -114,6 +117,11 @@ def smaller_batch(
             if fits(smaller, base, longest, card, gpus):
                 return smaller
     return settings
+
+
+def processes(settings: TrainingSettings, gpus: int) -> int:
+    """How many of `gpus` can share the batches of an optimiser step evenly."""
+    return max(number for number in range(1, gpus + 1) if settings.accumulation % number == 0)
 
 
 def shared_accumulation(settings: TrainingSettings, processes: int) -> int:

@@ -88,6 +88,12 @@ class ByLengthTrainer(SFTTrainer):
         return ByLength(lengths, self.args.train_batch_size, accumulation, self.args.seed)
 
 
+class Arguments(SFTConfig):
+    """TRL's, for one GPU a process: with more it would give each batch the studies of as many."""
+
+    n_gpu = 1
+
+
 def make_trainer(
     settings: TrainingSettings, dataset: DatasetDict, store: Store, on_progress: Callable | None = None
 ) -> SFTTrainer:
@@ -110,7 +116,7 @@ def make_trainer(
         train_dataset=_columns(dataset["train"], settings, processor),
         eval_dataset=_columns(validation, settings, processor) if validation else None,
         peft_config=lora_config(settings),
-        args=SFTConfig(
+        args=Arguments(
             output_dir=str(store.local),
             num_train_epochs=settings.epochs,
             max_steps=settings.max_steps,
