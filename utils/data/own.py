@@ -76,6 +76,8 @@ def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, fo
             continue
         there = [path for path in row.images if _usable(images / path, path, faults)]
         views += len(there)
+        if not there:
+            faults.add("studies have no image", name)
         told = {"original_report": row.findings} if report is None else {"report": report}
         annotation[row.split].append({"id": name, **told, "images": there})
     said = [rule, *faults.sentences()]
