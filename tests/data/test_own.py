@@ -414,7 +414,7 @@ def test_padchest_is_known_by_its_columns_and_split_by_patient(tmp_path, ws, cap
             who = f"20140915,2053668664013635{number},P{number // 2},1930.0,F,POSTEROANTERIOR,{side}"
             labels = "Physician,\"['normal']\",[],\"[['normal'], ['normal']]\",[],[]"
             lines.append(
-                f"{len(lines)},{image},{number % 3},{who},Manual review of DICOM fields,No,{4_765_777 + number},"
+                f"{len(lines)},{image},{number % 3},{who},Manual review of DICOM fields,No,4765777,"
                 f"sin hallazgos patologicos edad paciente .,{labels}"
             )
     path = folder / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"

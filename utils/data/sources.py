@@ -21,7 +21,7 @@ from PIL import Image
 
 from utils.workspace import DRIVE, Workspace, counter, file_hash, replacing_file, secret, write_json
 
-from . import hub, layouts, own, phantoms
+from . import layouts, own, phantoms
 from .downloads import drive_address, extract, fetch
 from .own import ORIGIN
 from .studies import ANNOTATIONS, DAMAGED, IU_XRAY_STUDIES, SPLITS, DataError, find_annotation, load_studies
@@ -106,15 +106,16 @@ def _own_table(layout: layouts.Layout, workspace: Workspace, **found: object) ->
 
 def _from_hub(name: str, workspace: Workspace) -> Path:
     """The studies of a dataset on the Hub, brought to the local disk once."""
+    from . import hub  # here, as datasets takes seconds to import
+
     target = workspace.data.parent / "own" / name.replace("/", "--")
     if (target / ORIGIN).is_file():
         print(
             f"Studies of {name}, brought from the Hub earlier to {target}: delete that folder to read anew."
         )
         return target
-    return _own_table(
-        hub.recognise(name, workspace.data.parent / "hub" / name, secret("HF_TOKEN")), workspace
-    )
+    layout, revision = hub.recognise(name, workspace.data.parent / "hub", secret("HF_TOKEN"))
+    return _own_table(layout, workspace, revision=revision)
 
 
 def _own_archive(archive: Path, workspace: Workspace) -> Path:
