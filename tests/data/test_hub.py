@@ -1,8 +1,12 @@
 """A dataset on the Hub as studies, over HTTP from a stand-in on the loopback address."""
 
+import json
+
 import datasets
 import hub_server
 import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Features, List, Value
 from PIL import Image
@@ -45,6 +49,11 @@ def split(tmp_path, columns: dict, **kinds) -> bytes:
 
 def grey(*values: int) -> list[Image.Image]:
     return [Image.new("L", (8, 8), value) for value in values]
+
+
+def picture(tmp_path, value: int) -> bytes:
+    grey(value)[0].save(tmp_path / "picture.png")
+    return (tmp_path / "picture.png").read_bytes()
 
 
 def test_a_dataset_is_brought_once_in_one_copy_and_the_token_is_kept_nowhere(hub, ws, tmp_path, capsys):
@@ -96,3 +105,25 @@ def test_what_is_not_on_the_hub_is_one_sentence(hub, ws):
     with pytest.raises(DataError, match=r"^me/gone is neither here nor a dataset on the Hub .*404") as caught:
         open_data("me/gone", "iu_xray", ws)
     assert "\n" not in str(caught.value) and TOKEN not in str(caught.value)
+
+
+def test_images_that_lie_beside_their_table_are_fetched_one_by_one(hub, ws, tmp_path):
+    lines = [json.dumps({"file_name": f"{n}.png", "findings": "Clear."}) for n in range(30)]
+    hub.files = {f"train/{n}.png": picture(tmp_path, n) for n in range(30)}
+    hub.files["train/metadata.jsonl"] = "\n".join(lines).encode()
+    studies = [study for group in load_studies(open_data("me/x", "iu_xray", ws)).values() for study in group]
+    shades = {read_view(study.images[0], 8).getpixel((0, 0)) for study in studies}
+    assert len(studies) == 30 and shades == set(range(30))
+
+
+def test_an_image_that_names_a_file_of_this_machine_is_not_read(hub, ws, tmp_path, capsys):
+    (tmp_path / "secret.png").write_bytes(picture(tmp_path, 7))
+    images = [{"bytes": None, "path": str(tmp_path / "secret.png")}]
+    images += [{"bytes": picture(tmp_path, 1), "path": None}] * 30
+    features = Features({"image": datasets.Image(), "report": Value("string")})
+    table = pa.table({"image": images, "report": ["Clear lungs."] * 31}, schema=features.arrow_schema)
+    pq.write_table(table, tmp_path / "split.parquet")
+    hub.files["data/train-00000-of-00001.parquet"] = (tmp_path / "split.parquet").read_bytes()
+    everyone = load_studies(open_data("me/x", "iu_xray", ws))
+    assert sum(map(len, everyone.values())) == 30
+    assert "1 images are not there and are left out, such as train/0000001-0" in capsys.readouterr().out

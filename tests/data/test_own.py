@@ -154,7 +154,7 @@ def test_without_splits_patients_are_split_by_a_hash_of_their_ids(mine, ws, caps
 def test_without_patients_it_is_said_that_they_may_cross(mine, ws, capsys):
     rows = [{name: text for name, text in study("S1").items() if name != "patient"}]
     open_data(table(mine / "t.csv", rows), "iu_xray", ws)
-    assert "names no patients, so one may be in two of them" in capsys.readouterr().out
+    assert "not each study's patient is known, so one may be in two of them" in capsys.readouterr().out
 
 
 def test_split_names_of_other_collections_are_known(mine, ws):
@@ -178,7 +178,6 @@ def test_split_names_of_other_collections_are_known(mine, ws):
             [study("S1"), study("S1", "test"), study("S2"), study("S2", "val")],
             ("2 studies are in two splits, such as S1 (train and test)",),
         ),
-        ([study("S1"), study("S1", findings="Large heart.")], ("1 rows differ", "such as S1")),
         (
             [study("S1", patient="P"), study("S2", "test", patient="P")],
             ("1 patients are in two splits, such as P (train and test)",),
@@ -196,11 +195,11 @@ def test_split_names_of_other_collections_are_known(mine, ws):
         ([study("a/b")], ("has the id 'a/b', which cannot name a folder",)),
         (
             [study("S1", findings=" ")],
-            ("no image can be used", "1 studies have no findings and are left out, such as S1"),
+            ("no study is left to train on", "1 studies have no findings and are left out, such as S1"),
         ),
         (
             [study("S1", images="views/z.png")],
-            ("no image can be used", "1 images are not there and are left out, such as views/z.png"),
+            ("no study is left to train on", "1 images are not there and are left out, such as views/z.png"),
         ),
         ([study("S1", "test")], ("no study is left to train on",)),
     ],
@@ -223,13 +222,16 @@ def test_what_spoils_one_study_is_left_out_and_counted(mine, ws, capsys):
         study("S3", findings=" "),
         study("S4", images="views/lost.png"),
         study("S5", images=""),
+        study("S6"),
+        study("S6", findings="Large heart."),
     ]
     data = open_data(table(mine / "t.csv", rows), "iu_xray", ws)
     said = capsys.readouterr().out
     assert "2 studies have no findings and are left out, such as S2" in said
     assert "2 images are not there and are left out, such as views/gone.png" in said
-    assert "2 studies have no image, such as S4" in said
-    assert [len(study.images) for study in load_studies(data)["train"]] == [1, 0, 0]
+    assert "2 studies have no image and are left out, such as S4" in said
+    assert "1 studies have rows with different findings or patients and are left out, such as S6" in said
+    assert [(study.id, len(study.images)) for study in load_studies(data)["train"]] == [("S1", 1)]
 
 
 @pytest.mark.parametrize(
@@ -282,12 +284,12 @@ def test_a_folder_of_dicom_is_joined_to_its_table_and_what_is_no_radiograph_coun
     assert [path.name for path in everyone["val"][0].images] == ["x.dcm"]
     assert "2 DICOM files are left out (modality CT, not CR or DX), such as 1/IM0003" in said
     assert "1 DICOM files are left out (no pixels), such as 2/y.dcm" in said
-    assert "1 studies have no image, such as A9" in said
+    assert "1 studies have no image and are left out, such as A9" in said
     for group in everyone.values():
         for one in group:
             object.__setattr__(one, "findings", {"lung": "Clear."})
     dataset, skipped = hf_dataset.build(everyone, DatasetSettings(), show=lambda items, _: items)
-    assert dataset["train"][0]["images"][0].size == (64, 64) and len(skipped) == 1
+    assert dataset["train"][0]["images"][0].size == (64, 64) and skipped.empty
 
 
 def test_patients_of_the_dicom_files_do_not_cross_splits_either(tmp_path, ws):

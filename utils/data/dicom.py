@@ -4,6 +4,7 @@ pydicom reads them. It is optional: only who has DICOM files needs it.
 """
 
 import os
+import warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,9 +94,10 @@ def _library():
 
 @contextmanager
 def _sentences():
-    """What pydicom raises, of many kinds, as a ValueError."""
+    """What pydicom raises, of many kinds, as a ValueError; its warnings of small faults are not shown."""
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except (OSError, ValueError):
         raise
     except Exception as error:  # a damaged file raises nearly anything; a missing decoder a RuntimeError

@@ -1,6 +1,7 @@
 """A dataset on the Hugging Face Hub as rows, its images written to a folder as they come."""
 
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,11 +82,12 @@ def _list(value: object) -> Iterable[dict]:
 
 def _keep(picture: dict, path: Path, token: str | None) -> None:
     """An image, as it is on the Hub, in a file; one that is there already is not fetched again."""
-    if path.is_file():
+    inside, address = picture["bytes"], picture["path"] or ""
+    if path.is_file() or (inside is None and not address.startswith("hf://")):  # never a file of this machine
         return
-    with replacing_file(path) as part:
-        if picture["bytes"] is not None:
-            part.write_bytes(picture["bytes"])
+    with replacing_file(path) as part, part.open("wb") as kept:
+        if inside is not None:
+            kept.write(inside)
             return
-        with fsspec.open(picture["path"], "rb", token=token) as file:
-            part.write_bytes(file.read())
+        with fsspec.open(address, "rb", token=token) as file:
+            shutil.copyfileobj(file, kept)

@@ -57,13 +57,13 @@ def recognise(path: Path) -> Layout | None:
 
     Raises DataError for a folder with several tables, and for a table without the columns that are needed.
     """
-    if path.is_file() and path.name.endswith(TABLES):
+    if path.is_file() and path.name.lower().endswith(TABLES):
         return _table(path, path.name.split(".")[0])
     if not path.is_dir() or any((path / name).is_file() for name in ANNOTATIONS):
         return None
     if splits := sorted(path.glob("mimic-cxr-*-split.csv*")):
         return _mimic(path, splits[0])
-    tables = sorted(file for file in path.iterdir() if file.name.endswith(TABLES))
+    tables = sorted(file for file in path.iterdir() if file.name.lower().endswith(TABLES))
     if len(tables) > 1:
         raise DataError(
             f"{path} has {len(tables)} tables, such as {tables[0].name}: name one of them in DATA."
@@ -133,7 +133,11 @@ def _plain(name: str) -> str:
 def _rows(path: Path, columns: dict[str, list[str]], heads: dict[str, list]) -> Iterator[Row]:
     with _sentences(path):
         for number, record in enumerate(_records(path), start=1):
-            images = [part for name in columns["images"] for part in _paths(record.get(name), path.parent)]
+            images = [
+                part
+                for name in columns["images"]
+                for part in _paths(record.get(name), path.parent.absolute())
+            ]
             row = row_of(record, columns, f"{path}: row {number:,}", images)
             if files := heads.get(row.study):
                 patient = row.patient or files[0][1].patient
@@ -157,7 +161,7 @@ def _heads(folder: Path, notes: list[str]) -> dict[str, list[tuple[str, dicom.He
             found.setdefault(key, []).append((name, head))
     for files in found.values():
         files.sort(key=lambda file: file[1].order)
-    notes += [f"{sentence}." for sentence in faults.sentences()]
+    notes += faults.sentences()
     notes.append("Images are found by AccessionNumber or StudyInstanceUID, as the table names none.")
     return found
 
@@ -167,15 +171,9 @@ def _paths(value: object, folder: Path) -> list[str]:
     if isinstance(value, str):
         value = value.strip()
         value = re.split(r"[;|,]", value[1:-1]) if value.startswith("[") else re.split(r"[;|]", value)
-    parts = [str(part).strip(" '\"") for part in value or ()]
-    inside = (
-        Path(part).relative_to(folder.resolve()).as_posix()
-        if Path(part).is_relative_to(folder.resolve())
-        else part
-        for part in parts
-        if part
-    )
-    return list(inside)
+    parts = [Path(str(part).strip(" '\"").replace("\\", "/")) for part in value or ()]
+    inside = (part.relative_to(folder) if part.is_relative_to(folder) else part for part in parts)
+    return [part.as_posix() for part in inside if part.name]
 
 
 def _text(value: object, where: str) -> str:
@@ -186,7 +184,7 @@ def _text(value: object, where: str) -> str:
 
 def _heading(path: Path) -> Iterator[Iterable[str]]:
     """The names of a table's columns: of CSV in its first line, of JSON lines in every line."""
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         yield from _records(path)
     else:
         with _open(path) as file:
@@ -195,7 +193,7 @@ def _heading(path: Path) -> Iterator[Iterable[str]]:
 
 def _records(path: Path) -> Iterator[dict[str, object]]:
     with _open(path) as file:
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             for number, line in enumerate(file, start=1):
                 record = json.loads(line) if line.strip() else {}
                 if not isinstance(record, dict):
@@ -215,11 +213,11 @@ def _records(path: Path) -> Iterator[dict[str, object]]:
 
 
 def _open(path: Path) -> TextIO:
-    opened = gzip.open if path.suffix == ".gz" else open
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
     return opened(path, "rt", encoding="utf-8-sig", newline="")
 
 
-def _csv(file: TextIO) -> "csv.Reader":
+def _csv(file: TextIO):
     """The lines of a CSV, whichever of comma, semicolon and tab its first one has most of."""
     head = file.readline()
     file.seek(0)
@@ -257,10 +255,9 @@ def _mimic_rows(folder: Path, splits: Path, metadata: Path, reports: Path) -> It
     rows = table[["subject_id", "study_id", "split", "dicom_id"]].itertuples(index=False)
     for (subject, study, split), views in groupby(rows, key=lambda view: view[:3]):
         place = f"files/p{subject[:2]}/p{subject}/s{study}"
-        names = [f"{place}/{view.dicom_id}" for view in views]
-        suffix = ".jpg" if (folder / f"{names[0]}.jpg").is_file() else ".dcm"
-        images = tuple(f"{name}{suffix}" for name in names)
-        yield Row(f"s{study}", subject, split, _findings(reports / f"{place}.txt"), images)
+        names = ((f"{place}/{view.dicom_id}.jpg", f"{place}/{view.dicom_id}.dcm") for view in views)
+        images = [_first_there(folder, *either) for either in names]
+        yield Row(f"s{study}", subject, split, _findings(reports / f"{place}.txt"), tuple(images))
 
 
 def _findings(report: Path) -> str:
@@ -281,8 +278,13 @@ def _padchest(path: Path) -> Iterator[Row]:
     table = table.assign(order=order).sort_values("order", kind="stable")
     for view in table.itertuples(index=False):
         places = (f"{view.ImageDir}/{view.ImageID}", f"images/{view.ImageID}", view.ImageID)
-        there = next((place for place in places if (path.parent / place).is_file()), view.ImageID)
-        yield Row(view.StudyID, view.PatientID, "", regions.tidy(view.Report), (there,))
+        image = _first_there(path.parent, *places)
+        yield Row(view.StudyID, view.PatientID, "", regions.tidy(view.Report), (image,))
+
+
+def _first_there(folder: Path, *names: str) -> str:
+    """The first of `names` that is a file; the first of all where none is."""
+    return next((name for name in names if (folder / name).is_file()), names[0])
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

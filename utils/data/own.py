@@ -24,6 +24,8 @@ SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing":
 ORIGIN = "origin.json"  # in the folder of studies: where they came from
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}  # of the patients, where the table has no split
 
+DIFFERENT = object()  # in place of the findings of a study whose rows contradict one another
+
 Findings = str | dict[str, str]  # as written, or by region
 
 
@@ -49,12 +51,12 @@ class Faults:
 
     def sentences(self) -> list[str]:
         """One a kind: how many, of what, and a case."""
-        return [f"{number:,} {kind}, such as {self.first[kind]}" for kind, number in self.counts.items()]
+        return [f"{number:,} {kind}, such as {self.first[kind]}." for kind, number in self.counts.items()]
 
     def refuse(self, where: str | Path) -> None:
         """Raises DataError with the first kind, if there is any."""
         for sentence in self.sentences():
-            raise DataError(f"{where}: {sentence}: correct the table.")
+            raise DataError(f"{where}: {sentence.removesuffix('.')}: correct the table.")
 
 
 def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, found: dict) -> Path:
@@ -71,15 +73,16 @@ def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, fo
     views = 0
     for name, row in progress(studies.items(), "checking images"):
         report = regions.mentioned(row.findings, regions.ALL) if isinstance(row.findings, dict) else None
-        if not (report if report is not None else row.findings):
+        if row.findings is DIFFERENT:
+            faults.add("studies have rows with different findings or patients and are left out", name)
+        elif not (report if report is not None else row.findings):
             faults.add("studies have no findings and are left out", name)
-            continue
-        there = [path for path in row.images if _usable(images / path, path, faults)]
-        views += len(there)
-        if not there:
-            faults.add("studies have no image", name)
-        told = {"original_report": row.findings} if report is None else {"report": report}
-        annotation[row.split].append({"id": name, **told, "images": there})
+        elif there := [path for path in row.images if _usable(images / path, path, faults)]:
+            views += len(there)
+            told = {"original_report": row.findings} if report is None else {"report": report}
+            annotation[row.split].append({"id": name, **told, "images": there})
+        else:
+            faults.add("studies have no image and are left out", name)
     said = [rule, *faults.sentences()]
     counts = {split: len(group) for split, group in annotation.items()}
     with replacing(target) as folder:
@@ -88,10 +91,8 @@ def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, fo
         write_json(folder / ORIGIN, {**found, "studies": counts, "views": views, "notes": said})
         try:
             load_studies(folder)
-            if not views:
-                raise DataError(f"{where}: no image can be used: {'; '.join(faults.sentences())}.")
             if not counts["train"]:
-                raise DataError(f"{where}: no study is left to train on: {'; '.join(said)}.")
+                raise DataError(f"{where}: no study is left to train on. {' '.join(said[1:])}".strip())
         except DataError as error:
             raise DataError(str(error).replace(str(folder / ANNOTATIONS[0]), str(where))) from None
     print(f"{sum(counts.values()):,} studies and {views:,} images from {where}.", *said, sep="\n")
@@ -111,11 +112,11 @@ def _merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
     studies: dict[str, Row] = {}
     faults = Faults()
     for number, row in enumerate(rows, start=1):
-        split = SPLIT_NAMES.get(row.split.strip().lower(), row.split and "?")
+        split = SPLIT_NAMES.get(row.split.strip().lower(), None if row.split else "")
         before = studies.get(row.study)
         if not row.study:
             faults.add("rows have no id of a study", f"row {number:,}")
-        elif split == "?":
+        elif split is None:
             faults.add(
                 f"rows have a split that is none of {', '.join(SPLITS)}", f"{row.split!r} of {row.study}"
             )
@@ -128,7 +129,7 @@ def _merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
                 "studies are in two splits", f"{row.study} ({before.split or 'none'} and {split or 'none'})"
             )
         elif before.findings != row.findings or before.patient != row.patient:
-            faults.add("rows differ from an earlier row of their study in findings or patient", row.study)
+            studies[row.study] = before._replace(findings=DIFFERENT)
         else:
             images = dict.fromkeys((*before.images, *row.images))
             studies[row.study] = before._replace(images=tuple(images))
@@ -161,7 +162,7 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
         return "The splits are the table's own; no patient is in two of them."
     if not unsplit:
         return (
-            "The splits are the table's own; it names no patients, so one may be in two of them: check this."
+            "The splits are the table's own; not each study's patient is known, so one may be in two of them."
         )
     who = "patients" if patients else "studies"
     shares = "/".join(f"{share * 100:.0f}" for share in SHARES.values())
