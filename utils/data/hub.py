@@ -63,10 +63,7 @@ def _rows(name: str, streams: dict, columns: dict[str, list[str]], folder: Path,
 
 
 def _split(part: str, split: str, stream, columns: dict, folder: Path, token: str | None) -> Iterator[Row]:
-    for column in columns["images"]:
-        kind = datasets.Image(decode=False)
-        several = not isinstance(stream.features[column], datasets.Image)
-        stream = stream.cast_column(column, datasets.List(kind) if several else kind)
+    stream = stream.decode(False)  # the images' own bytes
     for number, record in enumerate(progress(stream, f"{split}: reading from the Hub"), start=1):
         pictures = [picture for column in columns["images"] for picture in _list(record[column])]
         names = [f"{split}/{number:07d}-{place}" for place in range(len(pictures))]

@@ -71,7 +71,8 @@ def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, fo
     faults = Faults()
     annotation: dict[str, list[dict]] = {split: [] for split in SPLITS}
     views = 0
-    for name, row in progress(studies.items(), "checking images"):
+    for name in progress(list(studies), "checking images"):
+        row = studies.pop(name)
         report = regions.mentioned(row.findings, regions.ALL) if isinstance(row.findings, dict) else None
         if row.findings is DIFFERENT:
             faults.add("studies have rows with different findings or patients and are left out", name)
@@ -88,6 +89,7 @@ def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, fo
     with replacing(target) as folder:
         (folder / "images").symlink_to(images.resolve(), target_is_directory=True)
         write_json(folder / ANNOTATIONS[0], annotation)
+        annotation.clear()  # read again below, and may be long
         write_json(folder / ORIGIN, {**found, "studies": counts, "views": views, "notes": said})
         try:
             load_studies(folder)
