@@ -4,6 +4,7 @@ import builtins
 
 import dicom_files
 import numpy as np
+import pydicom.examples
 import pytest
 from dicom_files import RAMP
 
@@ -90,6 +91,12 @@ def test_what_is_no_single_radiograph_is_refused_in_words(file, samples, tags, w
     with pytest.raises(DataError, match=r"^S1/a\.dcm cannot be read: ") as caught:
         read_view(file, 64)
     assert words.lower() in str(caught.value).lower() and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["ct", "mr"])
+def test_a_real_file_of_another_machine_is_refused(kind):
+    with pytest.raises(DataError, match=f"modality {kind.upper()}, not CR or DX"):
+        read_view(pydicom.examples.get_path(kind), 64)
 
 
 def test_colour_and_damage_are_refused_in_words(file):

@@ -13,8 +13,9 @@ from PIL import Image
 
 from utils.data import hf_dataset, own
 from utils.data.sources import open_data, origin
-from utils.data.studies import DataError, data_label, load_studies
+from utils.data.studies import DataError, data_label, load_studies, write_annotation
 from utils.settings import DatasetSettings
+from utils.split import split_findings
 from utils.workspace import Workspace
 
 EXAMPLE = ROOT / "docs" / "own_data" / "phantoms.csv"
@@ -60,6 +61,17 @@ def study(name: str, split: str = "train", **cells: str) -> dict:
     }
 
 
+def built(data: Path):
+    """The dataset of steps 1 and 2."""
+    waiting = [study for group in load_studies(data).values() for study in group if study.findings is None]
+    found = split_findings([study.original_report for study in waiting])
+    findings = {study.id: regions for study, regions in zip(waiting, found, strict=True)}
+    annotation = write_annotation(data / "split.json", data, findings)
+    dataset, skipped = hf_dataset.build(load_studies(data, annotation), DatasetSettings())
+    assert skipped.empty
+    return dataset
+
+
 def folders(ws: Workspace) -> list[str]:
     return sorted(path.name for path in (ws.root / "own").glob("*"))
 
@@ -77,6 +89,9 @@ def test_the_example_becomes_studies_whose_images_stay_where_they_are(ws, capsys
     assert "12 studies and 24 images" in said and "no patient is in two of them" in said
     assert origin(data)["views"] == 24 and data_label(data, everyone) == "studies of phantoms"
     assert [path for path in data.rglob("*") if path.suffix == ".jpg"] == []
+    dataset = built(data)
+    assert {name: len(rows) for name, rows in dataset.items()} == {"train": 8, "val": 2, "test": 2}
+    assert dataset["train"][0]["completion"][0]["content"].startswith("lung: Both lungs are clear.")
 
 
 def test_json_lines_with_regions_need_no_split_of_their_findings(mine, ws, capsys):
@@ -185,12 +200,12 @@ def test_split_names_of_other_collections_are_known(mine, ws):
         ([study("S1"), study("S2", "")], ("1 of 2 studies have no split, such as S2",)),
         (
             [study("S1", "holdout")],
-            ("1 rows have a split that is none of train, val, test, such as 'holdout' of S1",),
+            ("1 rows have a split other than train, val, test, such as 'holdout' of S1",),
         ),
         ([study("")], ("1 rows have no id of a study, such as row 1",)),
         (
             [study("S1", images="../b.png"), study("S2", images="/etc/c.png")],
-            ("2 images lie outside the folder", "../b.png of study S1"),
+            ("2 images lie outside their folder", "../b.png of study S1"),
         ),
         ([study("a/b")], ("has the id 'a/b', which cannot name a folder",)),
         (
@@ -278,18 +293,17 @@ def test_a_folder_of_dicom_is_joined_to_its_table_and_what_is_no_radiograph_coun
         for name, split in (("A1", "train"), ("1.2.3", "val"), ("A9", "test"))
     ]
     table(folder / "reports.csv", rows)
-    everyone = load_studies(open_data(folder, "iu_xray", ws))
+    data = open_data(folder, "iu_xray", ws)
+    everyone = load_studies(data)
     said = capsys.readouterr().out
     assert [path.name for path in everyone["train"][0].images] == ["IM0002", "IM0001"]  # frontal first
     assert [path.name for path in everyone["val"][0].images] == ["x.dcm"]
     assert "2 DICOM files are left out (modality CT, not CR or DX), such as 1/IM0003" in said
     assert "1 DICOM files are left out (no pixels), such as 2/y.dcm" in said
     assert "1 studies have no image and are left out, such as A9" in said
-    for group in everyone.values():
-        for one in group:
-            object.__setattr__(one, "findings", {"lung": "Clear."})
-    dataset, skipped = hf_dataset.build(everyone, DatasetSettings(), show=lambda items, _: items)
-    assert dataset["train"][0]["images"][0].size == (64, 64) and skipped.empty
+    dataset = built(data)
+    assert [dataset[split]["views"] for split in ("train", "val")] == [[2], [1]]
+    assert dataset["train"][0]["images"][0].size == (64, 64)
 
 
 def test_patients_of_the_dicom_files_do_not_cross_splits_either(tmp_path, ws):

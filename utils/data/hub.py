@@ -56,21 +56,21 @@ def _is_image(feature: object) -> bool:
 
 
 def _rows(name: str, streams: dict, columns: dict[str, list[str]], folder: Path, token: str | None):
-    """The rows of each split, as their images are written."""
+    """The rows of each split, as their images are written; a split that is the only one is none."""
     with _sentences(name):
         for split, stream in streams.items():
-            yield from _split(split if len(streams) > 1 else "", split, stream, columns, folder, token)
+            for row in _split(split, stream, columns, folder, token):
+                yield row._replace(split=split if len(streams) > 1 else "")
 
 
-def _split(part: str, split: str, stream, columns: dict, folder: Path, token: str | None) -> Iterator[Row]:
+def _split(split: str, stream, columns: dict, folder: Path, token: str | None) -> Iterator[Row]:
     stream = stream.decode(False)  # the images' own bytes
     for number, record in enumerate(progress(stream, f"{split}: reading from the Hub"), start=1):
         pictures = [picture for column in columns["images"] for picture in _list(record[column])]
         names = [f"{split}/{number:07d}-{place}" for place in range(len(pictures))]
         for name, picture in zip(names, pictures, strict=True):
             _keep(picture, folder / name, token)
-        row = row_of({_ID: f"{split}-{number:07d}", **record}, columns, f"{split} row {number:,}", names)
-        yield row._replace(split=part)
+        yield row_of({_ID: f"{split}-{number:07d}", **record}, columns, f"{split} row {number:,}", names)
 
 
 def _list(value: object) -> Iterable[dict]:

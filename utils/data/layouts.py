@@ -65,9 +65,8 @@ def recognise(path: Path) -> Layout | None:
         return _mimic(path, splits[0])
     tables = sorted(file for file in path.iterdir() if file.name.lower().endswith(TABLES))
     if len(tables) > 1:
-        raise DataError(
-            f"{path} has {len(tables)} tables, such as {tables[0].name}: name one of them in DATA."
-        )
+        several = f"{len(tables)} tables, such as {tables[0].name}"
+        raise DataError(f"{path} has {several}: name one of them in DATA.")
     return _table(tables[0], path.name) if tables else None
 
 
@@ -114,16 +113,13 @@ def used(columns: dict[str, list[str]], names: list[str]) -> str:
     return f"Columns: {'; '.join(read)}{'; not used: ' if unread else ''}{', '.join(unread)}."
 
 
-def row_of(
-    record: dict[str, object], columns: dict[str, list[str]], where: str, images: Iterable[str]
-) -> Row:
+def row_of(record: dict, columns: dict[str, list[str]], where: str, images: Iterable[str]) -> Row:
     """A record of a table as a row. Raises DataError, beginning with `where`, for what is not text."""
-    texts = {}
-    for what in COLUMNS:
-        texts[what] = _text(record.get(columns[what][0]), f"{where}: {what}") if columns[what] else ""
-    by_region = {_plain(name): _text(record.get(name), f"{where}: {name}") for name in columns["regions"]}
-    findings = by_region if any(by_region.values()) else texts["findings"]
-    return Row(texts["study"], texts["patient"], texts["split"], findings, tuple(images))
+    texts = [name for what, names in columns.items() if what != "images" for name in names]
+    read = {name: _text(record.get(name), f"{where}: {name}") for name in texts}
+    study, patient, split, whole = ("".join(map(read.get, columns[what])) for what in COLUMNS)
+    by_region = {_plain(name): read[name] for name in columns["regions"]}
+    return Row(study, patient, split, by_region if any(by_region.values()) else whole, tuple(images))
 
 
 def _plain(name: str) -> str:
@@ -131,13 +127,11 @@ def _plain(name: str) -> str:
 
 
 def _rows(path: Path, columns: dict[str, list[str]], heads: dict[str, list]) -> Iterator[Row]:
+    folder = path.parent.absolute()
     with _sentences(path):
         for number, record in enumerate(_records(path), start=1):
-            images = [
-                part
-                for name in columns["images"]
-                for part in _paths(record.get(name), path.parent.absolute())
-            ]
+            cells = (record.get(name) for name in columns["images"])
+            images = [name for cell in cells for name in _paths(cell, folder)]
             row = row_of(record, columns, f"{path}: row {number:,}", images)
             if files := heads.get(row.study):
                 patient = row.patient or files[0][1].patient
@@ -205,10 +199,8 @@ def _records(path: Path) -> Iterator[dict[str, object]]:
         names = next(lines, [])
         for line in filter(any, lines):
             if len(line) > len(names):
-                raise DataError(
-                    f"{path}: line {lines.line_num:,} has more fields than there are columns: put quotes "
-                    "around a text that holds a comma."
-                )
+                fault = f"line {lines.line_num:,} has more fields than there are columns"
+                raise DataError(f"{path}: {fault}: put quotes around a text that holds a comma.")
             yield dict(zip(names, line, strict=False))
 
 
@@ -238,16 +230,13 @@ def _mimic(folder: Path, splits: Path) -> Layout:
     metadata = Path(str(splits).replace("-split.csv", "-metadata.csv"))
     if not metadata.is_file():
         raise DataError(f"{folder} has {splits.name} and no {metadata.name}: put it beside.")
-    reports = next(
-        (place for place in (folder / "mimic-cxr-reports", folder) if (place / "files").is_dir()), None
-    )
-    if reports is None:
+    if not (folder / "files").is_dir():
         raise DataError(f"{folder} has no folder files: unpack MIMIC-CXR's images and reports into it.")
     notes = ["Findings are the section FINDINGS of each report; a report without one has no findings."]
-    return Layout("MIMIC-CXR", _mimic_rows(folder, splits, metadata, reports), folder, splits, notes)
+    return Layout("MIMIC-CXR", _mimic_rows(folder, splits, metadata), folder, splits, notes)
 
 
-def _mimic_rows(folder: Path, splits: Path, metadata: Path, reports: Path) -> Iterator[Row]:
+def _mimic_rows(folder: Path, splits: Path, metadata: Path) -> Iterator[Row]:
     keys = ["dicom_id", "subject_id", "study_id"]
     table = _read(splits, [*keys, "split"]).merge(_read(metadata, ["dicom_id", "ViewPosition"]), how="left")
     table["side"] = ~table["ViewPosition"].isin(dicom.FRONTAL)
@@ -257,7 +246,7 @@ def _mimic_rows(folder: Path, splits: Path, metadata: Path, reports: Path) -> It
         place = f"files/p{subject[:2]}/p{subject}/s{study}"
         names = ((f"{place}/{view.dicom_id}.jpg", f"{place}/{view.dicom_id}.dcm") for view in views)
         images = [_first_there(folder, *either) for either in names]
-        yield Row(f"s{study}", subject, split, _findings(reports / f"{place}.txt"), tuple(images))
+        yield Row(f"s{study}", subject, split, _findings(folder / f"{place}.txt"), tuple(images))
 
 
 def _findings(report: Path) -> str:

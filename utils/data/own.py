@@ -18,11 +18,10 @@ from utils.workspace import progress, replacing, write_json
 from . import dicom
 from .studies import ANNOTATIONS, SPLITS, DataError, leads_out, load_studies
 
-SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validate", "validation", "dev"), "val"
-)
+SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val")
 ORIGIN = "origin.json"  # in the folder of studies: where they came from
-SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}  # of the patients, where the table has no split
+SHARES = "80/10/10"  # of train, val and test, where the table has no splits
 
 DIFFERENT = object()  # in place of the findings of a study whose rows contradict one another
 
@@ -103,10 +102,8 @@ def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, fo
 
 def split_of(key: str) -> str:
     """The split of a patient or study by the hash of its id: the same whenever and wherever it is asked."""
-    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
-    return (
-        "train" if place < SHARES["train"] else "val" if place < SHARES["train"] + SHARES["val"] else "test"
-    )
+    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) * 10 // 2**64
+    return "train" if place < 8 else "val" if place < 9 else "test"
 
 
 def _merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
@@ -119,17 +116,14 @@ def _merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
         if not row.study:
             faults.add("rows have no id of a study", f"row {number:,}")
         elif split is None:
-            faults.add(
-                f"rows have a split that is none of {', '.join(SPLITS)}", f"{row.split!r} of {row.study}"
-            )
+            faults.add(f"rows have a split other than {', '.join(SPLITS)}", f"{row.split!r} of {row.study}")
         elif path := next((path for path in row.images if leads_out(path)), None):
-            faults.add("images lie outside the folder of the images", f"{path} of study {row.study}")
+            faults.add("images lie outside their folder", f"{path} of study {row.study}")
         elif before is None:
             studies[row.study] = row._replace(split=split)
         elif before.split != split:
-            faults.add(
-                "studies are in two splits", f"{row.study} ({before.split or 'none'} and {split or 'none'})"
-            )
+            both = f"{before.split or 'none'} and {split or 'none'}"
+            faults.add("studies are in two splits", f"{row.study} ({both})")
         elif before.findings != row.findings or before.patient != row.patient:
             studies[row.study] = before._replace(findings=DIFFERENT)
         else:
@@ -147,10 +141,8 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
     unsplit = [name for name, row in studies.items() if not row.split]
     patients = all(row.patient for row in studies.values())
     if 0 < len(unsplit) < len(studies):
-        number = f"{len(unsplit):,} of {len(studies):,}"
-        raise DataError(
-            f"{where}: {number} studies have no split, such as {unsplit[0]}: give all of them one."
-        )
+        some = f"{len(unsplit):,} of {len(studies):,} studies"
+        raise DataError(f"{where}: {some} have no split, such as {unsplit[0]}: give all of them one.")
     for name in unsplit:
         studies[name] = studies[name]._replace(split=split_of(studies[name].patient or name))
     splits = defaultdict(dict)
@@ -167,8 +159,7 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
             "The splits are the table's own; not each study's patient is known, so one may be in two of them."
         )
     who = "patients" if patients else "studies"
-    shares = "/".join(f"{share * 100:.0f}" for share in SHARES.values())
-    rule = f"Without a column of splits, {who} are split {shares} by a hash of their ids, the same every time"
+    rule = f"Without a column of splits, {who} are split {SHARES} by a hash of their ids, the same every time"
     return f"{rule}." if patients else f"{rule}; one patient's studies may be in two splits."
 
 
