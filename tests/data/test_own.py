@@ -94,6 +94,11 @@ def test_the_example_becomes_studies_whose_images_stay_where_they_are(ws, capsys
     assert dataset["train"][0]["completion"][0]["content"].startswith("lung: Both lungs are clear.")
 
 
+def test_the_example_is_found_from_anywhere(ws, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_studies(open_data("docs/own_data/phantoms.csv", "iu_xray", ws))["test"]
+
+
 def test_json_lines_with_regions_need_no_split_of_their_findings(mine, ws, capsys):
     lines = [
         {

@@ -26,6 +26,7 @@ from .downloads import drive_address, extract, fetch
 from .own import ORIGIN
 from .studies import ANNOTATIONS, DAMAGED, IU_XRAY_STUDIES, SPLITS, DataError, find_annotation, load_studies
 
+PROJECT = Path(__file__).resolve().parents[2]
 ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 KEPT = "archives"  # in the run's folder, where that is on Drive
 MOST_WITHOUT_VIEWS = 0.01  # share of the studies; a source that lacks more is not taken
@@ -65,13 +66,16 @@ def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
     named: what the notebook's field `DATA` holds, else the environment's
         `XRAY_DATA`: a folder of one's own, an archive of one, a table of
         studies (see `layouts`) or a folder with one, a dataset on the Hub, or
-        an annotation (.json) to which only the images are fetched
+        an annotation (.json) to which only the images are fetched; a relative
+        path is looked for in the working folder, then in the project's
     kind: what is used without it: "iu_xray", which is downloaded, or "phantoms", which are drawn
 
     Raises DataError, with what to do, where no source has the studies.
     """
     named = str(named or os.environ.get("XRAY_DATA", ""))
     path = Path(named).expanduser()
+    if not path.exists() and (PROJECT / path).exists():
+        path = PROJECT / path
     if not named and kind == "phantoms":
         return phantoms.write(workspace.data, **phantoms.DEMO_SET, progress=counter("drawing phantoms"))
     if not named:
