@@ -227,9 +227,9 @@ def _sentences(path: Path):
 
 
 def _mimic(folder: Path, splits: Path) -> Layout:
-    metadata = Path(str(splits).replace("-split.csv", "-metadata.csv"))
-    if not metadata.is_file():
-        raise DataError(f"{folder} has {splits.name} and no {metadata.name}: put it beside.")
+    metadata = next(iter(sorted(folder.glob("mimic-cxr-*-metadata.csv*"))), None)
+    if not metadata:
+        raise DataError(f"{folder} has {splits.name} and no mimic-cxr-2.0.0-metadata.csv: put it beside.")
     if not (folder / "files").is_dir():
         raise DataError(f"{folder} has no folder files: unpack MIMIC-CXR's images and reports into it.")
     notes = ["Findings are the section FINDINGS of each report; a report without one has no findings."]

@@ -66,7 +66,8 @@ def find_annotation(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     what = "has no" if folder.is_dir() else "is not a folder with an"
-    raise DataError(f"{folder} {what} {ANNOTATIONS[0]}: name the folder that contains it and images/.")
+    form = "name the folder that contains it and images/, or a table of studies"
+    raise DataError(f"{folder} {what} {ANNOTATIONS[0]}: {form}.")
 
 
 def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list[Study]]:
