@@ -23,6 +23,7 @@ class Hub(ThreadingHTTPServer):
         self.authorizations: set[str | None] = set()
         self.committed: dict[str, bytes] = {}
         self.deleted: list[str] = []
+        self.files: dict[str, bytes] = {}  # of the dataset me/x, to be read
 
     @property
     def url(self) -> str:
@@ -39,6 +40,9 @@ class Hub(ThreadingHTTPServer):
             return 409 if exists else 200, {"url": f"{self.url}/{kind}me/{body['name']}", "error": "exists"}
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
+        if "/tree/" in path and self.files:
+            below = path.split("/tree/")[1].partition("/")[2]
+            return 200, self._listed(below)
         if "/tree/" in path:
             return 200, [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in self.there]
         if "/preupload/" in path:
@@ -51,7 +55,17 @@ class Hub(ThreadingHTTPServer):
                 elif line["key"] == "deletedFile":
                     self.deleted.append(line["value"]["path"])
             return 200, {"commitUrl": f"{self.url}/me/x/commit/1", "commitOid": "1" * 40, "success": True}
+        if self.files and not path.startswith("/api/datasets/me/x"):
+            return 404, {"error": "Repository not found"}
         return 200, {"id": "me/x", "private": self.private, "sha": "0" * 40, "siblings": [], "tags": []}
+
+    def _listed(self, below: str) -> list[dict]:
+        """The files below a folder; of the root its files and folders."""
+        kept = {"oid": "0" * 40, "size": 1}
+        files = [name for name in self.files if name.startswith(below) and (below or "/" not in name)]
+        folders = {name.partition("/")[0] for name in self.files if "/" in name and not below}
+        found = [{"type": "file", "path": name, **kept, "size": len(self.files[name])} for name in files]
+        return found + [{"type": "directory", "path": name, **kept} for name in sorted(folders)]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -73,7 +87,30 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = _take
+    def _give(self):
+        """A file of the dataset, whole or in part."""
+        self.server.authorizations.add(self.headers["Authorization"])
+        content = self.server.files.get(self.path.partition("?")[0].split("/resolve/")[1].partition("/")[2])
+        asked = self.headers["Range"]
+        self.send_response(404 if content is None else 206 if asked else 200)
+        if content is None:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        content = content or b""
+        size = len(content)
+        if asked:
+            first, last = asked.removeprefix("bytes=").split("-")
+            content = content[int(first) : int(last or size) + 1]
+            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(content) - 1}/{size}")
+        for name, value in (("ETag", '"1"'), ("X-Repo-Commit", "0" * 40), ("Content-Length", len(content))):
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def do_GET(self):
+        self._give() if "/resolve/" in self.path else self._take()
+
+    do_POST, do_HEAD = _take, _give
 
     def log_message(self, *_):
         pass

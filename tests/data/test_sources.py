@@ -131,7 +131,7 @@ def test_a_folder_of_ones_own_comes_first_and_nothing_is_fetched(tmp_path, serve
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"has no annotation\.json: name the folder"):
         open_data(tmp_path / "empty", "iu_xray", ws)
-    with pytest.raises(DataError, match="is not there: name a folder, an archive or an annotation"):
+    with pytest.raises(DataError, match="is not there: name a folder, table, archive, annotation"):
         open_data(tmp_path / "gone.zip", "iu_xray", ws)
     assert server.asked == []
 

@@ -60,6 +60,16 @@ def test_studies_have_the_regions_they_mention_and_their_images_in_order(tmp_pat
     assert (loaded["val"][0].findings, loaded["val"][0].original_report) == (None, "Clear lungs.")
 
 
+def test_a_study_may_list_its_images_and_wait_for_its_split_in_any_part(tmp_path):
+    train = [{"id": "CXR1", "original_report": "Clear lungs.", "images": ["b/9.png", "a.dcm"]}]
+    folder = make_folder(tmp_path, annotation(train=train))
+    (study,) = load_studies(folder)["train"]
+    assert study.images == (tmp_path / "images/b/9.png", tmp_path / "images/a.dcm")
+    assert (study.findings, study.original_report) == (None, "Clear lungs.")
+    path = write_annotation(tmp_path / "out.json", folder, {"CXR1": {"lung": "Clear."}})
+    assert load_studies(folder, path)["train"][0].findings == {"lung": "Clear."}
+
+
 def test_the_split_validation_set_is_read_in_place_of_the_folders_own(tmp_path):
     split = annotation(val=[{"id": "CXR3", "original_report": "Clear lungs.", "report": {"lung": "Clear."}}])
     other = tmp_path / "regions.json"
@@ -78,10 +88,18 @@ def test_the_split_validation_set_is_read_in_place_of_the_folders_own(tmp_path):
         (annotation(val=None), ("named val:",)),
         (annotation(train=[{"report": REPORT}]), ("study number 1 of train has no id",)),
         (annotation(train=["CXR1"]), ("study number 1 of train has no id",)),
-        (annotation(test=[{"id": "CXR9"}]), ("study CXR9 of test has no key report:",)),
+        (annotation(test=[{"id": "CXR9"}]), ("study CXR9 of test has no key report or original_report:",)),
         (
-            annotation(train=[{"id": "CXR9", "original_report": "x"}]),
-            ("study CXR9 of train has no key report:",),
+            annotation(train=[{"id": "CXR9", "report": {}, "images": "0.png"}]),
+            ("CXR9", "not a list of paths"),
+        ),
+        (
+            annotation(train=[{"id": "CXR9", "report": {}, "images": ["a/../../x.png"]}]),
+            ("CXR9", "'a/../../x.png', which leads out of images/"),
+        ),
+        (
+            annotation(train=[{"id": "CXR9", "report": {}, "images": ["/etc/x.png"]}]),
+            ("CXR9", "'/etc/x.png', which leads out of images/"),
         ),
         (annotation(val=[{"id": "CXR9"}]), ("CXR9 of val has no key report or original_report",)),
         (

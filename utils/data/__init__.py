@@ -2,6 +2,8 @@
 
 `studies`: the annotation and the radiographs of a folder
 `sources`: where studies come from; `downloads` brings archives and unpacks them
+`own`: rows of studies of one's own to that layout; `layouts` reads them from tables, `hub` from the Hub
+`dicom`: DICOM files as a viewer shows them
 `phantoms`: drawn studies, of `anatomy` and `wording`
 `hf_dataset`: studies as a Hugging Face dataset
 """

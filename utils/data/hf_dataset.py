@@ -226,9 +226,9 @@ The table shows the studies and views in each split, and how many studies mentio
 
 ## How it was made
 
-In the source, training and test findings are already split by region. This project split the validation
-findings. Radiographs were converted to 8-bit grey. Damaged radiographs are left out, and so are studies
-without a usable radiograph.
+Findings that the source does not split by region were split by this project. Radiographs were
+converted to 8-bit grey. Damaged radiographs are left out, and so are studies without a usable
+radiograph.
 
 {_lines(f"- {name.replace('_', ' ')}: {fact}" for name, fact in facts.items())}
 

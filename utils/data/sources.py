@@ -8,6 +8,7 @@ Drive: one archive is kept there, and unpacked to the local disk.
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections import defaultdict
@@ -18,14 +19,16 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from utils.machine import DRIVE
+from utils.machine import DRIVE, secret
 from utils.workspace import Workspace, counter, file_hash, replacing_file, write_json
 
-from . import phantoms
+from . import layouts, own, phantoms
 from .downloads import drive_address, extract, fetch
+from .own import ORIGIN
 from .studies import ANNOTATIONS, DAMAGED, IU_XRAY_STUDIES, SPLITS, DataError, find_annotation, load_studies
 
-ORIGIN = "origin.json"  # in the folder of studies: where they came from
+PROJECT = Path(__file__).resolve().parents[2]
+ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 KEPT = "archives"  # in the run's folder, where that is on Drive
 MOST_WITHOUT_VIEWS = 0.01  # share of the studies; a source that lacks more is not taken
 NO_CHECKSUM = "no checksum is published: sha256 is that of the first download, and tells later changes only"
@@ -62,24 +65,34 @@ def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
     """The folder of studies, in the layout that `studies` describes, brought there where it is not yet.
 
     named: what the notebook's field `DATA` holds, else the environment's
-        `XRAY_DATA`: a folder of one's own, an archive of one, or an
-        annotation (.json) to which only the images are fetched
+        `XRAY_DATA`: a folder of one's own, an archive of one, a table of
+        studies (see `layouts`) or a folder with one, a dataset on the Hub, or
+        an annotation (.json) to which only the images are fetched; a relative
+        path is looked for in the working folder, then in the project's
     kind: what is used without it: "iu_xray", which is downloaded, or "phantoms", which are drawn
 
     Raises DataError, with what to do, where no source has the studies.
     """
     named = str(named or os.environ.get("XRAY_DATA", ""))
     path = Path(named).expanduser()
+    if not path.exists() and (PROJECT / path).exists():
+        path = PROJECT / path
     if not named and kind == "phantoms":
         return phantoms.write(workspace.data, **phantoms.DEMO_SET, progress=counter("drawing phantoms"))
     if not named:
         return _iu_xray(workspace)
+    if layout := layouts.recognise(path):
+        return _own_table(layout, workspace, sha256=file_hash(layout.table))
     if path.is_dir():
         find_annotation(path)
         print(f"Studies from your own folder {path}.")
         return path
+    if not path.exists() and ON_HUB.fullmatch(named):
+        return _from_hub(named, workspace)
     if not path.is_file():
-        raise DataError(f"{path} is not there: name a folder, an archive or an annotation in DATA.")
+        raise DataError(
+            f"{path} is not there: name a folder, table, archive, annotation or dataset of the Hub in DATA."
+        )
     return _iu_xray(workspace, path) if path.suffix == ".json" else _own_archive(path, workspace)
 
 
@@ -87,6 +100,27 @@ def origin(folder: Path) -> dict:
     """Where the studies of `folder` came from, for a manifest: the source, its archive and what was found."""
     path = folder / ORIGIN
     return json.loads(path.read_bytes()) if path.is_file() else {"source": f"the folder {folder.name}"}
+
+
+def _own_table(layout: layouts.Layout, workspace: Workspace, **found: object) -> Path:
+    """The studies of the user's table; a table that changed is read anew, its images stay where they are."""
+    print(*layout.notes, sep="\n")
+    target = workspace.data.parent / "own" / layout.name
+    return own.write(layout.rows, target, layout.images, layout.table, {"source": layout.name, **found})
+
+
+def _from_hub(name: str, workspace: Workspace) -> Path:
+    """The studies of a dataset on the Hub, brought to the local disk once."""
+    from . import hub  # here, as datasets takes seconds to import
+
+    target = workspace.data.parent / "own" / name.replace("/", "--")
+    if (target / ORIGIN).is_file():
+        print(
+            f"Studies of {name}, brought from the Hub earlier to {target}: delete that folder to read anew."
+        )
+        return target
+    layout, revision = hub.recognise(name, workspace.data.parent / "hub", secret("HF_TOKEN"))
+    return _own_table(layout, workspace, revision=revision)
 
 
 def _own_archive(archive: Path, workspace: Workspace) -> Path:

@@ -3,23 +3,28 @@
 The layout is the quiz's: an annotation, and `images/<id>/<k>.png` beside it
 with k = 0, 1, ... (the frontal view first). The annotation holds the splits
 train, val and test, each a list of studies with an `id` and either a `report`
-(findings by region) or, not yet split into regions, an `original_report`.
+(findings by region) or, not yet split into regions, an `original_report`. A
+study may list its `images` itself, as paths below `images/`.
 """
 
 import json
+import os
 import re
 import reprlib
 import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from utils import regions
 from utils.workspace import write_json
+
+from . import dicom
 
 SPLITS = ("train", "val", "test")
 ANNOTATIONS = ("annotation.json", "annotation_quiz_all.json")  # the second is the quiz's own name for it
@@ -61,7 +66,8 @@ def find_annotation(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     what = "has no" if folder.is_dir() else "is not a folder with an"
-    raise DataError(f"{folder} {what} {ANNOTATIONS[0]}: name the folder that contains it and images/.")
+    form = "name the folder that contains it and images/, or a table of studies"
+    raise DataError(f"{folder} {what} {ANNOTATIONS[0]}: {form}.")
 
 
 def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list[Study]]:
@@ -99,12 +105,12 @@ def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list
 
 
 def write_annotation(path: Path, folder: Path, findings: dict[str, dict[str, str]]) -> Path:
-    """The annotation of `folder`, to `path`, with `findings` as the reports of validation studies, by id.
+    """The annotation of `folder`, to `path`, with `findings` as the reports of studies, by id.
 
     A study that has a report already keeps it.
     """
     content = json.loads(find_annotation(folder).read_bytes())
-    for entry in content["val"]:
+    for entry in chain.from_iterable(content[split] for split in SPLITS):
         if entry.get("report") is None and entry["id"] in findings:
             entry["report"] = {name: findings[entry["id"]].get(name, "") for name in regions.ALL}
     return write_json(path, content)
@@ -122,16 +128,19 @@ def data_label(folder: Path, splits: dict[str, list[Study]]) -> str:
 def read_view(path: Path, longest_side: int) -> Image.Image:
     """A radiograph as 8-bit grey (mode L), upright, scaled down to `longest_side` pixels where it is larger.
 
-    Samples of more than 8 bits are stretched over the image's own range;
-    transparent parts become black. Raises DataError naming a file that
-    cannot be read.
+    Samples of more than 8 bits are stretched over the image's own range, and
+    DICOM is shown in its own window; transparent parts become black. Raises
+    DataError naming a file that cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            with suppress(*DAMAGED):  # an orientation that cannot be read turns nothing
-                ImageOps.exif_transpose(image, in_place=True)
-            view = _grey(image)
+        if dicom.is_dicom(path):
+            view = dicom.read(path)
+        else:
+            with Image.open(path) as image:
+                image.load()
+                with suppress(*DAMAGED):  # an orientation that cannot be read turns nothing
+                    ImageOps.exif_transpose(image, in_place=True)
+                view = _grey(image)
     except DAMAGED as error:
         raise DataError(
             f"{path.parent.name}/{path.name} cannot be read: {regions.tidy(str(error))}"
@@ -153,14 +162,15 @@ def _study(entry: object, split: str, position: int, path: Path, folder: Path) -
         )
         raise DataError(f"{path}: study number {position + 1} of {split} {fault}: correct it.")
     report, original = entry.get("report"), entry.get("original_report")
-    needed = "report or original_report" if split == "val" else "report"
-    if report is None and (split != "val" or original is None):
-        raise DataError(f"{path}: study {name} of {split} has no key {needed}: add it.")
+    if report is None and original is None:
+        raise DataError(f"{path}: study {name} of {split} has no key report or original_report: add it.")
     if original is not None and not isinstance(original, str):
         raise DataError(
             f"{path}: study {name} of {split} has an original_report that is not text: correct it."
         )
-    return Study(name, split, _findings(report, name, split, path), original or "", _images(folder, name))
+    listed = entry.get("images")
+    images = _images(folder, name) if listed is None else _listed(listed, f"{path}: study {name}", folder)
+    return Study(name, split, _findings(report, name, split, path), original or "", images)
 
 
 def _findings(report: object, name: str, split: str, path: Path) -> dict[str, str] | None:
@@ -192,6 +202,22 @@ def _images(folder: Path, name: str) -> tuple[Path, ...]:
             key=lambda path: (int(path.stem), path.name),
         )
     )
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path leaves the folder that it is below."""
+    steps = PurePosixPath(os.path.normpath(path.replace("\\", "/")))
+    return steps.is_absolute() or ".." in steps.parts
+
+
+def _listed(images: object, where: str, folder: Path) -> tuple[Path, ...]:
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise DataError(f"{where} has images that are not a list of paths: correct them.")
+    for image in filter(leads_out, images):
+        raise DataError(
+            f"{where} has the image {reprlib.repr(image)}, which leads out of images/: correct it."
+        )
+    return tuple(folder / "images" / image for image in images)
 
 
 def _grey(image: Image.Image) -> Image.Image:

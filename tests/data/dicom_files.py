@@ -1,0 +1,33 @@
+"""DICOM files as machines write them, made with pydicom."""
+
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # every value of 12 bits once
+
+
+def write(path: Path, samples: np.ndarray | None = RAMP, photometric="MONOCHROME2", bits=12, **tags) -> Path:
+    """A radiograph of `samples`, or one without pixels; `tags` are further elements by keyword."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = generate_uid(), ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.Modality = "DX"
+    if samples is not None:
+        dataset.set_pixel_data(samples, photometric, bits)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def lookup(first: int, bits: int, values: list[int]) -> list[Dataset]:
+    """A VOI LUT Sequence: `values` for the samples from `first` on."""
+    table = Dataset()
+    table.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(values), first, bits])
+    table.add_new("LUTData", "US", values)
+    return [table]

@@ -1,0 +1,132 @@
+"""DICOM files: which of them are radiographs, whose, and their pixels as a viewer shows them.
+
+pydicom reads them. It is optional: only who has DICOM files needs it.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+RADIOGRAPHS = ("CR", "DX")
+FRONTAL = ("PA", "AP")
+MISSING = "DICOM files need the package pydicom: run %pip install pydicom, then this cell again"
+
+_SUFFIXES = (".dcm", ".dicom")
+_PICTURES = (".png", ".jpg", ".jpeg")
+_HEAD = [
+    *("AccessionNumber", "StudyInstanceUID", "PatientID", "Modality", "ViewPosition", "InstanceNumber"),
+    *("NumberOfFrames", "SamplesPerPixel", "PixelData"),
+]
+_LONG = 1024  # bytes; a longer value, such as the pixels, is passed over when only the head is wanted
+
+
+class NoPydicom(ValueError):
+    """The package is missing; the message says what to do."""
+
+
+class Header(NamedTuple):
+    """Of one file: the ids that a table may name its study by, its patient, and its place among the views."""
+
+    ids: tuple[str, ...]
+    patient: str
+    order: tuple[bool, int]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: by its suffix, or by its first bytes where it has none that says so."""
+    suffix = path.suffix.lower()
+    if suffix in _SUFFIXES or suffix in _PICTURES or not path.is_file():
+        return suffix in _SUFFIXES
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def find(folder: Path) -> Iterable[Path]:
+    """The DICOM files below `folder`, in the order of their names."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (path for name in sorted(names) if is_dicom(path := Path(place, name)))
+
+
+def header(path: Path) -> Header:
+    """The head of a DICOM file. Raises ValueError, saying why, where it is no radiograph or has no pixels."""
+    with _sentences():
+        dataset = _library().dcmread(path, defer_size=_LONG, specific_tags=_HEAD)
+        _check(dataset)
+        ids = (dataset.get(name) for name in ("AccessionNumber", "StudyInstanceUID"))
+        order = dataset.get("ViewPosition") not in FRONTAL, int(dataset.get("InstanceNumber") or 0)
+        return Header(tuple(str(name) for name in ids if name), str(dataset.get("PatientID") or ""), order)
+
+
+def read(path: Path) -> Image.Image:
+    """A radiograph as 8-bit grey (mode L), in its own window and with bone white.
+
+    The order is the standard's: modality LUT or rescale, then the first VOI
+    LUT or window, then MONOCHROME1 inverted. Without a window the samples are
+    stretched over their own range. Raises ValueError where it cannot be done.
+    """
+    with _sentences():
+        dataset = _library().dcmread(path)
+        _check(dataset)
+        samples, low, high = _windowed(dataset)
+        grey = np.clip((samples - low) / ((high - low) or 1), 0, 1) * 255
+        if dataset.PhotometricInterpretation == "MONOCHROME1":
+            grey = 255 - grey
+        return Image.fromarray(np.uint8(np.rint(grey)))
+
+
+def _library():
+    try:
+        import pydicom.pixels
+    except ModuleNotFoundError:
+        raise NoPydicom(MISSING) from None
+    return pydicom
+
+
+@contextmanager
+def _sentences():
+    """What pydicom raises, of many kinds, as a ValueError; its warnings of small faults are not shown."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a damaged file raises nearly anything; a missing decoder a RuntimeError
+        raise ValueError(f"{error or type(error).__name__}") from None
+
+
+def _check(dataset: "Dataset") -> None:
+    modality, frames = dataset.get("Modality") or "unknown", int(dataset.get("NumberOfFrames") or 1)
+    if modality not in RADIOGRAPHS:
+        raise ValueError(f"modality {modality}, not {' or '.join(RADIOGRAPHS)}")
+    if "PixelData" not in dataset:
+        raise ValueError("no pixels")
+    if frames > 1:
+        raise ValueError(f"{frames} frames, not one")
+    if dataset.get("SamplesPerPixel", 1) != 1:
+        raise ValueError("in colour")
+
+
+def _windowed(dataset: "Dataset") -> tuple[np.ndarray, float, float]:
+    """The samples after modality and VOI, and the two values that are shown black and white."""
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    samples = apply_modality_lut(dataset.pixel_array, dataset)
+    if table := dataset.get("VOILUTSequence"):
+        shown = apply_voi_lut(np.rint(samples).astype(np.int32), dataset).astype(np.float64)
+        return shown, 0, 2 ** table[0].LUTDescriptor[2] - 1
+    if dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
+        return samples.astype(np.float64), float(samples.min()), float(samples.max())
+    # What lies far below and far above the window; a negative slope turns the two round.
+    with np.errstate(over="ignore"):
+        low, high = apply_voi_lut(np.array([-1e12, 1e12]), dataset)
+    return apply_voi_lut(samples, dataset), float(low), float(high)

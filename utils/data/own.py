@@ -1,0 +1,179 @@
+"""Studies of one's own, as rows of a table, brought into the layout that `studies` describes.
+
+A row is a study, or one image of a study. The images stay where they are: the
+new folder's `images` is a link to them. What spoils the whole, such as a
+patient in two splits, is refused in one sentence; what spoils one study or
+one image is left out, counted and said.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from utils import regions
+from utils.workspace import progress, replacing, write_json
+
+from . import dicom
+from .studies import ANNOTATIONS, SPLITS, DataError, leads_out, load_studies
+
+SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val")
+ORIGIN = "origin.json"  # in the folder of studies: where they came from
+SHARES = "80/10/10"  # of train, val and test, where the table has no splits
+
+DIFFERENT = object()  # in place of the findings of a study whose rows contradict one another
+
+Findings = str | dict[str, str]  # as written, or by region
+
+
+class Row(NamedTuple):
+    """What a row says; `images` are paths below the images' folder. Empty: the table does not say."""
+
+    study: str
+    patient: str
+    split: str
+    findings: Findings
+    images: tuple[str, ...]
+
+
+class Faults:
+    """What is wrong, by kind, with how often and the first case."""
+
+    def __init__(self) -> None:
+        self.counts, self.first = Counter(), {}
+
+    def add(self, kind: str, case: str) -> None:
+        self.counts[kind] += 1
+        self.first.setdefault(kind, case)
+
+    def sentences(self) -> list[str]:
+        """One a kind: how many, of what, and a case."""
+        return [f"{number:,} {kind}, such as {self.first[kind]}." for kind, number in self.counts.items()]
+
+    def refuse(self, where: str | Path) -> None:
+        """Raises DataError with the first kind, if there is any."""
+        for sentence in self.sentences():
+            raise DataError(f"{where}: {sentence.removesuffix('.')}: correct the table.")
+
+
+def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, found: dict) -> Path:
+    """The studies of `rows` as the folder `target`, with an annotation and a link to the folder `images`.
+
+    What was found is printed, in a sentence each, and noted beside `found` in
+    the folder. `where` is named in messages. Raises DataError for what
+    spoils the whole, and leaves what was in `target` as it was.
+    """
+    studies = _merged(rows, where)
+    rule = _split(studies, where)
+    faults = Faults()
+    annotation: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    views = 0
+    for name in progress(list(studies), "checking images"):
+        row = studies.pop(name)
+        report = regions.mentioned(row.findings, regions.ALL) if isinstance(row.findings, dict) else None
+        if row.findings is DIFFERENT:
+            faults.add("studies have rows with different findings or patients and are left out", name)
+        elif not (report if report is not None else row.findings):
+            faults.add("studies have no findings and are left out", name)
+        elif there := [path for path in row.images if _usable(images / path, path, faults)]:
+            views += len(there)
+            told = {"original_report": row.findings} if report is None else {"report": report}
+            annotation[row.split].append({"id": name, **told, "images": there})
+        else:
+            faults.add("studies have no image and are left out", name)
+    said = [rule, *faults.sentences()]
+    counts = {split: len(group) for split, group in annotation.items()}
+    with replacing(target) as folder:
+        (folder / "images").symlink_to(images.resolve(), target_is_directory=True)
+        write_json(folder / ANNOTATIONS[0], annotation)
+        annotation.clear()  # read again below, and may be long
+        write_json(folder / ORIGIN, {**found, "studies": counts, "views": views, "notes": said})
+        try:
+            load_studies(folder)
+            if not counts["train"]:
+                raise DataError(f"{where}: no study is left to train on. {' '.join(said[1:])}".strip())
+        except DataError as error:
+            raise DataError(str(error).replace(str(folder / ANNOTATIONS[0]), str(where))) from None
+    print(f"{sum(counts.values()):,} studies and {views:,} images from {where}.", *said, sep="\n")
+    return target
+
+
+def split_of(key: str) -> str:
+    """The split of a patient or study by the hash of its id: the same whenever and wherever it is asked."""
+    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) * 10 // 2**64
+    return "train" if place < 8 else "val" if place < 9 else "test"
+
+
+def _merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
+    """The rows by study: the images of one study together. Refuses rows of a study that differ."""
+    studies: dict[str, Row] = {}
+    faults = Faults()
+    for number, row in enumerate(rows, start=1):
+        split = SPLIT_NAMES.get(row.split.strip().lower(), None if row.split else "")
+        before = studies.get(row.study)
+        if not row.study:
+            faults.add("rows have no id of a study", f"row {number:,}")
+        elif split is None:
+            faults.add(f"rows have a split other than {', '.join(SPLITS)}", f"{row.split!r} of {row.study}")
+        elif path := next((path for path in row.images if leads_out(path)), None):
+            faults.add("images lie outside their folder", f"{path} of study {row.study}")
+        elif before is None:
+            studies[row.study] = row._replace(split=split)
+        elif before.split != split:
+            both = f"{before.split or 'none'} and {split or 'none'}"
+            faults.add("studies are in two splits", f"{row.study} ({both})")
+        elif before.findings != row.findings or before.patient != row.patient:
+            studies[row.study] = before._replace(findings=DIFFERENT)
+        else:
+            images = dict.fromkeys((*before.images, *row.images))
+            studies[row.study] = before._replace(images=tuple(images))
+    faults.refuse(where)
+    if not studies:
+        raise DataError(f"{where} has no studies: add a row for each.")
+    return studies
+
+
+def _split(studies: dict[str, Row], where: str | Path) -> str:
+    """Gives each study a split, and says in a sentence how; refuses patients in two of them."""
+    faults = Faults()
+    unsplit = [name for name, row in studies.items() if not row.split]
+    patients = all(row.patient for row in studies.values())
+    if 0 < len(unsplit) < len(studies):
+        some = f"{len(unsplit):,} of {len(studies):,} studies"
+        raise DataError(f"{where}: {some} have no split, such as {unsplit[0]}: give all of them one.")
+    for name in unsplit:
+        studies[name] = studies[name]._replace(split=split_of(studies[name].patient or name))
+    splits = defaultdict(dict)
+    for row in studies.values():
+        splits[row.patient][row.split] = None
+    for patient, several in splits.items():
+        if patient and len(several) > 1:
+            faults.add("patients are in two splits", f"{patient} ({' and '.join(several)})")
+    faults.refuse(where)
+    if not unsplit and patients:
+        return "The splits are the table's own; no patient is in two of them."
+    if not unsplit:
+        return (
+            "The splits are the table's own; not each study's patient is known, so one may be in two of them."
+        )
+    who = "patients" if patients else "studies"
+    rule = f"Without a column of splits, {who} are split {SHARES} by a hash of their ids, the same every time"
+    return f"{rule}." if patients else f"{rule}; one patient's studies may be in two splits."
+
+
+def _usable(path: Path, name: str, faults: Faults) -> bool:
+    """Whether an image is there and, if it is DICOM, a radiograph."""
+    if not path.is_file():
+        faults.add("images are not there and are left out", name)
+        return False
+    if dicom.is_dicom(path):
+        try:
+            dicom.header(path)
+        except dicom.NoPydicom as error:
+            raise DataError(f"{error}.") from None
+        except (OSError, ValueError) as error:
+            faults.add(f"DICOM files are left out ({regions.tidy(str(error))})", name)
+            return False
+    return True
