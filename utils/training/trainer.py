@@ -4,7 +4,7 @@ A run's folder holds `settings.json`, `checkpoints/checkpoint-<step>/`,
 `log.csv`, `choice.csv` and, at the end, `adapter/`. On several processes, by
 accelerate's own configuration:
 
-    accelerate launch -m utils.training RUN
+    accelerate launch --multi_gpu -m utils.training RUN
 
 trains the run in folder RUN, a folder of `training/` in a workspace whose
 dataset is built.
@@ -13,6 +13,7 @@ dataset is built.
 import gc
 import json
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,27 +23,29 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from torch.utils.data import Sampler
-from transformers import set_seed
+from transformers import ProgressCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from utils import processes
 from utils.models.bases import fits_or_stop
 from utils.models.loading import load_model, load_processor, lora_config, save_adapter
 from utils.settings import TrainingSettings
-from utils.workspace import StepError, Workspace, memory, replacing, write_text
+from utils.workspace import StepError, Workspace, counter, memory, replacing, write_text
 
 from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .plan import steps, study_tokens
-from .watch import Progress, Watch, log_table
+from .watch import Progress, Watch, log_table, read_progress
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
 FREE = {"save_every", "keep", "hours", "samples", "choose"}
 
 
 class Outcome(NamedTuple):
-    """A run's log so far (see `log_table`), and whether its last step is done."""
+    """A run's log so far (see `log_table`), whether its last step is done, and the memory used (GiB)."""
 
     log: pd.DataFrame
     finished: bool
+    memory: dict[str, float]
 
 
 class ByLength(Sampler):
@@ -98,10 +101,10 @@ def make_trainer(
     Raises StepError where the accumulation cannot be divided among them.
     """
     set_seed(settings.seed)
-    processes = PartialState().num_processes
-    if settings.accumulation % processes:
+    count = PartialState().num_processes
+    if settings.accumulation % count:
         raise StepError(
-            f"accumulation is {settings.accumulation}: set it to a multiple of {processes} (the processes)."
+            f"accumulation is {settings.accumulation}: set it to a multiple of {count} (the processes)."
         )
     validation = sample(dataset["val"], settings) if "val" in dataset else None
     on_gpu = torch.cuda.is_available()
@@ -119,7 +122,7 @@ def make_trainer(
             max_steps=settings.max_steps,
             per_device_train_batch_size=settings.batch_size,
             per_device_eval_batch_size=settings.batch_size,
-            gradient_accumulation_steps=settings.accumulation // processes,
+            gradient_accumulation_steps=settings.accumulation // count,
             gradient_checkpointing=True,  # activations are computed again instead of kept: memory for time
             gradient_checkpointing_kwargs={"use_reentrant": False},
             learning_rate=settings.learning_rate,
@@ -147,6 +150,8 @@ def make_trainer(
         callbacks=[watch],
     )
     watch.trainer = trainer
+    if on_progress and processes.started() > 1:  # the notebook that hears of it has a bar of its own
+        trainer.remove_callback(ProgressCallback)
     # TRL casts the adapter of a 4-bit model to bfloat16: a T4 has none, fp16's gradient scaler
     # refuses it, and it rounds small steps away.
     for parameter in trainer.model.parameters():
@@ -197,7 +202,39 @@ def train(
             f"The time limit of {settings.hours:g} hours stopped training at {checkpoint.name} of {last:,} "
             "steps. Run all cells again, now or in another session, to continue from there."
         )
-    return Outcome(log, finished)
+    return Outcome(log, finished, memory())
+
+
+def train_on_all(
+    workspace: Workspace,
+    settings: TrainingSettings,
+    dataset: DatasetDict,
+    on_progress: Callable[[Progress], None],
+) -> Outcome:
+    """`train` the run of `workspace` on all GPUs of this machine, as far as they divide the accumulation.
+
+    With one GPU or none it is trained in this process, else in processes of
+    its own, of which `on_progress` hears all the same.
+    """
+    folder = workspace.folder("training")
+    most = processes.how_many()
+    count = max(n for n in range(1, most + 1) if settings.accumulation % n == 0)
+    if count == 1:
+        return train(settings, dataset, folder, on_progress, workspace.scratch)
+    fits_or_stop(settings)
+    same_settings_or_stop(settings.model_dump(), folder / "settings.json", FREE)
+    progress, changed, show = None, None, counter(f"training on {count} processes")
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "progress.json"
+        with processes.Processes(count, "utils.training", folder, "--progress", path) as team:
+            for _ in team.rounds():
+                if path.exists() and (now := path.stat().st_mtime_ns) != changed:
+                    changed, progress = now, read_progress(path)
+                    show(progress.step, progress.steps)
+                    on_progress(progress)
+    newest, _ = Store(folder / "checkpoints", workspace.scratch, settings.keep).newest()
+    finished = step_of(newest) >= steps(settings, len(dataset["train"]))
+    return Outcome(pd.read_csv(folder / "log.csv"), finished, progress.memory if progress else memory())
 
 
 def _leave_adapter(
@@ -210,7 +247,7 @@ def _leave_adapter(
         save_adapter(chosen, adapter)
 
 
-def finish(workspace: Workspace, settings: TrainingSettings, *outputs: Path) -> None:
+def finish(workspace: Workspace, settings: TrainingSettings, outcome: Outcome, *outputs: Path) -> None:
     """Write the manifest of a finished run in `workspace`; `outputs` come on top of adapter and log."""
     folder = workspace.folder("training")
     workspace.finish(
@@ -219,7 +256,7 @@ def finish(workspace: Workspace, settings: TrainingSettings, *outputs: Path) -> 
         inputs=[workspace.folder("dataset") / "data"],
         outputs=[folder / "adapter", folder / "log.csv", folder / "choice.csv", *outputs],
         data_label=workspace.require("dataset")["data_label"],
-        memory_gib=memory(),
+        memory_gib=outcome.memory,
     )
 
 
