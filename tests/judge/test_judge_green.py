@@ -179,7 +179,7 @@ def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monke
     _, tokenizer = engine.load()
     question = len(tokenizer(tokenizer.bos_token + chat(*PAIRS[1]), add_special_tokens=False)["input_ids"])
     slots = -(-(question + 30 + 17) // 64) * 64  # 16 proposed, in steps of 64
-    free = int(2 * 2 * 2 * 4 * 16 * slots * 2.5 / decoding.CACHE_SHARE)
+    free = int(2 * 2 * 4 * 4 * 16 * slots * 2.5 / decoding.CACHE_SHARE)
     engine.decoder.free = lambda: free - sum(cache.nbytes for cache in alive)
     alive, held = weakref.WeakSet(), Batch.__init__
 

@@ -1,23 +1,20 @@
 """Pulling the plug, and more processes than one: the same curve and the same adapter all the same."""
 
-import json
 import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file
 
 from utils.data import hf_dataset
+from utils.processes import COUNT
 from utils.settings import TrainingSettings, preset, with_values
 from utils.training import trainer as training
 from utils.workspace import Workspace
@@ -115,32 +112,32 @@ def test_killed_at_ten_places_a_run_ends_as_one_that_was_not(tiny_base, saved, t
     assert all(torch.equal(weights[name], values) for name, values in whole_weights.items())
 
 
-def test_two_processes_learn_what_one_does(tiny_base, saved, tmp_path):
+def test_two_processes_learn_what_one_does_and_tell_how_far_they_are(
+    tiny_base, saved, tmp_path, monkeypatch, capsys
+):
     changes = {**FEW, "base": str(tiny_base), "max_steps": 6, "accumulation": 2, "lora_dropout": 0}
-    settings = with_values(preset("demo").training, changes)
-    logs = {}
+    settings = with_values(preset("demo").training, {**changes, "samples": 1})
+    logs, told = {}, {1: [], 2: []}
     for count in (1, 2):
         workspace = Workspace(tmp_path / f"on_{count}", "shared")
         dataset = Path(shutil.copytree(saved, workspace.folder("dataset")))
         workspace.finish("dataset", settings={}, outputs=[dataset / "data"], data_label="phantoms")
+        monkeypatch.setenv(COUNT, str(count))
+        outcome = training.train_on_all(workspace, settings, hf_dataset.load(dataset), told[count].append)
         folder = workspace.folder("training")
-        folder.mkdir(parents=True)
-        (folder / "settings.json").write_text(json.dumps(settings.model_dump()))
-        launch = ["accelerate.commands.launch", "--cpu", "--num_processes", count, "--num_machines", 1]
-        command = [sys.executable, "-m", *launch, "--mixed_precision", "no", "-m", "utils.training", folder]
-        ran = subprocess.run(
-            list(map(str, command)),
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert ran.returncode == 0, ran.stderr[-2000:]
-        assert workspace.require("training")["data_label"] == "phantoms"
         logs[count], _ = result(folder)
+        pd.testing.assert_frame_equal(outcome.log, logs[count])
+        assert outcome.finished and outcome.memory["host_peak"] > 0
+        random_states = folder.glob("checkpoints/checkpoint-6/rng_state*")  # one a process
+        assert len(list(random_states)) == count
+    assert workspace.require("training")["data_label"] == "phantoms"
+    assert "'loss'" not in capsys.readouterr().out.split("training on 2 processes")[1]
     one, two = (logs[count][["step", "loss", "learning_rate"]].dropna() for count in (1, 2))
     assert len(one) == 6
     pd.testing.assert_frame_equal(one, two, rtol=1e-3)
+    last = told[2][-1]
+    assert (last.step, last.steps) == (told[1][-1].step, told[1][-1].steps) == (6, 6)
+    assert last.samples[0].id == told[1][-1].samples[0].id and last.samples[0].report
 
 
 def test_an_accumulation_that_cannot_be_shared_out_is_refused(

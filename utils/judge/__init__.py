@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from utils.answers import AnswerFile
+from utils.processes import mine
 from utils.regions import REGIONS, mentioned, parse, tidy
 
 from .green import GreenEngine, ServerEngine
@@ -72,6 +73,9 @@ def judge_pairs(
     Raises JudgeError, a ValueError, for a pair whose reference is empty (a
     region that a study does not mention is never scored), for an unknown
     engine, for options that reach none, and for a cache file that is not ours.
+
+    Of several processes that keep their answers in `cache`, each asks its share;
+    the others' questions have no verdict for it, unless the cache holds one.
     """
     asked = [(tidy(reference), tidy(prediction)) for reference, prediction in pairs]
     for number, (reference, _) in enumerate(asked):
@@ -90,12 +94,12 @@ def judge_pairs(
     for done, (index, completion) in enumerate(judge.ask(open_pairs) if open_pairs else (), start=1):
         pair = open_pairs[index]
         known[pair] = completion
-        if store:
+        if store and not getattr(judge, "keeps", False):  # an engine whose processes keep their answers
             store.add(judge, pair, completion)
         if progress:
             progress(done, len(open_pairs))
     judgements = {pair: parse_completion(completion, label) for pair, completion in known.items()}
-    return [judgements[pair] for pair in asked]
+    return [judgements.get(pair) or parse_completion("", label) for pair in asked]
 
 
 def open_questions(
@@ -118,7 +122,8 @@ def _known(
             completion = store.get(judge, pair)
         if completion is not None:
             known[pair] = completion
-    return known, [pair for pair in dict.fromkeys(asked) if pair not in known]
+    distinct = list(dict.fromkeys(asked))
+    return known, [pair for pair in (mine(distinct) if store else distinct) if pair not in known]
 
 
 def offline_judge_reward(completions: list, **columns: object) -> list[float | None]:
@@ -180,6 +185,10 @@ class Cache:
     def __init__(self, path: Path):
         self._answers: dict[str, str] = {}
         self._file = AnswerFile(path, "an answer of a judge", self._take, JudgeError, self.HEADER)
+
+    def more(self) -> None:
+        """Take the answers that other processes have added."""
+        self._file.more()
 
     def _take(self, entry: dict) -> None:
         self._answers[entry["key"]] = entry["completion"]

@@ -175,14 +175,17 @@ class GreenEngine:
 
     def _load(self):
         import torch
+        from accelerate import PartialState
         from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+        on_gpu = torch.cuda.is_available()
+        dtype = torch.float16 if on_gpu else torch.float32  # a CPU is slow in half precision
         quantization = {
             "nf4": BitsAndBytesConfig(
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=torch.float16,
+                bnb_4bit_compute_dtype=dtype,
             ),
             "int8": BitsAndBytesConfig(load_in_8bit=True),
             "fp16": None,
@@ -191,9 +194,9 @@ class GreenEngine:
         tokenizer.pad_token = tokenizer.eos_token
         model = AutoModelForCausalLM.from_pretrained(
             self.model_name,
-            dtype=torch.float16,
+            dtype=dtype,
             quantization_config=quantization,
-            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+            device_map={"": PartialState().local_process_index if on_gpu else "cpu"},
         )
         return model.eval(), tokenizer
 

@@ -7,15 +7,18 @@
 import gc
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from utils.answers import AnswerFile
+from utils.answers import AnswerFile, files_of
 from utils.data.hf_dataset import instruction
 from utils.decoding import MOST_ROWS, Decoder, Drafts, Request
+from utils.processes import mine
 from utils.regions import REGIONS, parse
 from utils.settings import GenerationSettings
 from utils.workspace import StepError, file_hash, progress
@@ -27,15 +30,18 @@ MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
 
 
 class Writer:
-    """The fine-tuned model, ready to write reports."""
+    """The fine-tuned model; it is loaded when it first writes."""
 
     def __init__(self, adapter: Path):
-        self.reading = how_to_read(adapter)
+        self.reading, self._folder = how_to_read(adapter), adapter
         self.adapter = file_hash(adapter / ADAPTER_FILES[0])[:16]
-        base, image_tokens, precision = (self.reading[n] for n in ("base", "image_tokens", "precision"))
-        self.processor = load_processor(base, image_tokens)
-        self.model = load_adapter(load_model(base, image_tokens, precision), adapter)
+        self.processor = load_processor(self.reading["base"], self.reading["image_tokens"])
         self.drafts = Drafts()  # of all that it writes
+
+    @cached_property
+    def model(self) -> PeftModel:
+        base = load_model(*(self.reading[name] for name in ("base", "image_tokens", "precision")))
+        return load_adapter(base, self._folder)
 
     def write(self, studies: list[list], max_new_tokens: int) -> list[str]:
         """A report text for each study, given as its list of views (PIL images). Greedy."""
@@ -151,20 +157,19 @@ def write_reports(
 
     With `system` SHUFFLED each study is written from the views of another,
     which shows how much of a score comes from the pictures.
+    Of several processes, each writes its share, and has the reports that are there.
     Raises StepError where `path` holds the reports of another adapter.
     """
-    most = settings.shuffled if system == SHUFFLED else settings.studies or len(split)
-    studies = split.select(range(min(most, len(split))))
+    ids = ids_to_write(split, settings, system)
     sources = other_studies(len(split)) if system == SHUFFLED else list(range(len(split)))
     known, file = _open_generations(path, writer.adapter)
     done = {(row["system"], row["split"], row["id"]): row for row in known}
-    ids = studies["id"]
-    todo = [i for i, study in enumerate(ids) if (system, name, study) not in done]
     counts = split["views"]
-    todo.sort(key=lambda i: counts[sources[i]])  # same number of views together: less padding
+    order = sorted(range(len(ids)), key=lambda i: counts[sources[i]])  # as many views together: less padding
+    todo = [i for i in mine(order) if (system, name, ids[i]) not in done]
     views = split.select([sources[i] for i in todo])["images"]
     writer.learn(row["text"] for row in done.values())
-    written = writer.stream(views, settings.max_new_tokens, settings.batch_size)
+    written = writer.stream(views, settings.max_new_tokens, settings.batch_size) if todo else ()
     try:
         for number, text in show(written, f"{name}: {system}", len(todo)):
             study = ids[todo[number]]
@@ -183,7 +188,13 @@ def write_reports(
             "The GPU's memory does not hold one study: restart the runtime, or use an adapter with "
             "fewer image tokens."
         ) from None
-    return [done[system, name, study] for study in ids]
+    return [done[system, name, study] for study in ids if (system, name, study) in done]
+
+
+def ids_to_write(split: Dataset, settings: GenerationSettings, system: str = MODEL) -> list[str]:
+    """The studies of `split` that `system` writes reports on."""
+    most = settings.shuffled if system == SHUFFLED else settings.studies or len(split)
+    return split["id"][:most]
 
 
 def read_generations(path: Path, adapter: str | None = None) -> list[dict]:
@@ -191,7 +202,7 @@ def read_generations(path: Path, adapter: str | None = None) -> list[dict]:
 
     Raises StepError where a line is damaged or comes from another adapter than `adapter`.
     """
-    return _open_generations(path, adapter)[0] if path.exists() else []
+    return _open_generations(path, adapter)[0] if files_of(path) else []
 
 
 def _open_generations(path: Path, adapter: str | None) -> tuple[list[dict], AnswerFile]:

@@ -3,11 +3,13 @@
 `judging`: reports and baselines to judged rows, and a check that the judge is GREEN
 `baselines`: reports that the model must beat
 `means`: means with intervals, comparisons of systems; `tables`: to read
+`several`: reports written and judged on several processes
 `report`, `sharing`: the written report; dataset and adapter to the Hub
 """
 
 from .judging import (
     METADATA,
+    all_systems,
     baseline_rows,
     by_study,
     check_judge,
@@ -53,6 +55,7 @@ __all__ = [
     "PUBLISHED_DATA",
     "RADEVAL",
     "TOKENISATION",
+    "all_systems",
     "baseline_rows",
     "beside",
     "by_kind",

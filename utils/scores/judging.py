@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from utils.data.downloads import fetch
 from utils.data.studies import DataError
@@ -67,6 +67,29 @@ def baseline_rows(
         for study, written in zip(split["id"], reports, strict=True)
     ]
     return prediction_rows(split, lines)
+
+
+def all_systems(
+    dataset: DatasetDict, reports: dict[str, dict[str, list[dict]]], others: dict[str, dict[str, dict | list]]
+) -> dict[str, pd.DataFrame]:
+    """The rows to judge by system; a system without any is left out.
+
+    reports: by system and split, lines of `generations.jsonl`; the fine-tuned model comes first
+    others: by baseline and split, a report for all studies or one for each; they get the model's studies
+    """
+    written = next(iter(reports.values()))
+    parts = {
+        system: [prediction_rows(dataset[name], lines) for name, lines in of.items()]
+        for system, of in reports.items()
+    }
+    for system, of in others.items():
+        parts[system] = []
+        for name, given in of.items():
+            count = len(written[name])
+            report = given if isinstance(given, dict) else given[:count]
+            parts[system].append(baseline_rows(dataset[name].select(range(count)), name, system, report))
+    found = {system: pd.concat(rows, ignore_index=True) for system, rows in parts.items()}
+    return {system: rows for system, rows in found.items() if len(rows)}
 
 
 def judged(rows: pd.DataFrame, **options) -> pd.DataFrame:

@@ -1,37 +1,41 @@
-"""`accelerate launch -m utils.training <workspace>/training/<run>`: a run trained on several processes."""
+"""`accelerate launch --multi_gpu -m utils.training <workspace>/training/<run>`: on several processes."""
 
 import argparse
 from pathlib import Path
 
 from accelerate import PartialState
 
+from utils import processes
 from utils.data.hf_dataset import load
 from utils.machine import default_preset
 from utils.settings import TrainingSettings, preset
-from utils.workspace import StepError, Workspace
+from utils.workspace import StepError
 
 from .trainer import finish, noted_settings, say, train
+from .watch import write_progress
 
 
 def main() -> None:
     """Train the run in the folder that is named, on as many processes as accelerate starts."""
     parser = argparse.ArgumentParser(prog="utils.training", description=main.__doc__)
     parser.add_argument("run", type=Path, help="the run's folder: <workspace>/training/<name>")
-    run = parser.parse_args().run.resolve()
-    workspace = Workspace(run.parent.parent, run.name)
-    if workspace.folder("training") != run:
-        raise SystemExit(f"{run} is not a run's folder. Name <workspace>/training/<name>.")
+    parser.add_argument("--progress", type=Path, help="a file to keep telling how far training is")
+    options = parser.parse_args()
+    processes.join()
     try:
+        workspace = processes.workspace_of(options.run, "training")
         workspace.require("dataset")
+        run = workspace.folder("training")
         noted = noted_settings(run)
         if noted:
             settings = TrainingSettings.model_validate(noted)
         else:
             settings = preset(default_preset()).training
             say(f"{run.name} is new and uses the settings of the preset {default_preset()}.")
-        outcome = train(settings, load(workspace.folder("dataset")), run, scratch=workspace.scratch)
+        tell = (lambda progress: write_progress(progress, options.progress)) if options.progress else None
+        outcome = train(settings, load(workspace.folder("dataset")), run, tell, workspace.scratch)
         if outcome.finished and PartialState().is_main_process:
-            finish(workspace, settings)
+            finish(workspace, settings, outcome)
     except StepError as error:
         raise SystemExit(str(error)) from None
 

@@ -4,7 +4,7 @@ A run's folder holds `settings.json`, `checkpoints/checkpoint-<step>/`,
 `log.csv`, `choice.csv` and, at the end, `adapter/`. On several processes, by
 accelerate's own configuration:
 
-    accelerate launch -m utils.training RUN
+    accelerate launch --multi_gpu -m utils.training RUN
 
 trains the run in folder RUN, a folder of `training/` in a workspace whose
 dataset is built.
@@ -13,6 +13,7 @@ dataset is built.
 import gc
 import json
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,28 +23,31 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from torch.utils.data import Sampler
-from transformers import set_seed
+from transformers import ProgressCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from utils import processes
 from utils.models.bases import fits_or_stop
 from utils.models.loading import load_model, load_processor, lora_config, save_adapter
 from utils.settings import TrainingSettings
-from utils.workspace import Workspace, memory, replacing, write_text
+from utils.workspace import Workspace, counter, memory, replacing, write_text
 
 from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .lengths import study_tokens
+from .plan import processes as divisor
 from .plan import shared_accumulation, steps
-from .watch import Progress, Watch, log_table
+from .watch import Progress, Watch, log_table, read_progress
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
 FREE = {"save_every", "keep", "hours", "samples", "choose"}
 
 
 class Outcome(NamedTuple):
-    """A run's log so far (see `log_table`), and whether its last step is done."""
+    """A run's log so far (see `log_table`), whether its last step is done, and the memory used (GiB)."""
 
     log: pd.DataFrame
     finished: bool
+    memory: dict[str, float]
 
 
 class ByLength(Sampler):
@@ -150,6 +154,8 @@ def make_trainer(
         callbacks=[watch],
     )
     watch.trainer = trainer
+    if on_progress and processes.started() > 1:  # the notebook that hears of it has a bar of its own
+        trainer.remove_callback(ProgressCallback)
     # TRL casts the adapter of a 4-bit model to bfloat16: a T4 has none, fp16's gradient scaler
     # refuses it, and it rounds small steps away. Under bf16, too, the adapter is kept in 32 bits.
     for parameter in trainer.model.parameters():
@@ -200,7 +206,38 @@ def train(
             f"The time limit of {settings.hours:g} hours stopped training at {checkpoint.name} of {last:,} "
             "steps. Run all cells again, now or in another session, to continue from there."
         )
-    return Outcome(log, finished)
+    return Outcome(log, finished, memory())
+
+
+def train_on_all(
+    workspace: Workspace,
+    settings: TrainingSettings,
+    dataset: DatasetDict,
+    on_progress: Callable[[Progress], None],
+) -> Outcome:
+    """`train` the run of `workspace` on all GPUs of this machine, as far as they divide the accumulation.
+
+    With one GPU or none it is trained in this process, else in processes of
+    its own, of which `on_progress` hears all the same.
+    """
+    folder = workspace.folder("training")
+    count = divisor(settings, processes.how_many())
+    if count == 1:
+        return train(settings, dataset, folder, on_progress, workspace.scratch)
+    fits_or_stop(settings)
+    same_settings_or_stop(settings.model_dump(), folder / "settings.json", FREE)
+    progress, changed, show = None, None, counter(f"training on {count} processes")
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "progress.json"
+        with processes.Processes(count, "utils.training", folder, "--progress", path) as team:
+            for _ in team.rounds():
+                if path.exists() and (now := path.stat().st_mtime_ns) != changed:
+                    changed, progress = now, read_progress(path)
+                    show(progress.step, progress.steps)
+                    on_progress(progress)
+    newest, _ = Store(folder / "checkpoints", workspace.scratch, settings.keep).newest()
+    finished = step_of(newest) >= steps(settings, len(dataset["train"]))
+    return Outcome(pd.read_csv(folder / "log.csv"), finished, progress.memory if progress else memory())
 
 
 def _leave_adapter(
@@ -213,7 +250,7 @@ def _leave_adapter(
         save_adapter(chosen, adapter)
 
 
-def finish(workspace: Workspace, settings: TrainingSettings, *outputs: Path) -> None:
+def finish(workspace: Workspace, settings: TrainingSettings, outcome: Outcome, *outputs: Path) -> None:
     """Write the manifest of a finished run in `workspace`; `outputs` come on top of adapter and log."""
     folder = workspace.folder("training")
     workspace.finish(
@@ -222,7 +259,7 @@ def finish(workspace: Workspace, settings: TrainingSettings, *outputs: Path) -> 
         inputs=[workspace.folder("dataset") / "data"],
         outputs=[folder / "adapter", folder / "log.csv", folder / "choice.csv", *outputs],
         data_label=workspace.require("dataset")["data_label"],
-        memory_gib=memory(),
+        memory_gib=outcome.memory,
     )
 
 

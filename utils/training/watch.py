@@ -1,9 +1,11 @@
 """What is watched while a model trains: checkpoints, the rate, the clock, the loss, and sample reports."""
 
+import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import pandas as pd
 from datasets import Dataset
@@ -136,6 +138,19 @@ class Watch(TrainerCallback):
             f"Training was stopped. Its checkpoints are kept. Choose another name for the run and "
             f"{' '.join(changes)} (now {self.settings.learning_rate:g})."
         )
+
+
+def write_progress(progress: Progress, path: Path) -> None:
+    """Tell of `progress` to another process, in the file `path`."""
+    samples = [asdict(each) for each in progress.samples]
+    write_json(path, {**vars(progress), "log": progress.log.to_dict("list"), "samples": samples})
+
+
+def read_progress(path: Path) -> Progress:
+    """What `write_progress` told last."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told["samples"] = [Sample(**each) for each in told["samples"]]
+    return Progress(**{**told, "log": pd.DataFrame(told["log"])})
 
 
 def log_table(log_history: list[dict]) -> pd.DataFrame:

@@ -1,0 +1,183 @@
+"""Step 4 on several processes: killed or not, two of them leave what one does."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from itertools import chain
+
+import psutil
+import published_models
+import pytest
+from conftest import ROOT
+
+from utils.answers import files_of
+from utils.models.writer import read_generations
+from utils.processes import COUNT, Processes
+from utils.scores import several
+from utils.settings import GenerationSettings, JudgeSettings
+from utils.workspace import StepError, Workspace
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import two_processes
+
+pytestmark = pytest.mark.slow
+
+STUDIES, SHUFFLED = 16, 6
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run whose reports and judgements one process has made, by the offline judge."""
+    workspace = two_processes.prepare(tmp_path_factory.mktemp("alone"), STUDIES)
+    settings(workspace)
+    several.write(workspace)
+    several.judge(workspace)
+    return workspace
+
+
+def settings(workspace):
+    """A report at a time, so that there is time to be killed."""
+    parts = {
+        "generation": GenerationSettings(batch_size=1, shuffled=SHUFFLED),
+        "judge": JudgeSettings(engine="offline"),
+    }
+    folder = workspace.folder("evaluation")
+    folder.mkdir(parents=True)
+    (folder / several.NOTED).write_text(json.dumps({name: part.model_dump() for name, part in parts.items()}))
+
+
+@pytest.fixture
+def workspace(alone, tmp_path, monkeypatch):
+    """The same run before step 4, on a machine that seems to have two GPUs."""
+    monkeypatch.setenv(COUNT, "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    workspace = Workspace(tmp_path / "run")
+    shutil.copytree(alone.root, workspace.root, ignore=shutil.ignore_patterns("evaluation"))
+    settings(workspace)
+    return workspace
+
+
+def kept(path):
+    """The lines of all processes, and how many there are of each process."""
+    return [file.read_bytes().splitlines() for file in files_of(path)]
+
+
+def workers(process):
+    """By rank, the two processes that accelerate has started below `process`."""
+    found = {}
+    while len(found) < 2:
+        assert process.poll() is None
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(KeyError, psutil.Error):
+                found[child.environ()["RANK"]] = child
+    return found
+
+
+def wait_for(condition, team):
+    while not condition():
+        assert team.running()
+        time.sleep(0.005)
+
+
+def test_reports_are_those_of_one_process_though_one_of_two_is_killed_and_then_both(alone, workspace):
+    folder, path = workspace.folder("evaluation"), workspace.folder("evaluation") / several.REPORTS
+    second = path.with_suffix(".1.jsonl")
+    with Processes(2, "utils.scores", "write", folder) as team:
+        victim = workers(team._process)["1"]
+        wait_for(second.exists, team)
+        victim.kill()
+        with pytest.raises(StepError, match="was killed"):
+            for _ in team.rounds(0.01):
+                pass
+    before = kept(path)
+    with Processes(2, "utils.scores", "write", folder) as team:
+        both = workers(team._process).values()
+        wait_for(lambda: len(kept(path)[-1]) > len(before[-1]) + 1, team)
+        for one in (team._process, *both):
+            one.kill()
+        psutil.wait_procs(both, timeout=60)
+    before = kept(path)
+    several.write_on_all(workspace, GenerationSettings(batch_size=1, shuffled=SHUFFLED))
+    after = kept(path)
+    assert len(after) == 2 and sum(map(len, before)) < sum(map(len, after))
+    assert reports(workspace) == reports(alone)
+    features = [
+        {one.name: one.read_bytes() for one in (run.folder("evaluation") / several.FEATURES).iterdir()}
+        for run in (workspace, alone)
+    ]
+    assert features[0] == features[1]
+
+
+def reports(workspace):
+    """The texts of a run by system, split and study, each of which was written once."""
+    rows = read_generations(workspace.folder("evaluation") / several.REPORTS)
+    found = {(row["system"], row["split"], row["id"]): row["text"] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def answers(folder):
+    lines = map(json.loads, chain.from_iterable(kept(folder / several.ANSWERS)))
+    return {line["key"]: line["completion"] for line in lines if "key" in line}
+
+
+def test_verdicts_from_a_terminal_are_those_of_one_process(alone, workspace):
+    folder, theirs = workspace.folder("evaluation"), alone.folder("evaluation")
+    lines = (theirs / several.REPORTS).read_bytes().splitlines(keepends=True)
+    (folder / several.REPORTS).write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(StepError, match="Not all reports are written"):
+        several.judge(workspace)
+    (folder / several.REPORTS).write_bytes(b"".join(lines))
+    shutil.copytree(theirs / several.FEATURES, folder / several.FEATURES)
+    with Processes(2, "utils.scores", "judge", folder) as team:
+        for _ in team.rounds():
+            pass
+    assert answers(folder) == answers(theirs)
+    assert len(kept(folder / several.ANSWERS)) == 2
+
+
+JUDGING = """
+import json, sys
+from pathlib import Path
+from utils.judge import judge_pairs
+from utils.scores import several
+from utils.settings import JudgeSettings
+from utils.workspace import Workspace
+
+workspace = Workspace(Path(sys.argv[1]))
+engine = several.judge_on_all(workspace, JudgeSettings(precision="fp16"))
+pairs = [(f"Nodule of {n} mm.", "The lungs are clear.") for n in range(5)]
+for asked in (pairs[:2], pairs):
+    judged = judge_pairs(asked, engine, cache=workspace.folder("evaluation") / several.ANSWERS)
+print(json.dumps([one.completion for one in judged]), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_notebooks_judge_answers_as_alone_and_ends_with_the_notebook(workspace, published, tmp_path):
+    published_models.fill_cache(tmp_path, published)
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", JUDGING, str(root)],
+            cwd=ROOT,
+            env={**published_models.offline(), "HF_HOME": str(tmp_path), COUNT: count},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for root, count in ((tmp_path / "alone", "1"), (workspace.root, "2"))
+    ]
+    expected, said = (json.loads(run.stdout.readline()) for run in runs)
+    assert said == expected and len(set(said)) == 5
+    lines = chain.from_iterable(kept(workspace.folder("evaluation") / several.ANSWERS))
+    asked = Counter(line["reference"] for line in map(json.loads, lines) if "key" in line)
+    assert asked == {f"Nodule of {n} mm.": 1 for n in range(5)}
+    both = workers(runs[1]).values()
+    for run in runs:
+        run.kill()
+        run.communicate()
+    assert not psutil.wait_procs(both, timeout=60)[1]

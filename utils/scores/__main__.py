@@ -1,0 +1,36 @@
+"""`accelerate launch --multi_gpu -m utils.scores write|judge <workspace>/evaluation/<run>`: see `several`."""
+
+import argparse
+from pathlib import Path
+
+from utils import processes
+from utils.judge import JudgeError
+from utils.workspace import StepError
+
+from . import several
+
+
+def main() -> None:
+    """Step 4 on as many processes as accelerate starts."""
+    parser = argparse.ArgumentParser(prog="utils.scores", description=main.__doc__)
+    parser.add_argument(
+        "what",
+        choices=["write", "judge", "answer"],
+        help="write the reports; judge them; or, as a notebook has it done, answer questions",
+    )
+    parser.add_argument(
+        "folder", type=Path, help="<workspace>/evaluation/<run>; of answer, the questions' folder"
+    )
+    options = parser.parse_args()
+    processes.join()
+    try:
+        if options.what == "answer":
+            several.answer(options.folder)
+        else:
+            getattr(several, options.what)(processes.workspace_of(options.folder, "evaluation"))
+    except (StepError, JudgeError) as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

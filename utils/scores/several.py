@@ -1,0 +1,196 @@
+"""Step 4 on several processes: what each of them does, and how a notebook sets them to work.
+
+    accelerate launch --multi_gpu -m utils.scores write <workspace>/evaluation/<run>
+    accelerate launch --multi_gpu -m utils.scores judge <workspace>/evaluation/<run>
+
+They share the studies and the questions out. Each appends what it has to a file of its own, so a run that
+was killed goes on, on any number of processes. Settings are those of the notebook, if it has run, else the
+preset's.
+"""
+
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from datasets import DatasetDict
+
+from utils import processes
+from utils.data.hf_dataset import load
+from utils.judge import Cache, Engine, Pair, judge_pairs
+from utils.machine import default_preset
+from utils.models.writer import MODEL, SHUFFLED, Writer, ids_to_write, read_generations, write_reports
+from utils.settings import GenerationSettings, JudgeSettings, Preset, preset, with_values
+from utils.workspace import StepError, Workspace, counter, progress, write_json
+
+from . import baselines, plan
+from .judging import all_systems, judge_of, references
+
+REPORTS, ANSWERS, FEATURES, NOTED = "generations.jsonl", "answers.jsonl", "features", "settings.json"
+
+
+def write_on_all(workspace: Workspace, settings: GenerationSettings) -> None:
+    """Write all reports and image features on all GPUs of this machine; with one GPU or none do nothing.
+
+    Whoever asks for them afterwards finds them written.
+    """
+    folder, count = workspace.folder("evaluation"), processes.how_many()
+    _note(folder, generation=settings)
+    if count > 1:
+        with processes.Processes(count, "utils.scores", "write", folder) as team:
+            list(team.rounds())
+
+
+def judge_on_all(workspace: Workspace, settings: JudgeSettings) -> Engine:
+    """The judge that the settings name; the 7B judge on all GPUs of this machine."""
+    folder = workspace.folder("evaluation")
+    _note(folder, judge=settings)
+    if settings.engine != "green" or processes.how_many() == 1:
+        return judge_of(settings)
+    return SharedJudge(settings, folder / ANSWERS)
+
+
+class SharedJudge:
+    """A judge in several processes, as an engine of `judge_pairs`. The first question starts them; they stay.
+
+    cache: where they keep their answers
+    """
+
+    keeps = True  # so nobody else keeps them
+
+    def __init__(self, settings: JudgeSettings, cache: Path):
+        self.settings, self.cache, alone = settings, cache, judge_of(settings)
+        self.label, self.fingerprint = alone.label, alone.fingerprint
+        self._team = None
+
+    def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
+        """Answers as they are kept; whoever takes no more of them ends the processes.
+
+        Raises StepError where one of them fails.
+        """
+        store, waiting = Cache(self.cache), dict(enumerate(pairs))
+        if self._team is None:
+            self._jobs, self._asked = tempfile.TemporaryDirectory(), itertools.count()
+            self._team = processes.Processes(processes.how_many(), "utils.scores", "answer", self._jobs.name)
+        job = {
+            "settings": self.settings.model_dump(),
+            "cache": str(self.cache.resolve()),
+            "pairs": list(pairs),
+        }
+        write_json(Path(self._jobs.name) / f"{next(self._asked)}.json", job)
+        try:
+            for _ in self._team.rounds():
+                store.more()
+                for index, pair in [*waiting.items()]:
+                    if (completion := store.get(self, pair)) is not None:
+                        del waiting[index]
+                        yield index, completion
+                if not waiting:
+                    break
+        finally:
+            if waiting:
+                self._team.end()
+                self._team = None
+
+
+def write(workspace: Workspace) -> None:
+    """Write this process's share of a run's reports, and of its studies' image features."""
+    folder, dataset, writer = _opened(workspace)
+    settings = _settings(folder).generation
+    writer.learn(study[0]["content"] for study in dataset["train"]["completion"])
+    for system, name in _asked(dataset):
+        write_reports(writer, dataset[name], name, folder / REPORTS, settings, system, _show)
+    for name in processes.mine(sorted(dataset, key=dataset.num_rows.get)):
+        baselines.image_features(writer, dataset[name], name, folder / FEATURES, _show)
+
+
+def judge(workspace: Workspace) -> None:
+    """Judge this process's share of all systems' reports. Raises StepError if one is missing."""
+    folder, dataset, writer = _opened(workspace)
+    settings = _settings(folder)
+    kept = read_generations(folder / REPORTS, writer.adapter)
+    kept = {(row["system"], row["split"], row["id"]): row for row in kept}
+    reports: dict[str, dict[str, list[dict]]] = {MODEL: {}, SHUFFLED: {}}
+    for system, name in _asked(dataset):
+        ids = ids_to_write(dataset[name], settings.generation, system)
+        reports[system][name] = [kept[system, name, study] for study in ids if (system, name, study) in kept]
+        if len(reports[system][name]) < len(ids):
+            raise StepError(f"Not all reports are written in {folder}: run utils.scores write first.")
+    everyone = settings.judge.systems == "all"
+    others = _baselines(dataset, writer, list(reports[MODEL]), folder) if everyone else {}
+    systems = plan.chosen(all_systems(dataset, reports, others), settings.judge.systems)
+    first = processes.rank() == 0
+    plan.judge_in_turn(
+        systems,
+        until=plan.deadline(settings.judge.hours),
+        say=print if first else lambda _: None,
+        bar=(lambda label: counter(_of(label))) if first else lambda _: lambda *_: None,
+        engine=judge_of(settings.judge),
+        identical_without_asking=settings.judge.identical_without_asking,
+        cache=folder / ANSWERS,
+    )
+
+
+def _baselines(dataset: DatasetDict, writer: Writer, present: list[str], folder: Path) -> dict[str, dict]:
+    """By baseline and split in `present`, a report for all studies or one for each, as in notebook 04."""
+    training = list(references(dataset["train"]).values())
+    frequent = {region: texts[0] for region, texts in baselines.most_frequent(training).items()}
+    seen = {
+        name: baselines.image_features(writer, dataset[name], name, folder / FEATURES, _show)
+        for name in ("train", *present)
+    }
+    nearest = {name: baselines.nearest_reports(seen[name], seen["train"], training) for name in present}
+    return {
+        baselines.CONSTANT: dict.fromkeys(present, baselines.best_constant(training, judge_pairs)),
+        baselines.FREQUENT: dict.fromkeys(present, frequent),
+        baselines.NEAREST: nearest,
+    }
+
+
+def answer(jobs: Path) -> None:
+    """Answer this process's share of the questions that a notebook leaves in `jobs`, until it ends."""
+    engine = None
+    for number in itertools.count():
+        while not (path := jobs / f"{number}.json").exists():
+            time.sleep(0.2)
+        job = json.loads(path.read_text(encoding="utf-8"))
+        engine = engine or judge_of(JudgeSettings.model_validate(job["settings"]))
+        judge_pairs(job["pairs"], engine, cache=Path(job["cache"]))
+
+
+def _opened(workspace: Workspace) -> tuple[Path, DatasetDict, Writer]:
+    """The folder of step 4, the dataset, and the writer. Raises StepError where a step before is not done."""
+    workspace.require("training")
+    dataset = load(workspace.folder("dataset"))
+    return workspace.folder("evaluation"), dataset, Writer(workspace.folder("training") / "adapter")
+
+
+def _note(folder: Path, **parts: GenerationSettings | JudgeSettings) -> None:
+    """Note settings for the processes of a run, those of a notebook or of a terminal."""
+    write_json(folder / NOTED, _noted(folder) | {name: part.model_dump() for name, part in parts.items()})
+
+
+def _noted(folder: Path) -> dict:
+    path = folder / NOTED
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _settings(folder: Path) -> Preset:
+    """The preset with what is noted in `folder` in place of some settings."""
+    return with_values(preset(default_preset()), _noted(folder))
+
+
+def _asked(dataset: DatasetDict) -> list[tuple[str, str]]:
+    """System and split of all reports of step 4."""
+    return [(MODEL, name) for name in ("val", "test") if name in dataset] + [(SHUFFLED, "test")]
+
+
+def _show(items: Iterable, label: str, total: int | None = None) -> Iterable:
+    """A progress bar for the first process's share; the others' are as long."""
+    return items if processes.rank() else progress(items, _of(label), total)
+
+
+def _of(label: str) -> str:
+    return f"{label}, first of {processes.started()}" if processes.started() > 1 else label
