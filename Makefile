@@ -16,7 +16,7 @@ GREEN_SCORE := green-score==0.0.12
 SIDE_BY_SIDE := OMP_NUM_THREADS=1
 TESTS := -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help demo test test-latest rehearsal browser bench hooks clean
+.PHONY: help demo test test-latest rehearsal browser pictures bench hooks clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' Makefile | expand -t 14
@@ -35,10 +35,11 @@ test-latest: $(LATEST)/ready $(PUBLISHED)/ready  ## run the same tests on the ne
 rehearsal: $(VENV)/ready $(PUBLISHED)/ready  ## run the four notebooks with the t4 preset, offline, on small models in the published form
 	$(VENV)/bin/python tests/rehearsal.py
 
-# Where the pictures go; empty: nowhere.
-PICTURES ?= docs
-browser: $(LATEST)/browser  ## run the notebooks in JupyterLab and Chromium, and write the README's pictures to docs
-	PICTURES=$(PICTURES) $(LATEST)/bin/python -m pytest -rs tests/test_browser.py $(ARGS)
+browser: $(LATEST)/browser  ## run and use the notebooks in JupyterLab and Chromium
+	$(LATEST)/bin/python -m pytest -rs tests/test_browser.py $(ARGS)
+
+pictures: demo $(LATEST)/browser  ## make the README's pictures of the demo in runs/demo
+	$(LATEST)/bin/python tests/pictures.py
 
 bench: $(VENV)/ready  ## run the benchmarks that need no data; the others say what they need
 	$(VENV)/bin/python benchmarks/split_concurrency.py

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from papermill.iorw import load_notebook_node, write_ipynb
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parents[1]
 SCREEN = {"width": 1366, "height": 768}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE, RUN_PATIENCE = 60_000, 300_000  # ms: the longest that anything may take, and a whole notebook
+PATIENCE, RUN_PATIENCE = 60_000, 600_000  # ms: the longest that anything may take, and a whole notebook
 # No news to fetch, and every cell is on the page, not only those in view.
 PREFERENCES = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -31,6 +33,7 @@ COMPLAINTS = """panel => {
       found.push(`${kind}: ${said(node)}`);
   for (const node of [document.documentElement, panel, ...all("*")]) {
     const width = node.clientWidth, whole = node === document.documentElement;
+    if (node.matches(".cm-scroller")) continue;  // code, in a cell of its own
     const scrolls = whole || /auto|scroll/.test(getComputedStyle(node).overflowX);
     if (scrolls && width && node.scrollWidth > width + 1)
       found.push(`scrolls sideways, ${node.scrollWidth} in ${width}: <${node.className}> ${said(node)}`);
@@ -49,6 +52,28 @@ RAN = """last => {
   const failed = document.querySelector('.jp-OutputArea-output[data-mime-type$="error"]');
   return failed !== null || (counts.length > 0 && counts.every(count => count > last));
 }"""
+
+
+def house(project: Path) -> Path:
+    """A copy of the project at `project`, whose notebooks can be changed."""
+    for name in ("notebooks", "utils"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "requirements-colab.txt"):
+        shutil.copy(ROOT / name, project)
+    return project
+
+
+@contextmanager
+def opened(project: Path, home: Path):
+    """A page in Chromium, and the JupyterLab on the folder `project` that it looks at."""
+    from playwright.sync_api import sync_playwright  # not in every environment that reads this file
+
+    with served(project, home) as address, sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM)
+        page = chromium.new_page(viewport=SCREEN)
+        page.set_default_timeout(PATIENCE)
+        yield page, address
+        chromium.close()
 
 
 @contextmanager
@@ -99,9 +124,21 @@ class Notebook:
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # the status bar, once all is there
 
     def run_all(self) -> None:
-        """As a person does: from the menu. Waits until every cell has run, or one has failed."""
+        """Run every cell. Waits until each has run, or one has failed."""
+        self.start_all()
+        self.wait()
+
+    def start_all(self) -> None:
+        """As a person does: from the menu."""
         self._page.get_by_role("menuitem", name="Run", exact=True).click()
         self._page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+    def has_run(self) -> bool:
+        """Whether every cell that was started has run, or one has failed."""
+        return self._page.evaluate(RAN, self._ran)
+
+    def wait(self) -> None:
+        """Until every cell that was started has run, or one has failed."""
         self._page.wait_for_function(RAN, arg=self._ran, timeout=RUN_PATIENCE)
         self._ran = self._page.evaluate(
             "Math.max(...[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
@@ -113,9 +150,13 @@ class Notebook:
         self._page.wait_for_function("[...document.images].every(picture => picture.complete)")
         return self.panel.evaluate(COMPLAINTS)
 
-    def output(self, text: str):
+    def output(self, text: str | re.Pattern):
         """The first output that shows `text`."""
-        return self.panel.locator(".jp-OutputArea-output:visible", has_text=text).first
+        return self.outputs(text).first
+
+    def outputs(self, text: str | re.Pattern):
+        """All outputs that show `text`."""
+        return self.panel.locator(".jp-OutputArea-output:visible", has_text=text)
 
     def field(self, label: str):
         """The field with this label."""
@@ -128,9 +169,9 @@ class Notebook:
         slider.get_by_text(to, exact=True).wait_for()
         self._page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
 
-    def picture(self, path: Path, output) -> None:
-        """A picture of an output, whole even where it is taller than the screen: a PNG of 128 colours."""
+    def picture(self, output) -> Image.Image:
+        """A picture of an output, whole even where it is taller than the screen."""
         self._page.set_viewport_size({**SCREEN, "height": 2000})
         shot = Image.open(io.BytesIO(output.screenshot())).convert("RGB")
         self._page.set_viewport_size(SCREEN)
-        shot.quantize(128, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)  # keeps the few colours
+        return shot

@@ -130,7 +130,7 @@ class TestOpening:
             "01_region_split", whole=True, DATA=data, SETTINGS={"gold_studies": 4}, PROMPT="Split it."
         )
         assert "4 studies with gold" in shown
-        shown = runtime.run("02_build_hf_dataset", whole=True, DATA=data, SETTINGS={"views": 1})
+        shown = runtime.run("02_build_hf_dataset", whole=True, DATA=data, VIEWS="1")
         assert "Drive already mounted at" in shown and "done: 01" in shown
         assert "step 02 · you are here Studies to a dataset ○ not done" in shown
         made = Workspace(runtime.drive / "xray_reports/demo")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import nbformat
 import pandas as pd
@@ -19,6 +20,7 @@ from utils.demo.__main__ import as_page, run_notebook
 from utils.models.writer import MODEL, SHUFFLED
 from utils.pages.opening import ABOUT
 from utils.scores.baselines import CONSTANT, FREQUENT, NEAREST
+from utils.settings import DatasetSettings, JudgeSettings, Preset, SplitSettings, TrainingSettings
 from utils.workspace import STEPS
 
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in STEPS.values()]
@@ -46,7 +48,7 @@ def test_opens_on_a_t4(notebook):
 def test_the_first_words_are_those_of_the_map():
     for (step, about), path in zip(ABOUT.items(), NOTEBOOKS, strict=True):
         title = nbformat.read(path, as_version=4).cells[0].source
-        assert f"{about.demo} in the demo" in title and f"on a T4 {about.t4}" in title
+        assert f"on a T4 {about.t4}" in title
         assert about.needs in title and about.leaves in title, step
 
 
@@ -80,6 +82,42 @@ def test_can_be_parametrised(notebook):
     assert {"PRESET", "WORKSPACE", "DATA", "RUN", "SETTINGS"} <= set(
         re.findall(r"^(\w+) = ", cell.source, re.M)
     )
+
+
+# The knobs that a field of Colab's form sets, by the notebook's number and the field's name.
+FIELDS = {
+    "01": (SplitSettings, {"ENGINE": "engine", "MODEL": "model", "BASE_URL": "base_url"}),
+    "02": (DatasetSettings, {"VIEWS": "views", "LONGEST_SIDE": "longest_side"}),
+    "03": (
+        TrainingSettings,
+        {name.upper(): name for name in ("base", "image_tokens", "epochs", "learning_rate", "lora_rank")},
+    ),
+    "04": (JudgeSettings, {"JUDGE": "engine"}),
+}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_parameters_are_a_form_in_colab_with_the_choices_of_the_settings(path):
+    cell = nbformat.read(path, as_version=4).cells[2]
+    title, *lines = cell.source.splitlines()
+    assert title.startswith("# @title ") and cell.metadata["cellView"] == "form"
+    settings, names = FIELDS[path.stem[:2]]
+    knobs = {"PRESET": Preset.model_fields["name"]}
+    knobs |= {name: settings.model_fields[knob] for name, knob in names.items()}
+    for line in lines:
+        if line.startswith("# @markdown "):
+            continue
+        field = re.fullmatch(r"([A-Z_]+) = (\S+)  # @param ?(\[.*\])? ?(\{.*\})?", line)
+        name, value, choices, options = field.groups()
+        choices, options = json.loads(choices or "[]"), json.loads(options or "{}")
+        if knob := knobs.pop(name, None):
+            assert value == '""'  # any other would be over what the run has saved
+            offered = get_args(knob.annotation) or knob.examples
+            assert choices == (["", *offered] if offered else [])
+            assert options.get("allow-input", False) == bool(knob.examples)
+        if not choices:
+            assert options["type"] == ("raw" if name == "SETTINGS" else "string")
+    assert not knobs
 
 
 def test_a_page_folds_the_code_and_shows_what_came_out():

@@ -5,7 +5,7 @@ series on two CPU cores, offline. Every difference between the two stands in
 the README's table, and a test holds them to it.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,13 +19,20 @@ BASES = (  # what each needs stands in bases.py
     "llava-interleave-qwen-0.5b",
     "medgemma-4b-it",
 )
+# What `make demo` took once on two CPU cores, by step: the estimate for who has not run it. It prints both.
+DEMO_TIMES = {"regions": "18 s", "dataset": "17 s", "training": "169 s", "evaluation": "34 s"}
 BUDGETS = ("tiles", "base", "pooled")  # of image tokens
 KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itself
 
 
 class Knobs(BaseModel):
-    """Settings that refuse unknown names and values out of range, also when changed later."""
+    """Settings that refuse unknown names and values out of range, also when changed later.
 
+    A form shows first, of at most five, what is not `folded`; the rest it folds
+    away by group. `examples` of a text are choices that a form offers beside any other text.
+    """
+
+    folded: ClassVar[dict[str, tuple[str, ...]]] = {}
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
@@ -36,6 +43,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class SplitSettings(Knobs):
     """Step 1: findings to regions."""
 
+    folded = {
+        "prompt": ("prompt", "examples"),
+        "requests": ("concurrency", "budget"),
+        "comparison with gold": ("gold_studies", "other_prompt"),
+    }
     engine: Literal["offline", "openai", "local"] = Field(
         "offline", description="offline: a lexicon, no key needed; openai: a server; local: a model run here"
     )
@@ -71,9 +83,17 @@ class DatasetSettings(Knobs):
 class TrainingSettings(Knobs):
     """Step 3: 4-bit QLoRA fine-tuning."""
 
+    folded = {
+        "memory and speed": ("views", "batch_size", "accumulation", "precision", "optimizer"),
+        "adapter": ("lora_alpha", "lora_dropout", "projector"),
+        "schedule": ("max_steps", "warmup", "hours", "seed"),
+        "evaluation": ("evaluate_every", "evaluate_on", "samples"),
+        "checkpoints": ("choose", "save_every", "keep"),
+    }
     base: str = Field(
         BASES[0],
-        description=f"the base model: {', '.join(BASES)}; or a name on the Hub, a folder, or demo",
+        examples=[*BASES, DEMO_BASE],
+        description="the base model: empty the field for the list, or give a name on the Hub or a folder",
     )
     image_tokens: Literal[BUDGETS] = Field(
         "pooled",
@@ -126,6 +146,7 @@ class GenerationSettings(Knobs):
 class JudgeSettings(Knobs):
     """Step 4, second half: the judge of the reports."""
 
+    folded = {"how the judge runs": ("precision", "batch_size", "identical_without_asking")}
     engine: Literal["green", "server", "offline"] = Field(
         "green", description="green: the 7B judge, run here; server: GREEN on a server; offline: a stand-in"
     )

@@ -8,7 +8,7 @@ from page_text import HOSTILE, text
 from pydantic import Field
 
 from utils.pages import forms
-from utils.settings import GenerationSettings, Knobs, PromptSettings, TrainingSettings, preset
+from utils.settings import BASES, GenerationSettings, Knobs, PromptSettings, TrainingSettings, preset
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -135,6 +135,51 @@ def test_every_step_has_a_form_with_range_and_help(name, step):
         assert "(from 1 to 256)" in text(form.notes["lora_rank"].value)
 
 
+@pytest.mark.parametrize("step", ["split", "dataset", "training", "generation", "judge"])
+def test_a_form_shows_few_knobs_first_and_folds_each_other_one_once(step):
+    settings = getattr(preset("t4"), step)
+    form = forms.Form(settings)
+    folded = [name for names in settings.folded.values() for name in names]
+    assert len(folded) == len(set(folded)) and set(folded) < set(form.fields)
+    assert len(form.fields) - len(folded) <= 5, "fold a knob, or it makes the form long"
+    assert visible(form) == set(form.fields) - set(folded)
+    if step == "training":
+        assert visible(form) == {"base", "image_tokens", "epochs", "learning_rate", "lora_rank"}
+
+
+def visible(form: forms.Form) -> set[str]:
+    """The knobs whose fields can be seen and are not in a closed group."""
+    found, boxes = set(), [form.widget]
+    while boxes:
+        box = boxes.pop()
+        found |= {name for name, field in form.fields.items() if field is box}
+        if not isinstance(box, ipywidgets.Accordion):
+            boxes += getattr(box, "children", ())
+        elif box.selected_index is not None:
+            boxes.append(box.children[box.selected_index])
+    return found
+
+
+def test_a_folded_knob_that_is_not_the_presets_is_named_on_its_group(shown):
+    form = forms.Form(TrainingSettings(seed=5), TrainingSettings())
+    (groups,) = [box for box in form.widget.children if isinstance(box, ipywidgets.Accordion)]
+    titles = [groups.get_title(place) for place in range(len(groups.children))]
+    assert "schedule (changed: seed 5)" in titles and "adapter" in titles
+    assert "schedule (changed: seed 5)" in text(form.static())
+    form.reset_button.click()
+    assert "changed" not in " ".join(groups.get_title(place) for place in range(len(groups.children)))
+    groups.selected_index = 1
+    assert "lora_alpha" in visible(form) and "seed" not in visible(form)
+
+
+def test_a_text_with_examples_offers_them_and_takes_any_other():
+    form = forms.Form(TrainingSettings())
+    assert isinstance(form.fields["base"], ipywidgets.Combobox)
+    assert {*BASES, "demo"} == set(form.fields["base"].options)
+    form.fields["base"].value = "/a/folder"
+    assert form.settings.base == "/a/folder"
+
+
 def test_a_long_prompt_has_room():
     field = forms.Form(PromptSettings(text="word " * 200)).fields["text"]
     assert isinstance(field, ipywidgets.Textarea) and field.value == "word " * 200
@@ -202,8 +247,8 @@ def test_what_was_kept_and_is_not_valid_is_left_aside_and_said(kept, junk):
             {"coutn": 1},
             "SETTINGS has 'coutn', which is not a field of this form. The fields are switch, choice",
         ),
-        ({"count": 99}, "SETTINGS has 'count': 99, which is not allowed: .* less than or equal to 20"),
-        ({"choice": "three"}, "SETTINGS has 'choice': 'three', which is not allowed: .*'one' or 'two'"),
+        ({"count": 99}, "The value 99 of 'count' is not allowed: .* less than or equal to 20"),
+        ({"choice": "three"}, "The value 'three' of 'choice' is not allowed: .*'one' or 'two'"),
         ('{"count": 1}', "SETTINGS must hold names and values"),
     ],
 )
@@ -237,6 +282,13 @@ def other_value(field: ipywidgets.Widget):
         return float(field.value) / 2
     except ValueError:
         return field.value + "x"
+
+
+def test_fields_that_are_filled_in_are_values_and_settings_is_over_them(kept):
+    values = forms.filled({"count": 6}, count="5", rate="3e-2", name="")
+    assert forms.open_form(Everything(), values, kept).settings == Everything(count=6, rate=0.03)
+    with pytest.raises(ValueError, match=r"The value 'x' of 'rate' is not allowed: .*valid number"):
+        forms.open_form(Everything(), forms.filled({}, rate="x"), kept)
 
 
 def test_a_notebook_with_two_forms_takes_the_values_by_form():

@@ -5,6 +5,7 @@ from page_text import text
 
 from utils import workspace
 from utils.pages import opening
+from utils.settings import DEMO_TIMES
 
 
 def test_the_map_shows_where_one_is_and_what_is_done(tmp_path):
@@ -14,7 +15,9 @@ def test_the_map_shows_where_one_is_and_what_is_done(tmp_path):
     page = text(view)
     assert "step 01 Findings to regions ✓ finished" in page and "UTC · took " in page
     assert "step 02 · you are here Studies to a dataset ○ not done needs 01 · leaves dataset/" in page
-    assert f"leaves training/<run>/ demo: {opening.ABOUT['training'].demo} · T4: computed: " in page
+    estimate = f"demo: about {DEMO_TIMES['training']} on two CPU cores"
+    assert f"leaves training/<run>/ {estimate} · T4: computed: " in page
+    assert f"leaves regions/ T4: {opening.ABOUT['regions'].t4}" in page  # which says what it took, above
     assert view.data.count("aria-current=step") == 1
     assert 'href="01_region_split.ipynb"' in view.data and "02_build" not in view.data
     assert "a &amp; b" in view.data

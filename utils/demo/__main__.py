@@ -17,6 +17,7 @@ import papermill
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
+from utils.settings import DEMO_TIMES
 from utils.workspace import STEPS, open_workspace, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         except papermill.PapermillExecutionError as error:
             print(f"failed: {error.ename}: {error.evalue}\nSee the page up to the failing cell: {html}")
             return 1
-        print(f"{time.monotonic() - start:.0f} s")
+        print(f"{time.monotonic() - start:.0f} s (estimate: {DEMO_TIMES[step]})")
     report = workspace.folder("evaluation") / "report.md"
     print(f"\nOpen in this order, from {workspace.root}:")
     print("\n".join(f"  {name}.html" for name in STEPS.values()))

@@ -2,7 +2,7 @@
 
 import json
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class Form(Live):
     differs from the preset is kept in the file `kept`, if one is named.
     `beside(settings)` gives markup, HTML or a figure that is shown beside the
     fields and drawn anew at every change, such as the plan of a training run.
+    The settings' `folded` knobs lie in groups of which one at a time is open, so
+    that the form and what stands beside it fit a screen.
     """
 
     def __init__(
@@ -48,11 +50,15 @@ class Form(Live):
         self.reset_button = widgets.Button(description="Reset to preset", icon="undo")
         self.reset_button.on_click(lambda _: self.reset())
         self._panel = widgets.HTML()
-        rows = [_row(field, self.notes[name]) for name, field in self.fields.items()]
+        self._groups = widgets.Accordion(
+            [widgets.VBox(self._rows(names)) for names in settings.folded.values()], selected_index=None
+        )
         top = [widgets.HTML(self._note)] if note else []
-        knobs = widgets.VBox([*top, *rows, self.reset_button])
+        more = [widgets.HTML(html("<b>More settings</b>")), self._groups] if settings.folded else []
+        knobs = widgets.VBox([*top, *self._rows(_first(settings)), *more, self.reset_button])
         if beside:
             knobs.layout.flex, self._panel.layout.flex = "2 1 560px", "1 1 320px"
+            self._panel.layout.margin = "0 0 0 16px"
             self._panel.add_class("xr-beside")
             knobs = widgets.HBox([knobs, self._panel], layout=widgets.Layout(flex_flow="row wrap"))
         super().__init__(knobs, self._values)
@@ -66,6 +72,9 @@ class Form(Live):
         """Put every field back to the preset."""
         for name, field in self.fields.items():
             field.value = _shown(_knobs(self._preset)[name], getattr(self._preset, name))
+
+    def _rows(self, names: Iterable[str]) -> list[widgets.Box]:
+        return [_row(self.fields[name], self.notes[name]) for name in names]
 
     def _take(self, name: str, value: object) -> None:
         note = _help(_knobs(self.settings)[name])
@@ -89,10 +98,28 @@ class Form(Live):
 
     def _draw(self) -> None:
         self._panel.value = html(markup(self._beside(self.settings))) if self._beside else ""
+        for place, title in enumerate(self._titles()):
+            self._groups.set_title(place, title)
         self.refresh()
 
+    def _titles(self) -> list[str]:
+        """The folded groups, each with those of its knobs that differ from the preset."""
+        ours, preset = self.settings.model_dump(), self._preset.model_dump()
+        titles = []
+        for group, names in self.settings.folded.items():
+            changed = [
+                f"{_label(name)} {as_text(ours[name])}" for name in names if ours[name] != preset[name]
+            ]
+            titles.append(f"{group} (changed: {', '.join(changed)})" if changed else group)
+        return titles
+
     def _values(self) -> str:
-        return self._note + _settings_rows(self.settings) + self._panel.value
+        first = _settings_rows(self.settings, _first(self.settings))
+        more = "".join(
+            f"<details><summary>{escape(title)}</summary>{_settings_rows(self.settings, names)}</details>"
+            for title, names in zip(self._titles(), self.settings.folded.values(), strict=True)
+        )
+        return self._note + first + self._panel.value + (more and f"<b>More settings</b>{more}")
 
 
 def open_form(
@@ -105,7 +132,7 @@ def open_form(
     """The form of a step as its run was last opened.
 
     preset: the settings where nobody said otherwise
-    values: the notebook's parameter `SETTINGS`, or its part for this form; over all others
+    values: what the notebook's parameters say, see `filled`; over all others
     kept: the file in which the form keeps what is changed, see `Workspace.kept`
     noted: the settings of a run that has begun, which hold instead of what was kept
 
@@ -123,6 +150,14 @@ def open_form(
         saved = f"Saved earlier in this run: {', '.join(map(_label, changed))}." if changed else ""
         note = "This run started with these settings." if noted else saved
     return Form(_with_parameter(start, values), preset, beside, kept, note)
+
+
+def filled(values: dict, **fields: object) -> dict:
+    """The parameter `SETTINGS` over those fields of the parameters' cell that are filled in, by knob.
+
+    Raises ValueError where `SETTINGS` holds no names and values.
+    """
+    return {name: value for name, value in fields.items() if value != ""} | _names_and_values(values)
 
 
 def parts(values: dict, *forms: str) -> dict[str, dict]:
@@ -154,18 +189,16 @@ def _with_parameter(settings: Knobs, values: dict) -> Knobs:
         known = ", ".join(_knobs(settings))
     if name not in _knobs(settings):
         raise ValueError(f"SETTINGS has {name!r}, which is not a field of this form. The fields are {known}")
-    raise ValueError(f"SETTINGS has {name!r}: {values[name]!r}, which is not allowed: {first['msg']}")
+    raise ValueError(f"The value {values[name]!r} of {name!r} is not allowed: {first['msg']}")
 
 
 def _row(field: widgets.Widget, note: widgets.HTML) -> widgets.Box:
     return (widgets.VBox if isinstance(field, widgets.Textarea) else widgets.HBox)([field, note])
 
 
-def _settings_rows(settings: Knobs) -> str:
-    rows = (
-        (escape(_label(name)), _value(getattr(settings, name)), _help(info))
-        for name, info in _knobs(settings).items()
-    )
+def _settings_rows(settings: Knobs, names: Iterable[str]) -> str:
+    known = _knobs(settings)
+    rows = ((escape(_label(name)), _value(getattr(settings, name)), _help(known[name])) for name in names)
     return table(("setting", "value", "meaning"), rows)
 
 
@@ -181,6 +214,12 @@ def _is_long(value: object) -> bool:
 
 def _knobs(settings: Knobs) -> dict[str, FieldInfo]:
     return type(settings).model_fields
+
+
+def _first(settings: Knobs) -> list[str]:
+    """The knobs that a form does not fold."""
+    folded = {name for names in settings.folded.values() for name in names}
+    return [name for name in _knobs(settings) if name not in folded]
 
 
 def _label(name: str) -> str:
@@ -217,8 +256,8 @@ def _field(name: str, info: FieldInfo, settings: Knobs) -> widgets.Widget:
     look = {
         "value": _shown(info, value),
         "description": _label(name),
-        "style": {"description_width": "120px"},
-        "layout": widgets.Layout(width="380px", flex="0 0 auto"),
+        "style": {"description_width": "110px"},
+        "layout": widgets.Layout(width="330px", flex="0 0 auto"),
     }
     if typing.get_origin(info.annotation) is typing.Literal:
         return widgets.Dropdown(options=typing.get_args(info.annotation), **look)
@@ -237,6 +276,8 @@ def _field(name: str, info: FieldInfo, settings: Knobs) -> widgets.Widget:
     if info.annotation is str and _is_long(value):
         look["layout"] = widgets.Layout(width="700px", height="260px", flex="0 0 auto")
         return widgets.Textarea(**look)
+    if info.examples:
+        return widgets.Combobox(options=info.examples, **look)
     if info.annotation is str:
         return widgets.Text(**look)
     raise TypeError(f"no field for {name!r}: settings in a form are numbers, texts, choices or yes and no")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from IPython.display import HTML
 
 from utils.machine import COLAB_DISK, DRIVE, INTERNET, gpus, in_colab, in_kaggle
-from utils.settings import Preset
+from utils.settings import DEMO_TIMES, Preset
 from utils.workspace import STEPS, StepError, Workspace, duration, status, versions
 
 from .page import html, tag
@@ -108,17 +108,14 @@ class Step(NamedTuple):
     title: str
     needs: str
     leaves: str
-    demo: str  # as `make demo` takes on two cores
     t4: str  # by the plans, `training.plan` and `scores.plan`, for IU X-Ray and the preset's settings
 
 
 ABOUT = {
-    "regions": Step("Findings to regions", "nothing", "regions/", "18 s", "no GPU work, seconds offline"),
-    "dataset": Step("Studies to a dataset", "01", "dataset/", "17 s", "no GPU work, not measured"),
-    "training": Step("Fine-tuning", "02", "training/<run>/", "169 s", "computed: 2.5 h (1.6 to 4.1)"),
-    "evaluation": Step(
-        "Reports and their scores", "03", "evaluation/<run>/", "34 s", "computed: 1.9 h (1.4 to 3.1)"
-    ),
+    "regions": Step("Findings to regions", "nothing", "regions/", "no GPU work, seconds offline"),
+    "dataset": Step("Studies to a dataset", "01", "dataset/", "no GPU work, not measured"),
+    "training": Step("Fine-tuning", "02", "training/<run>/", "computed: 2.5 h (1.6 to 4.1)"),
+    "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "computed: 1.9 h (1.4 to 3.1)"),
 }
 
 
@@ -135,7 +132,7 @@ def overview(workspace: Workspace, here: str) -> HTML:
         f"<small>step {STEPS[step][:2]}{' · you are here' if step == here else ''}</small>"
         f"<b>{_title(step, here)}</b><small>{_done(done[step])}{_took(workspace, step)}</small>"
         f"<small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
-        f"<small>demo: {about.demo} · T4: {about.t4}</small></li>"
+        f"<small>{_demo(workspace, step)}T4: {about.t4}</small></li>"
         for step, about in ABOUT.items()
     )
     return HTML(
@@ -176,9 +173,12 @@ def kaggle_link(address: str, notebook: str) -> str:
 def _took(workspace: Workspace, step: str) -> str:
     """How long a finished step took in its last session, by its manifest."""
     seconds = (workspace.manifest(step) or {}).get("seconds")
-    return (
-        "" if seconds is None else f" · took {duration(seconds)}"
-    )  # None: not finished, or before it was noted
+    return "" if seconds is None else f" · took {duration(seconds)}"  # None: not finished
+
+
+def _demo(workspace: Workspace, step: str) -> str:
+    """What the demo is likely to take, as long as the step has not shown what it takes."""
+    return "" if workspace.manifest(step) else f"demo: about {DEMO_TIMES[step]} on two CPU cores · "
 
 
 def _done(state: str) -> str:

@@ -23,6 +23,7 @@ _STYLE = """<style>
 .xr{--line:rgba(128,128,128,.32);--soft:rgba(128,128,128,.10);font:14px/1.5 system-ui,sans-serif;
 max-width:1040px;margin:6px 0;overflow-wrap:anywhere}
 .xr th,.xr td:first-child{overflow-wrap:normal}
+.xr td b{overflow-wrap:break-word}
 .xr table{border-collapse:collapse;width:100%;margin:4px 0;font-size:inherit;table-layout:auto}
 .xr th,.xr td{text-align:left!important;vertical-align:top;padding:6px 12px 6px 0;max-width:none!important;
 white-space:normal!important;border:0;border-bottom:1px solid var(--line)}
