@@ -3,5 +3,5 @@
 `studies`: the annotation and the radiographs of a folder
 `sources`: where studies come from; `downloads` brings archives and unpacks them
 `phantoms`: drawn studies, of `anatomy` and `wording`
-`hf_dataset`: studies as a Hugging Face dataset
+`hf_dataset`: studies as a Hugging Face dataset, written in `shards`, with a `card`
 """
