@@ -135,10 +135,12 @@ def _assemble(written: list[Written], folder: Path, data_label: str, facts: dict
     for shard in written:
         if shard.rows:
             of.setdefault(shard.split, []).append(shard.path)
-    texts = {
-        split: pq.read_table(paths, columns=["views", *REGIONS]).to_pandas() for split, paths in of.items()
+    columns = ["views", *REGIONS]
+    counts = {
+        split: sum(_count(pq.read_table(path, columns=columns).to_pandas()) for path in paths)
+        for split, paths in of.items()
     }
-    card = dataset_card(_counts(texts), data_label, facts)
+    card = dataset_card(_by_split(counts), data_label, facts)
     with replacing(folder) as temporary:
         (temporary / "data").mkdir()
         card.save(temporary / "README.md")
@@ -175,7 +177,8 @@ def _fits(studies: list[Study], settings: DatasetSettings, room: Path) -> bool:
     free = {place: shutil.disk_usage(place).free for place in (room, cache)}
     one_disk = room.stat().st_dev == cache.stat().st_dev
     held = sum(path.stat().st_size for path in room.iterdir())  # finished before a build was killed
-    if free[room] + held >= size * SPARE * (1 + one_disk) and free[cache] >= size * SPARE - held * one_disk:
+    needed = size * SPARE
+    if free[room] + held >= needed * (1 + one_disk) and (one_disk or free[cache] >= needed):
         return True
     source = os.path.commonpath([image.parent for study in studies for image in study.images])
     print(
@@ -230,15 +233,18 @@ def longest_side_by_path(folder: Path) -> int | None:
 def statistics(dataset: DatasetDict) -> pd.DataFrame:
     """For each split the number of studies, of views, and of studies that mention each region."""
     columns = ["views", *REGIONS]
-    return _counts({split: rows.select_columns(columns).to_pandas() for split, rows in dataset.items()})
+    return _by_split(
+        {split: _count(rows.select_columns(columns).to_pandas()) for split, rows in dataset.items()}
+    )
 
 
-def _counts(of: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    table = {}
-    for split, texts in of.items():
-        mentions = {name: int((texts[name] != "").sum()) for name in REGIONS}
-        table[split] = {"studies": len(texts), "views": int(texts["views"].sum()), **mentions}
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("split")
+def _count(texts: pd.DataFrame) -> pd.Series:
+    mentions = {name: int((texts[name] != "").sum()) for name in REGIONS}
+    return pd.Series({"studies": len(texts), "views": int(texts["views"].sum()), **mentions})
+
+
+def _by_split(counts: dict[str, pd.Series]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(counts, orient="index").rename_axis("split")
 
 
 def _row(study: Study) -> dict:
