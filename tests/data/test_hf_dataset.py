@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -373,6 +374,46 @@ def test_a_killed_process_is_one_sentence_and_the_rest_is_kept(splits, tmp_path,
             {"train": many}, DatasetSettings(), tmp_path / "dataset", data_label="x", processes=2, show=kill
         )
     assert list((tmp_path / ".dataset.shards").glob("*.json"))
+
+
+def build_and_wait(splits: dict, folder: Path, told) -> None:
+    """Build in two processes up to the second shard, tell which these are, and wait to be killed."""
+    hf_dataset.STUDIES = 1
+
+    def show(done: int, _: int) -> None:
+        if done == 2:
+            told.put([process.pid for process in multiprocessing.active_children()])
+            time.sleep(60)
+
+    made(splits, folder, processes=2, show=show)
+
+
+def runs(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc here")
+def test_a_build_whose_process_is_killed_leaves_none_behind_and_goes_on(splits, tmp_path, shard_a_study):
+    spawn = multiprocessing.get_context("spawn")
+    told = spawn.Queue()
+    process = spawn.Process(target=build_and_wait, args=(splits, tmp_path / "dataset", told))
+    process.start()
+    workers = told.get(timeout=60)
+    process.kill()
+    process.join()
+    for _ in range(1000):
+        if not any(map(runs, workers)):
+            break
+        time.sleep(0.02)
+    assert not any(map(runs, workers))
+    made(splits, tmp_path / "whole")
+    shard_a_study.clear()
+    made(splits, tmp_path / "dataset")
+    assert not {"T1", "T2"} & set(shard_a_study)
+    assert bytes_of(tmp_path / "dataset") == bytes_of(tmp_path / "whole")
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -70,7 +72,8 @@ def write_shards(shards: Iterable[Shard], processes: int) -> Iterator[Written]:
         yield from map(write_shard, shards)
         return
     # Spawned, not forked: the caller may hold threads, and forking those can hang.
-    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent)
     under_way: deque = deque()  # a few only: a shard's rows are in memory once it is in here
     try:
         for shard in shards:
@@ -86,6 +89,16 @@ def write_shards(shards: Iterable[Shard], processes: int) -> Iterator[Written]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is killed, lest it write beside the next build."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def write_shard(shard: Shard) -> Written:
