@@ -114,6 +114,8 @@ def build(
     by_path = bool(every) and not _fits(every, settings, room)
     processes = processes or min(os.cpu_count() or 1, math.ceil(len(every) / STUDIES)) or 1
     show, done, written = show or counter("reading images"), 0, []
+    if every:
+        show(0, len(every))
     for shard in write_shards(_shards(usable, settings, room, by_path), processes):
         done += shard.studies
         skipped += shard.skipped

@@ -54,7 +54,6 @@ def submit(
     waiting = Cache(cache).open_questions(model, prompt, list(texts))
     under_way = {key for batch in held["batches"].values() for key in batch["keys"] if not batch["collected"]}
     todo = {key: same[0] for key, same in waiting.items() if key not in under_way}
-    del waiting
     cost, limit = estimate(list(todo.values()), model, prompt, batch=True), Spending(model, budget).budget
     show(str(cost))
     if limit and cost.dollars > limit:
@@ -185,9 +184,12 @@ def _answers(client: openai.OpenAI, name: str):
     batch = client.batches.retrieve(name)
     if not batch.output_file_id:
         return
-    with client.files.with_streaming_response.content(batch.output_file_id) as answers:
-        for line in answers.iter_lines():
-            result = json.loads(line)
+    with tempfile.TemporaryFile() as file:  # read at once: a server does not wait while answers are audited
+        with client.files.with_streaming_response.content(batch.output_file_id) as answers:
+            for piece in answers.iter_bytes():
+                file.write(piece)
+        file.seek(0)
+        for result in map(json.loads, filter(bytes.strip, file)):
             response = result.get("response") or {}
             choices = (response.get("body") or {}).get("choices") or []
             if response.get("status_code") == 200 and choices:
