@@ -107,10 +107,8 @@ def main() -> None:
 def make(folder: Path) -> None:
     """Phantoms as a dataset, and a random base model that reads them."""
     drawn = phantoms.write(folder / "phantoms", STUDIES, 2, 2, seed=0)
-    dataset, _ = hf_dataset.build(
-        {"train": studies.load_studies(drawn)["train"]}, DatasetSettings(longest_side=672)
-    )
-    hf_dataset.save(dataset, folder / "dataset", data_label="phantoms")
+    train = {"train": studies.load_studies(drawn)["train"]}
+    dataset, _ = hf_dataset.build(train, DatasetSettings(), folder / "dataset", data_label="phantoms")
     texts = [row["prompt"][0]["content"] + row["completion"][0]["content"] for row in dataset["train"]]
     processor = base_model.new_processor(texts, side=336)
     processor.image_processor.image_grid_pinpoints = GRID

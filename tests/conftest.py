@@ -50,18 +50,35 @@ def tiny_base(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def phantom_dataset(tmp_path_factory):
-    """A dataset of 12 training, 4 validation and 5 test phantoms, with the truth of validation filled in."""
+def phantom_studies(tmp_path_factory):
+    """12 training, 4 validation and 5 test phantoms, with the truth of validation filled in, by split."""
     from utils import split
-    from utils.data import hf_dataset, phantoms, studies
-    from utils.settings import DatasetSettings
+    from utils.data import phantoms, studies
 
     folder = phantoms.write(tmp_path_factory.mktemp("phantoms") / "data", 12, 4, 5, seed=3, processes=1)
     texts = {study.id: study.original_report for study in studies.load_studies(folder)["val"]}
     findings = dict(zip(texts, split.split_findings(list(texts.values())), strict=True))
     annotation = studies.write_annotation(folder / "annotation_with_val.json", folder, findings)
-    dataset, _ = hf_dataset.build(studies.load_studies(folder, annotation), DatasetSettings())
-    return dataset
+    return studies.load_studies(folder, annotation)
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(phantom_studies, tmp_path_factory):
+    """The dataset of `phantom_studies` as step 2 leaves it."""
+    from utils.data import hf_dataset
+    from utils.settings import DatasetSettings
+
+    folder = tmp_path_factory.mktemp("phantom_dataset") / "dataset"
+    hf_dataset.build(phantom_studies, DatasetSettings(), folder, data_label="phantoms")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_dataset(phantom_folder):
+    """The dataset in `phantom_folder`."""
+    from utils.data import hf_dataset
+
+    return hf_dataset.load(phantom_folder)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ class Replies(BaseHTTPRequestHandler):
     def body(self) -> bytes:
         return self.rfile.read(int(self.headers["Content-Length"]))
 
-    def send(self, status: int, payload: dict | bytes) -> None:
+    def send(self, status: int, payload: dict | bytes, cut: int | None = None) -> None:
+        """Answer, and hang up after `cut` bytes."""
         data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         self.send_response(status)
         if status in (429, 500, 503):
@@ -20,7 +21,7 @@ class Replies(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[:cut])
 
     def log_message(self, *_):
         pass

@@ -1,17 +1,22 @@
 """The dataset: what is in a row, what is left out, and that others can read it."""
 
 import io
+import multiprocessing
+import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import load_dataset
+from datasets import DatasetDict, load_dataset
 from PIL import Image
 
-from utils.data import hf_dataset
-from utils.data.hf_dataset import build, instruction, load, save, skip_summary, statistics
+from utils.data import hf_dataset, shards
+from utils.data.hf_dataset import build, instruction, load, skip_summary, statistics
 from utils.data.studies import DataError, Study, load_studies
 from utils.regions import REGIONS, parse
 from utils.settings import DatasetSettings
@@ -23,10 +28,6 @@ FINDINGS = {"bone": "No fracture.", "lung": "Clear lungs.", "others": "A clip."}
 def own_cache(tmp_path, monkeypatch):
     """Keeps what `load_dataset` caches out of the user's home."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def quiet(items, label):
-    return items
 
 
 def view(folder: Path, name: str, shade: int = 90, size: tuple[int, int] = (24, 16)) -> Path:
@@ -54,9 +55,11 @@ def splits(tmp_path) -> dict[str, list[Study]]:
     }
 
 
-def made(splits: dict, folder: Path, **settings: int) -> Path:
-    dataset, _ = build(splits, DatasetSettings(**settings), quiet)
-    return save(dataset, folder, data_label="drawn for a test", longest_side=672)
+def made(
+    splits: dict, folder: Path, processes: int = 1, show=lambda *_: None, **settings: int
+) -> tuple[DatasetDict, pd.DataFrame]:
+    how = {"data_label": "drawn for a test", "processes": processes, "show": show, "longest_side": 672}
+    return build(splits, DatasetSettings(**settings), folder, **how)
 
 
 def test_the_instruction_names_the_regions_asked_for_and_shows_the_form():
@@ -67,8 +70,8 @@ def test_the_instruction_names_the_regions_asked_for_and_shows_the_form():
         instruction(["liver"])
 
 
-def test_a_row_asks_for_the_regions_of_its_study_and_answers_them(splits):
-    dataset, skipped = build(splits, DatasetSettings(), quiet)
+def test_a_row_asks_for_the_regions_of_its_study_and_answers_them(splits, tmp_path):
+    dataset, skipped = made(splits, tmp_path / "dataset")
     row = dataset["train"][0]
     assert row["id"] == "T1"
     assert row["prompt"] == [{"role": "user", "content": instruction(["lung", "bone"])}]
@@ -90,7 +93,7 @@ def test_views_and_their_size_are_what_the_settings_say(splits, tmp_path):
     splits["train"][0] = Study(
         "T1", "train", FINDINGS, "", (view(tmp_path, "T1/0.png", size=(240, 160)),) * 4
     )
-    dataset, _ = build(splits, DatasetSettings(views=3, longest_side=120), quiet)
+    dataset, _ = made(splits, tmp_path / "dataset", views=3, longest_side=120)
     assert [image.size for image in dataset["train"][0]["images"]] == [(120, 80)] * 3
 
 
@@ -106,7 +109,7 @@ def test_what_is_left_out_is_listed_and_counted(splits, tmp_path):
         Study("others_only", "train", {"others": "A clip."}, "", good),
     ]
     splits["val"] = [Study("unsplit", "val", None, "Clear.", good)]
-    dataset, skipped = build(splits, DatasetSettings(), quiet)
+    dataset, skipped = made(splits, tmp_path / "dataset")
     assert dataset.num_rows == {"train": 1, "test": 1}  # an empty split is not in it
     assert dataset["train"][0]["id"] == "half"
     assert dataset["train"][0]["views"] == 2  # the damaged view's place is taken by the next
@@ -137,30 +140,29 @@ def test_a_long_list_of_damaged_views_is_cut():
     assert skip_summary(skipped, {"train": []}) == "damaged views: 5 (a/0.png, a/1.png, a/2.png and 2 more)"
 
 
-def test_nothing_to_build_is_an_error(splits):
+def test_nothing_to_build_is_an_error(splits, tmp_path):
     bare = {"train": [Study("T1", "train", FINDINGS, "", ())], "val": [], "test": []}
     with pytest.raises(DataError, match=r"No study can be used in the dataset: 1 of 1 studies have no image"):
-        build(bare, DatasetSettings(), quiet)
+        made(bare, tmp_path / "dataset")
 
 
 def test_what_was_saved_is_read_back_by_plain_load_dataset(splits, tmp_path):
-    built, _ = build(splits, DatasetSettings(), quiet)
-    folder = save(built, tmp_path / "dataset", data_label="drawn for a test")
+    folder = tmp_path / "dataset"
+    built, _ = made(splits, folder)
     (folder / "manifest.json").write_text('{"step": "dataset"}')  # as the workspace leaves it
     for loaded in (load_dataset(str(folder)), load(folder)):
         assert loaded.num_rows == {"train": 2, "val": 1, "test": 1}
         assert loaded["train"].features == built["train"].features
-        for split, rows in loaded.items():
-            for row, original in zip(rows, built[split], strict=True):
-                images, originals = row.pop("images"), original.pop("images")
-                assert row == original
-                assert [np.asarray(image).tolist() for image in images] == [
-                    np.asarray(image).tolist() for image in originals
-                ]
+        assert [[image.getpixel((0, 0)) for image in row["images"]] for row in loaded["train"]] == [
+            [10, 20],
+            [99],
+        ]
 
 
 def test_the_same_studies_give_the_same_bytes(splits, tmp_path):
-    one, two = (made(splits, tmp_path / name / "dataset") for name in ("one", "two"))
+    one, two = (tmp_path / name / "dataset" for name in ("one", "two"))
+    made(splits, one)
+    made(splits, two, processes=2)
     names = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert [name.as_posix() for name in names] == [
         "README.md",
@@ -172,32 +174,36 @@ def test_the_same_studies_give_the_same_bytes(splits, tmp_path):
 
 
 def test_a_large_split_is_written_in_shards(splits, tmp_path, monkeypatch):
-    monkeypatch.setattr(hf_dataset, "_SHARD_BYTES", 100)
-    folder = made(splits, tmp_path / "dataset")
+    monkeypatch.setattr(hf_dataset, "STUDIES", 1)
+    folder = tmp_path / "dataset"
+    made(splits, folder)
     shards = sorted(path.name for path in (folder / "data").glob("train-*"))
     assert shards == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
     assert load(folder)["train"]["id"][:] == ["T1", "T2"]
 
 
 def test_a_dataset_that_was_replaced_is_read_anew(splits, tmp_path):
-    folder = made(splits, tmp_path / "dataset")
-    assert load(folder)["train"][0]["views"] == 2
+    folder = tmp_path / "dataset"
+    assert made(splits, folder)[0]["train"][0]["views"] == 2
     (folder / "manifest.json").write_text("{}")
-    assert made(splits, folder, views=1) == folder
+    made(splits, folder, views=1)
     assert load_dataset(str(folder))["train"][0]["views"] == 1
     assert not (folder / "manifest.json").exists()  # it spoke of the other dataset
 
 
 def test_the_cache_does_not_mix_up_two_runs(splits, tmp_path):
-    one, two = (made(splits, tmp_path / f"{views}" / "dataset", views=views) for views in (1, 2))
+    one, two = (tmp_path / f"{views}" / "dataset" for views in (1, 2))
+    for views, folder in enumerate((one, two), start=1):
+        made(splits, folder, views=views)
     assert load_dataset(str(one))["train"][0]["views"] == 1
     assert load_dataset(str(two))["train"][0]["views"] == 2
 
 
 def test_a_failure_leaves_the_dataset_that_was_there(splits, tmp_path, monkeypatch):
-    folder = made(splits, tmp_path / "dataset")
+    folder = tmp_path / "dataset"
+    made(splits, folder)
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
-    monkeypatch.setattr(hf_dataset, "_card", lambda *_: 1 / 0)
+    monkeypatch.setattr(hf_dataset, "dataset_card", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         made(splits, folder, views=1)
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
@@ -209,7 +215,8 @@ def test_no_dataset_says_which_notebook_to_run(tmp_path):
 
 
 def test_the_card_says_what_the_data_are_and_counts_them(splits, tmp_path):
-    card = (made(splits, tmp_path / "dataset") / "README.md").read_text()
+    made(splits, tmp_path / "dataset")
+    card = (tmp_path / "dataset" / "README.md").read_text()
     assert "**drawn for a test**" in card
     assert "Not for clinical use" in card
     assert "CC BY-NC-ND" in card
@@ -217,8 +224,8 @@ def test_the_card_says_what_the_data_are_and_counts_them(splits, tmp_path):
     assert "- longest side: 672" in card
 
 
-def test_statistics_count_studies_views_and_mentions(splits):
-    dataset, _ = build(splits, DatasetSettings(), quiet)
+def test_statistics_count_studies_views_and_mentions(splits, tmp_path):
+    dataset, _ = made(splits, tmp_path / "dataset")
     table = statistics(dataset)
     assert list(table.index) == ["train", "val", "test"]
     assert table.loc["train"].to_dict() == {
@@ -268,9 +275,8 @@ def test_trl_takes_the_rows_and_learns_the_completion_only(splits, tmp_path):
 
     processor = tiny_processor()
     collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
-    train = load(made(splits, tmp_path / "dataset"))["train"].select_columns(
-        ["images", "prompt", "completion"]
-    )
+    dataset, _ = made(splits, tmp_path / "dataset")
+    train = dataset["train"].select_columns(["images", "prompt", "completion"])
     batch = collate(list(train))
     assert len(batch["pixel_values"]) == 2 + 1  # one entry a view
     learnt = [
@@ -282,14 +288,158 @@ def test_trl_takes_the_rows_and_learns_the_completion_only(splits, tmp_path):
 
 def test_the_two_real_studies_are_built_and_the_rest_is_told(shared, tmp_path):
     splits = load_studies(shared / "iu_xray")
-    dataset, skipped = build(splits, DatasetSettings(), quiet)
+    dataset, skipped = made(splits, tmp_path / "dataset")
     assert skip_summary(skipped, splits) == "2,953 of 2,955 studies have no image"
-    loaded = load(save(dataset, tmp_path / "dataset", data_label="IU X-Ray"))
-    assert loaded["train"]["id"][:] == ["CXR1900_IM-0584", "CXR7_IM-2263"]
-    assert [[image.size for image in row["images"]] for row in loaded["train"]] == [[(512, 512)] * 2] * 2
+    assert dataset["train"]["id"][:] == ["CXR1900_IM-0584", "CXR7_IM-2263"]
+    assert [[image.size for image in row["images"]] for row in dataset["train"]] == [[(512, 512)] * 2] * 2
 
 
-def test_images_are_stored_as_png(splits):
-    dataset, _ = build(splits, DatasetSettings(), quiet)
+def test_images_are_stored_as_png(splits, tmp_path):
+    dataset, _ = made(splits, tmp_path / "dataset")
     stored = dataset["train"].data.column("images")[0].as_py()[0]["bytes"]
     assert Image.open(io.BytesIO(stored)).format == "PNG"
+
+
+@pytest.fixture
+def shard_a_study(monkeypatch):
+    """Shards of one study each; the radiographs that are read, by study."""
+    read, really = [], shards.read_view
+    monkeypatch.setattr(hf_dataset, "STUDIES", 1)
+    monkeypatch.setattr(
+        shards, "read_view", lambda path, side: read.append(path.parent.name) or really(path, side)
+    )
+    monkeypatch.setattr(hf_dataset, "_fits", lambda *_: True)  # it reads some
+    return read
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+
+
+def killed_after(count: int):
+    """A `show` that ends the build when `count` studies are done."""
+
+    def show(done: int, _: int) -> None:
+        if done == count:
+            raise KeyboardInterrupt
+
+    return show
+
+
+@pytest.mark.parametrize("fault", ["", "cut off", "one byte", "no note", "half a note"])
+def test_a_killed_build_goes_on_where_it_stopped(splits, tmp_path, shard_a_study, fault):
+    made(splits, tmp_path / "whole")
+    folder, room = tmp_path / "dataset", tmp_path / ".dataset.shards"
+    with pytest.raises(KeyboardInterrupt):
+        made(splits, folder, show=killed_after(2))
+    first, note = room / "train-00000.parquet", room / "train-00000.json"
+    (room / ".val-00000.parquet.part").write_bytes(b"PAR1")  # as a kill leaves it
+    content = first.read_bytes()
+    if fault == "cut off":
+        first.write_bytes(content[:-9])
+    elif fault == "one byte":
+        first.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    elif fault == "no note":
+        note.unlink()
+    elif fault == "half a note":
+        note.write_bytes(note.read_bytes()[:40])
+    shard_a_study.clear()
+    made(splits, folder)
+    assert shard_a_study == (["T1", "T1"] if fault else []) + ["V1", "E1"]
+    assert bytes_of(folder) == bytes_of(tmp_path / "whole") and not room.exists()
+
+
+def test_finished_shards_of_other_studies_or_settings_are_made_again(splits, tmp_path, shard_a_study):
+    for views, expected in ((2, ["T1", "T1", "T2"]), (1, ["T1", "T2"]), (1, [])):
+        shard_a_study.clear()
+        with pytest.raises(KeyboardInterrupt):
+            made(splits, tmp_path / "dataset", show=killed_after(2), views=views)
+        assert shard_a_study == expected
+    view(tmp_path, "images/T2/0.png", 50, size=(240, 160))
+    shard_a_study.clear()
+    dataset, _ = made(splits, tmp_path / "dataset", views=1)
+    assert shard_a_study == ["T2", "V1", "E1"] and dataset["train"][1]["images"][0].size == (240, 160)
+
+
+def test_a_killed_process_is_one_sentence_and_the_rest_is_kept(splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_dataset, "STUDIES", 1)
+
+    def kill(done: int, _: int) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    many = [replace(study, id=f"T{n}") for n, study in enumerate(splits["train"] * 10)]
+    with pytest.raises(DataError, match="continues where it stopped"):
+        build(
+            {"train": many}, DatasetSettings(), tmp_path / "dataset", data_label="x", processes=2, show=kill
+        )
+    assert list((tmp_path / ".dataset.shards").glob("*.json"))
+
+
+def build_and_wait(splits: dict, folder: Path, told) -> None:
+    """Build in two processes up to the second shard, tell which these are, and wait to be killed."""
+    hf_dataset.STUDIES = 1
+
+    def show(done: int, _: int) -> None:
+        if done == 2:
+            told.put([process.pid for process in multiprocessing.active_children()])
+            time.sleep(60)
+
+    made(splits, folder, processes=2, show=show)
+
+
+def runs(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc here")
+def test_a_build_whose_process_is_killed_leaves_none_behind_and_goes_on(splits, tmp_path, shard_a_study):
+    spawn = multiprocessing.get_context("spawn")
+    told = spawn.Queue()
+    process = spawn.Process(target=build_and_wait, args=(splits, tmp_path / "dataset", told))
+    process.start()
+    workers = told.get(timeout=60)
+    process.kill()
+    process.join()
+    for _ in range(1000):
+        if not any(map(runs, workers)):
+            break
+        time.sleep(0.02)
+    assert not any(map(runs, workers))
+    made(splits, tmp_path / "whole")
+    shard_a_study.clear()
+    made(splits, tmp_path / "dataset")
+    assert not {"T1", "T2"} & set(shard_a_study)
+    assert bytes_of(tmp_path / "dataset") == bytes_of(tmp_path / "whole")
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+
+
+def test_without_room_the_radiographs_stay_where_they_are(splits, tmp_path, full_disk, capsys):
+    splits["train"][0] = Study(
+        "T1", "train", FINDINGS, "", (view(tmp_path, "images/T1/0.png", size=(240, 160)),) * 2
+    )
+    dataset, _ = made(splits, tmp_path / "dataset", longest_side=120)
+    said = capsys.readouterr().out
+    assert f"So the radiographs stay in {tmp_path / 'images'}, and" in said and said.count("\n") == 1
+    assert not any(image["bytes"] for image in dataset["train"].data.column("images")[0].as_py())
+    for rows in (dataset["train"], dataset["train"].select([0]).select_columns(["images"])):
+        assert [(image.mode, image.size) for image in rows[0]["images"]] == [("L", (120, 80))] * 2
+    assert [len(views) for views in dataset["train"]["images"]] == [2, 1]
+    assert load_dataset(str(tmp_path / "dataset"))["val"].num_rows == 1
+
+
+def test_radiographs_that_have_gone_since_are_told(splits, tmp_path, full_disk):
+    dataset, _ = made(splits, tmp_path / "dataset")
+    splits["train"][1].images[0].unlink()
+    with pytest.raises(DataError, match=r"T2/0\.png cannot be read"):
+        dataset["train"][1]["images"]
+    shutil.rmtree(tmp_path / "images")
+    with pytest.raises(DataError, match=r"\w/0\.png, which is not there any more: put"):
+        load(tmp_path / "dataset")

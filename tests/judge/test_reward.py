@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -36,16 +37,15 @@ def test_without_references_there_is_no_reward():
 
 
 @pytest.mark.slow
-def test_three_steps_of_the_example_change_the_adapter(tmp_path, phantom_dataset):
+def test_three_steps_of_the_example_change_the_adapter(tmp_path, phantom_folder):
     from peft import get_peft_model
     from safetensors.torch import load_file
 
-    from utils.data import hf_dataset
     from utils.models.loading import load_model, lora_config
     from utils.settings import TrainingSettings
 
     run = tmp_path / "run"
-    hf_dataset.save(phantom_dataset, run / "dataset", data_label="phantom radiographs")
+    shutil.copytree(phantom_folder, run / "dataset")
     adapter = run / "training" / "default" / "adapter"
     reading = {"base": "demo", "image_tokens": "base", "precision": "fp32", "views": 2}
     torch.manual_seed(0)

@@ -1,6 +1,8 @@
 """What reaches the Hub, from a finished run, over HTTP to a stand-in on the loopback address."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import hub_server
 import huggingface_hub
@@ -13,6 +15,7 @@ from utils import scores
 from utils.data import hf_dataset, phantoms
 from utils.scores import sharing, tables
 from utils.scores.sharing import share_adapter, share_dataset
+from utils.settings import DatasetSettings
 from utils.workspace import StepError, Workspace, write_json, write_text
 
 TOKEN = "hf_secretsecretsecret"
@@ -31,11 +34,12 @@ def hub(monkeypatch):
     hub.server_close()
 
 
-def finished(root, dataset, label=phantoms.WHAT, judge=OFFLINE, base="demo") -> Workspace:
+def finished(root, studies, label=phantoms.WHAT, judge=OFFLINE, base="demo") -> Workspace:
     """A run with the steps that are shared."""
     ws = Workspace(root)
     facts = {"views": 2, "validation_split_by": "offline"}
-    folder = hf_dataset.save(dataset, ws.folder("dataset"), data_label=label, **facts)
+    folder = ws.folder("dataset")
+    hf_dataset.build(studies, DatasetSettings(), folder, data_label=label, **facts)
     ws.finish("dataset", settings={}, outputs=[folder / "data", folder / "README.md"], data_label=label)
     adapter = ws.folder("training") / "adapter"
     write_json(adapter / "adapter_config.json", {"r": 16, "base_model_name_or_path": "/home/me/secret/base"})
@@ -62,8 +66,8 @@ def finished(root, dataset, label=phantoms.WHAT, judge=OFFLINE, base="demo") -> 
 
 
 @pytest.fixture
-def ws(tmp_path, phantom_dataset):
-    return finished(tmp_path / "run", phantom_dataset)
+def ws(tmp_path, phantom_studies):
+    return finished(tmp_path / "run", phantom_studies)
 
 
 def test_the_dataset_goes_to_a_private_repository_as_it_lies_on_disk(hub, ws, tmp_path, capfd):
@@ -130,17 +134,24 @@ def test_the_cards_scores_have_n_interval_and_judge(hub, ws):
     assert card.data.pipeline_tag == "image-text-to-text"
 
 
-def test_the_real_thing_names_its_base_model_and_green(hub, tmp_path, phantom_dataset):
-    ws = finished(tmp_path / "t4", phantom_dataset, "IU X-Ray", GREEN, LLAVA)
+def test_a_dataset_without_its_radiographs_is_not_shared(hub, tmp_path, phantom_studies, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(StepError, match="The radiographs are not in the dataset"):
+        share_dataset(finished(tmp_path / "run", phantom_studies), "me/chest")
+    assert not hub.asked
+
+
+def test_the_real_thing_names_its_base_model_and_green(hub, tmp_path, phantom_studies):
+    ws = finished(tmp_path / "t4", phantom_studies, "IU X-Ray", GREEN, LLAVA)
     share_adapter(ws, "me/chest")
     card = ModelCard(hub.committed["README.md"].decode())
     assert card.data.base_model == ON_HUB and f"adapter of `{ON_HUB}`" in card.text
     assert GREEN in card.text and "stand-in" not in card.text and "drawings" not in card.text
 
 
-def test_a_base_model_of_ones_own_is_named_without_its_path(hub, tmp_path, phantom_dataset):
+def test_a_base_model_of_ones_own_is_named_without_its_path(hub, tmp_path, phantom_studies):
     (tmp_path / "mine" / "my_llava").mkdir(parents=True)
-    ws = finished(tmp_path / "run", phantom_dataset, base=str(tmp_path / "mine" / "my_llava"))
+    ws = finished(tmp_path / "run", phantom_studies, base=str(tmp_path / "mine" / "my_llava"))
     share_adapter(ws, "me/chest")
     assert "`my_llava`" in hub.committed["README.md"].decode()
     assert str(tmp_path) not in "".join(content.decode() for content in hub.committed.values())
@@ -148,13 +159,13 @@ def test_a_base_model_of_ones_own_is_named_without_its_path(hub, tmp_path, phant
 
 @pytest.mark.parametrize("share", [share_dataset, share_adapter])
 @pytest.mark.parametrize("label", ["IU X-Ray", "studies of my_hospital"])
-def test_only_phantoms_go_to_a_public_repository(hub, tmp_path, phantom_dataset, share, label):
+def test_only_phantoms_go_to_a_public_repository(hub, tmp_path, phantom_studies, share, label):
     hub.private = False
-    ws = finished(tmp_path / "run", phantom_dataset, label)
+    ws = finished(tmp_path / "run", phantom_studies, label)
     with pytest.raises(StepError, match=r"me/chest is public, and .* may not be published.*CC BY-NC-ND"):
         share(ws, "me/chest")
     assert hub.committed == {} and not any("upload" in path for _, path, _ in hub.asked)
-    share(finished(tmp_path / "phantoms", phantom_dataset), "me/chest")
+    share(finished(tmp_path / "phantoms", phantom_studies), "me/chest")
     assert hub.committed
 
 

@@ -2,10 +2,12 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from utils import split
 from utils.regions import ALL
+from utils.split import auditing
 from utils.split.lexicon import LEXICON
 from utils.split.offline import region_of, sentences, split_offline
 
@@ -256,6 +258,17 @@ def test_repair_keeps_what_is_right_and_puts_right_what_is_not():
 def test_repair_of_nothing_at_all_is_the_offline_split():
     mended, frame = split.repair([REPORT], [{}])
     assert mended == [split_offline(REPORT)] and frame["ok"].all()
+
+
+def test_the_audit_of_many_reports_does_not_hang_on_the_pieces_it_is_made_in(monkeypatch):
+    texts = [f"Heart size is normal. A nodule of {i} mm in the left lung." for i in range(9)]
+    splits = [split_offline(text) for text in texts]
+    splits[4] = splits[4] | {"lung": "Large pneumothorax."}
+    whole = split.repair(texts, splits)
+    monkeypatch.setattr(auditing, "PIECE", 5)
+    mended, audit = split.repair(texts, splits)
+    assert mended == whole[0] and (audit["study"].diff().fillna(0) >= 0).all()
+    pd.testing.assert_frame_equal(audit, whole[1])
 
 
 def test_split_and_audit_gives_both():

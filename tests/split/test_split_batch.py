@@ -21,7 +21,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.batches, self.refuse = {}, {}, None
+        self.files, self.batches, self.refuse, self.cut = {}, {}, None, None
 
     def finish(self, answer, status="completed"):
         for one in self.batches.values():
@@ -54,7 +54,7 @@ class Handler(loopback.Replies):
     def do_GET(self):
         path = self.path.partition("?")[0]
         if path.startswith("/v1/files/"):
-            return self.send(200, self.server.files[path.split("/")[3]].encode())
+            return self.send(200, self.server.files[path.split("/")[3]].encode(), self.server.cut)
         if path == "/v1/batches":
             return self.send(
                 200, {"object": "list", "data": [*self.server.batches.values()], "has_more": False}
@@ -80,8 +80,9 @@ def steps(server, tmp_path):
         def at(self):
             return {"base_url": self.address, "api_key": KEY}
 
-        def submit(self, texts=TEXTS):
-            return split.batch.submit(texts, PROMPT, self.state, cache=self.cache, model="m", **self.at)
+        def submit(self, texts=TEXTS, model="m", **options):
+            options |= {"cache": self.cache, "model": model, **self.at}
+            return split.batch.submit(texts, PROMPT, self.state, **options)
 
         def poll(self):
             return split.batch.poll(self.state, **self.at)
@@ -165,6 +166,31 @@ def test_what_goes_wrong_is_one_sentence_without_the_key(server, steps, tmp_path
     steps.state.write_text(json.dumps({"model": "another", "batches": {}}))
     with pytest.raises(split.SplitError, match="belongs to another, not to m"):
         steps.submit()
+
+
+def test_the_cost_is_shown_before_anything_is_sent_and_the_budget_holds(server, steps):
+    said = []
+    options = {"model": "gpt-4.1", "show": lambda text: said.append((text, len(server.files)))}
+    with pytest.raises(split.SplitError, match=r"above the budget of \$1e-05, so nothing was sent"):
+        steps.submit(budget=1e-5, **options)
+    with pytest.raises(split.SplitError, match="The price of m is not known"):
+        steps.submit(budget=1)
+    assert not server.files and not steps.state.exists()
+    steps.submit(budget=1, **options)
+    expected = str(split.estimate(TEXTS, "gpt-4.1", PROMPT, batch=True))
+    assert said == [(expected, 0)] * 2 and len(server.files) == 1
+    steps.submit(budget=1, **options)  # what is under way costs nothing more
+    assert said[-1][0].startswith("0 reports") and len(server.files) == 1
+
+
+def test_answers_that_stop_coming_in_are_collected_later(server, steps):
+    steps.submit()
+    server.finish(good)
+    server.cut = 900
+    with pytest.raises(split.SplitError, match="The Batch API does not answer"):
+        steps.collect()
+    server.cut = None
+    assert steps.collect() == (7, 0)
 
 
 def test_no_key_is_said_before_anything_is_sent(tmp_path, monkeypatch):

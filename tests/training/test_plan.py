@@ -1,6 +1,8 @@
 """The plan: tokens, trained weights, memory and hours, against counts and by reason."""
 
+import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +10,10 @@ import trl
 from conftest import ROOT
 
 from utils import machine
+from utils.data import hf_dataset
 from utils.models import bases
 from utils.models.loading import load_processor
-from utils.settings import preset, with_values
+from utils.settings import DatasetSettings, preset, with_values
 from utils.training import lengths, plan
 from utils.training.trainer import make_trainer
 from utils.workspace import StepError
@@ -155,3 +158,18 @@ def test_the_memory_of_a_real_step_is_what_the_plan_says(tmp_path):
     for budget in ("pooled", "base"):
         row = t4_step.measure(tmp_path, budget, steps=2)
         assert row["planned"] == pytest.approx(row["peak"], rel=0.1), t4_step.sentence(row)
+
+
+def test_radiographs_that_stay_in_their_folder_count_the_same_tokens(
+    tiny_base, phantom_studies, phantom_dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    settings = DatasetSettings(longest_side=200)
+    by_path, _ = hf_dataset.build(phantom_studies, settings, tmp_path / "by_path", data_label="phantoms")
+    monkeypatch.undo()
+    inside, _ = hf_dataset.build(phantom_studies, settings, tmp_path / "inside", data_label="phantoms")
+    processor = load_processor(str(tiny_base), "tiles")
+    counts = [lengths.study_tokens(processor, dataset["train"], 2) for dataset in (by_path, inside)]
+    assert counts[0] == counts[1]
+    rows = zip(by_path["val"]["images"], inside["val"]["images"], strict=True)
+    assert all(one.tobytes() == two.tobytes() for views in rows for one, two in zip(*views, strict=True))

@@ -47,9 +47,8 @@ def run(settings: dict, dataset: str, folder: str, step) -> None:
 
 
 @pytest.fixture(scope="module")
-def saved(phantom_dataset, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved") / "dataset"
-    return hf_dataset.save(phantom_dataset, folder, data_label="phantoms")
+def saved(phantom_folder):
+    return phantom_folder
 
 
 def start(settings, dataset, folder):

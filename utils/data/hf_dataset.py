@@ -6,24 +6,28 @@ study does not mention it; and `views`, the number of images. The prompt names
 the regions that the completion has, and no other.
 """
 
-import io
+import math
+import os
 import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
+import datasets
 import pandas as pd
 import pyarrow as pa
-from datasets import Dataset, DatasetDict, Features, Image, List, Value, disable_progress_bars, load_dataset
-from huggingface_hub import DatasetCard, DatasetCardData
+import pyarrow.parquet as pq
+from datasets import DatasetDict, Features, Image, List, Value, disable_progress_bars, load_dataset
+from datasets.features.features import register_feature
 
 from utils.regions import REGIONS, mentioned, render
 from utils.settings import DatasetSettings
-from utils.workspace import progress, replacing
+from utils.workspace import counter, replacing
 
-from .studies import DataError, Study, read_view
+from .card import dataset_card
+from .shards import STUDIES, Shard, Skip, Written, bytes_a_study, write_shards
+from .studies import SPLITS, DataError, Study, read_view
 
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 FEATURES = Features(
@@ -37,22 +41,30 @@ FEATURES = Features(
     }
 )
 NO_IMAGE = "no image"
-NO_READABLE_IMAGE = "no image that can be read"
 NO_REGION = f"no findings of {', '.join(REGIONS)}"
 NOT_SPLIT = "findings that are not split into regions yet"
 
-_SHARD_BYTES = 500 * 2**20  # the size the Hub recommends
+BY_PATH = b"longest_side"  # in the schema of shards whose radiographs stay in their source folder
+SAMPLE = 16  # studies by which the size of a dataset is told before it is built
+SPARE = 1.1  # of that size must be free
 
 disable_progress_bars()  # of the library's copying, which takes seconds; `build` shows its own
 
 
-class Skip(NamedTuple):
-    """What was left out of the dataset, and why: a study, or one `file` of it."""
+@dataclass
+class SourceView(Image):
+    """A radiograph in its source folder, read when it is used, as a dataset would hold it."""
 
-    id: str
-    split: str
-    file: str
-    reason: str
+    longest_side: int = 672
+    _type: str = field(default="SourceView", init=False, repr=False)
+
+    def decode_example(self, value: dict, token_per_repo_id: dict | None = None):
+        """The view as a PIL image. Raises DataError where it cannot be read."""
+        return read_view(Path(value["path"]), self.longest_side)
+
+
+with warnings.catch_warnings(action="ignore"):  # the function is called experimental
+    register_feature(SourceView, "SourceView")
 
 
 def instruction(names: Iterable[str] = REGIONS) -> str:
@@ -64,31 +76,119 @@ def instruction(names: Iterable[str] = REGIONS) -> str:
 def build(
     splits: dict[str, list[Study]],
     settings: DatasetSettings,
-    show: Callable[..., Iterable] = progress,
+    folder: Path,
+    *,
+    data_label: str,
+    processes: int | None = None,
+    show: Callable[[int, int], None] | None = None,
+    **facts: object,
 ) -> tuple[DatasetDict, pd.DataFrame]:
-    """The dataset of `splits`, and a table of what was left out of it: id, split, file, reason.
+    """Make the dataset of `splits` in `folder`: parquet shards and a dataset card, as a whole or not at all.
 
-    A study is left out where no image of it can be read, where it mentions
-    no region, or where its findings are not split yet; an image, where it is
-    damaged. A split without a study left is not in the dataset. The dataset
-    lies in a temporary file, not in memory. Raises DataError where no study is left.
+    Returns the dataset, and a table of what was left out of it: id, split, file, reason.
+    `data_label` says what the radiographs are; `facts` are listed in the card. The same studies give the
+    same bytes in any number of `processes`, by default one a core. `show` is called with (studies done,
+    studies). What was in `folder` is replaced. A build that was killed goes on from its finished shards,
+    which lie beside `folder` until the dataset is whole.
+
+    A study is left out where no image of it can be read, where it mentions no region, or where its
+    findings are not split yet; an image, where it is damaged. A split without a study left is not in the
+    dataset. Raises DataError where no study is left.
+
+    Where the disk has no room for the dataset and the copy of it that is read, this is said, and the
+    radiographs stay where they are: the shards name them, and the dataset reads them there.
     """
+    usable: dict[str, list[Study]] = {split: [] for split in splits}
     skipped: list[Skip] = []
-    dataset = DatasetDict()
-    folder = Path(tempfile.mkdtemp(prefix="xray_dataset_"))
-    weakref.finalize(dataset, shutil.rmtree, folder, ignore_errors=True)
+    order: dict[str, int] = {}
     for split, studies in splits.items():
-        path = folder / f"{split}.arrow"
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, FEATURES.arrow_schema) as writer:
-            for row in _rows(show(studies, f"{split}: reading images"), settings, skipped):
-                writer.write_batch(pa.RecordBatch.from_pylist([row], schema=FEATURES.arrow_schema))
-        rows = Dataset.from_file(str(path))
-        if len(rows):  # load_dataset refuses an empty split
-            dataset[split] = rows
+        for study in studies:
+            order[study.id], reason = len(order), _unusable(study)
+            if reason:
+                skipped.append(Skip(study.id, split, "", reason))
+            else:
+                usable[split].append(study)
+    every = [study for of_split in usable.values() for study in of_split]
+    room = folder.with_name(f".{folder.name}.shards")
+    room.mkdir(parents=True, exist_ok=True)
+    by_path = bool(every) and not _fits(every, settings, room)
+    processes = processes or min(os.cpu_count() or 1, math.ceil(len(every) / STUDIES)) or 1
+    show, done, written = show or counter("reading images"), 0, []
+    if every:
+        show(0, len(every))
+    for shard in write_shards(_shards(usable, settings, room, by_path), processes):
+        done += shard.studies
+        skipped += shard.skipped
+        written.append(shard)
+        show(done, len(every))
+    skipped.sort(key=lambda skip: order[skip.id])
     table = pd.DataFrame(skipped, columns=Skip._fields)
-    if not dataset:
+    if not any(shard.rows for shard in written):
+        shutil.rmtree(room)
         raise DataError(f"No study can be used in the dataset: {skip_summary(table, splits)}.")
-    return dataset, table
+    _assemble(written, folder, data_label, facts)
+    shutil.rmtree(room)
+    return load(folder), table
+
+
+def _assemble(written: list[Written], folder: Path, data_label: str, facts: dict[str, object]) -> None:
+    """Move the shards that have rows to `folder`, under a card; load_dataset refuses an empty split."""
+    of: dict[str, list[Path]] = {}
+    for shard in written:
+        if shard.rows:
+            of.setdefault(shard.split, []).append(shard.path)
+    columns = ["views", *REGIONS]
+    counts = {
+        split: sum(_count(pq.read_table(path, columns=columns).to_pandas()) for path in paths)
+        for split, paths in of.items()
+    }
+    card = dataset_card(_by_split(counts), data_label, facts)
+    with replacing(folder) as temporary:
+        (temporary / "data").mkdir()
+        card.save(temporary / "README.md")
+        for split, paths in of.items():
+            for n, path in enumerate(paths):
+                path.replace(temporary / "data" / f"{split}-{n:05d}-of-{len(paths):05d}.parquet")
+
+
+def _shards(
+    usable: dict[str, list[Study]], settings: DatasetSettings, room: Path, by_path: bool
+) -> Iterator[Shard]:
+    schema = FEATURES.arrow_schema
+    if by_path:
+        schema = schema.with_metadata({**schema.metadata, BY_PATH: str(settings.longest_side).encode()})
+    for split, studies in usable.items():
+        for n, start in enumerate(range(0, len(studies), STUDIES)):
+            path = room / f"{split}-{n:05d}.parquet"
+            yield _shard(path, split, studies[start : start + STUDIES], settings, schema, by_path)
+
+
+def _shard(
+    path: Path, split: str, studies: list[Study], settings: DatasetSettings, schema: pa.Schema, by_path: bool
+) -> Shard:
+    rows, files = [_row(study) for study in studies], [study.images for study in studies]
+    return Shard(path, split, rows, files, schema, settings, by_path)
+
+
+def _fits(studies: list[Study], settings: DatasetSettings, room: Path) -> bool:
+    """Whether the disk has room for the dataset and the copy that `load` maps into memory; says so if not."""
+    some = studies[:: math.ceil(len(studies) / SAMPLE)]
+    size = bytes_a_study(_shard(room, "", some, settings, FEATURES.arrow_schema, False)) * len(studies)
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    cache.mkdir(parents=True, exist_ok=True)
+    free = {place: shutil.disk_usage(place).free for place in (room, cache)}
+    one_disk = room.stat().st_dev == cache.stat().st_dev
+    held = sum(path.stat().st_size for path in room.iterdir())  # finished before a build was killed
+    needed = size * SPARE
+    if free[room] + held >= needed * (1 + one_disk) and (one_disk or free[cache] >= needed):
+        return True
+    source = os.path.commonpath([image.parent for study in studies for image in study.images])
+    print(
+        f"The dataset would take about {size / 1e9:,.1f} GB in {room.parent}, and as much for reading in "
+        f"{cache}; {' and '.join(f'{left / 1e9:,.1f} GB' for left in free.values())} are free. So the "
+        f"radiographs stay in {source}, and steps 3 and 4 read them there: keep that folder."
+    )
+    return False
 
 
 def skip_summary(skipped: pd.DataFrame, splits: dict[str, list[Study]]) -> str:
@@ -103,56 +203,61 @@ def skip_summary(skipped: pd.DataFrame, splits: dict[str, list[Study]]) -> str:
     return "; ".join(parts) or f"all {studies} studies are in the dataset"
 
 
-def save(dataset: DatasetDict, folder: Path, *, data_label: str, **facts: object) -> Path:
-    """Write `dataset` to `folder` as parquet shards and a dataset card, as a whole or not at all.
-
-    `data_label` says what the radiographs are; `facts` are listed in the
-    card. The same dataset gives the same bytes. What was in `folder` is replaced.
-    """
-    with replacing(folder) as temporary:
-        (temporary / "data").mkdir()
-        for split, rows in dataset.items():
-            shards = min(len(rows), 1 + rows.data.nbytes // _SHARD_BYTES)
-            for n in range(shards):
-                name = f"{split}-{n:05d}-of-{shards:05d}.parquet"
-                rows.shard(shards, n, contiguous=True).to_parquet(temporary / "data" / name)
-        _card(dataset, data_label, facts).save(temporary / "README.md")
-    return folder
-
-
 def load(folder: Path) -> DatasetDict:
-    """The dataset that `save` wrote. Raises DataError where there is none."""
-    if not any((folder / "data").glob("*.parquet")):
+    """The dataset that `build` made, mapped from a copy on the disk, not held in memory.
+
+    Raises DataError where there is none, and where its radiographs are not in their folder any more.
+    """
+    shards = sorted((folder / "data").glob("*.parquet"))
+    if not shards:
         raise DataError(f"There is no dataset in {folder}: run notebooks/02_build_hf_dataset.ipynb first.")
-    return load_dataset(str(folder))
+    found, side = load_dataset(str(folder)), longest_side_by_path(folder)
+    dataset = DatasetDict({**{split: found[split] for split in SPLITS if split in found}, **found})
+    if side:
+        first = Path(pq.read_table(shards[0], columns=["images"])["images"][0][0]["path"].as_py())
+        if not first.is_file():
+            raise DataError(
+                f"This dataset reads {first}, which is not there any more: put the radiographs back, or run "
+                "notebooks/02_build_hf_dataset.ipynb again."
+            )
+        for rows in dataset.values():
+            rows.info.features["images"] = List(SourceView(longest_side=side))
+    return dataset
+
+
+def longest_side_by_path(folder: Path) -> int | None:
+    """For a dataset whose radiographs lie in their source folder, to what they are scaled; else None."""
+    first = min((folder / "data").glob("*.parquet"))
+    side = (pq.read_schema(first).metadata or {}).get(BY_PATH)
+    return int(side) if side else None
 
 
 def statistics(dataset: DatasetDict) -> pd.DataFrame:
     """For each split the number of studies, of views, and of studies that mention each region."""
-    table = {}
-    for split, rows in dataset.items():
-        texts = rows.select_columns(["views", *REGIONS]).to_pandas()
-        mentions = {name: int((texts[name] != "").sum()) for name in REGIONS}
-        table[split] = {"studies": len(texts), "views": int(texts["views"].sum()), **mentions}
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("split")
+    columns = ["views", *REGIONS]
+    return _by_split(
+        {split: _count(rows.select_columns(columns).to_pandas()) for split, rows in dataset.items()}
+    )
 
 
-def _rows(studies: Iterable[Study], settings: DatasetSettings, skipped: list[Skip]) -> Iterable[dict]:
-    for study in studies:
-        reason = _unusable(study)
-        images = [] if reason else _views(study, settings, skipped)
-        if not images:
-            skipped.append(Skip(study.id, study.split, "", reason or NO_READABLE_IMAGE))
-            continue
-        findings = mentioned(study.findings)
-        yield {
-            "id": study.id,
-            "images": images,
-            "prompt": [{"role": "user", "content": instruction(findings)}],
-            "completion": [{"role": "assistant", "content": render(findings)}],
-            **{name: findings.get(name, "") for name in REGIONS},
-            "views": len(images),
-        }
+def _count(texts: pd.DataFrame) -> pd.Series:
+    mentions = {name: int((texts[name] != "").sum()) for name in REGIONS}
+    return pd.Series({"studies": len(texts), "views": int(texts["views"].sum()), **mentions})
+
+
+def _by_split(counts: dict[str, pd.Series]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(counts, orient="index").rename_axis("split")
+
+
+def _row(study: Study) -> dict:
+    """The row of a study without its radiographs."""
+    findings = mentioned(study.findings)
+    return {
+        "id": study.id,
+        "prompt": [{"role": "user", "content": instruction(findings)}],
+        "completion": [{"role": "assistant", "content": render(findings)}],
+        **{name: findings.get(name, "") for name in REGIONS},
+    }
 
 
 def _unusable(study: Study) -> str | None:
@@ -162,95 +267,3 @@ def _unusable(study: Study) -> str | None:
     if study.findings is None:
         return NOT_SPLIT
     return None if mentioned(study.findings) else NO_REGION
-
-
-def _views(study: Study, settings: DatasetSettings, skipped: list[Skip]) -> list[dict]:
-    """The first readable images of a study as PNG, in the form that `datasets.Image` stores."""
-    views = []
-    for path in study.images:
-        if len(views) == settings.views:
-            break
-        try:
-            view = read_view(path, settings.longest_side)
-        except DataError as error:
-            skipped.append(Skip(study.id, study.split, f"{study.id}/{path.name}", str(error)))
-            continue
-        png = io.BytesIO()
-        view.save(png, format="PNG")
-        views.append({"bytes": png.getvalue(), "path": None})
-    return views
-
-
-def _card(dataset: DatasetDict, data_label: str, facts: dict[str, object]) -> DatasetCard:
-    """The dataset card.
-
-    Its head lists no data files: `load_dataset` tells the splits by the
-    files' names, and where a card does list them it knows a local dataset by
-    its folder's name alone, so that one run would get another's rows out of
-    its cache (seen with datasets 4.0).
-    """
-    head = DatasetCardData(
-        pretty_name=f"Chest X-ray findings by region ({data_label})",
-        license="other",
-        language="en",
-        task_categories=["image-text-to-text"],
-    )
-    columns = {
-        "id": "the study",
-        "images": "its radiographs, 8-bit grey PNG, frontal first",
-        "prompt": "the user's message; it names the regions that the completion has",
-        "completion": "the assistant's message, one `region: findings` line a region",
-        ", ".join(REGIONS): "the findings of each region; empty where the study does not mention it",
-        "views": "number of radiographs",
-    }
-    text = f"""
-# Chest X-ray findings by region
-
-**{data_label}**
-
-Each row is a study. It has the radiographs, and the findings by region as a chat for fine-tuning a
-vision-language model. **Not for clinical use.**
-
-| column | |
-|---|---|
-{_lines(f"| {name} | {what} |" for name, what in columns.items())}
-
-If a study does not mention a region, that region is unknown, not normal. Prompt and completion leave it
-out. Findings that belong to no region (`others`) are left out of the dataset.
-
-## Studies
-
-The table shows the studies and views in each split, and how many studies mention each region.
-
-{_table(statistics(dataset))}
-
-## How it was made
-
-Findings that the source does not split by region were split by this project. Radiographs were
-converted to 8-bit grey. Damaged radiographs are left out, and so are studies without a usable
-radiograph.
-
-{_lines(f"- {name.replace('_', ' ')}: {fact}" for name, fact in facts.items())}
-
-## Limits
-
-- Findings are what one report says about a study. No radiologist has checked their split into regions.
-- A report may leave out a finding that is present: a region without text is not a normal region.
-- If the studies are phantoms, they are drawings: results on them say nothing about patients.
-
-## Licence
-
-Radiographs and findings keep the licence of their source. IU X-Ray is CC BY-NC-ND 4.0: if this dataset
-was made from IU X-Ray, do not publish it.
-"""
-    return DatasetCard(f"---\n{head.to_yaml()}\n---\n{text}")
-
-
-def _lines(lines: Iterable[str]) -> str:
-    return "\n".join(lines)
-
-
-def _table(frame: pd.DataFrame) -> str:
-    head = f"| {frame.index.name} | {' | '.join(frame.columns)} |"
-    rows = (f"| {name} | {' | '.join(f'{value:,}' for value in row)} |" for name, row in frame.iterrows())
-    return _lines([head, "|---" * (len(frame.columns) + 1) + "|", *rows])

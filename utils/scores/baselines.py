@@ -33,6 +33,7 @@ FREQUENT = "most frequent sentences"
 NEAREST = "nearest training study"
 BASELINES = (CONSTANT, FREQUENT, NEAREST)
 BATCH = 16  # studies at once
+AT_ONCE = 256  # studies that are compared with all training studies at once
 
 
 def image_features(
@@ -88,13 +89,15 @@ def nearest_reports(
     report may have several sources; a region that none mentions is left out.
     """
     centre = known.mean(axis=0)  # without it every pair of radiographs is alike
-    alike = _unit(features - centre) @ _unit(known - centre).T
-    reports: list[dict[str, str]] = [{} for _ in features]
-    for region in REGIONS:
-        mention = [i for i, study in enumerate(findings) if region in study]
-        if mention:
-            for report, best in zip(reports, alike[:, mention].argmax(axis=1), strict=True):
-                report[region] = findings[mention[best]][region]
+    known = _unit(known - centre)
+    mention = {region: [i for i, study in enumerate(findings) if region in study] for region in REGIONS}
+    reports: list[dict[str, str]] = []
+    for start in range(0, len(features), AT_ONCE):
+        alike = _unit(features[start : start + AT_ONCE] - centre) @ known.T
+        best = {region: alike[:, of].argmax(axis=1) for region, of in mention.items() if of}
+        for row in range(len(alike)):
+            nearest = {region: mention[region][at[row]] for region, at in best.items()}
+            reports.append({region: findings[study][region] for region, study in nearest.items()})
     return reports
 
 

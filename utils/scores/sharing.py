@@ -15,6 +15,7 @@ import pandas as pd
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from utils.data import phantoms
+from utils.data.hf_dataset import longest_side_by_path
 from utils.machine import secret
 from utils.regions import REGIONS, tidy
 from utils.settings import DEMO_BASE
@@ -33,11 +34,13 @@ HOW = (
 def share_dataset(workspace: Workspace, repository: str) -> str:
     """Push the dataset of step 2 to `repository` ("name/repository") as it lies on disk; returns its address.
 
-    Raises StepError where the step is not finished, there is no token, the
-    repository is public and the studies are no phantoms, or the Hub refuses.
+    Raises StepError where the step is not finished, the radiographs are not in the dataset, there is no
+    token, the repository is public and the studies are no phantoms, or the Hub refuses.
     """
-    label = workspace.require("dataset")["data_label"]
-    return _push(repository, "dataset", workspace.folder("dataset"), ["README.md", "data/*.parquet"], label)
+    label, folder = workspace.require("dataset")["data_label"], workspace.folder("dataset")
+    if longest_side_by_path(folder):
+        raise StepError("The radiographs are not in the dataset (the disk had no room), so it is not shared.")
+    return _push(repository, "dataset", folder, ["README.md", "data/*.parquet"], label)
 
 
 def share_adapter(workspace: Workspace, repository: str) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from . import batch, local, remote
-from .auditing import audit, repair
+from .auditing import audit, repair, repair_one
 from .gold import agreement, by_region, confusion, gold_pairs, with_examples
 from .offline import split_offline
 from .questions import Estimate, Spending, SplitError, estimate, price_of
@@ -110,7 +110,9 @@ def split_findings(
     options = {"model": model, "base_url": base_url, "api_key": api_key, "prompt": prompt}
     options |= {"concurrency": concurrency, "cache": cache, "progress": progress}
     splits = _unrepaired(texts, engine, budget=budget, spending=spending, **options)
-    return splits if engine == "offline" else repair(texts, splits)[0]
+    if engine == "offline":
+        return splits
+    return [repair_one(text, found)[0] for text, found in zip(texts, splits, strict=True)]
 
 
 def split_and_audit(

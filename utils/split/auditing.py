@@ -1,7 +1,7 @@
 """Did a split keep what the report says? Sentence by sentence, with repair, and against the gold split."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ _NEGATED = re.compile(
 _QUALIFIER = re.compile(r"\d|left|right|bilateral|(?:no|not|without)$")
 _PLACEHOLDER = "xxxx"
 CHECKS = ("traced", "numbers", "sides", "negations", "placeholders")
+PIECE = 10_000  # rows of the audit that are held as dicts
 COLUMNS = ["study", "direction", "sentence", "regions", *CHECKS, "ok", "repaired"]
 
 
@@ -62,12 +63,8 @@ def audit(texts: Sequence[str], splits: Sequence[Split]) -> pd.DataFrame:
     numbers, sides, negations, placeholders (all that it states is found on the
     other side), ok (all of these), repaired (here always False).
     """
-    rows = [
-        row
-        for i, (text, split) in enumerate(zip(texts, splits, strict=True))
-        for row in _study(i, text, split)
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    pairs = enumerate(zip(texts, splits, strict=True))
+    return _table(_study(number, text, split) for number, (text, split) in pairs)
 
 
 def failures(text: str, split: Split) -> list[str]:
@@ -93,22 +90,43 @@ def repair(texts: Sequence[str], splits: Sequence[Split]) -> tuple[list[Split], 
     marked `repaired`. What had to go is listed too, with direction "removed",
     the checks that it failed, and ok, as it stands in no split any more.
     """
-    mended, rows = [], []
-    for study, (text, split) in enumerate(zip(texts, splits, strict=True)):
-        split = {name: split.get(name) or "" for name in ALL}
-        before = _study(study, text, split)
-        if all(row["ok"] for row in before):
-            mended.append(split)
-            rows += before
-            continue
-        fixed = _mend(text, split, before)
+    mended: list[Split] = []
+
+    def rows() -> Iterator[list[dict]]:
+        for study, (text, split) in enumerate(zip(texts, splits, strict=True)):
+            fixed, found = repair_one(text, split, study)
+            mended.append(fixed)
+            yield found
+
+    table = _table(rows())
+    return mended, table
+
+
+def repair_one(text: str, split: Split, study: int = 0) -> tuple[Split, list[dict]]:
+    """One report's split as `repair` puts it right, and its rows of the audit."""
+    split = {name: split.get(name) or "" for name in ALL}
+    before = _study(study, text, split)
+    if all(row["ok"] for row in before):
+        return split, before
+    fixed = _mend(text, split, before)
+    after = _study(study, text, fixed)
+    if not all(row["ok"] for row in after):
+        fixed = split_offline(text)
         after = _study(study, text, fixed)
-        if not all(row["ok"] for row in after):
-            fixed = split_offline(text)
-            after = _study(study, text, fixed)
-        mended.append(fixed)
-        rows += _compared(before, after)
-    return mended, pd.DataFrame(rows, columns=COLUMNS)
+    return fixed, _compared(before, after)
+
+
+def _table(studies: Iterable[list[dict]]) -> pd.DataFrame:
+    """The rows of all studies, a piece at a time: as dicts, many thousand studies would fill the memory."""
+    pieces, rows = [], []
+    for found in studies:
+        rows += found
+        if len(rows) >= PIECE:
+            pieces.append(pd.DataFrame(rows, columns=COLUMNS))
+            rows = []
+    if rows or not pieces:
+        pieces.append(pd.DataFrame(rows, columns=COLUMNS))
+    return pd.concat(pieces, ignore_index=True)
 
 
 def _compared(before: list[dict], after: list[dict]) -> list[dict]:

@@ -6,16 +6,18 @@ cache that the openai engine reads; those that fail the audit as first answers,
 which that engine asks for once more, with the reason, when the collection is split.
 """
 
-import io
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
+import httpx
 import openai
 
 from utils.workspace import write_json
 
-from .questions import Cache, SplitError, asked_again, question, read_answer
+from .questions import Cache, Spending, SplitError, asked_again, estimate, question, read_answer
 from .remote import DEFAULT_MODEL, FORMATS, client_options, hide, message_of
 
 MOST_REQUESTS = 50_000  # in one batch, by OpenAI's rule
@@ -34,9 +36,14 @@ def submit(
     model: str = DEFAULT_MODEL,
     base_url: str | None = None,
     api_key: str | None = None,
+    budget: float = 0,
+    show: Callable[[str], None] = print,
 ) -> dict:
     """Hands in every text that the cache has no answer for; the state, as `state` holds it.
 
+    Before anything is sent, `show` is given the estimate of the cost. Raises SplitError where that is above
+    `budget` dollars (0: no limit), and for a budget with a model whose price is not known. As many
+    batches are made as OpenAI's limits ask for; on this side one of them is on the disk at a time.
     Run again, it hands in what is missing and nothing twice: a batch that was
     handed in before the state was written is found at the server.
     """
@@ -46,11 +53,18 @@ def submit(
         raise SplitError(f"{state} belongs to {held['model']}, not to {model}. Collect it first.")
     waiting = Cache(cache).open_questions(model, prompt, list(texts))
     under_way = {key for batch in held["batches"].values() for key in batch["keys"] if not batch["collected"]}
-    lines = {key: _line(key, model, prompt, same[0]) for key, same in waiting.items() if key not in under_way}
+    todo = {key: same[0] for key, same in waiting.items() if key not in under_way}
+    cost, limit = estimate(list(todo.values()), model, prompt, batch=True), Spending(model, budget).budget
+    show(str(cost))
+    if limit and cost.dollars > limit:
+        raise SplitError(
+            f"The estimate of ${cost.dollars:,.2f} is above the budget of ${limit:g}, so nothing was sent. "
+            "Raise the budget, or submit fewer reports."
+        )
     with _Client(base_url, api_key) as client:
-        for keys in _portions(lines):
+        for keys, file in _files(todo, model, prompt):
             found = _found(client, keys[0], held["batches"])
-            batch = found or _create(client, [lines[key] for key in keys], keys[0])
+            batch = found or _create(client, file, keys[0])
             held["batches"][batch.id] = {"status": batch.status, "keys": keys, "collected": False}
             write_json(state, held)
     return held
@@ -116,29 +130,33 @@ class _Client:
 
     def __exit__(self, kind, error, trace) -> None:
         self._client.close()
-        if isinstance(error, openai.OpenAIError):
+        if isinstance(error, (openai.OpenAIError, httpx.HTTPError)):  # the latter: while answers come in
             raise SplitError(
                 hide(f"The Batch API does not answer: {message_of(error)}.", self._options["api_key"])
             ) from None
 
 
-def _line(key: str, model: str, prompt: str, text: str) -> str:
+def _line(key: str, model: str, prompt: str, text: str) -> bytes:
     body = {"model": model, "messages": question(prompt, text), "response_format": FORMATS[0]}
     request = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
-    return json.dumps(request, ensure_ascii=False)
+    return json.dumps(request, ensure_ascii=False).encode() + b"\n"
 
 
-def _portions(lines: dict[str, str]) -> list[list[str]]:
-    """The keys in portions that one batch may hold."""
-    portions: list[list[str]] = []
-    size = 0
-    for key, line in lines.items():
-        size += len(line.encode()) + 1
-        if not portions or len(portions[-1]) == MOST_REQUESTS or size > MOST_BYTES:
-            portions.append([])
-            size = len(line.encode()) + 1
-        portions[-1].append(key)
-    return portions
+def _files(todo: dict[str, str], model: str, prompt: str) -> Iterator[tuple[list[str], BinaryIO]]:
+    """The questions in portions that one batch may hold: their keys, and a file that the next one takes."""
+    keys: list[str] = []
+    with tempfile.TemporaryFile() as file:
+        for key, text in todo.items():
+            line = _line(key, model, prompt, text)
+            if keys and (len(keys) == MOST_REQUESTS or file.tell() + len(line) > MOST_BYTES):
+                yield keys, file
+                file.seek(0)
+                file.truncate()
+                keys = []
+            file.write(line)
+            keys.append(key)
+        if keys:
+            yield keys, file
 
 
 def _found(client: openai.OpenAI, mark: str, held: dict):
@@ -149,8 +167,9 @@ def _found(client: openai.OpenAI, mark: str, held: dict):
     return None
 
 
-def _create(client: openai.OpenAI, lines: list[str], mark: str):
-    file = io.BytesIO("".join(line + "\n" for line in lines).encode())
+def _create(client: openai.OpenAI, file: BinaryIO, mark: str):
+    file.flush()
+    file.seek(0)
     uploaded = client.files.create(file=("split.jsonl", file), purpose="batch")
     return client.batches.create(
         input_file_id=uploaded.id,
@@ -165,12 +184,16 @@ def _answers(client: openai.OpenAI, name: str):
     batch = client.batches.retrieve(name)
     if not batch.output_file_id:
         return
-    for line in client.files.content(batch.output_file_id).text.splitlines():
-        result = json.loads(line)
-        response = result.get("response") or {}
-        choices = (response.get("body") or {}).get("choices") or []
-        if response.get("status_code") == 200 and choices:
-            yield result["custom_id"], choices[0]["message"].get("content")
+    with tempfile.TemporaryFile() as file:  # read at once: a server does not wait while answers are audited
+        with client.files.with_streaming_response.content(batch.output_file_id) as answers:
+            for piece in answers.iter_bytes():
+                file.write(piece)
+        file.seek(0)
+        for result in map(json.loads, filter(bytes.strip, file)):
+            response = result.get("response") or {}
+            choices = (response.get("body") or {}).get("choices") or []
+            if response.get("status_code") == 200 and choices:
+                yield result["custom_id"], choices[0]["message"].get("content")
 
 
 def _read(state: Path) -> dict:

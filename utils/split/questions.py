@@ -7,7 +7,7 @@ second question that tells what was wrong, and the cache are one for all.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -234,7 +234,8 @@ def token_counter(model: str) -> tuple[Callable[[str], int], bool]:
             encoding = tiktoken.get_encoding("o200k_base")
     except (ImportError, OSError):  # not installed, or its vocabulary cannot be downloaded
         return _by_characters, False
-    return cache(lambda text: len(encoding.encode(text, disallowed_special=()))), True
+    # Of many thousand reports none is counted again; the prompt is.
+    return lru_cache(256)(lambda text: len(encoding.encode(text, disallowed_special=()))), True
 
 
 def _by_characters(text: str) -> int:

@@ -1,14 +1,19 @@
 """How many tokens studies have for a base model."""
 
-import io
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
+from pathlib import Path
 
-from datasets import Dataset, Image, List
+import pyarrow.compute as pc
+from datasets import Dataset
 from PIL import Image as Pillow
 from transformers import ProcessorMixin
 from trl.data_utils import prepare_multimodal_messages
 
+from utils.data.studies import read_view
 from utils.models.loading import load_processor, view_tokens
 
 SAMPLE = 200  # studies whose tokens are counted
@@ -26,11 +31,11 @@ class Lengths:
 
 def study_tokens(processor: ProcessorMixin, rows: Dataset, views: int) -> list[tuple[int, int, int]]:
     """For each study of `rows` its tokens: all, those of its first `views` views, and the answer's."""
-    columns = rows.select_columns(["images", "prompt", "completion"])
     counts = []
-    for row in columns.cast_column("images", List(Image(decode=False))):
-        sizes = [_size(view) for view in row["images"][:views]]
-        messages = prepare_multimodal_messages(row["prompt"] + row["completion"], images=sizes)
+    chats = rows.select_columns(["prompt", "completion"])
+    for sizes, chat in zip(_sizes(rows.select_columns(["images"])), chats, strict=True):
+        sizes = sizes[:views]
+        messages = prepare_multimodal_messages(chat["prompt"] + chat["completion"], images=sizes)
         question = processor.apply_chat_template(messages[:1], add_generation_prompt=True)
         answer = processor.apply_chat_template(messages)[len(question) :]
         said = [len(processor.tokenizer.encode(t, add_special_tokens=False)) for t in (question, answer)]
@@ -39,10 +44,29 @@ def study_tokens(processor: ProcessorMixin, rows: Dataset, views: int) -> list[t
     return counts
 
 
-def _size(image: dict) -> tuple[int, int]:
-    """Height and width of a stored image."""
-    with Pillow.open(io.BytesIO(image["bytes"])) as opened:
-        return opened.size[::-1]
+def _sizes(images: Dataset) -> Iterator[list[tuple[int, int]]]:
+    """Height and width of each study's views. Of a stored PNG only the head is read, of a file, too."""
+    side = getattr(images.features["images"].feature, "longest_side", None)  # of views that are files
+    for batch in images.with_format("arrow").iter(1000):
+        for studies in batch["images"].chunks:
+            views = studies.flatten()
+            heads = pc.binary_slice(views.field("bytes"), 16, 24).to_pylist()
+            sizes = (
+                struct.unpack(">II", head)[::-1] if head else _file_size(path, side)
+                for head, path in zip(heads, views.field("path").to_pylist(), strict=True)
+            )
+            yield from (list(islice(sizes, count)) for count in studies.value_lengths().to_pylist())
+
+
+def _file_size(path: str, side: int) -> tuple[int, int]:
+    """Height and width of a file when it is scaled down to `side`."""
+    try:
+        with Pillow.open(path) as opened:
+            width, height = opened.size
+    except OSError:  # what the head does not tell, as of DICOM, the picture does
+        width, height = read_view(Path(path), side).size
+    scale = min(1, side / max(width, height))
+    return round(height * scale), round(width * scale)
 
 
 @lru_cache(maxsize=32)

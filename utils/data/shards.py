@@ -1,0 +1,186 @@
+"""Rows and their radiographs to parquet shards: in several processes, and on from where a build stopped.
+
+Beside a finished shard `train-00003.parquet` lies `train-00003.json`: the hash of what it was made from, its
+own hash, and what was left out of it. A shard without a true note is made again. A process holds the
+radiographs of `GROUP` studies at a time.
+"""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from utils.settings import DatasetSettings
+from utils.workspace import file_hash, replacing_file, write_json
+
+from .studies import DataError, read_view
+
+STUDIES = 500  # a shard: a kill costs a process what it did in less than a minute
+GROUP = 32  # rows that are written, and later read, at a time
+VERSION = 1  # of how a radiograph is stored; shards of another are made again
+NO_READABLE_IMAGE = "no image that can be read"
+
+
+class Skip(NamedTuple):
+    """What was left out of the dataset, and why: a study, or one `file` of it."""
+
+    id: str
+    split: str
+    file: str
+    reason: str
+
+
+class Shard(NamedTuple):
+    """A shard to be written to `path`: its rows without `images` and `views`, and the files for these.
+
+    `by_path`: the radiographs are checked and stay where they are; the shard names them.
+    """
+
+    path: Path
+    split: str
+    rows: list[dict]
+    files: list[tuple[Path, ...]]
+    schema: pa.Schema
+    settings: DatasetSettings
+    by_path: bool = False
+
+
+class Written(NamedTuple):
+    """A finished shard: how many studies it was made from, how many rows it has, and what was left out."""
+
+    path: Path
+    split: str
+    studies: int
+    rows: int
+    skipped: list[Skip]
+
+
+def write_shards(shards: Iterable[Shard], processes: int) -> Iterator[Written]:
+    """Write `shards` in `processes` processes, in order. Raises DataError where one of these is killed."""
+    if processes == 1:
+        yield from map(write_shard, shards)
+        return
+    # Spawned, not forked: the caller may hold threads, and forking those can hang.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent)
+    under_way: deque = deque()  # a few only: a shard's rows are in memory once it is in here
+    try:
+        for shard in shards:
+            under_way.append(pool.submit(write_shard, shard))
+            if len(under_way) > 2 * processes:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    except BrokenProcessPool:
+        raise DataError(
+            "A process that reads radiographs was killed, as happens when memory runs out. Run this again: "
+            "it continues where it stopped."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is killed, lest it write beside the next build."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def write_shard(shard: Shard) -> Written:
+    """Write one shard, unless it is there and as it should be."""
+    note, made_from = shard.path.with_suffix(".json"), _made_from(shard)
+    held = _note(note)
+    if held.get("made_from") != made_from or held.get("sha256") != _hash(shard.path):
+        note.unlink(missing_ok=True)
+        skipped: list[Skip] = []
+        count = 0
+        with replacing_file(shard.path) as part, pq.ParquetWriter(part, shard.schema) as writer:
+            for start in range(0, len(shard.rows), GROUP):
+                rows = list(_rows(shard, range(start, min(start + GROUP, len(shard.rows))), skipped))
+                if rows:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=shard.schema))
+                count += len(rows)
+        held = {"made_from": made_from, "sha256": _hash(shard.path), "rows": count, "skipped": skipped}
+        write_json(note, held)
+    skipped = [Skip(*each) for each in held["skipped"]]
+    return Written(shard.path, shard.split, len(shard.rows), held["rows"], skipped)
+
+
+def bytes_a_study(shard: Shard) -> float:
+    """The mean size of a study's row in `shard`, in bytes, which is not written."""
+    rows = list(_rows(shard, range(len(shard.rows)), []))
+    views = sum(len(view["bytes"]) for row in rows for view in row["images"])
+    return (views + sum(len(json.dumps(row)) for row in shard.rows)) / max(1, len(shard.rows))
+
+
+def _rows(shard: Shard, numbers: Iterable[int], skipped: list[Skip]) -> Iterator[dict]:
+    for number in numbers:
+        row = shard.rows[number]
+        images = _views(shard, row["id"], shard.files[number], skipped)
+        if images:
+            yield {**row, "images": images, "views": len(images)}
+        else:
+            skipped.append(Skip(row["id"], shard.split, "", NO_READABLE_IMAGE))
+
+
+def _views(shard: Shard, study: str, files: Iterable[Path], skipped: list[Skip]) -> list[dict]:
+    """The first readable images of a study, in the form that `datasets.Image` stores: as PNG, or by path."""
+    views: list[dict] = []
+    for path in files:
+        if len(views) == shard.settings.views:
+            break
+        try:
+            view = read_view(path, shard.settings.longest_side)
+        except DataError as error:
+            skipped.append(Skip(study, shard.split, f"{study}/{path.name}", str(error)))
+            continue
+        if shard.by_path:
+            views.append({"bytes": None, "path": str(path.absolute())})
+        else:
+            png = io.BytesIO()
+            view.save(png, format="PNG")
+            views.append({"bytes": png.getvalue(), "path": None})
+    return views
+
+
+def _made_from(shard: Shard) -> str:
+    """A hash of all that decides what is in the shard; of an image file it knows name and size.
+
+    Not the time of a file, which is another wherever an archive is unpacked again.
+    """
+    files = [[(str(path) if shard.by_path else path.name, _size(path)) for path in of] for of in shard.files]
+    schema = shard.schema.serialize().to_pybytes().hex()
+    made = [VERSION, shard.settings.model_dump(), shard.by_path, schema, shard.split, shard.rows, files]
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _hash(path: Path) -> str | None:
+    return file_hash(path) if path.is_file() else None
+
+
+def _note(path: Path) -> dict:
+    """A shard's note, {} where there is none that can be read."""
+    try:
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
