@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -256,16 +257,27 @@ def test_a_local_server_needs_no_key(serve):
     assert split.split_findings(TEXTS[:1], "openai", base_url=serve(behave_well).url)[0]["heart"]
 
 
-def test_an_interrupt_stops_the_run_and_keeps_what_was_answered(serve, tmp_path):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, also in what a shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_stops_the_run_and_keeps_what_was_answered(serve, tmp_path, interruptible):
+    stopped = threading.Event()
+
     def behave(text, turn, body):
         if TEXTS.index(text) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.5)
+            stopped.wait(remote.TIMEOUT)  # no answer before the interrupt
         return good(text)
 
     server, cache = serve(behave), tmp_path / "answers.jsonl"
     with pytest.raises(KeyboardInterrupt):
         ask(server, cache=cache, concurrency=1)
+    stopped.set()
     assert len(server.calls) == 4 and len(cache.read_text().splitlines()) == 3
 
 
@@ -345,7 +357,8 @@ def test_killed_in_mid_run_it_goes_on_where_it_was(serve, tmp_path):
     keys = {json.loads(line)["key"] for line in whole}
     finished = [text for text in TEXTS if questions.cache_key("m", split.load_prompt().text, text) in keys]
     assert 5 <= len(finished) < len(TEXTS)
-    time.sleep(0.3)  # what was under way at the server ends
+    while server.busy:  # what was under way at the server ends
+        time.sleep(0.01)
     asked = len(server.calls)
     again = run_in_a_process(server, cache)
     assert again.wait() == 0, again.stdout.read()
