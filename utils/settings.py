@@ -208,6 +208,7 @@ def preset(name: str) -> Preset:
                 optimizer="adamw_torch",
                 epochs=3,
                 learning_rate=2e-3,
+                lora_dropout=0,
                 batch_size=8,
                 accumulation=1,
             ),

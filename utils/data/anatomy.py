@@ -18,6 +18,7 @@ HEART_RATIO = {"normal": (0.40, 0.46), "mildly enlarged": (0.54, 0.58), "markedl
 HEART_SCALE = {"normal": (0.90, 0.98), "mildly enlarged": (1.12, 1.18), "markedly enlarged": (1.34, 1.42)}
 # What a shape stops, in the layer of the heart and the vessels.
 HEART, VESSEL, AORTA, WINDPIPE = 0.80, 0.86, 0.97, 0.62
+BONE = 0.45  # what a bone stops, on top of what lies before and behind it
 
 
 def lesions(film: Film, seen: Attributes, spot) -> np.ndarray | float:
@@ -44,7 +45,7 @@ def vertebra(sheet: Sheet, centre, half: float, lean: float, shade: float) -> No
 
 def spur(sheet: Sheet, centre, half: float, lean: float, side: int) -> None:
     """An osteophyte on one side of the disc below a vertebra, bridging it to the next."""
-    beak = [(half - 0.01, 0.0), (half + 0.032, 0.023), (half + 0.032, 0.040), (half - 0.01, 0.063)]
+    beak = [(half - 0.01, 0.0), (half + 0.045, 0.020), (half + 0.045, 0.043), (half - 0.01, 0.063)]
     sheet.area(np.array(beak) * (side, 1) @ leaning(lean) + centre)
 
 
@@ -76,12 +77,12 @@ class Frontal:
         self.turned = rng.uniform(-0.014, 0.014)  # clavicles and heart against the spine
         dome = rng.uniform(0.64, 0.67)
         self.domes = {"right": dome, "left": dome + 0.02}
-        self.bend = SIGN.get(attributes.scoliosis, 0) * rng.uniform(0.065, 0.08)
+        self.bend = SIGN.get(attributes.scoliosis, 0) * rng.uniform(0.085, 0.105)
 
     def view(self) -> Image.Image:
         air = self.air()
         stopped = self.body() * (1 - 0.93 * air) + 0.30 * self.branches() * air
-        stopped = np.maximum(stopped, self.heart_and_vessels()) + 0.3 * self.bones()
+        stopped = np.maximum(stopped, self.heart_and_vessels()) + BONE * self.bones()
         stopped += lesions(self.film, self.seen, self.spot) + self.metal()
         return self.film.develop(stopped, marker="L")
 
@@ -225,8 +226,8 @@ class Frontal:
         if not self.seen.found("clips"):
             return 0.0
         sheet = self.film.sheet()
-        for point in self.rng.uniform((0.13, 0.78), (0.21, 0.86), (4, 2)):
-            sheet.line(beside(SIGN["right"], [point, point + 0.025]), 0.012)
+        for point in self.rng.uniform((0.12, 0.77), (0.22, 0.86), (5, 2)):
+            sheet.line(beside(SIGN["right"], [point, point + 0.032]), 0.016)
         return 3.0 * sheet.soft()
 
     def spot(self, place: str) -> np.ndarray:
@@ -245,7 +246,7 @@ class Lateral:
     def view(self) -> Image.Image:
         air = self.air()
         stopped = self.body() * (1 - 0.88 * air)
-        stopped = np.maximum(stopped, self.heart_and_vessels()) + 0.3 * self.bones()
+        stopped = np.maximum(stopped, self.heart_and_vessels()) + BONE * self.bones()
         return self.film.develop(stopped + lesions(self.film, self.seen, self.spot))
 
     def body(self) -> np.ndarray:

@@ -47,7 +47,7 @@ class Film:
 
     def develop(self, stopped: np.ndarray, marker: str = "") -> Image.Image:
         """The radiograph of what was stopped (size, size): exposed, with noise, label and side marker."""
-        exposure = np.float32(1.75 * self.rng.uniform(0.92, 1.08))
+        exposure = np.float32(1.40 * self.rng.uniform(0.92, 1.08))
         grey = 1.02 * (1 - np.exp(-exposure * stopped * (1 + 0.02 * self.grain(20)))) + 0.02
         grey += 0.05 * (self.rng.random(grey.shape, dtype=np.float32) - 0.5)
         image = Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))

@@ -20,9 +20,9 @@ from PIL import Image
 from utils.workspace import replacing, write_json
 
 from .anatomy import Frontal, Lateral
-from .wording import Attributes, original, report, sample
+from .wording import Attributes, concise, original, report, sample
 
-VERSION = 1  # of the drawing and the wording; a set on disk of another version is not the same set
+VERSION = 2  # of the drawing and the wording; a set on disk of another version is not the same set
 WHAT = "phantom radiographs: drawn, not patients"
 SPLITS = ("train", "val", "test")
 DEMO_SET = {"train": 640, "val": 80, "test": 160, "seed": 2024}
@@ -49,8 +49,9 @@ def draw(seed: int | Sequence[int], size: int = 256) -> Phantom:
     # One generator each, so that a change of the wording leaves the pictures as they are.
     finds, words, lines = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
     attributes = sample(finds)
-    findings = report(attributes, words)
-    text = original(attributes, findings, words)
+    texts = report(attributes, words)
+    findings = {region: concise(text) for region, text in texts.items()}
+    text = original(attributes, texts, words)
     kinds = (Frontal,) if finds.random() < FRONTAL_ONLY else (Frontal, Lateral)
     return Phantom(attributes, findings, text, [kind(attributes, lines, size).view() for kind in kinds])
 

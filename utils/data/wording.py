@@ -5,6 +5,8 @@ is true of the picture: a finding is only named where it is drawn, and only
 denied where it is not. Sides are the patient's, as in any report.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -135,6 +137,7 @@ NORMAL = {
         "The upper abdomen is unremarkable.",
     ),
 }
+_LEADING = re.compile(r"(?:^|(?<=\. ))(?:The|There (?:is|are)) (\w)")
 PLEURA = ("effusion", "pneumothorax")
 # What a report denies where it is not there: the pleura always, the rest beside other findings only.
 DENIES = {"lung": ("opacity", *PLEURA), "mediastinal": ("mediastinum", "aorta"), "bone": ("fracture",)}
@@ -238,20 +241,25 @@ SHARED = (
 
 
 def report(attributes: Attributes, rng: np.random.Generator) -> dict[str, str]:
-    """The findings by region, keys `regions.ALL`; a region that is left out has an empty text."""
+    """What a report says by region, keys `regions.ALL`; a region that is left out has an empty text."""
     left_out = {**LEFT_OUT, "others": 0.0 if attributes.abnormal("others") else OTHERS_LEFT_OUT}
     texts = {region: " ".join(_sentences(attributes, region, rng)) for region in ALL}
     return {region: "" if rng.random() < left_out[region] else texts[region] for region in ALL}
 
 
-def original(attributes: Attributes, findings: dict[str, str], rng: np.random.Generator) -> str:
-    """`findings` as one text: regions in any order, heart and mediastinum at times in one sentence."""
-    texts = {region: text for region, text in findings.items() if text}
+def original(attributes: Attributes, texts: dict[str, str], rng: np.random.Generator) -> str:
+    """`texts` by region as one: regions in any order, heart and mediastinum at times in one sentence."""
+    texts = {region: text for region, text in texts.items() if text}
     normal = not attributes.abnormal("heart") and not attributes.abnormal("mediastinal")
     if normal and {"heart", "mediastinal"} <= set(texts) and rng.random() < 0.5:
         del texts["mediastinal"]
         texts["heart"] = _pick(SHARED, rng)
     return " ".join(texts[region] for region in rng.permutation(list(texts)))
+
+
+def concise(text: str) -> str:
+    """`text` as a split by region has it, the quiz's own too: no sentence begins with "The" or "There is"."""
+    return _LEADING.sub(lambda found: found[1].upper(), text)
 
 
 def _sentences(attributes: Attributes, region: str, rng: np.random.Generator) -> list[str]:
@@ -261,19 +269,34 @@ def _sentences(attributes: Attributes, region: str, rng: np.random.Generator) ->
     chance only picks the words.
     """
     found = [name for name in OF_REGION[region] if attributes.found(name)]
-    said = [_said(name, getattr(attributes, name), rng) for name in found] or [_pick(NORMAL[region], rng)]
+    ways = [_ways(name, getattr(attributes, name)) for name in found] or [NORMAL[region]]
     absent = [name for name in DENIES.get(region, ()) if name not in found and (found or name in PLEURA)]
     if set(PLEURA) <= set(absent):
         absent = [name for name in absent if name not in PLEURA] + [PLEURA]
-    return said + [_pick(DENIED[name], rng) for name in absent]
+    return [_pick(wordings, rng) for wordings in (*ways, *(DENIED[name] for name in absent))]
 
 
-def _said(name: str, value: str, rng: np.random.Generator) -> str:
-    """The finding `name` in words, with its side and zone put in."""
+def _pick(wordings: Sequence[str], rng: np.random.Generator) -> str:
+    return wordings[rng.integers(len(wordings))]
+
+
+def told(findings: dict[str, str]) -> dict[str, str]:
+    """The value of each attribute that `findings`, worded as here, name; normal where they name none.
+
+    So a report that a model writes after fine-tuning on phantoms can be held against the picture.
+    """
+    read = {name: values[0] for name, values in VALUES.items()}
+    for region, names in OF_REGION.items():
+        text = concise(findings.get(region, "")).lower()
+        for name in names:
+            for value in VALUES[name][1:]:
+                if any(concise(way).lower() in text for way in _ways(name, value)):
+                    read[name] = value
+    return read
+
+
+def _ways(name: str, value: str) -> list[str]:
+    """All sentences that say that the attribute `name` is `value`, its side and zone put in."""
     side, _, zone = value.partition(" ")
     wordings = SAID.get((name, value)) or SAID[name]
-    return _pick(wordings, rng).format(side=side, Side=side.capitalize(), zone=zone)
-
-
-def _pick(wordings: tuple[str, ...], rng: np.random.Generator) -> str:
-    return wordings[rng.integers(len(wordings))]
+    return [wording.format(side=side, Side=side.capitalize(), zone=zone) for wording in wordings]

@@ -7,6 +7,7 @@ phantoms drawn here: the seeds are apart.
 
 import argparse
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -29,6 +30,7 @@ from transformers import (
     LlavaNextProcessor,
     MistralConfig,
     PreTrainedTokenizerFast,
+    get_cosine_schedule_with_warmup,
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from trl import SFTConfig, SFTTrainer
@@ -39,7 +41,7 @@ from utils.data.phantoms import Phantom
 from utils.data.wording import OF_REGION, VALUES, Attributes
 from utils.models.bases import DEMO_FOLDER
 from utils.models.loading import load_processor, set_budget
-from utils.regions import parse, render
+from utils.regions import ALL, parse, render
 from utils.workspace import progress, replacing, versions, write_json
 
 SIDE, PATCH, VOCABULARY = 112, 14, 768
@@ -55,10 +57,13 @@ TEMPLATE = (
     "{% else %}{{ ' ' + text + '</s>' }}{% endif %}"
     "{% endfor %}"
 )
-EPOCHS_OF_SEEING = 12
+EPOCHS_OF_SEEING, EPOCHS_OF_CAPTIONS = 6, 2
+SEEN_AT_ONCE = 32
+RATE = 4e-3  # Muon's peak learning rate
 FIGURES = "figures.json"
 TESTED = 300  # phantoms that it has not met
 ASK_LIST, ASK_TEXT = "List what is in the picture.", "Describe the radiograph."
+ASK_REGION = "Describe the {}."
 
 
 def listed(attributes: Attributes) -> str:
@@ -155,13 +160,34 @@ def draw_many(seed: int, studies: int) -> list[Phantom]:
         return list(progress(drawn, "drawing phantoms", total=studies))
 
 
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon for matrices, which it teaches in a fraction of AdamW's steps, and AdamW for all other weights."""
+
+    def __init__(self, weights: Iterable[tuple[str, torch.nn.Parameter]], lr: float):
+        matrices, rest = [], []
+        for name, weight in weights:
+            if weight.requires_grad:
+                (matrices if weight.ndim == 2 and "embed" not in name else rest).append(weight)
+        self.parts = [
+            torch.optim.Muon(matrices, lr=lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=lr / 2, weight_decay=0.05),
+        ]
+        super().__init__([*matrices, *rest], {})
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure=None) -> None:
+        for part in self.parts:
+            part.step()
+
+
 def teach_to_see(
     model: LlavaNextForConditionalGeneration, drawn: list[Phantom], epochs: int, seed: int
 ) -> None:
-    """Train the vision tower alone to name each attribute from the mean of the frontal view's patches.
+    """Train the vision tower alone to name each attribute of the frontal view from its patches.
 
-    Captions come after: alone they teach a tower from nothing far more slowly,
-    as most of their loss is about wording.
+    Each patch speaks for or against each value, and the strongest patches decide,
+    as most findings fill a few patches only. Captions come after: alone they teach
+    a tower from nothing far more slowly, as most of their loss is about wording.
     """
     torch.manual_seed(seed)
     tower, layer = model.model.vision_tower, model.config.vision_feature_layer
@@ -176,46 +202,50 @@ def teach_to_see(
         ]
     )
     mean, spread = (torch.tensor(figures)[:, None, None] for figures in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-    weights = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.05)
-    steps = epochs * (len(drawn) // 32)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
-    order = torch.cat([torch.randperm(len(drawn))[: steps // epochs * 32] for _ in range(epochs)])
-    for chosen in progress(order.split(32), "teaching to see", total=steps):
+    steps = epochs * (len(drawn) // SEEN_AT_ONCE)
+    weights = [*tower.named_parameters(), *heads.named_parameters()]
+    optimizer = MuonAndAdamW(weights, RATE)
+    schedule = get_cosine_schedule_with_warmup(optimizer, steps // 10, steps)
+    order = torch.cat([torch.randperm(len(drawn))[: steps // epochs * SEEN_AT_ONCE] for _ in range(epochs)])
+    for chosen in progress(order.split(SEEN_AT_ONCE), "teaching to see", total=steps):
         views = (pixels[chosen, None].expand(-1, 3, -1, -1) / 255 - mean) / spread
         with torch.autocast("cpu", torch.bfloat16):
             patches = tower(views, output_hidden_states=True).hidden_states[layer][:, 1:]
-        seen = patches.mean(1).float()
-        losses = (cross_entropy(head(seen), wanted[chosen, k]) for k, head in enumerate(heads))
+        seen = patches.float()
+        losses = (cross_entropy(head(seen).logsumexp(1), wanted[chosen, k]) for k, head in enumerate(heads))
         sum(losses).backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        torch.nn.utils.clip_grad_norm_([weight for _, weight in weights], 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
 
 
 def captions(drawn: list[Phantom]) -> Dataset:
-    """For each phantom an example that lists its attributes; for every second also one in prose."""
+    """Two examples a phantom: one lists its attributes, the other is prose, of the whole or of one region."""
     message = [{"role": Value("string"), "content": Value("string")}]
     features = Features({"images": List(ImageColumn()), "prompt": message, "completion": message})
     examples = []
     for number, phantom in enumerate(drawn):
-        pairs = [(ASK_LIST, listed(phantom.attributes))]
-        if number % 2 == 0:
-            pairs.append((ASK_TEXT, phantom.original))
+        told = [region for region in ALL if phantom.findings[region]]
+        region = told[number % len(told)]
+        in_prose = (
+            (ASK_TEXT, phantom.original)
+            if number % 2
+            else (ASK_REGION.format(region), phantom.findings[region])
+        )
         examples += [
             {
                 "images": phantom.views,
                 "prompt": [{"role": "user", "content": ask}],
                 "completion": [{"role": "assistant", "content": answer}],
             }
-            for ask, answer in pairs
+            for ask, answer in ((ASK_LIST, listed(phantom.attributes)), in_prose)
         ]
     return Dataset.from_list(examples, features=features)
 
 
 def teach_captions(model, processor: LlavaNextProcessor, examples: Dataset, seed: int) -> float:
-    """Train all of `model` but its vision tower on one pass of `examples`; the mean loss."""
+    """Train all of `model` but its vision tower on `examples`; the mean loss."""
     model.model.vision_tower.requires_grad_(False)  # a language model that knows nothing would unteach it
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
@@ -224,12 +254,10 @@ def teach_captions(model, processor: LlavaNextProcessor, examples: Dataset, seed
             train_dataset=examples,
             args=SFTConfig(
                 output_dir=scratch,
-                num_train_epochs=1,
+                num_train_epochs=EPOCHS_OF_CAPTIONS,
                 per_device_train_batch_size=16,
-                learning_rate=1e-3,
                 lr_scheduler_type="cosine",
                 warmup_steps=0.05,
-                weight_decay=0.01,
                 max_length=None,
                 gradient_checkpointing=False,
                 bf16=True,  # autocast: a third faster on two cores
@@ -241,6 +269,7 @@ def teach_captions(model, processor: LlavaNextProcessor, examples: Dataset, seed
                 seed=seed,
                 report_to="none",
             ),
+            optimizers=(MuonAndAdamW(model.named_parameters(), RATE), None),
         )
         return trainer.train().training_loss
 
@@ -266,6 +295,7 @@ def pretrain(folder: Path, studies: int, seed: int = SEED) -> None:
         "seed": seed,
         "phantoms": studies,
         "epochs of seeing": EPOCHS_OF_SEEING,
+        "epochs of captions": EPOCHS_OF_CAPTIONS,
         "parameters": model.num_parameters(),
         "mean loss of captions": round(loss, 4),
         f"attributes read right, of {TESTED} phantoms": right.mean().round(3).to_dict(),
