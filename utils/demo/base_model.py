@@ -7,21 +7,18 @@ phantoms drawn here: the seeds are apart.
 
 import argparse
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageColumn
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.nn.functional import cross_entropy
 from transformers import (
     CLIPVisionConfig,
     LlavaNextConfig,
@@ -30,19 +27,19 @@ from transformers import (
     LlavaNextProcessor,
     MistralConfig,
     PreTrainedTokenizerFast,
-    get_cosine_schedule_with_warmup,
 )
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from trl import SFTConfig, SFTTrainer
 
 from utils.data import phantoms
 from utils.data.hf_dataset import instruction
 from utils.data.phantoms import Phantom
-from utils.data.wording import OF_REGION, VALUES, Attributes
+from utils.data.wording import OF_REGION, Attributes
 from utils.models.bases import DEMO_FOLDER
 from utils.models.loading import load_processor, set_budget
 from utils.regions import ALL, parse, render
 from utils.workspace import progress, replacing, versions, write_json
+
+from .seeing import RATE, MuonAndAdamW, teach_to_see
 
 SIDE, PATCH, VOCABULARY = 112, 14, 768
 SEED = 7_000_003  # far from the seed of any set that is fine-tuned on
@@ -58,8 +55,6 @@ TEMPLATE = (
     "{% endfor %}"
 )
 EPOCHS_OF_SEEING, EPOCHS_OF_CAPTIONS = 6, 2
-SEEN_AT_ONCE = 32
-RATE = 4e-3  # Muon's peak learning rate
 FIGURES = "figures.json"
 TESTED = 300  # phantoms that it has not met
 ASK_LIST, ASK_TEXT = "List what is in the picture.", "Describe the radiograph."
@@ -158,66 +153,6 @@ def draw_many(seed: int, studies: int) -> list[Phantom]:
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         drawn = pool.map(partial(draw_small, seed), range(studies), chunksize=32)
         return list(progress(drawn, "drawing phantoms", total=studies))
-
-
-class MuonAndAdamW(torch.optim.Optimizer):
-    """Muon for matrices, which it teaches in a fraction of AdamW's steps, and AdamW for all other weights."""
-
-    def __init__(self, weights: Iterable[tuple[str, torch.nn.Parameter]], lr: float):
-        matrices, rest = [], []
-        for name, weight in weights:
-            if weight.requires_grad:
-                (matrices if weight.ndim == 2 and "embed" not in name else rest).append(weight)
-        self.parts = [
-            torch.optim.Muon(matrices, lr=lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(rest, lr=lr / 2, weight_decay=0.05),
-        ]
-        super().__init__([*matrices, *rest], {})
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
-
-    def step(self, closure=None) -> None:
-        for part in self.parts:
-            part.step()
-
-
-def teach_to_see(
-    model: LlavaNextForConditionalGeneration, drawn: list[Phantom], epochs: int, seed: int
-) -> None:
-    """Train the vision tower alone to name each attribute of the frontal view from its patches.
-
-    Each patch speaks for or against each value, and the strongest patches decide,
-    as most findings fill a few patches only. Captions come after: alone they teach
-    a tower from nothing far more slowly, as most of their loss is about wording.
-    """
-    torch.manual_seed(seed)
-    tower, layer = model.model.vision_tower, model.config.vision_feature_layer
-    heads = torch.nn.ModuleList(
-        torch.nn.Linear(tower.config.hidden_size, len(values)) for values in VALUES.values()
-    )
-    pixels = torch.from_numpy(np.stack([np.asarray(phantom.views[0]) for phantom in drawn]))
-    wanted = torch.tensor(
-        [
-            [VALUES[name].index(value) for name, value in asdict(phantom.attributes).items()]
-            for phantom in drawn
-        ]
-    )
-    mean, spread = (torch.tensor(figures)[:, None, None] for figures in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-    steps = epochs * (len(drawn) // SEEN_AT_ONCE)
-    weights = [*tower.named_parameters(), *heads.named_parameters()]
-    optimizer = MuonAndAdamW(weights, RATE)
-    schedule = get_cosine_schedule_with_warmup(optimizer, steps // 10, steps)
-    order = torch.cat([torch.randperm(len(drawn))[: steps // epochs * SEEN_AT_ONCE] for _ in range(epochs)])
-    for chosen in progress(order.split(SEEN_AT_ONCE), "teaching to see", total=steps):
-        views = (pixels[chosen, None].expand(-1, 3, -1, -1) / 255 - mean) / spread
-        with torch.autocast("cpu", torch.bfloat16):
-            patches = tower(views, output_hidden_states=True).hidden_states[layer][:, 1:]
-        seen = patches.float()
-        losses = (cross_entropy(head(seen).logsumexp(1), wanted[chosen, k]) for k, head in enumerate(heads))
-        sum(losses).backward()
-        torch.nn.utils.clip_grad_norm_([weight for _, weight in weights], 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
 
 
 def captions(drawn: list[Phantom]) -> Dataset:

@@ -1,0 +1,77 @@
+"""The first lesson of the demo's base model: a vision tower that sees what a phantom shows."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import LlavaNextForConditionalGeneration, get_cosine_schedule_with_warmup
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from utils.data.phantoms import Phantom
+from utils.data.wording import VALUES
+from utils.workspace import progress
+
+RATE = 4e-3  # Muon's peak learning rate
+SEEN_AT_ONCE = 32  # phantoms in a step
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon for matrices, which it teaches in a fraction of AdamW's steps, and AdamW for all other weights."""
+
+    def __init__(self, weights: Iterable[tuple[str, torch.nn.Parameter]], lr: float):
+        matrices, rest = [], []
+        for name, weight in weights:
+            if weight.requires_grad:
+                (matrices if weight.ndim == 2 and "embed" not in name else rest).append(weight)
+        self.parts = [
+            torch.optim.Muon(matrices, lr=lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=lr / 2, weight_decay=0.05),
+        ]
+        super().__init__([*matrices, *rest], {})
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure=None) -> None:
+        for part in self.parts:
+            part.step()
+
+
+def teach_to_see(
+    model: LlavaNextForConditionalGeneration, drawn: list[Phantom], epochs: int, seed: int
+) -> None:
+    """Train the vision tower alone to name each attribute of the frontal view from its patches.
+
+    Each patch speaks for or against each value, and the strongest patches decide,
+    as most findings fill a few patches only. Captions come after: alone they teach
+    a tower from nothing far more slowly, as most of their loss is about wording.
+    """
+    torch.manual_seed(seed)
+    tower, layer = model.model.vision_tower, model.config.vision_feature_layer
+    heads = torch.nn.ModuleList(
+        torch.nn.Linear(tower.config.hidden_size, len(values)) for values in VALUES.values()
+    )
+    pixels = torch.from_numpy(np.stack([np.asarray(phantom.views[0]) for phantom in drawn]))
+    wanted = torch.tensor(
+        [
+            [VALUES[name].index(value) for name, value in asdict(phantom.attributes).items()]
+            for phantom in drawn
+        ]
+    )
+    mean, spread = (torch.tensor(figures)[:, None, None] for figures in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    steps = epochs * (len(drawn) // SEEN_AT_ONCE)
+    weights = [*tower.named_parameters(), *heads.named_parameters()]
+    optimizer = MuonAndAdamW(weights, RATE)
+    schedule = get_cosine_schedule_with_warmup(optimizer, steps // 10, steps)
+    order = torch.cat([torch.randperm(len(drawn))[: steps // epochs * SEEN_AT_ONCE] for _ in range(epochs)])
+    for chosen in progress(order.split(SEEN_AT_ONCE), "teaching to see", total=steps):
+        views = (pixels[chosen, None].expand(-1, 3, -1, -1) / 255 - mean) / spread
+        with torch.autocast("cpu", torch.bfloat16):
+            patches = tower(views, output_hidden_states=True).hidden_states[layer][:, 1:]
+        seen = patches.float()
+        losses = (cross_entropy(head(seen).logsumexp(1), wanted[chosen, k]) for k, head in enumerate(heads))
+        sum(losses).backward()
+        torch.nn.utils.clip_grad_norm_([weight for _, weight in weights], 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
