@@ -67,7 +67,9 @@ def built(data: Path):
     found = split_findings([study.original_report for study in waiting])
     findings = {study.id: regions for study, regions in zip(waiting, found, strict=True)}
     annotation = write_annotation(data / "split.json", data, findings)
-    dataset, skipped = hf_dataset.build(load_studies(data, annotation), DatasetSettings())
+    dataset, skipped = hf_dataset.build(
+        load_studies(data, annotation), DatasetSettings(), data / "dataset", data_label="studies"
+    )
     assert skipped.empty
     return dataset
 
