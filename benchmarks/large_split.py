@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -91,9 +92,10 @@ def by_batch(count: int, address: str, concurrency: int, folder: Path, told) -> 
     before = anonymous_bytes(os.getpid())
     how = {"cache": folder / "answers.jsonl", "base_url": address, "api_key": KEY}
     split.batch.submit(texts, prompt, folder / "batches.json", model=MODEL, **how)
-    assert set(split.batch.poll(folder / "batches.json", base_url=address, api_key=KEY).values()) == {
+    while set(split.batch.poll(folder / "batches.json", base_url=address, api_key=KEY).values()) != {
         "completed"
-    }
+    }:
+        time.sleep(0.5)
     assert split.batch.collect(texts, prompt, folder / "batches.json", **how) == (count, 0)
     finish(texts, prompt, concurrency, how, before, told)
 
@@ -125,9 +127,19 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.batches = Path(folder), {}
 
+    def complete(self, batch: dict) -> None:
+        """Answer the questions of a batch."""
+        asked = re.findall(rb'^\{"custom_id".*$', (self.folder / batch["input_file_id"]).read_bytes(), re.M)
+        with (self.folder / f"out-{batch['id']}").open("wb") as file:
+            for request in map(json.loads, asked):
+                body = {"choices": [{"message": {"content": answer(request["body"])}}]}
+                told = {"custom_id": request["custom_id"], "response": {"status_code": 200, "body": body}}
+                file.write(json.dumps(told).encode() + b"\n")
+        batch |= {"status": "completed", "output_file_id": f"out-{batch['id']}"}
+
 
 class Handler(loopback.Replies):
-    """Chat completions; and files and batches, a batch's answers being there as soon as it is made."""
+    """Chat completions; and files and batches."""
 
     protocol_version = "HTTP/1.1"
 
@@ -141,17 +153,12 @@ class Handler(loopback.Replies):
             )
         elif self.path == "/v1/files":
             name = f"file-{time.monotonic_ns()}"
-            with (server.folder / name).open("wb") as file:
-                for line in re.findall(rb'^\{"custom_id".*$', data, re.M):
-                    request = json.loads(line)
-                    body = {"choices": [{"message": {"content": answer(request["body"])}}]}
-                    told = {"custom_id": request["custom_id"], "response": {"status_code": 200, "body": body}}
-                    file.write(json.dumps(told).encode() + b"\n")
+            (server.folder / name).write_bytes(data)
             self.send(200, {"id": name, "object": "file"})
         else:
             name, asked = f"batch-{len(server.batches)}", json.loads(data)
-            server.batches[name] = {"id": name, "object": "batch", "status": "completed", **asked}
-            server.batches[name]["output_file_id"] = asked["input_file_id"]
+            server.batches[name] = {"id": name, "object": "batch", "status": "in_progress", **asked}
+            threading.Thread(target=server.complete, args=(server.batches[name],)).start()
             self.send(200, server.batches[name])
 
     def do_GET(self):

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import httpx
 import openai
 
 from utils.workspace import write_json
@@ -130,7 +129,7 @@ class _Client:
 
     def __exit__(self, kind, error, trace) -> None:
         self._client.close()
-        if isinstance(error, (openai.OpenAIError, httpx.HTTPError)):  # the latter: while answers come in
+        if isinstance(error, openai.OpenAIError):
             raise SplitError(
                 hide(f"The Batch API does not answer: {message_of(error)}.", self._options["api_key"])
             ) from None
@@ -186,8 +185,11 @@ def _answers(client: openai.OpenAI, name: str):
         return
     with tempfile.TemporaryFile() as file:  # read at once: a server does not wait while answers are audited
         with client.files.with_streaming_response.content(batch.output_file_id) as answers:
-            for piece in answers.iter_bytes():
-                file.write(piece)
+            try:
+                for piece in answers.iter_bytes():
+                    file.write(piece)
+            except Exception as error:  # of the HTTP library, which is another one under newer clients
+                raise openai.OpenAIError(str(error)) from None
         file.seek(0)
         for result in map(json.loads, filter(bytes.strip, file)):
             response = result.get("response") or {}
