@@ -10,8 +10,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo first: it takes longest, and two tests run at a time."""
-    items.sort(key=lambda item: item.get_closest_marker("notebooks") is None)
+    """The demo first, then what is slow: two run at a time, and the last ones should end together."""
+    slow = {scope(item) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("notebooks") is None, scope(item) not in slow))
+
+
+def scope(item: pytest.Item) -> str:
+    """What pytest-xdist gives to one worker: a module or a class."""
+    return item.nodeid.rpartition("::")[0]
 
 
 @pytest.fixture(scope="session")

@@ -152,8 +152,9 @@ def test_medgemma_is_planned_in_bf16_on_a_card_that_has_it():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not trl.__version__.startswith("0."), reason="the plan is for the TRL that runs on Colab")
-def test_the_memory_of_a_real_step_is_what_the_plan_says(tmp_path):
+def test_the_memory_of_a_real_step_is_what_the_plan_says(tmp_path, monkeypatch):
     torch.set_num_threads(1)
+    monkeypatch.setattr(t4_step, "STUDIES", 8)
     t4_step.make(tmp_path)
     for budget in ("pooled", "base"):
         row = t4_step.measure(tmp_path, budget, steps=2)
