@@ -14,8 +14,8 @@ from .wording import Attributes
 # Of x from the midline, frontal: the patient's left is on the picture's right, as radiologists look at it.
 SIGN = {"right": -1, "left": 1}
 # Breadth of the heart over the breadth of the chest inside the ribs, frontal; its scale, lateral.
-HEART_RATIO = {"normal": (0.40, 0.46), "mildly enlarged": (0.54, 0.58), "markedly enlarged": (0.67, 0.72)}
-HEART_SCALE = {"normal": (0.90, 0.98), "mildly enlarged": (1.12, 1.18), "markedly enlarged": (1.34, 1.42)}
+HEART_RATIO = {"normal": (0.40, 0.48), "mildly enlarged": (0.53, 0.58), "markedly enlarged": (0.67, 0.72)}
+HEART_SCALE = {"normal": (0.90, 1.00), "mildly enlarged": (1.10, 1.18), "markedly enlarged": (1.34, 1.42)}
 # What a shape stops, in the layer of the heart and the vessels.
 HEART, VESSEL, AORTA, WINDPIPE = 0.80, 0.86, 0.97, 0.62
 BONE = 0.45  # what a bone stops, on top of what lies before and behind it

@@ -62,7 +62,7 @@ def _time(hours: Hours | None) -> str:
     if hours is None:
         return "not known for this card"
     fast, likely, slow = map(time_text, hours)
-    return f"likely <b>{likely}</b>, between {fast} and {slow}"
+    return f"likely <b>{likely}</b>" + ("" if fast == slow else f", between {fast} and {slow}")
 
 
 def progress_page(progress: Progress, data_label: str) -> HTML:

@@ -32,7 +32,7 @@ CONSTANT = "best constant report"
 FREQUENT = "most frequent sentences"
 NEAREST = "nearest training study"
 BASELINES = (CONSTANT, FREQUENT, NEAREST)
-BATCH = 16  # studies at once
+BATCH, BLOCK = 16, 128  # studies at once, and in one file of features
 AT_ONCE = 256  # studies that are compared with all training studies at once
 
 
@@ -47,24 +47,36 @@ def image_features(
 
     Each is the mean over the patches of a view, then over the study's views,
     of the tower's layer before the last, which LLaVA reads, without a class token.
-    In the folder `kept` they are saved, and read where an earlier run saved them.
+    In the folder `kept` each block is saved, and read where an earlier run saved it.
     """
+    found = show(blocks(studies), f"{name}: image features")
+    return np.concatenate([block_features(writer, block, kept) for block in found])
+
+
+def blocks(studies: Dataset) -> list[Dataset]:
+    """`studies` in the portions whose features are saved together."""
+    starts = range(0, len(studies), BLOCK)
+    return [studies.select(range(start, min(start + BLOCK, len(studies)))) for start in starts]
+
+
+def block_features(writer: Writer, block: Dataset, kept: Path | None) -> np.ndarray:
+    """The features of one of `blocks`, read from the folder `kept` or saved there."""
     if kept is None:
-        return _image_features(writer, studies, name, show)
-    key = hashlib.sha256("\n".join([writer.adapter, *studies["id"]]).encode()).hexdigest()[:16]
-    path = kept / f"{name}-{key}.npy"
+        return _features(writer, block)
+    key = hashlib.sha256("\n".join([writer.adapter, *block["id"]]).encode()).hexdigest()[:16]
+    path = kept / f"{key}.npy"
     if not path.exists():
         with replacing_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, _image_features(writer, studies, name, show), allow_pickle=False)
+            np.save(file, _features(writer, block), allow_pickle=False)
     return np.load(path, allow_pickle=False)
 
 
 @torch.inference_mode()
-def _image_features(writer: Writer, studies: Dataset, name: str, show: Callable[..., Iterable]) -> np.ndarray:
+def _features(writer: Writer, studies: Dataset) -> np.ndarray:
     model = writer.model.get_base_model().model
     tower = model.vision_tower
     rows = []
-    for start in show(range(0, len(studies), BATCH), f"{name}: image features"):
+    for start in range(0, len(studies), BATCH):
         views = studies[start : start + BATCH]["images"]
         flat = [view for study in views for view in study]
         pixels = writer.processor.image_processor(flat, return_tensors="pt")["pixel_values"]

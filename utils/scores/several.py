@@ -102,8 +102,9 @@ def write(workspace: Workspace) -> None:
     writer.learn(study[0]["content"] for study in dataset["train"]["completion"])
     for system, name in _asked(dataset):
         write_reports(writer, dataset[name], name, folder / REPORTS, settings, system, _show)
-    for name in processes.mine(sorted(dataset, key=dataset.num_rows.get)):
-        baselines.image_features(writer, dataset[name], name, folder / FEATURES, _show)
+    blocks = [block for studies in dataset.values() for block in baselines.blocks(studies)]
+    for block in _show(processes.mine(blocks), "image features"):
+        baselines.block_features(writer, block, folder / FEATURES)
 
 
 def judge(workspace: Workspace) -> None:
