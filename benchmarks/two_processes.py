@@ -42,8 +42,8 @@ def prepare(root: Path, studies: int):
     texts = {study.id: study.original_report for study in load_studies(data)["val"]}
     findings = dict(zip(texts, split.split_findings(list(texts.values())), strict=True))
     annotation = write_annotation(data / "annotation_with_val.json", data, findings)
-    dataset, _ = hf_dataset.build(load_studies(data, annotation), DatasetSettings())
-    hf_dataset.save(dataset, workspace.folder("dataset"), data_label="phantoms")
+    everyone, folder = load_studies(data, annotation), workspace.folder("dataset")
+    hf_dataset.build(everyone, DatasetSettings(), folder, data_label="phantoms")
     adapter = workspace.folder("training") / "adapter"
     model = loading.load_model(training.base, training.image_tokens, training.precision)
     get_peft_model(model, loading.lora_config(training)).save_pretrained(adapter)
