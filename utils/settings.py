@@ -20,7 +20,7 @@ BASES = (  # what each needs stands in bases.py
     "medgemma-4b-it",
 )
 # What `make demo` took once on two CPU cores, by step: the estimate for who has not run it. It prints both.
-DEMO_TIMES = {"regions": "19 s", "dataset": "16 s", "training": "88 s", "evaluation": "35 s"}
+DEMO_TIMES = {"regions": "18 s", "dataset": "17 s", "training": "92 s", "evaluation": "34 s"}
 BUDGETS = ("tiles", "base", "pooled")  # of image tokens
 KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itself
 
