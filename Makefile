@@ -13,7 +13,7 @@ VOCABULARIES := mistral-common==1.13.1 llama-models==0.3.0 dashscope==2.0.2
 GREEN_SCORE := green-score==0.0.12
 
 # Two at a time, each on one core; each process reads what the first one compiled.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 TESTS := -n 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help demo test test-latest rehearsal browser pictures bench hooks clean

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrainedTokenizerFast
 
-from utils.demo import base_model
+from utils.data.wording import VALUES
 from utils.models import bases, loading
 from utils.workspace import StepError
 
@@ -111,7 +111,7 @@ def test_the_shipped_base_model_is_small_and_says_what_made_it():
     files = {path.name: path.stat().st_size for path in bases.DEMO_FOLDER.iterdir()}
     assert files["model.safetensors"] <= 8 * 2**20
     assert "figures.json" in files
-    assert set(base_model.VALUES) == {
+    assert set(VALUES) == {
         "heart",
         "effusion",
         "opacity",
