@@ -37,6 +37,7 @@ def step_back(run: Workspace) -> None:
     """Delete the newest checkpoint of a run, so that its training goes on from the one before."""
     checkpoints = (run.folder("training") / "checkpoints").glob("checkpoint-*")
     shutil.rmtree(max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2])))
+    shutil.rmtree(run.folder("evaluation"))  # on newer versions those steps end in another adapter
 
 
 def best(run: Workspace) -> str:
