@@ -21,7 +21,9 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a core a process
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from process_memory import anonymous_bytes  # noqa: E402
 
 from utils.data import phantoms  # noqa: E402
 from utils.workspace import write_json  # noqa: E402
@@ -109,14 +111,6 @@ def family(process: int) -> list[int]:
     except OSError:
         started = []
     return [process, *(one for each in map(int, started) for one in family(each))]
-
-
-def anonymous_bytes(process: int) -> int:
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
 
 
 def build(folder: Path, count: int, processes: int, seconds) -> None:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import loopback  # noqa: E402
+from process_memory import anonymous_bytes  # noqa: E402
 
 from utils import split  # noqa: E402
 from utils.split.offline import split_offline  # noqa: E402
@@ -72,14 +73,6 @@ def main() -> None:
                 )
             more = (peaks[most] - peaks[options.few]) / 1024 / max(1, most - options.few)
             print(f"{work.__name__}: {more:.2f} KiB more a report")
-
-
-def anonymous_bytes(process: int) -> int:
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
 
 
 def reports(count: int) -> list[str]:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import transformers
+from process_memory import anonymous_bytes
 from transformers import modeling_utils
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,12 +21,6 @@ from utils.judge.green import GreenEngine
 from utils.models.loading import load_model
 
 SECONDS = 0.001  # between two looks
-
-
-def anonymous_bytes(process: int) -> int:
-    """The anonymous memory of a process now; 0 once it has ended."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
 
 
 def load(kind: str, folder: str) -> None:

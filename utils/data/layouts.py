@@ -20,7 +20,7 @@ from utils import regions
 from utils.workspace import progress
 
 from . import dicom
-from .own import Faults, Row
+from .own import Faults, Row, dicom_head
 from .studies import ANNOTATIONS, DataError
 
 TABLES = (".csv", ".csv.gz", ".jsonl")
@@ -144,12 +144,7 @@ def _heads(folder: Path, notes: list[str]) -> dict[str, list[tuple[str, dicom.He
     found, faults = {}, Faults()
     for path in progress(dicom.find(folder), "reading DICOM heads"):
         name = path.relative_to(folder).as_posix()
-        try:
-            head = dicom.header(path)
-        except dicom.NoPydicom as error:
-            raise DataError(f"{error}.") from None
-        except (OSError, ValueError) as error:
-            faults.add(f"DICOM files are left out ({regions.tidy(str(error))})", name)
+        if (head := dicom_head(path, name, faults)) is None:
             continue
         for key in head.ids:
             found.setdefault(key, []).append((name, head))

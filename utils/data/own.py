@@ -163,17 +163,23 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
     return f"{rule}." if patients else f"{rule}; one patient's studies may be in two splits."
 
 
+def dicom_head(path: Path, name: str, faults: Faults) -> dicom.Header | None:
+    """The head of a DICOM file; None where it is no radiograph, which is counted.
+
+    Raises DataError without pydicom.
+    """
+    try:
+        return dicom.header(path)
+    except dicom.NoPydicom as error:
+        raise DataError(f"{error}.") from None
+    except (OSError, ValueError) as error:
+        faults.add(f"DICOM files are left out ({regions.tidy(str(error))})", name)
+        return None
+
+
 def _usable(path: Path, name: str, faults: Faults) -> bool:
     """Whether an image is there and, if it is DICOM, a radiograph."""
     if not path.is_file():
         faults.add("images are not there and are left out", name)
         return False
-    if dicom.is_dicom(path):
-        try:
-            dicom.header(path)
-        except dicom.NoPydicom as error:
-            raise DataError(f"{error}.") from None
-        except (OSError, ValueError) as error:
-            faults.add(f"DICOM files are left out ({regions.tidy(str(error))})", name)
-            return False
-    return True
+    return not dicom.is_dicom(path) or dicom_head(path, name, faults) is not None
