@@ -56,9 +56,7 @@ def report(
     if not (recorded["reference"].str.strip() == known).all():
         raise ValueError("the recorded judgements are not of the annotation's test studies")
     constant = baselines.best_constant(list(training.values()), judge.judge_pairs)
-    frequent = {
-        region: texts[0] for region, texts in baselines.most_frequent(list(training.values())).items()
-    }
+    frequent = baselines.most_frequent(list(training.values()))
     plain = recorded[["system", "split", "id", "region", "reference", "prediction"]]
     systems = [
         plain.assign(system=name, prediction=plain["region"].map(text).fillna(""))

@@ -144,8 +144,8 @@ def compare(what: str, folder: Path, repeats: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=400, help="to write reports on")
-    parser.add_argument("--judged", type=int, default=16, help="of each split, whose reports are judged")
+    parser.add_argument("--studies", type=int, default=1000, help="to write reports on")
+    parser.add_argument("--judged", type=int, default=64, help="of each split, whose reports are judged")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--process", nargs=3, type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

@@ -39,7 +39,7 @@ def serving(server: ThreadingHTTPServer):
 
 
 class Server(ThreadingHTTPServer):
-    """Answers chat completions by `behave(text, turn, body)`: a status, or the content to answer with."""
+    """Answers chat completions by `behave(text, turn, body)`: a status, the content, or a whole body."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -75,6 +75,9 @@ class Handler(Replies):
                 server.busy -= 1
         if answer is ConnectionError:
             self.close_connection = True
+            return
+        if isinstance(answer, bytes):
+            self.send(200, answer)
             return
         if isinstance(answer, int):
             self.send(answer, {"error": {"message": f"no: {self.headers['Authorization']}"}})

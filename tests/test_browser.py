@@ -131,11 +131,11 @@ def test_03_the_plan_follows_a_slider_in_a_group_that_opens(opened, house):
     notebook = opened("training", SETTINGS=TRAINING)
     desk = notebook.output("Reset to preset")
     row = desk.get_by_role("row", name="optimiser steps")
-    playwright.expect(row).to_contain_text("18")  # twice 72 studies, 8 at a time
+    playwright.expect(row).to_contain_text("36")  # twice 72 studies, 4 at a time
     assert notebook.field("epochs").is_visible() and not notebook.field("accumulation").is_visible()
     desk.get_by_text("memory and speed").click()
-    notebook.move("batch size", "ArrowRight", "9")
-    playwright.expect(row).to_contain_text("16")  # twice 72 studies, 9 at a time
+    notebook.move("batch size", "ArrowRight", "5")
+    playwright.expect(row).to_contain_text("30")  # twice 72 studies, 5 at a time
 
 
 def test_04_the_reading_room_leafs_and_filters(opened, house):

@@ -130,18 +130,19 @@ class TestOpening:
             "01_region_split", whole=True, DATA=data, SETTINGS={"gold_studies": 4}, PROMPT="Split it."
         )
         assert "4 studies with gold" in shown
-        shown = runtime.run("02_build_hf_dataset", whole=True, DATA=data, VIEWS="1")
+        shown = runtime.run("02_build_hf_dataset", whole=True, VIEWS="1")  # DATA as in 01
+        assert "12 train, 4 val, 5 test" in shown
         assert "Drive already mounted at" in shown and "done: 01" in shown
         assert "step 02 · you are here Studies to a dataset ○ not done" in shown
         made = Workspace(runtime.drive / "xray_reports/demo")
         assert made.manifest("dataset")["settings"]["views"] == 1
-        shown = runtime.run("02_build_hf_dataset", whole=True, DATA=data)
+        shown = runtime.run("02_build_hf_dataset", whole=True)
         assert "Saved earlier in this run: views" in shown
         assert made.manifest("dataset")["settings"]["views"] == 1
         with pytest.raises(
             papermill.PapermillExecutionError, match="SETTINGS has 'veiws', which is not a field"
         ):
-            runtime.run("02_build_hf_dataset", whole=True, DATA=data, SETTINGS={"veiws": 1})
+            runtime.run("02_build_hf_dataset", whole=True, SETTINGS={"veiws": 1})
 
 
 # The packages that a runtime lacks

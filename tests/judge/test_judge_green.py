@@ -255,7 +255,7 @@ def server():
     """An OpenAI-compatible completions address.
 
     `.asked` holds the requests, `.said` the prompt and status of each reply;
-    `.behave(prompt, turn)` gives the status to answer with.
+    `.behave(prompt, turn)` gives the status to answer with, or a whole body.
     """
 
     class Http(ThreadingHTTPServer):
@@ -273,12 +273,14 @@ def server():
                 self.server.busy += 1
                 self.server.most = max(self.server.most, self.server.busy)
             status = self.server.behave(body["prompt"], turn)
+            whole = status if isinstance(status, bytes) else None
+            status = 200 if whole else status
             reply = {"object": "text_completion", "choices": [{"index": 0, "text": COMPLETION}]}
             # Busy ends before the reply leaves, so that a client's next question cannot overlap this one.
             with lock:
                 self.server.busy -= 1
             self.server.said.append((body["prompt"], status))
-            self.send(status, reply if status == 200 else {"error": "no"})
+            self.send(status, whole or (reply if status == 200 else {"error": "no"}))
 
     lock, http = threading.Lock(), Http(("127.0.0.1", 0), Handler)
     http.asked, http.said, http.busy, http.most = [], [], 0, 0
@@ -363,6 +365,18 @@ def test_a_server_that_dies_loses_no_answer_not_even_those_in_flight(server, tmp
     server.behave = lambda prompt, turn: 200
     assert len(judge_pairs(pairs, **options)) == 60
     assert Counter(prompt for prompt, status in server.said if status == 200) == dict.fromkeys(places, 1)
+
+
+@pytest.mark.parametrize(
+    "body", [b"<!doctype html>", b'"Hello."', b'{"error": {"code": 502}}', b'{"choices": [{}]}'], ids=str
+)
+def test_an_answer_that_is_no_completion_is_said_and_not_kept(server, tmp_path, body):
+    options = {"engine": "server", "base_url": server.url, "cache": tmp_path / "judge.jsonl"}
+    server.behave = lambda prompt, turn: body if prompt == chat(*PAIRS[1]) else 200
+    with pytest.raises(JudgeError, match="sends no completion: check base_url"):
+        judge_pairs(PAIRS, **options)
+    server.behave = lambda prompt, turn: 200
+    assert [one.score for one in judge_pairs(PAIRS, **options)] == [0.5] * len(PAIRS)
 
 
 def test_a_request_that_hangs_is_given_up_and_asked_again(server, monkeypatch):

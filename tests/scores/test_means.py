@@ -172,8 +172,7 @@ TRAIN = [
 
 
 def test_most_frequent_sees_through_case_and_space():
-    assert baselines.most_frequent(TRAIN) == {"lung": ["Clear lungs."], "heart": ["Normal heart."]}
-    assert baselines.most_frequent(TRAIN, 5)["lung"] == ["Clear lungs.", "Opacity."]
+    assert baselines.most_frequent(TRAIN) == {"lung": "Clear lungs.", "heart": "Normal heart."}
 
 
 def test_best_constant_is_the_judges_choice_and_asks_each_pair_once():

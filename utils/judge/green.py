@@ -295,10 +295,12 @@ class ServerEngine:
                 for future in as_completed(asked):
                     text = future.result()
                     yield asked.pop(future), answer(text)
-            except OpenAIError as error:
+            except (OpenAIError, ValueError) as error:
                 for future in as_completed([one for one in asked if not one.cancel()]):
                     if not future.exception():
                         yield asked[future], answer(future.result())
+                if isinstance(error, ValueError):
+                    raise JudgeError("the judge's server sends no completion: check base_url") from error
                 status = getattr(error, "status_code", None)
                 reason = f"{type(error).__name__}{f', status {status}' if status else ''}"
                 raise JudgeError(f"the judge's server does not answer: {reason}") from error
@@ -309,4 +311,10 @@ class ServerEngine:
         reply = self._client.completions.create(
             model=self.model_name, prompt=chat(*pair), max_tokens=self.max_new_tokens, temperature=0
         )
-        return reply.choices[0].text
+        try:
+            text = reply.choices[0].text
+        except (AttributeError, IndexError, TypeError):  # a web page, an error with status 200
+            text = None
+        if not isinstance(text, str):
+            raise ValueError(f"not a completion: {reply!r:.200}")
+        return text

@@ -2,10 +2,9 @@
 
 The best constant and the most frequent sentences read no picture. The constant is
 a training text that reports often give, chosen by cross-validation within training.
-The third
-gives each study the findings of the training study that looks most like it:
-how alike two studies look is the cosine of their image features, as the
-fine-tuned model's own vision tower sees them. A model that scores no better
+The third gives each study the findings of the training study that looks most
+like it: how alike two studies look is the cosine of their image features, as
+the fine-tuned model's own vision tower sees them. A model that scores no better
 than this copies.
 """
 
@@ -18,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from utils.judge.findings import EVERYTHING, UNNAMED, read_findings
 from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
 from utils.workspace import progress, replacing_file
 
-from .judging import ABNORMAL
+from .judging import ABNORMAL, references
 from .means import EVERY, SEED, compare, scored, summary
 
 CONSTANT = "best constant report"
@@ -34,6 +33,32 @@ NEAREST = "nearest training study"
 BASELINES = (CONSTANT, FREQUENT, NEAREST)
 BATCH, BLOCK = 16, 128  # studies at once, and in one file of features
 AT_ONCE = 256  # studies that are compared with all training studies at once
+
+
+def by_system(
+    constant: dict[str, str], frequent: dict[str, str], nearest: dict[str, list[dict[str, str]]]
+) -> dict[str, dict[str, dict | list]]:
+    """The reports of all three by baseline and split, as `scores.all_systems` takes them.
+
+    constant, frequent: by region, the text that every study gets; nearest: as `nearest` gives it
+    """
+    everyone = {CONSTANT: constant, FREQUENT: frequent}
+    return {name: dict.fromkeys(nearest, report) for name, report in everyone.items()} | {NEAREST: nearest}
+
+
+def nearest(
+    writer: Writer,
+    dataset: DatasetDict,
+    kept: Path | None = None,
+    show: Callable[..., Iterable] = progress,
+) -> dict[str, list[dict[str, str]]]:
+    """By split, validation and test, a report for each study: see `nearest_reports`.
+
+    Image features are saved in the folder `kept`, and read where an earlier run saved them.
+    """
+    seen = {name: image_features(writer, studies, name, kept, show) for name, studies in dataset.items()}
+    known, findings = seen.pop("train"), list(references(dataset["train"]).values())
+    return {name: nearest_reports(features, known, findings) for name, features in seen.items()}
 
 
 def image_features(
@@ -117,14 +142,13 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def most_frequent(train_findings: list[dict[str, str]], count: int = 1) -> dict[str, list[str]]:
-    """The `count` most frequent training texts of each region, the most frequent first.
+def most_frequent(train_findings: list[dict[str, str]]) -> dict[str, str]:
+    """The most frequent training text of each region.
 
     Texts are the same when they differ only in case and white space; the most
     frequent spelling stands for them. A region that no study mentions is left out.
     """
-    known = _by_region(train_findings)
-    return {region: [text for text, _ in _spelled(texts)[:count]] for region, texts in known.items()}
+    return {region: _spelled(texts)[0][0] for region, texts in _by_region(train_findings).items()}
 
 
 def best_constant(

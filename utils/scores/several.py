@@ -120,7 +120,7 @@ def judge(workspace: Workspace) -> None:
         if len(reports[system][name]) < len(ids):
             raise StepError(f"Not all reports are written in {folder}: run utils.scores write first.")
     everyone = settings.judge.systems == "all"
-    others = _baselines(dataset, writer, list(reports[MODEL]), folder) if everyone else {}
+    others = _baselines(dataset, writer, folder) if everyone else {}
     systems = plan.chosen(all_systems(dataset, reports, others), settings.judge.systems)
     first = processes.rank() == 0
     plan.judge_in_turn(
@@ -134,20 +134,12 @@ def judge(workspace: Workspace) -> None:
     )
 
 
-def _baselines(dataset: DatasetDict, writer: Writer, present: list[str], folder: Path) -> dict[str, dict]:
-    """By baseline and split in `present`, a report for all studies or one for each, as in notebook 04."""
+def _baselines(dataset: DatasetDict, writer: Writer, folder: Path) -> dict[str, dict[str, dict | list]]:
+    """The baselines of notebook 04, which makes them a cell each."""
     training = list(references(dataset["train"]).values())
-    frequent = {region: texts[0] for region, texts in baselines.most_frequent(training).items()}
-    seen = {
-        name: baselines.image_features(writer, dataset[name], name, folder / FEATURES, _show)
-        for name in ("train", *present)
-    }
-    nearest = {name: baselines.nearest_reports(seen[name], seen["train"], training) for name in present}
-    return {
-        baselines.CONSTANT: dict.fromkeys(present, baselines.best_constant(training, judge_pairs)),
-        baselines.FREQUENT: dict.fromkeys(present, frequent),
-        baselines.NEAREST: nearest,
-    }
+    nearest = baselines.nearest(writer, dataset, folder / FEATURES, _show)
+    constant = baselines.best_constant(training, judge_pairs)
+    return baselines.by_system(constant, baselines.most_frequent(training), nearest)
 
 
 def answer(jobs: Path) -> None:

@@ -203,7 +203,7 @@ class _Run:
             self.spending.settle(reserved, answered=False)
             raise
         self.spending.settle(reserved, completion.usage)
-        return completion.choices[0].message.content if completion.choices else None
+        return completion.choices[0].message.content
 
     async def _complete(self, client: openai.AsyncOpenAI, messages: Messages):
         """One completion, by the strictest format that the server takes."""
@@ -217,6 +217,11 @@ class _Run:
                 if at == len(FORMATS):
                     raise  # it was not the format
                 continue
+            except ValueError:  # not even JSON
+                completion = None
+            choices = getattr(completion, "choices", None)  # of a web page or an error with status 200: none
+            if not choices or not choices[0].message:
+                raise openai.OpenAIError("it sends no chat completion; check the base URL")
             self.format = max(self.format, at)
             return completion
 
