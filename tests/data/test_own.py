@@ -173,6 +173,25 @@ def test_without_splits_patients_are_split_by_a_hash_of_their_ids(mine, ws, caps
     assert [own.split_of(f"P{n}") for n in range(12)].count("train") == 8  # for good: a hash does not move
 
 
+@pytest.mark.parametrize(
+    ("patients", "images", "said"),
+    [
+        (("P1", "P2", ""), "", "patients are split 80/10/10 by a hash of their ids, the same every time."),
+        (("P1", "P2", ""), "views/a.png", "of 1 studies the patient is not known, and their own ids count."),
+        (
+            ("", "", ""),
+            "",
+            "studies are split 80/10/10 by a hash of their ids, the same every time; one patient",
+        ),
+    ],
+)
+def test_the_rule_of_the_split_counts_the_studies_that_are_kept(mine, ws, capsys, patients, images, said):
+    rows = [study(f"S{n}", "", patient=patient) for n, patient in enumerate(patients)]
+    rows[-1]["images"] = images
+    open_data(table(mine / "t.csv", rows), "iu_xray", ws)
+    assert said in capsys.readouterr().out
+
+
 def test_without_patients_it_is_said_that_they_may_cross(mine, ws, capsys):
     rows = [{name: text for name, text in study("S1").items() if name != "patient"}]
     open_data(table(mine / "t.csv", rows), "iu_xray", ws)

@@ -254,6 +254,14 @@ def test_published_rows_stand_only_beside_green_on_iu_xray(judge, iu_xray, shown
     assert ("leaderboard" in text) == shown == ("counts as 0 there too" in text)
 
 
+@pytest.mark.parametrize(
+    ("values", "flat", "few"), [([1.0] * 20, True, False), ([1.0, 0.5] * 9, False, True), ([0.5], True, True)]
+)
+def test_table_says_where_an_interval_says_less_than_it_seems(values, flat, few):
+    text = table_markdown(scores.summary(table(*studies(values))), data_label="x")
+    assert ("not that the mean is certain" in text, "fewer than 20 studies" in text) == (flat, few)
+
+
 def test_table_tells_how_many_had_no_verdict():
     text = table_markdown(scores.summary(table(*studies([1.0, None]))), data_label="x")
     assert "no verdict on 1 of 2 rows" in text

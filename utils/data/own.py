@@ -139,7 +139,8 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
     """Gives each study a split, and says in a sentence how; refuses patients in two of them."""
     faults = Faults()
     unsplit = [name for name, row in studies.items() if not row.split]
-    patients = all(row.patient for row in studies.values())
+    patients = [row.patient for row in studies.values() if row.images]  # without an image it is left out
+    unknown = patients.count("")
     if 0 < len(unsplit) < len(studies):
         some = f"{len(unsplit):,} of {len(studies):,} studies"
         raise DataError(f"{where}: {some} have no split, such as {unsplit[0]}: give all of them one.")
@@ -152,15 +153,19 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
         if patient and len(several) > 1:
             faults.add("patients are in two splits", f"{patient} ({' and '.join(several)})")
     faults.refuse(where)
-    if not unsplit and patients:
+    if not unsplit and not unknown:
         return "The splits are the table's own; no patient is in two of them."
     if not unsplit:
         return (
             "The splits are the table's own; not each study's patient is known, so one may be in two of them."
         )
-    who = "patients" if patients else "studies"
+    who = "patients" if any(patients) else "studies"
     rule = f"Without a column of splits, {who} are split {SHARES} by a hash of their ids, the same every time"
-    return f"{rule}." if patients else f"{rule}; one patient's studies may be in two splits."
+    if not unknown:
+        return f"{rule}."
+    if not any(patients):
+        return f"{rule}; one patient's studies may be in two splits."
+    return f"{rule}; of {unknown:,} studies the patient is not known, and their own ids count."
 
 
 def dicom_head(path: Path, name: str, faults: Faults) -> dicom.Header | None:

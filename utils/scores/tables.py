@@ -39,6 +39,7 @@ from .means import (
     summary,
 )
 
+FEW = 20  # studies; the percentile bootstrap of fewer is a tenth too narrow, and worse
 QUIZ_SPLITS = {"val": "Validation", "test": "Testing"}
 
 
@@ -165,6 +166,12 @@ def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
     notes = [
         "Mean, 95 % bootstrap interval over studies, and n (studies whose reference mentions the region)."
     ]
+    if (summary["low"] == summary["high"]).any():
+        notes.append(
+            "An interval without width says that all n scores are equal, not that the mean is certain."
+        )
+    if (summary["n"] < FEW).any():
+        notes.append(f"Intervals over fewer than {FEW} studies are too narrow: take them as a rough guide.")
     if not is_green(judge):
         notes.append(f"Judged by the {judge}. Do not compare these scores with GREEN scores.")
     unjudged = int(summary["no_verdict"].sum())
