@@ -44,10 +44,10 @@ def _run() -> int:
 
     shutil.rmtree(RUN, ignore_errors=True)
     data = phantoms.write(RUN / "as_downloaded", *STUDIES, seed=5)
-    settings = {"training": WITHOUT_A_GPU}
+    given = {"regions": {"DATA": str(data)}, "training": {"SETTINGS": WITHOUT_A_GPU}}
     for step, name in STEPS.items():
         start, html = time.monotonic(), RUN / f"{name}.html"
-        parameters = {"PRESET": "t4", "DATA": str(data), "SETTINGS": settings.get(step, {})}
+        parameters = {"PRESET": "t4", **given.get(step, {})}
         print(name, end=" ", flush=True)
         try:
             run_notebook(name, RUN, html, parameters)

@@ -279,11 +279,11 @@ def run_page(
 @pytest.mark.slow
 class TestRealData:
     @pytest.fixture(scope="class")
-    def real(self, shared, tmp_path_factory):
-        return {"workspace": tmp_path_factory.mktemp("real"), "DATA": str(shared / "iu_xray")}
+    def real(self, shared, tmp_path_factory):  # without the real data these tests skip
+        return {"workspace": tmp_path_factory.mktemp("real")}
 
-    def test_01_splits_all_validation_findings(self, real, tmp_path):
-        done = run_page("01_region_split", **real)
+    def test_01_splits_all_validation_findings(self, real, shared):
+        done = run_page("01_region_split", DATA=str(shared / "iu_xray"), **real)
         assert done.returncode == 0, done.stderr
         annotation = json.loads((real["workspace"] / "regions/annotation_with_val.json").read_text())
         assert len(annotation["val"]) == 296
