@@ -126,4 +126,4 @@ def test_an_image_that_names_a_file_of_this_machine_is_not_read(hub, ws, tmp_pat
     hub.files["data/train-00000-of-00001.parquet"] = (tmp_path / "split.parquet").read_bytes()
     everyone = load_studies(open_data("me/x", "iu_xray", ws))
     assert sum(map(len, everyone.values())) == 30
-    assert "1 images are not there and are left out, such as train/0000001-0" in capsys.readouterr().out
+    assert "Images that are not there, left out: 1, train/0000001-0" in capsys.readouterr().out

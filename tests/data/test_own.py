@@ -177,7 +177,11 @@ def test_without_splits_patients_are_split_by_a_hash_of_their_ids(mine, ws, caps
     ("patients", "images", "said"),
     [
         (("P1", "P2", ""), "", "patients are split 80/10/10 by a hash of their ids, the same every time."),
-        (("P1", "P2", ""), "views/a.png", "of 1 studies the patient is not known, and their own ids count."),
+        (
+            ("P1", "P2", ""),
+            "views/a.png",
+            "where the patient is not known (1 of 3), the study's own id counts.",
+        ),
         (
             ("", "", ""),
             "",
@@ -217,30 +221,30 @@ def test_split_names_of_other_collections_are_known(mine, ws):
         ([{"number": "1", "findings": CLEAR}], ("no column for study or images", "number, findings;")),
         (
             [study("S1"), study("S1", "test"), study("S2"), study("S2", "val")],
-            ("2 studies are in two splits, such as S1 (train and test)",),
+            ("Studies in two splits: 2, such as S1 (train and test)",),
         ),
         (
             [study("S1", patient="P"), study("S2", "test", patient="P")],
-            ("1 patients are in two splits, such as P (train and test)",),
+            ("Patients in two splits: 1, P (train and test)",),
         ),
         ([study("S1"), study("S2", "")], ("1 of 2 studies have no split, such as S2",)),
         (
             [study("S1", "holdout")],
-            ("1 rows have a split other than train, val, test, such as 'holdout' of S1",),
+            ("Rows with a split other than train, val, test: 1, 'holdout' of S1",),
         ),
-        ([study("")], ("1 rows have no id of a study, such as row 1",)),
+        ([study("")], ("Rows without a study's id: 1, row 1",)),
         (
             [study("S1", images="../b.png"), study("S2", images="/etc/c.png")],
-            ("2 images lie outside their folder", "../b.png of study S1"),
+            ("Images outside their folder: 2", "../b.png of study S1"),
         ),
         ([study("a/b")], ("has the id 'a/b', which cannot name a folder",)),
         (
             [study("S1", findings=" ")],
-            ("no study is left to train on", "1 studies have no findings and are left out, such as S1"),
+            ("no study is left to train on", "Studies without findings, left out: 1, S1"),
         ),
         (
             [study("S1", images="views/z.png")],
-            ("no study is left to train on", "1 images are not there and are left out, such as views/z.png"),
+            ("no study is left to train on", "Images that are not there, left out: 1, views/z.png"),
         ),
         ([study("S1", "test")], ("no study is left to train on",)),
     ],
@@ -268,10 +272,10 @@ def test_what_spoils_one_study_is_left_out_and_counted(mine, ws, capsys):
     ]
     data = open_data(table(mine / "t.csv", rows), "iu_xray", ws)
     said = capsys.readouterr().out
-    assert "2 studies have no findings and are left out, such as S2" in said
-    assert "2 images are not there and are left out, such as views/gone.png" in said
-    assert "2 studies have no image and are left out, such as S4" in said
-    assert "1 studies have rows with different findings or patients and are left out, such as S6" in said
+    assert "Studies without findings, left out: 2, such as S2" in said
+    assert "Images that are not there, left out: 2, such as views/gone.png" in said
+    assert "Studies without an image, left out: 2, such as S4" in said
+    assert "Studies whose rows have different findings or patients, left out: 1, S6" in said
     assert [(study.id, len(study.images)) for study in load_studies(data)["train"]] == [("S1", 1)]
 
 
@@ -324,9 +328,9 @@ def test_a_folder_of_dicom_is_joined_to_its_table_and_what_is_no_radiograph_coun
     said = capsys.readouterr().out
     assert [path.name for path in everyone["train"][0].images] == ["IM0002", "IM0001"]  # frontal first
     assert [path.name for path in everyone["val"][0].images] == ["x.dcm"]
-    assert "2 DICOM files are left out (modality CT, not CR or DX), such as 1/IM0003" in said
-    assert "1 DICOM files are left out (no pixels), such as 2/y.dcm" in said
-    assert "1 studies have no image and are left out, such as A9" in said
+    assert "DICOM files left out (modality CT, not CR or DX): 2, such as 1/IM0003" in said
+    assert "DICOM files left out (no pixels): 1, 2/y.dcm" in said
+    assert "Studies without an image, left out: 1, A9" in said
     dataset = built(data)
     assert [dataset[split]["views"] for split in ("train", "val")] == [[2], [1]]
     assert dataset["train"][0]["images"][0].size == (64, 64)
@@ -340,7 +344,7 @@ def test_patients_of_the_dicom_files_do_not_cross_splits_either(tmp_path, ws):
         {"study": "A2", "findings": CLEAR, "split": "test"},
     ]
     table(tmp_path / "export" / "reports.csv", rows)
-    with pytest.raises(DataError, match=r"1 patients are in two splits, such as P1 \(train and test\)"):
+    with pytest.raises(DataError, match=r"Patients in two splits: 1, P1 \(train and test\)"):
         open_data(tmp_path / "export", "iu_xray", ws)
 
 
@@ -350,7 +354,7 @@ def test_a_table_may_name_dicom_files_and_those_of_other_machines_are_counted(mi
     rows = [study("S1", images="x.dcm;ct.dcm")]
     data = open_data(table(mine / "t.csv", rows), "iu_xray", ws)
     assert [path.name for path in load_studies(data)["train"][0].images] == ["x.dcm"]
-    assert "1 DICOM files are left out (modality CT, not CR or DX), such as ct.dcm" in capsys.readouterr().out
+    assert "DICOM files left out (modality CT, not CR or DX): 1, ct.dcm" in capsys.readouterr().out
 
 
 def test_without_pydicom_a_table_with_dicom_is_refused(mine, ws, monkeypatch):
@@ -422,7 +426,7 @@ def test_mimic_cxr_is_known_by_its_files(tmp_path, ws, capsys, suffix, packed):
     )
     assert [len(group) for group in everyone.values()] == [1, 0, 1]
     said = capsys.readouterr().out
-    assert "1 studies have no findings and are left out, such as s51178377" in said
+    assert "Studies without findings, left out: 1, s51178377" in said
     assert data_label(data, everyone) == "studies of MIMIC-CXR"
 
 

@@ -49,13 +49,16 @@ class Faults:
         self.first.setdefault(kind, case)
 
     def sentences(self) -> list[str]:
-        """One a kind: how many, of what, and a case."""
-        return [f"{number:,} {kind}, such as {self.first[kind]}." for kind, number in self.counts.items()]
+        """One a kind: what, how many, and a case."""
+        return [
+            f"{kind}: {number:,}{', such as' if number > 1 else ','} {self.first[kind]}."
+            for kind, number in self.counts.items()
+        ]
 
     def refuse(self, where: str | Path) -> None:
         """Raises DataError with the first kind, if there is any."""
         for sentence in self.sentences():
-            raise DataError(f"{where}: {sentence.removesuffix('.')}: correct the table.")
+            raise DataError(f"{where}: {sentence} Correct the table.")
 
 
 def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, found: dict) -> Path:
@@ -74,15 +77,15 @@ def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, fo
         row = studies.pop(name)
         report = regions.mentioned(row.findings, regions.ALL) if isinstance(row.findings, dict) else None
         if row.findings is DIFFERENT:
-            faults.add("studies have rows with different findings or patients and are left out", name)
+            faults.add("Studies whose rows have different findings or patients, left out", name)
         elif not (report if report is not None else row.findings):
-            faults.add("studies have no findings and are left out", name)
+            faults.add("Studies without findings, left out", name)
         elif there := [path for path in row.images if _usable(images / path, path, faults)]:
             views += len(there)
             told = {"original_report": row.findings} if report is None else {"report": report}
             annotation[row.split].append({"id": name, **told, "images": there})
         else:
-            faults.add("studies have no image and are left out", name)
+            faults.add("Studies without an image, left out", name)
     said = [rule, *faults.sentences()]
     counts = {split: len(group) for split, group in annotation.items()}
     with replacing(target) as folder:
@@ -114,16 +117,16 @@ def _merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
         split = SPLIT_NAMES.get(row.split.strip().lower(), None if row.split else "")
         before = studies.get(row.study)
         if not row.study:
-            faults.add("rows have no id of a study", f"row {number:,}")
+            faults.add("Rows without a study's id", f"row {number:,}")
         elif split is None:
-            faults.add(f"rows have a split other than {', '.join(SPLITS)}", f"{row.split!r} of {row.study}")
+            faults.add(f"Rows with a split other than {', '.join(SPLITS)}", f"{row.split!r} of {row.study}")
         elif path := next((path for path in row.images if leads_out(path)), None):
-            faults.add("images lie outside their folder", f"{path} of study {row.study}")
+            faults.add("Images outside their folder", f"{path} of study {row.study}")
         elif before is None:
             studies[row.study] = row._replace(split=split)
         elif before.split != split:
             both = f"{before.split or 'none'} and {split or 'none'}"
-            faults.add("studies are in two splits", f"{row.study} ({both})")
+            faults.add("Studies in two splits", f"{row.study} ({both})")
         elif before.findings != row.findings or before.patient != row.patient:
             studies[row.study] = before._replace(findings=DIFFERENT)
         else:
@@ -151,7 +154,7 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
         splits[row.patient][row.split] = None
     for patient, several in splits.items():
         if patient and len(several) > 1:
-            faults.add("patients are in two splits", f"{patient} ({' and '.join(several)})")
+            faults.add("Patients in two splits", f"{patient} ({' and '.join(several)})")
     faults.refuse(where)
     if not unsplit and not unknown:
         return "The splits are the table's own; no patient is in two of them."
@@ -165,7 +168,7 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
         return f"{rule}."
     if not any(patients):
         return f"{rule}; one patient's studies may be in two splits."
-    return f"{rule}; of {unknown:,} studies the patient is not known, and their own ids count."
+    return f"{rule}; where the patient is not known ({unknown:,} of {len(patients):,}), the study's own id counts."
 
 
 def dicom_head(path: Path, name: str, faults: Faults) -> dicom.Header | None:
@@ -178,13 +181,13 @@ def dicom_head(path: Path, name: str, faults: Faults) -> dicom.Header | None:
     except dicom.NoPydicom as error:
         raise DataError(f"{error}.") from None
     except (OSError, ValueError) as error:
-        faults.add(f"DICOM files are left out ({regions.tidy(str(error))})", name)
+        faults.add(f"DICOM files left out ({regions.tidy(str(error))})", name)
         return None
 
 
 def _usable(path: Path, name: str, faults: Faults) -> bool:
     """Whether an image is there and, if it is DICOM, a radiograph."""
     if not path.is_file():
-        faults.add("images are not there and are left out", name)
+        faults.add("Images that are not there, left out", name)
         return False
     return not dicom.is_dicom(path) or dicom_head(path, name, faults) is not None
