@@ -48,7 +48,7 @@ def test_opens_on_a_t4(notebook):
 def test_the_first_words_are_those_of_the_map():
     for (step, about), path in zip(ABOUT.items(), NOTEBOOKS, strict=True):
         title = nbformat.read(path, as_version=4).cells[0].source
-        assert f"on a T4 {about.t4}" in title
+        assert f"at full size on a T4: {about.t4}" in title
         assert about.needs in title and about.leaves in title, step
 
 

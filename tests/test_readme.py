@@ -61,5 +61,5 @@ def test_the_cards_of_the_steps_say_what_the_plans_say():
     (likely,) = re.findall(r"^\| `pooled` .* GiB \| ([\d.]+ \([^)]+\)) \|", training_plan.table(), re.M)
     (step_4,) = re.findall(r"^\| all \|[^|]*\| ([\d.]+) (\([^)]+\)) \|", scores_plan.table(), re.M)
     likely, between = likely.split(" ", 1)
-    assert ABOUT["training"].t4 == f"computed: {likely} h {between}"
-    assert ABOUT["evaluation"].t4 == "computed: {} h {}".format(*step_4)
+    assert ABOUT["training"].t4 == f"{likely} h {between}, computed"
+    assert ABOUT["evaluation"].t4 == "{} h {}, computed".format(*step_4)

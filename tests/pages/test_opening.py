@@ -16,8 +16,8 @@ def test_the_map_shows_where_one_is_and_what_is_done(tmp_path):
     assert "step 01 Findings to regions ✓ finished" in page and "UTC · took " in page
     assert "step 02 · you are here Studies to a dataset ○ not done needs 01 · leaves dataset/" in page
     estimate = f"demo: about {DEMO_TIMES['training']} on two CPU cores"
-    assert f"leaves training/<run>/ {estimate} · T4: computed: " in page
-    assert f"leaves regions/ T4: {opening.ABOUT['regions'].t4}" in page  # which says what it took, above
+    assert f"leaves training/<run>/ {estimate} · full size, T4: 2.5 h" in page
+    assert f"leaves regions/ full size, T4: {opening.ABOUT['regions'].t4}" in page  # took what, above
     assert view.data.count("aria-current=step") == 1
     assert 'href="01_region_split.ipynb"' in view.data and "02_build" not in view.data
     assert "a &amp; b" in view.data

@@ -158,7 +158,10 @@ def test_what_the_judge_found_is_listed_with_its_kind():
     )
     page = text(report(reference={"lung": "x"}, prediction={"lung": "y"}, judgements={"lung": found}))
     assert "✓ clear lungs" in page and "✗ missing finding: small effusion" in page
-    assert "✗ minor: wrong severity: mild or moderate" in page and "[Explanation]: whole answer" in page
+    assert (
+        "✗ minor, lowers no score: wrong severity: mild or moderate" in page
+        and "[Explanation]: whole answer" in page
+    )
 
 
 def test_a_judgement_without_lists_says_so():
@@ -212,3 +215,11 @@ def test_matched_and_wrong_findings_are_marked_in_the_texts_with_words_and_not_c
         ("wrong", "Left pleural effusion", "✗ wrong"),
         ("matched", "No pneumothorax", "✓ matched"),
     ]
+
+
+def test_a_mark_ends_with_its_finding_and_its_sentence():
+    found = judgement(matched_findings=("left pneumothorax", "no consolidation"))
+    text = {"lung": "A left pneumothorax. No focal consolidation."}
+    view = report(reference=text, prediction=text, judgements={"lung": found})
+    marked = re.findall(r'<mark class="matched">(.*?)<small>', view.data)
+    assert marked == ["left pneumothorax", "consolidation"] * 2

@@ -78,9 +78,14 @@ def test_report_holds_its_parts(write):
 
 def test_plain_words_follow_the_numbers(write):
     text = write()
-    assert "intervals of model and constant do not overlap in 1 of 2 regions: model higher in lung." in text
-    assert "Test: model wrote 4 different reports for 20 studies and left 1 of the 24 regions empty" in text
-    assert 'the most frequent significant error of model is "missing finding", 2 of 2.' in text
+    assert (
+        "intervals of the model and of *constant* do not overlap in 1 of 2 regions: the model higher in lung."
+        in text
+    )
+    assert (
+        "Test: the model wrote 4 different reports for 20 studies and left 1 of the 24 regions empty" in text
+    )
+    assert 'the most frequent significant error of the model is "missing finding", 2 of 2.' in text
 
 
 def test_plain_words_claim_nothing_where_systems_are_alike(write):
@@ -93,7 +98,7 @@ def test_plain_words_claim_nothing_where_systems_are_alike(write):
 def test_a_worse_model_is_called_lower(write):
     rows = two_systems()
     rows["score"] = rows["system"].map({"model": 0.1, "constant": 0.9})
-    assert "do not overlap in 2 of 2 regions: model lower in lung, bone." in write(rows)
+    assert "do not overlap in 2 of 2 regions: the model lower in lung, bone." in write(rows)
 
 
 def test_green_on_iu_xray_carries_no_stand_in_labels(write):
@@ -140,7 +145,7 @@ def test_abnormal_studies_and_the_best_baseline_come_first(write):
     assert "| +0.78 [+0.62, +0.90] | 0.75 [0.50, 1.00] n=2 | 0.10 [0.10, 0.10] best constant report |" in text
     short = text[: text.index("## Method")]
     assert (
-        "- Test, abnormal studies: model minus the best baseline is "
+        "- Test, abnormal studies: the model minus the best baseline is "
         "lung +0.65 [+0.40, +0.90] (best constant report), bone +0.00 [+0.00, +0.00]" in short
     )
     assert "do not overlap" not in short  # said by the paired difference

@@ -186,13 +186,13 @@ def test_the_checkpoint_can_be_chosen_on_validation_studies(
     monkeypatch.setattr(training, "make_trainer", lambda *_: pytest.fail("it trained again"))
     training.train(with_values(settings, {"choose": by}), phantom_dataset, folder)
     table = pd.read_csv(folder / "choice.csv")
-    assert table["step"].tolist() == [3, 4]
+    assert table["step"].tolist() == [2, 3, 4] and table["kept"].tolist() == [False, True, True]
     (chosen,) = table["step"][table["chosen"]]
     if by == "loss":
-        assert table["eval_loss"].notna().tolist() == [False, True]
+        assert table["eval_loss"].notna().tolist() == [True, False, True]
         assert chosen == 4
     else:
-        assert table["n"].nunique() == 1 and table["n"][0] > 0
+        assert table["n"].nunique() == 1 and table["n"][1] > 0
         assert table["offline_judge"][table["chosen"]].item() == table["offline_judge"].max()
     weights = load_file(folder / "checkpoints" / f"checkpoint-{chosen}" / "adapter_model.safetensors")
     assert all(torch.equal(weights[name], values) for name, values in adapter(folder).items())

@@ -168,7 +168,8 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
         return f"{rule}."
     if not any(patients):
         return f"{rule}; one patient's studies may be in two splits."
-    return f"{rule}; where the patient is not known ({unknown:,} of {len(patients):,}), the study's own id counts."
+    share = f"{unknown:,} of {len(patients):,}"
+    return f"{rule}; where the patient is not known ({share}), the study's own id counts."
 
 
 def dicom_head(path: Path, name: str, faults: Faults) -> dicom.Header | None:

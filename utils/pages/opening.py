@@ -112,10 +112,10 @@ class Step(NamedTuple):
 
 
 ABOUT = {
-    "regions": Step("Findings to regions", "nothing", "regions/", "no GPU work, seconds offline"),
-    "dataset": Step("Studies to a dataset", "01", "dataset/", "no GPU work, not measured"),
-    "training": Step("Fine-tuning", "02", "training/<run>/", "computed: 2.5 h (1.6 to 4.1)"),
-    "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "computed: 1.9 h (1.4 to 3.1)"),
+    "regions": Step("Findings to regions", "nothing", "regions/", "seconds offline, without a GPU"),
+    "dataset": Step("Studies to a dataset", "01", "dataset/", "not measured; needs no GPU"),
+    "training": Step("Fine-tuning", "02", "training/<run>/", "2.5 h (1.6 to 4.1), computed"),
+    "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "1.9 h (1.4 to 3.1), computed"),
 }
 
 
@@ -132,7 +132,7 @@ def overview(workspace: Workspace, here: str) -> HTML:
         f"<small>step {STEPS[step][:2]}{' · you are here' if step == here else ''}</small>"
         f"<b>{_title(step, here)}</b><small>{_done(done[step])}{_took(workspace, step)}</small>"
         f"<small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
-        f"<small>{_demo(workspace, step)}T4: {about.t4}</small></li>"
+        f"<small>{_demo(workspace, step)}full size, T4: {about.t4}</small></li>"
         for step, about in ABOUT.items()
     )
     return HTML(

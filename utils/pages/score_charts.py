@@ -46,12 +46,14 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
     axes = panels(fig, len(splits), top=1.02, bottom=0.52, left=0.42, gap=0.3)
     for ax, split in zip(axes, splits, strict=True):
         rows = summary[summary["split"] == split].set_index(["system", "region"])
-        width = 0.82 / len(systems)
-        for i, system in enumerate(systems):
+        present = [system for system in systems if system in rows.index]
+        width = 0.82 / len(present)
+        for place, system in enumerate(present):
+            i = systems.index(system)  # its look, in every panel
             for x, region in enumerate(REGIONS):
                 if (system, region) not in rows.index:
                     continue
-                row, at = rows.loc[(system, region)], x + (i - (len(systems) - 1) / 2) * width
+                row, at = rows.loc[(system, region)], x + (place - (len(present) - 1) / 2) * width
                 bar(ax, at, row["mean"], min(width * 0.9, 0.45), i)
                 ax.plot([at, at], [row["low"], row["high"]], color=INK, linewidth=1.1, solid_capstyle="butt")
                 mean, size = f"{row['mean']:.2f}", 8
@@ -138,16 +140,20 @@ def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Chart:
 
 @mpl.rc_context(STYLE)
 def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
-    """Significant errors per 100 judged regions, by type and region; `counts` from `scores.error_counts`."""
+    """Significant errors per 100 judged regions, by type and region; types that nobody makes are left out.
+
+    `counts` from `scores.error_counts`.
+    """
     systems = list(counts["system"].unique())
     total = counts.groupby(["region", "error", "system"], observed=True)[["significant", "n"]].sum()
     rate = 100 * total["significant"] / total["n"]
-    height = 1.25 + len(ERRORS) * (0.17 * len(systems) + 0.12)
+    made = [error for error in ERRORS if rate.xs(error, level="error").any()] or list(ERRORS)
+    height = 1.25 + len(made) * (0.17 * len(systems) + 0.12)
     fig = figure(height, "Clinically significant errors per 100 judged regions", _where(data_label, counts))
     axes = panels(fig, len(REGIONS), top=1.05, bottom=0.1, left=2.05, gap=0.3)
     thick = 0.84 / len(systems)
     for ax, region in zip(axes, REGIONS, strict=True):
-        for y, error in enumerate(ERRORS):
+        for y, error in enumerate(made):
             for i, system in enumerate(systems):
                 if (region, error, system) not in rate.index:
                     continue
@@ -164,8 +170,8 @@ def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
                     fontsize=7,
                     color=colour,
                 )
-        ax.set(xlim=(0, rate.max() * 1.2 or 1), ylim=(len(ERRORS) - 0.5, -0.5), xticks=[])
-        ax.set_yticks(range(len(ERRORS)), ERRORS if ax is axes[0] else [""] * len(ERRORS))
+        ax.set(xlim=(0, rate.max() * 1.2 or 1), ylim=(len(made) - 0.5, -0.5), xticks=[])
+        ax.set_yticks(range(len(made)), made if ax is axes[0] else [""] * len(made))
         ax.spines["left"].set_visible(True)
         ax.spines["bottom"].set_visible(False)
         panel_title(ax, region)

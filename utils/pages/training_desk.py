@@ -42,9 +42,9 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
     rows = [
         ("tokens a study", f"<b>{plan.tokens:,.0f}</b>, including {plan.image_tokens:,.0f} for its views"),
         ("trained weights", f"<b>{plan.trainable / 1e6:.1f}</b> million"),
-        (f"GPU memory, peak{each}", f"<b>{plan.memory:.1f}</b> of {card.memory:.1f} GiB{warning}"),
+        (f"GPU memory, peak{each}", f"<b>{_gib(plan.memory)}</b> of {card.memory:.1f} GiB{warning}"),
         ("optimiser steps", f"<b>{plan.steps:,}</b>"),
-        (f"time on {on}", _time(plan.hours)),
+        (f"time on {on}, with these settings", _time(plan.hours)),
     ]
     if settings.hours and plan.sessions:
         most = f", at most {plan.sessions[2]}" if plan.sessions[2] > plan.sessions[1] else ""
@@ -58,6 +58,10 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
     return table(("the plan", ""), rows) + note
 
 
+def _gib(memory: float) -> str:
+    return f"{memory:.1f}" if memory >= 0.05 else "under 0.1"
+
+
 def _time(hours: Hours | None) -> str:
     if hours is None:
         return "not known for this card"
@@ -69,7 +73,7 @@ def progress_page(progress: Progress, data_label: str) -> HTML:
     """How training goes, for a display that is updated: rate, time left, memory, loss, and sample reports."""
     facts = [f"step <b>{progress.step:,}</b> of {progress.steps:,}"]
     if progress.step == progress.steps:
-        facts.append("done")
+        facts.append(f"done, {progress.rate:.2g} s a step" if progress.rate else "done")
     elif progress.rate is None:
         facts.append("time left: known after 20 steps")
     else:

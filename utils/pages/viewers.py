@@ -18,6 +18,7 @@ from utils.scores.means import ERRORS, scored
 
 from .page import Live, as_text, html, markup, png, quiet, table, tag
 
+APART = " | "  # between findings: no run of words goes over it
 VIEW_SIDE = 320  # pixels: the longest side of a radiograph in a viewer
 
 
@@ -116,7 +117,7 @@ def _marked(original: str, regions: Mapping[str, str], labels: Mapping[str, str]
     """`original` as markup, its words marked and labelled with the region (or other text) that took them."""
     places = list(re.finditer(r"\w+", original))
     words = [place.group().casefold() for place in places]
-    takers = _takers(words, {name: re.findall(r"\w+", text.casefold()) for name, text in regions.items()})
+    takers = _takers(words, {name: re.findall(r"\w+|\|", text.casefold()) for name, text in regions.items()})
     parts, end = [], 0
     for name, run in groupby(zip(places, takers, strict=True), key=lambda pair: pair[1]):
         run = [place for place, _ in run]
@@ -204,9 +205,10 @@ def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
     if judgement is None:
         return escape(text)
     wrong = [sentence for letter in letters for sentence in judgement.sentences.get(letter, ())]
-    named = {"matched": " ".join(judgement.matched_findings), "wrong": " ".join(wrong)}
+    named = {"matched": APART.join(judgement.matched_findings), "wrong": APART.join(wrong)}
     missing = "✗ missing" if letters == "b" else "✗ wrong"
-    return _marked(text, named, {"matched": "✓ matched", "wrong": missing})
+    labels = {"matched": "✓ matched", "wrong": missing}
+    return " ".join(_marked(sentence, named, labels) for sentence in re.split(r"(?<=[.;]) ", text))
 
 
 def _score(judgement: Judgement | None, is_mentioned: bool) -> str:
@@ -221,7 +223,10 @@ def _score(judgement: Judgement | None, is_mentioned: bool) -> str:
 def _verdict(region: str, judgement: Judgement) -> str:
     """What the judge said of one region: matches, errors, and its answer whole."""
     lines = [f"✓ {finding}" for finding in judgement.matched_findings]
-    for kind, errors in (("", judgement.sentences), ("minor: ", judgement.insignificant_sentences)):
+    for kind, errors in (
+        ("", judgement.sentences),
+        ("minor, lowers no score: ", judgement.insignificant_sentences),
+    ):
         for letter, sentences in errors.items():
             lines += [f"✗ {kind}{ERRORS['abcdef'.index(letter)]}: {sentence}" for sentence in sentences]
     listed = "".join(f"<li>{escape(line)}</li>" for line in lines or ["no matches and no errors listed"])

@@ -25,7 +25,7 @@ The judge, {judge}, compares each region's text with the reference. It lists mat
 clinically significant errors of six types. A score is matched / (matched + significant errors), \
 from 0 to 1. A region that the reference does not mention is not scored. A region that the reference \
 describes scores 0 if the report leaves it empty, and so does a pair without a verdict. Intervals are \
-95 % percentile bootstrap intervals over studies."""
+95 % percentile bootstrap intervals over studies; where n is under 20, they are too narrow."""
 COMPARED = """\
 Systems are compared study by study. The tables show the interval of the paired difference, and the p-value \
 of a two-sided sign-flip test, not corrected for the number of comparisons."""
@@ -34,8 +34,8 @@ BEST = """\
 ### All and abnormal studies, beside the best baseline
 
 One normal report for everyone scores well wherever a study is normal; abnormal studies test whether the \
-model sees. The best baseline has the highest mean on these very studies; the difference is the model's mean \
-minus that, paired by study."""
+model sees. A study is abnormal if any of its regions is. The best baseline has the highest mean on these \
+very studies; the difference is the model's mean minus that, paired by study."""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -111,7 +111,8 @@ def write_report(
         ),
         *(_figure(folder, title, path, alt) for title, (path, alt) in figures.items()),
         "## Sample reports",
-        f"Reports by {systems[0]}. The mean score covers the regions that the reference mentions.",
+        f"Reports by the {systems[0]}: the study with the lowest mean score, one in the middle, and the one "
+        "with the highest. The mean score covers the regions that the reference mentions.",
         *(_sample(judgements, systems[0], study) for study in samples),
         "## Limits",
         _bullets(limits(summary, data_label)),
@@ -183,7 +184,7 @@ def _plain_words(
             continue
         name = SPLITS.get(split, split).capitalize()
         scores = ", ".join(f"{region} {row['mean']:.2f} (n={row['n']})" for region, row in means.iterrows())
-        yield f"{name}: mean scores of {model} are {scores}."
+        yield f"{name}: the mean scores of the {model} are {scores}."
         if best:
             yield from _beside_best(name, best[1][best[1]["split"] == split], model)
         for other in others:
@@ -192,15 +193,15 @@ def _plain_words(
                 yield from _set_against(name, means, theirs, model, other)
         found = written[(written["system"] == model) & (written["split"] == split)].iloc[0]
         yield (
-            f"{name}: {model} wrote {found['reports']:,} different reports for {found['studies']:,} studies "
-            f"and left {found['empty']:,} of the {found['described']:,} regions empty that the references "
-            "describe."
+            f"{name}: the {model} wrote {found['reports']:,} different reports for {found['studies']:,} "
+            f"studies and left {found['empty']:,} of the {found['described']:,} regions empty that the "
+            "references describe."
         )
         of_model = errors[(errors["system"] == model) & (errors["split"] == split)]
         types = of_model.groupby("error", sort=False)["significant"].sum()
         if types.sum():
             yield (
-                f'{name}: the most frequent significant error of {model} is "{types.idxmax()}", '
+                f'{name}: the most frequent significant error of the {model} is "{types.idxmax()}", '
                 f"{types.max():,} of {types.sum():,}."
             )
 
@@ -212,7 +213,7 @@ def _beside_best(name: str, best: pd.DataFrame, model: str) -> Iterator[str]:
             f" ({row.baseline})"
             for row in rows.itertuples()
         ]
-        yield f"{name}, {studies} studies: {model} minus the best baseline is {', '.join(parts)}."
+        yield f"{name}, {studies} studies: the {model} minus the best baseline is {', '.join(parts)}."
 
 
 def _set_against(
@@ -225,13 +226,13 @@ def _set_against(
     above = [region for region in both if means.loc[region, "low"] > theirs.loc[region, "high"]]
     below = [region for region in both if means.loc[region, "high"] < theirs.loc[region, "low"]]
     where = [
-        f"{model} {word} in {', '.join(regions)}"
+        f"the {model} {word} in {', '.join(regions)}"
         for word, regions in (("higher", above), ("lower", below))
         if regions
     ]
     yield (
-        f"{name}: the intervals of {model} and {other} do not overlap in {len(above) + len(below)} of "
-        f"{len(both)} regions{': ' if where else ''}{'; '.join(where)}."
+        f"{name}: the intervals of the {model} and of *{other}* do not overlap in {len(above) + len(below)} "
+        f"of {len(both)} regions{': ' if where else ''}{'; '.join(where)}."
     )
 
 
@@ -245,8 +246,10 @@ def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
     few, many = summary["n"].min(), summary["n"].max()
     return [
         *own,
-        f"Each mean is over {few:,} to {many:,} studies. Intervals cover the choice of studies, "
-        "not another training run or another judge.",
+        f"Each mean of a split is over {few:,} to {many:,} studies, those of normal or abnormal studies "
+        "alone over fewer. Intervals cover the choice of studies, not another training run or another judge.",
+        "What a report says of a region that the reference leaves out is not scored: an invented finding "
+        "there costs nothing.",
         "Overlapping intervals do not show that two systems are equal.",
         "The judge is a program and makes errors. No radiologist has read these reports.",
     ]

@@ -168,25 +168,27 @@ MOST_TOKENS = 200  # of a report
 def choose(
     by: str, checkpoints: list[Path], log_history: list[dict], validation: Dataset | None
 ) -> tuple[Path, pd.DataFrame]:
-    """The chosen one of `checkpoints` (oldest first), and a table of what each was chosen on.
+    """The chosen one of `checkpoints` (oldest first), and a table of what it was chosen on.
 
-    `by` is loss, judge or last. The table's columns: step, eval_loss,
-    offline_judge (mean over the regions that the references mention), n,
-    chosen. Without `validation`, or where no evaluation loss was taken at a
-    checkpoint, the last is chosen.
+    `by` is loss, judge or last. The table has a row for each of `checkpoints`
+    and each step with an evaluation loss: step, eval_loss, kept, offline_judge
+    (mean over the regions that the references mention), n, chosen. Without
+    `validation`, or where no evaluation loss was taken at a checkpoint, the
+    last is chosen.
     """
     losses = {entry["step"]: entry["eval_loss"] for entry in log_history if "eval_loss" in entry}
-    table = pd.DataFrame({"step": [step_of(path) for path in checkpoints]})
-    table["eval_loss"] = table["step"].map(losses)
-    best = table["step"].iloc[-1]
+    kept = {step_of(path): path for path in checkpoints}
+    table = pd.DataFrame({"step": sorted({*kept, *losses})})
+    table["eval_loss"], table["kept"] = table["step"].map(losses), table["step"].isin(kept)
+    best = max(kept)
     if by == "judge" and validation:
-        table[["offline_judge", "n"]] = judged(checkpoints, validation)
+        table.loc[table["kept"], ["offline_judge", "n"]] = judged(checkpoints, validation)
         best = table["step"][table["offline_judge"].idxmax()]
     elif by == "loss":
-        found = best_step(log_history, set(table["step"]))
+        found = best_step(log_history, set(kept))
         best = best if found is None else found
     table["chosen"] = table["step"] == best
-    return checkpoints[table["chosen"].argmax()], table
+    return kept[best], table
 
 
 def judged(
