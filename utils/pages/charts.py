@@ -220,16 +220,20 @@ def confusion(tables: Mapping[str, pd.DataFrame], *, data_label: str) -> Chart:
 def gallery(studies: Sequence[Mapping], *, data_label: str, columns: int = 3) -> Chart:
     """A grid of studies, each a mapping of `id`, `views` (images) and `caption`."""
     rows = -(-len(studies) // columns)
-    wide, tall = (WIDTH - 0.12) / columns, 2.35
+    wide, tall, most = (WIDTH - 0.12) / columns, 2.95, 8  # lines of a caption
     height = 0.6 + rows * tall
     fig = figure(height, "Studies", f"{data_label} · {NOT_FOR_CLINICAL_USE}")
     for i, study in enumerate(studies):
         x, y = 0.12 + (i % columns) * wide, height - 0.6 - (i // columns + 1) * tall
-        _views(fig, study["views"], (x, y + 0.8, wide - 0.1, tall - 0.85))
-        fig.text(x / WIDTH, (y + 0.64) / height, study["id"], weight="bold", fontsize=8)
-        lines = textwrap.wrap(study["caption"], int(wide * 14.5), max_lines=3, placeholder=" …")
+        _views(fig, study["views"], (x, y + 1.4, wide - 0.1, tall - 1.45))
+        fig.text(x / WIDTH, (y + 1.24) / height, study["id"], weight="bold", fontsize=8)
+        lines = [
+            part for line in study["caption"].splitlines() for part in textwrap.wrap(line, int(wide * 14.5))
+        ]
+        if len(lines) > most:
+            lines = [*lines[: most - 1], "…"]
         caption = {"va": "top", "fontsize": 7.5, "color": GREY, "linespacing": 1.25}
-        fig.text(x / WIDTH, (y + 0.58) / height, "\n".join(lines), **caption)
+        fig.text(x / WIDTH, (y + 1.18) / height, "\n".join(lines), **caption)
     tell(fig, f"views and captions of {', '.join(study['id'] for study in studies)}")
     return fig
 
@@ -246,10 +250,10 @@ def loss_curve(log: pd.DataFrame, *, data_label: str) -> Chart:
         ax.text(0.5, 0.5, "no loss logged yet", transform=ax.transAxes, ha="center", color=GREY)
     for line, _, colour, marker in lines:
         ax.plot(*line.T, color=colour, marker=marker, markersize=4.5, linewidth=1.6)
-    # The two names stand at the ends of their lines, apart even where the lines meet.
+    # The two names stand at the ends of their lines, apart even where the lines meet, and above the axis.
     lines.sort(key=lambda entry: entry[0][-1, 1])
     for i, (line, name, colour, _) in enumerate(lines):
-        shift = 0 if len(lines) == 1 else (-8, 8)[i]
+        shift = 16 * i
         text = f"{name} {line[-1, 1]:.3f}"
         ax.annotate(
             text, line[-1], (9, shift), textcoords="offset points", va="center", color=colour, weight="bold"
