@@ -97,7 +97,7 @@ class TrainingSettings(Knobs):
     )
     image_tokens: Literal[BUDGETS] = Field(
         "pooled",
-        description="tiles: what the model cuts; base: the whole view once; pooled: a quarter of base",
+        description="tiles: the whole view and its tiles; base: the whole view; pooled: a quarter of base",
     )
     views: int = Field(2, ge=1, le=4, description="maximum radiographs per study, frontal first")
     precision: Literal["fp16", "bf16", "fp32"] = Field(
