@@ -368,7 +368,9 @@ def test_a_server_that_dies_loses_no_answer_not_even_those_in_flight(server, tmp
 
 
 @pytest.mark.parametrize(
-    "body", [b"<!doctype html>", b'"Hello."', b'{"error": {"code": 502}}', b'{"choices": [{}]}'], ids=str
+    "body",
+    [b"<!doctype html>", b'"Hello."', b'{"error": {"code": 502}}', b'{"choices": [{}]}', b"{\xff}"],
+    ids=str,
 )
 def test_an_answer_that_is_no_completion_is_said_and_not_kept(server, tmp_path, body):
     options = {"engine": "server", "base_url": server.url, "cache": tmp_path / "judge.jsonl"}

@@ -6,6 +6,7 @@ are the model's input format, and other wordings give other verdicts.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cached_property
@@ -295,12 +296,12 @@ class ServerEngine:
                 for future in as_completed(asked):
                     text = future.result()
                     yield asked.pop(future), answer(text)
-            except (OpenAIError, ValueError) as error:
+            except (OpenAIError, JudgeError) as error:
                 for future in as_completed([one for one in asked if not one.cancel()]):
                     if not future.exception():
                         yield asked[future], answer(future.result())
-                if isinstance(error, ValueError):
-                    raise JudgeError("the judge's server sends no completion: check base_url") from error
+                if isinstance(error, JudgeError):
+                    raise
                 status = getattr(error, "status_code", None)
                 reason = f"{type(error).__name__}{f', status {status}' if status else ''}"
                 raise JudgeError(f"the judge's server does not answer: {reason}") from error
@@ -308,13 +309,13 @@ class ServerEngine:
                 pool.shutdown(cancel_futures=True)
 
     def _complete(self, pair: Pair) -> str:
-        reply = self._client.completions.create(
-            model=self.model_name, prompt=chat(*pair), max_tokens=self.max_new_tokens, temperature=0
-        )
         try:
-            text = reply.choices[0].text
-        except (AttributeError, IndexError, TypeError):  # a web page, an error with status 200
-            text = None
-        if not isinstance(text, str):
-            raise ValueError(f"not a completion: {reply!r:.200}")
-        return text
+            reply = self._client.completions.create(
+                model=self.model_name, prompt=chat(*pair), max_tokens=self.max_new_tokens, temperature=0
+            )
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            reply = None
+        choices = getattr(reply, "choices", None)  # of a web page or an error with status 200: none
+        if not choices or not isinstance(choices[0].text, str):
+            raise JudgeError("the judge's server sends no completion: check base_url")
+        return choices[0].text

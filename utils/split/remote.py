@@ -5,6 +5,7 @@ scrubbed of it before it is raised.
 """
 
 import asyncio
+import json
 import os
 import threading
 import warnings
@@ -217,7 +218,7 @@ class _Run:
                 if at == len(FORMATS):
                     raise  # it was not the format
                 continue
-            except ValueError:  # not even JSON
+            except (json.JSONDecodeError, UnicodeDecodeError):
                 completion = None
             choices = getattr(completion, "choices", None)  # of a web page or an error with status 200: none
             if not choices or not choices[0].message:
