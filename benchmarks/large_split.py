@@ -12,17 +12,15 @@ import argparse
 import json
 import multiprocessing
 import os
-import re
 import sys
 import tempfile
-import threading
 import time
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import batch_server  # noqa: E402
 import loopback  # noqa: E402
 from process_memory import anonymous_bytes  # noqa: E402
 
@@ -41,7 +39,7 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="large_split_") as temporary:
         port = spawn.Value("i", 0)
-        server = spawn.Process(target=serve, args=(temporary, port), daemon=True)
+        server = spawn.Process(target=serve, args=(port,), daemon=True)
         server.start()
         while not port.value:
             time.sleep(0.05)
@@ -112,66 +110,33 @@ def finish(texts: list[str], prompt: str, concurrency: int, how: dict, before: i
     told.put(f"{before / 2**20:,.0f} MiB before the first step, splits and audit {size / 2**20:,.0f} MiB")
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, folder: str):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.batches = Path(folder), {}
-
-    def complete(self, batch: dict) -> None:
-        """Answer the questions of a batch."""
-        asked = re.findall(rb'^\{"custom_id".*$', (self.folder / batch["input_file_id"]).read_bytes(), re.M)
-        with (self.folder / f"out-{batch['id']}").open("wb") as file:
-            for request in map(json.loads, asked):
-                body = {"choices": [{"message": {"content": answer(request["body"])}}]}
-                told = {"custom_id": request["custom_id"], "response": {"status_code": 200, "body": body}}
-                file.write(json.dumps(told).encode() + b"\n")
-        batch |= {"status": "completed", "output_file_id": f"out-{batch['id']}"}
-
-
-class Handler(loopback.Replies):
-    """Chat completions; and files and batches."""
+class Handler(batch_server.Handler):
+    """Chat completions beside the Batch API."""
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        data, server = self.body(), self.server
-        if self.path == "/v1/chat/completions":
-            message = {"role": "assistant", "content": answer(json.loads(data))}
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
-            self.send(
-                200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-            )
-        elif self.path == "/v1/files":
-            name = f"file-{time.monotonic_ns()}"
-            (server.folder / name).write_bytes(data)
-            self.send(200, {"id": name, "object": "file"})
-        else:
-            name, asked = f"batch-{len(server.batches)}", json.loads(data)
-            server.batches[name] = {"id": name, "object": "batch", "status": "in_progress", **asked}
-            threading.Thread(target=server.complete, args=(server.batches[name],)).start()
-            self.send(200, server.batches[name])
-
-    def do_GET(self):
-        path = self.path.partition("?")[0]
-        if path.startswith("/v1/files/"):
-            self.send(200, (self.server.folder / path.split("/")[3]).read_bytes())
-        elif path == "/v1/batches":
-            self.send(200, {"object": "list", "data": [*self.server.batches.values()], "has_more": False})
-        else:
-            self.send(200, self.server.batches[path.split("/")[3]])
+        if self.path != "/v1/chat/completions":
+            return super().do_POST()
+        message = {"role": "assistant", "content": answer(loopback.question_of(json.loads(self.body())))}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        return self.send(
+            200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        )
 
 
-def answer(body: dict) -> str:
-    return json.dumps(split_offline(body["messages"][1]["content"].removeprefix("Findings:\n")))
+def answer(text: str) -> str:
+    return json.dumps(split_offline(text))
 
 
-def serve(folder: str, port) -> None:
-    server = Server(folder)
-    port.value = server.server_port
-    server.serve_forever()
+def serve(port) -> None:
+    """A server that answers each batch a moment after it was handed in."""
+    server = batch_server.Server(Handler)
+    with loopback.serving(server):
+        port.value = server.server_port
+        while True:
+            server.finish(answer)
+            time.sleep(0.2)
 
 
 def arguments() -> argparse.Namespace:

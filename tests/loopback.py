@@ -5,6 +5,20 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+# What a server may send with status 200 that is no completion: pages, an error, what is cut or damaged.
+NO_COMPLETIONS = [
+    b"<!doctype html>",
+    b'"Hello."',
+    b'{"error": {"code": 502}}',
+    b'{"choices": [{}]}',
+    b"{\xff}",
+]
+
+
+def question_of(body: dict) -> str:
+    """The report that a request asks to split."""
+    return body["messages"][1]["content"].removeprefix("Findings:\n")
+
 
 class Replies(BaseHTTPRequestHandler):
     """What the handlers of all test servers share: reading what is sent, and answering it."""
@@ -62,7 +76,7 @@ class Handler(Replies):
     def do_POST(self):
         server = self.server
         body = json.loads(self.body())
-        text = body["messages"][1]["content"].removeprefix("Findings:\n")
+        text = question_of(body)
         with server.lock:
             turn = sum(call["text"] == text for call in server.calls)
             server.calls.append({"text": text, "body": body, "authorization": self.headers["Authorization"]})

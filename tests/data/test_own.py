@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from utils.data import hf_dataset, own
+from utils.data import dicom, hf_dataset, own
 from utils.data.sources import open_data, origin
 from utils.data.studies import DataError, data_label, load_studies, write_annotation
 from utils.settings import DatasetSettings
@@ -334,6 +334,18 @@ def test_a_folder_of_dicom_is_joined_to_its_table_and_what_is_no_radiograph_coun
     dataset = built(data)
     assert [dataset[split]["views"] for split in ("train", "val")] == [[2], [1]]
     assert dataset["train"][0]["images"][0].size == (64, 64)
+
+
+def test_the_head_of_a_dicom_file_is_read_once(tmp_path, ws, monkeypatch):
+    read, header = [], dicom.header
+    monkeypatch.setattr(dicom, "header", lambda path: read.append(path.name) or header(path))
+    found = dicom_files.write(tmp_path / "found" / "a.dcm", AccessionNumber="A1", PatientID="P1")
+    table(found.parent / "t.csv", [{"study": "A1", "split": "train", "findings": CLEAR}])
+    named = dicom_files.write(tmp_path / "named" / "b.dcm")
+    table(named.parent / "t.csv", [{"study": "A1", "split": "train", "findings": CLEAR, "image": "b.dcm"}])
+    for folder in (found.parent, named.parent):
+        open_data(folder, "iu_xray", ws)
+    assert read == ["a.dcm", "b.dcm"]
 
 
 def test_patients_of_the_dicom_files_do_not_cross_splits_either(tmp_path, ws):

@@ -367,11 +367,7 @@ def test_a_server_that_dies_loses_no_answer_not_even_those_in_flight(server, tmp
     assert Counter(prompt for prompt, status in server.said if status == 200) == dict.fromkeys(places, 1)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"<!doctype html>", b'"Hello."', b'{"error": {"code": 502}}', b'{"choices": [{}]}', b"{\xff}"],
-    ids=str,
-)
+@pytest.mark.parametrize("body", loopback.NO_COMPLETIONS, ids=str)
 def test_an_answer_that_is_no_completion_is_said_and_not_kept(server, tmp_path, body):
     options = {"engine": "server", "base_url": server.url, "cache": tmp_path / "judge.jsonl"}
     server.behave = lambda prompt, turn: body if prompt == chat(*PAIRS[1]) else 200

@@ -196,11 +196,7 @@ def test_one_report_that_the_server_refuses_is_split_offline(serve):
         ask(server, TEXTS[:1])  # but not where there is no answer at all
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"<!doctype html>", b'"Hello."', b'{"error": {"code": 502}}', b'{"choices": [{}]}', b"{\xff}"],
-    ids=str,
-)
+@pytest.mark.parametrize("body", loopback.NO_COMPLETIONS, ids=str)
 def test_an_answer_that_is_no_chat_completion_is_said_and_not_kept(serve, tmp_path, body):
     server, cache = serve(lambda text, turn, asked: body), tmp_path / "answers.jsonl"
     with pytest.raises(split.SplitError, match="sends no chat completion; check the base URL"):

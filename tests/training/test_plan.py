@@ -15,7 +15,7 @@ from utils.models import bases
 from utils.models.loading import load_processor
 from utils.settings import DatasetSettings, preset, with_values
 from utils.training import lengths, plan
-from utils.training.trainer import make_trainer
+from utils.training.trainer import make_trainer, shared_accumulation
 from utils.workspace import StepError
 
 sys.path.insert(0, str(ROOT))
@@ -112,11 +112,11 @@ def test_bf16_takes_the_memory_of_fp16_and_several_cards_a_little_more():
 
 def test_the_plan_and_the_trainer_share_the_batches_of_a_step_alike(phantom_dataset, tiny_base):
     settings = with_values(preset("demo").training, {"base": str(tiny_base), "accumulation": 4})
-    assert [plan.shared_accumulation(settings, number) for number in (1, 2, 4)] == [4, 2, 1]
+    assert [shared_accumulation(settings, number) for number in (1, 2, 4)] == [4, 2, 1]
     one, two = (plan.make_plan(settings, phantom_dataset["train"], machine.T4, gpus) for gpus in (1, 2))
     assert one.steps == two.steps
     with pytest.raises(StepError, match="set it to a multiple of 3"):
-        plan.shared_accumulation(settings, 3)
+        shared_accumulation(settings, 3)
     three = plan.make_plan(settings, phantom_dataset["train"], machine.T4, 3)
     assert three.gpus == 2 and three.hours == two.hours
     assert three.advice == "set accumulation to a multiple of 3 to use all 3 GPUs" and two.advice == ""

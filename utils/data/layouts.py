@@ -43,13 +43,17 @@ _SECTION = re.compile(r"^\s*([A-Z][A-Z ()/,-]*):", re.MULTILINE)
 
 
 class Layout(NamedTuple):
-    """What is read: its name, its rows, the folder of its images, the table, and what to say of it."""
+    """What is read: its name, its rows, the folder of its images, the table, and what to say of it.
+
+    `opened`: the images were found by their heads, so these have been read.
+    """
 
     name: str
     rows: Iterator[Row]
     images: Path
     table: Path
     notes: list[str]
+    opened: bool = False
 
 
 def recognise(path: Path) -> Layout | None:
@@ -79,7 +83,7 @@ def _table(path: Path, name: str) -> Layout:
     columns = columns_of(names, pictures, path, found_otherwise=not pictures and any(dicom.find(path.parent)))
     notes = [used(columns, names)]
     heads = {} if columns["images"] else _heads(path.parent, notes)
-    return Layout(name, _rows(path, columns, heads), path.parent, path, notes)
+    return Layout(name, _rows(path, columns, heads), path.parent, path, notes, opened=not columns["images"])
 
 
 def columns_of(

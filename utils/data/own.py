@@ -61,12 +61,15 @@ class Faults:
             raise DataError(f"{where}: {sentence} Correct the table.")
 
 
-def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, found: dict) -> Path:
+def write(
+    rows: Iterable[Row], target: Path, images: Path, where: str | Path, found: dict, opened: bool = False
+) -> Path:
     """The studies of `rows` as the folder `target`, with an annotation and a link to the folder `images`.
 
     What was found is printed, in a sentence each, and noted beside `found` in
-    the folder. `where` is named in messages. Raises DataError for what
-    spoils the whole, and leaves what was in `target` as it was.
+    the folder. `where` is named in messages; images that were `opened` before
+    are not opened again. Raises DataError for what spoils the whole, and leaves
+    what was in `target` as it was.
     """
     studies = _merged(rows, where)
     rule = _split(studies, where)
@@ -80,7 +83,7 @@ def write(rows: Iterable[Row], target: Path, images: Path, where: str | Path, fo
             faults.add("Studies whose rows have different findings or patients, left out", name)
         elif not (report if report is not None else row.findings):
             faults.add("Studies without findings, left out", name)
-        elif there := [path for path in row.images if _usable(images / path, path, faults)]:
+        elif there := [path for path in row.images if _usable(images / path, path, faults, opened)]:
             views += len(there)
             told = {"original_report": row.findings} if report is None else {"report": report}
             annotation[row.split].append({"id": name, **told, "images": there})
@@ -186,9 +189,9 @@ def dicom_head(path: Path, name: str, faults: Faults) -> dicom.Header | None:
         return None
 
 
-def _usable(path: Path, name: str, faults: Faults) -> bool:
-    """Whether an image is there and, if it is DICOM, a radiograph."""
+def _usable(path: Path, name: str, faults: Faults, opened: bool) -> bool:
+    """Whether an image is there and, if it is DICOM, a radiograph; of one that was `opened` this is known."""
     if not path.is_file():
         faults.add("Images that are not there, left out", name)
         return False
-    return not dicom.is_dicom(path) or dicom_head(path, name, faults) is not None
+    return opened or not dicom.is_dicom(path) or dicom_head(path, name, faults) is not None

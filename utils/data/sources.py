@@ -96,6 +96,11 @@ def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
     return _iu_xray(workspace, path) if path.suffix == ".json" else _own_archive(path, workspace)
 
 
+def given(named: str, workspace: Workspace) -> str:
+    """What a later notebook's field `DATA` holds, or where it is empty what that of step 1 held."""
+    return named or (workspace.manifest("regions") or {}).get("data", "")
+
+
 def origin(folder: Path) -> dict:
     """Where the studies of `folder` came from, for a manifest: the source, its archive and what was found."""
     path = folder / ORIGIN
@@ -106,7 +111,8 @@ def _own_table(layout: layouts.Layout, workspace: Workspace, **found: object) ->
     """The studies of the user's table; a table that changed is read anew, its images stay where they are."""
     print(*layout.notes, sep="\n")
     target = workspace.data.parent / "own" / layout.name
-    return own.write(layout.rows, target, layout.images, layout.table, {"source": layout.name, **found})
+    found = {"source": layout.name, **found}
+    return own.write(layout.rows, target, layout.images, layout.table, found, layout.opened)
 
 
 def _from_hub(name: str, workspace: Workspace) -> Path:

@@ -9,7 +9,7 @@ from IPython.display import HTML
 from utils.machine import planned_on, several
 from utils.regions import NOT_FOR_CLINICAL_USE
 from utils.settings import TrainingSettings
-from utils.training.plan import HEADROOM, Hours, Plan, make_plan
+from utils.training.plan import Hours, Plan, has_room, make_plan
 from utils.training.watch import Progress, Sample
 from utils.workspace import StepError, in_minutes
 
@@ -36,8 +36,7 @@ def plan_beside(studies: Dataset) -> Callable[[TrainingSettings], str]:
 def plan_table(plan: Plan, settings: TrainingSettings) -> str:
     """A plan as markup."""
     card, on = plan.card, escape(several(plan.card, plan.gpus))
-    fits = plan.memory + HEADROOM <= card.memory
-    warning = "" if fits else f" {tag('does not fit', 'refused')}"
+    warning = "" if has_room(card, plan.memory) else f" {tag('does not fit', 'refused')}"
     each = " on each" if plan.gpus > 1 else ""
     rows = [
         ("tokens a study", f"<b>{plan.tokens:,.0f}</b>, including {plan.image_tokens:,.0f} for its views"),

@@ -63,8 +63,7 @@ def _weights(shape: Shape) -> int:
 
 
 def _unpacking(shape: Shape, card: Card) -> float:
-    """Seconds to write the 4-bit weights out in 16 bits and read them: once a pass, whatever the batch."""
-    return _weights(shape) * (training.NF4_BYTES + 2 * 2) / (training.SUSTAINED * card.bandwidth)
+    return training.unpacking(_weights(shape), "fp16", card)
 
 
 def rows_at_once(shape: Shape, slots: int, card: Card = T4) -> int:
@@ -260,7 +259,7 @@ def table(card: Card = T4, gpus: int = 1) -> str:
     ]
     for item in [*items, total(items)]:
         count = f"{item.count:,}" if item in items else ""
-        lines.append(f"| {item.what} | {count} | {_between(item.hours)} |")
+        lines.append(f"| {item.what} | {count} | {training.between(item.hours)} |")
     return "\n".join(lines)
 
 
@@ -275,16 +274,11 @@ def cards_table() -> str:
         _, _, pooled = training.iu_xray("pooled", card, gpus)
         settings, size, tiles = training.iu_xray("tiles", card, gpus)
         lines.append(
-            f"| {gpus} x {card.name} | {settings.precision} | {_between(pooled)} | "
-            f"{settings.batch_size} x {settings.accumulation}, {size:.1f} GiB, {_between(tiles)} | "
-            f"{_between(total(iu_xray(card, gpus)).hours)} |"
+            f"| {gpus} x {card.name} | {settings.precision} | {training.between(pooled)} | "
+            f"{settings.batch_size} x {settings.accumulation}, {size:.1f} GiB, {training.between(tiles)} | "
+            f"{training.between(total(iu_xray(card, gpus)).hours)} |"
         )
     return "\n".join(lines)
-
-
-def _between(hours: Hours) -> str:
-    fast, likely, slow = hours
-    return f"{likely:.1f} ({fast:.1f} to {slow:.1f})"
 
 
 if __name__ == "__main__":

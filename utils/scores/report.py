@@ -17,15 +17,15 @@ from utils.workspace import write_text
 
 from .baselines import BASELINES
 from .means import SPLITS, compare, diversity, error_counts, is_green, one_judge, order_splits, scored
-from .tables import beside, comparison, grid, markdown, p_text, quiz_tables, table_markdown
+from .tables import FEW, beside, comparison, grid, markdown, p_text, quiz_tables, table_markdown
 
-METHOD = """\
-The model sees the views of a study and writes the findings of each region: {regions}. \
-The judge, {judge}, compares each region's text with the reference. It lists matched findings and \
+METHOD = f"""\
+The model sees the views of a study and writes the findings of each region: {{regions}}. \
+The judge, {{judge}}, compares each region's text with the reference. It lists matched findings and \
 clinically significant errors of six types. A score is matched / (matched + significant errors), \
 from 0 to 1. A region that the reference does not mention is not scored. A region that the reference \
 describes scores 0 if the report leaves it empty, and so does a pair without a verdict. Intervals are \
-95 % percentile bootstrap intervals over studies; where n is under 20, they are too narrow."""
+95 % percentile bootstrap intervals over studies; where n is under {FEW}, they are too narrow."""
 COMPARED = """\
 Systems are compared study by study. The tables show the interval of the paired difference, and the p-value \
 of a two-sided sign-flip test, not corrected for the number of comparisons."""
@@ -111,8 +111,8 @@ def write_report(
         ),
         *(_figure(folder, title, path, alt) for title, (path, alt) in figures.items()),
         "## Sample reports",
-        f"Reports by the {systems[0]}: the study with the lowest mean score, one in the middle, and the one "
-        "with the highest. The mean score covers the regions that the reference mentions.",
+        f"Reports by the {systems[0]}, of studies evenly spread from its lowest to its highest mean score. "
+        "That score covers the regions that the reference mentions.",
         *(_sample(judgements, systems[0], study) for study in samples),
         "## Limits",
         _bullets(limits(summary, data_label)),

@@ -14,7 +14,6 @@ from datasets import Dataset
 from utils.machine import T4, Card, asked_cards, several
 from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
 from utils.settings import TrainingSettings, with_values
-from utils.workspace import StepError
 
 from .lengths import Lengths, study_lengths
 
@@ -22,12 +21,10 @@ HEADROOM = 1.0  # GiB for the CUDA context and the gaps that the allocator leave
 SUSTAINED = 25 / 32  # share of a card's bandwidth that is reached: of a T4's 320e9 bytes a second, 250e9
 # Slow, likely, fast shares of a card's peak; see `seconds_a_step`. A T4's are 65e12 and 8.1e12.
 SHARES_16, SHARES_32 = (6 / 65, 10 / 65, 16 / 65), (2 / 8.1, 4 / 8.1, 6 / 8.1)
-LINK = (
-    5e9  # bytes a second between two cards, a third of what PCIe 3.0 x16 has: without NVLink or direct access
-)
-NF4_BYTES = (
-    0.5 + 1 / 64 + 4 / (64 * 256)
-)  # a weight: 4 bits, an 8-bit scale a 64, a 32-bit scale a 256 of those
+# Bytes a second between two cards, a third of what PCIe 3.0 x16 has: without NVLink or direct access.
+LINK = 5e9
+# Of a weight: 4 bits, an 8-bit scale a 64, a 32-bit scale a 256 of those.
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 WIDTHS = {"fp16": 2, "bf16": 2, "fp32": 4}
 MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
 LOGIT_BYTES = 13
@@ -101,9 +98,14 @@ def _advice(settings: TrainingSettings, base: Base, longest: int, card: Card, gp
     return ""
 
 
+def has_room(card: Card, memory: float) -> bool:
+    """Whether `memory` GiB of tensors fit on a card."""
+    return memory + HEADROOM <= card.memory
+
+
 def fits(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int) -> bool:
     """Whether a step whose studies have `longest` tokens each fits on each card."""
-    return memory(settings, base, longest, gpus) / GIB + HEADROOM <= card.memory
+    return has_room(card, memory(settings, base, longest, gpus) / GIB)
 
 
 def smaller_batch(
@@ -122,18 +124,6 @@ def smaller_batch(
 def processes(settings: TrainingSettings, gpus: int) -> int:
     """How many of `gpus` can share the batches of an optimiser step evenly."""
     return max(number for number in range(1, gpus + 1) if settings.accumulation % number == 0)
-
-
-def shared_accumulation(settings: TrainingSettings, processes: int) -> int:
-    """Batches per optimiser step of each process: together as many as one process takes.
-
-    Raises StepError where they cannot be divided among the processes.
-    """
-    if settings.accumulation % processes:
-        raise StepError(
-            f"accumulation is {settings.accumulation}: set it to a multiple of {processes} (the processes)."
-        )
-    return settings.accumulation // processes
 
 
 def rates(card: Card, precision: str) -> tuple[float, float, float]:
@@ -212,6 +202,11 @@ def vision_weights(shape: Shape) -> int:
     return shape.vision_layers * wide
 
 
+def unpacking(weights: int, precision: str, card: Card) -> float:
+    """Seconds to write 4-bit `weights` out in `precision` and read them: once a pass, whatever the batch."""
+    return weights * (NF4_BYTES + 2 * WIDTHS[precision]) / (SUSTAINED * card.bandwidth)
+
+
 def seconds_a_step(
     settings: TrainingSettings, base: Base, tokens: float, rate: float, card: Card = T4, gpus: int = 1
 ) -> float:
@@ -238,9 +233,9 @@ def seconds_a_step(
     language = 6 * (weights + shape.vocabulary * shape.hidden)
     attention = 16 * tokens * shape.heads * shape.head_dim * shape.layers
     study = tokens * (language + attention) + _vision(settings, base)
-    unpacking = 3 * weights * (NF4_BYTES + 2 * WIDTHS[settings.precision]) / (SUSTAINED * card.bandwidth)
+    unpacked = 3 * unpacking(weights, settings.precision, card)
     exchange = 4 * trainable(settings, shape) * 2 * (gpus - 1) / gpus / LINK
-    return settings.accumulation / gpus * (settings.batch_size * study / rate + unpacking) + exchange
+    return settings.accumulation / gpus * (settings.batch_size * study / rate + unpacked) + exchange
 
 
 def run_hours(
@@ -273,8 +268,7 @@ def run_seconds(
     batch = settings.batch_size * settings.accumulation
     evaluation = step / 3 * settings.evaluate_on / batch
     if settings.samples:
-        a_token = weights * (NF4_BYTES + 2 * WIDTHS[settings.precision]) / (SUSTAINED * card.bandwidth)
-        evaluation += lengths.answer * a_token
+        evaluation += lengths.answer * unpacking(weights, settings.precision, card)
     return count * step + math.ceil(count / settings.evaluate_every) * evaluation
 
 
@@ -305,6 +299,12 @@ def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettin
     return settings, memory(settings, base, lengths.longest, gpus) / GIB, hours
 
 
+def between(hours: Hours) -> str:
+    """Hours as the README's tables have them: the likely ones, and their range."""
+    fast, likely, slow = hours
+    return f"{likely:.1f} ({fast:.1f} to {slow:.1f})"
+
+
 def table(card: Card = T4, gpus: int = 1) -> str:
     """The README's table: what `iu_xray` gives at each budget."""
     lines = [
@@ -312,12 +312,12 @@ def table(card: Card = T4, gpus: int = 1) -> str:
         "|---|---|---|---|---|---|",
     ]
     for budget, view in IU_XRAY_VIEW.items():
-        settings, size, (fast, likely, slow) = iu_xray(budget, card, gpus)
-        sessions = [math.ceil(hours / settings.hours) for hours in (fast, likely, slow)]
+        settings, size, hours = iu_xray(budget, card, gpus)
+        sessions = [math.ceil(each / settings.hours) for each in hours]
         lines.append(
             f"| `{budget}` | {settings.views * view + 140:,} | {settings.batch_size} x "
             f"{settings.accumulation} | {size:.1f} GiB | "
-            f"{likely:.1f} ({fast:.1f} to {slow:.1f}) | {sessions[1]} ({sessions[0]} to {sessions[2]}) |"
+            f"{between(hours)} | {sessions[1]} ({sessions[0]} to {sessions[2]}) |"
         )
     return "\n".join(lines)
 

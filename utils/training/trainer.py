@@ -30,12 +30,12 @@ from utils import processes
 from utils.models.bases import fits_or_stop
 from utils.models.loading import load_model, load_processor, lora_config, save_adapter
 from utils.settings import TrainingSettings
-from utils.workspace import Workspace, counter, memory, replacing, write_text
+from utils.workspace import StepError, Workspace, counter, memory, replacing, write_text
 
 from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .lengths import study_tokens
 from .plan import processes as divisor
-from .plan import shared_accumulation, steps
+from .plan import steps
 from .watch import Progress, Watch, log_table, read_progress
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
@@ -96,6 +96,18 @@ class Arguments(SFTConfig):
     """TRL's, for one GPU a process: with more it would give each batch the studies of as many."""
 
     n_gpu = 1
+
+
+def shared_accumulation(settings: TrainingSettings, processes: int) -> int:
+    """Batches per optimiser step of each process: together as many as one process takes.
+
+    Raises StepError where they cannot be divided among the processes.
+    """
+    if settings.accumulation % processes:
+        raise StepError(
+            f"accumulation is {settings.accumulation}: set it to a multiple of {processes} (the processes)."
+        )
+    return settings.accumulation // processes
 
 
 def make_trainer(
