@@ -409,16 +409,16 @@ def mimic(folder: Path, suffix: str = ".jpg", packed: bool = False) -> Path:
         ("e084de3b-be89b11e-20fe3f9f-9c8d8dfe-4cfd202c", "11000183", "51967845", "AP", "test"),
     ]
     metadata, splits = [METADATA], ["dicom_id,study_id,subject_id,split"]
-    for dicom, patient, name, position, split in views:
+    for image_id, patient, name, position, split in views:
         place = folder / "files" / f"p{patient[:2]}" / f"p{patient}" / f"s{name}"
         write = dicom_files.write if suffix == ".dcm" else picture
-        write(place / f"{dicom}{suffix}")
+        write(place / f"{image_id}{suffix}")
         text = REPORT.replace("FINDINGS", "IMPRESSION") if split == "validate" else REPORT
         place.with_name(f"s{name}.txt").write_text(text)
         metadata.append(
-            f"{dicom},{patient},{name},CHEST (PA AND LAT),{position},3056,2544,21800506,213014.531,,,Erect"
+            f"{image_id},{patient},{name},CHEST (PA AND LAT),{position},3056,2544,21800506,213014.531,,,Erect"
         )
-        splits.append(f"{dicom},{name},{patient},{split}")
+        splits.append(f"{image_id},{name},{patient},{split}")
     for name, lines in (("metadata", metadata), ("split", splits)):
         content = "\n".join(lines).encode() + b"\n"
         path = folder / f"mimic-cxr-2.0.0-{name}.csv{'.gz' if packed else ''}"
