@@ -5,6 +5,7 @@ series on two CPU cores, offline. Every difference between the two stands in
 the README's table, and a test holds them to it.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -93,7 +94,7 @@ class TrainingSettings(Knobs):
     base: str = Field(
         BASES[0],
         examples=[*BASES, DEMO_BASE],
-        description="the base model: empty the field for the list, or give a name on the Hub or a folder",
+        description="the base model: one of a list (shown in an empty field), a name on the Hub, or a folder",
     )
     image_tokens: Literal[BUDGETS] = Field(
         "pooled",
@@ -181,6 +182,17 @@ class Preset(Knobs):
 def with_values(settings: Settings, values: dict) -> Settings:
     """`settings` with `values` in place of some of them, checked as any others."""
     return type(settings).model_validate({**settings.model_dump(), **values})
+
+
+def explained(settings: Mapping[str, Mapping]) -> list[tuple[str, object, str]]:
+    """Rows (`step.name`, value, meaning) of settings by step; meaning is empty where no form has the name."""
+    rows = []
+    for step, values in settings.items():
+        form = Preset.model_fields.get(step)
+        knobs = form.annotation.model_fields if form else {}
+        meanings = {name: knob.description for name, knob in knobs.items()}
+        rows += [(f"{step}.{name}", value, meanings.get(name, "")) for name, value in values.items()]
+    return rows
 
 
 def preset(name: str) -> Preset:

@@ -37,7 +37,7 @@ def write(tmp_path):
             "summary": summary,
             "judgements": judgements,
             "figures": {"Scores": (tmp_path / "bars 1.png", "Bars [of] scores.")},
-            "settings": {"training": {"rank": 16}, "seed": 1},
+            "settings": {"training": {"lora_rank": 16}, "studies": {"train": 7}},
             "versions": {"torch": "2.11.0"},
             "data_label": PHANTOMS,
             "commands": ["make demo"],
@@ -69,7 +69,8 @@ def test_report_holds_its_parts(write):
         "Commands",
     ):
         assert f"\n## {part}\n" in text
-    assert "| `training.rank` | 16 |" in text and "| torch | 2.11.0 |" in text and "\nmake demo\n" in text
+    assert "| `training.lora_rank` | 16 | rank of the adapter's matrices |" in text
+    assert "| `studies.train` | 7 |" in text and "| torch | 2.11.0 |" in text and "\nmake demo\n" in text
     assert "![Bars (of) scores.](bars%201.png)" in text
     assert "### The quiz's tables" in text and "| Data Split | Lung | Heart | Mediastinal | Bone |" in text
     assert "| test | bone | 4 | +0.00 [+0.00, +0.00] | 1.000 |" in text
@@ -86,6 +87,18 @@ def test_plain_words_follow_the_numbers(write):
         "Test: the model wrote 4 different reports for 20 studies and left 1 of the 24 regions empty" in text
     )
     assert 'the most frequent significant error of the model is "missing finding", 2 of 2.' in text
+
+
+def test_plain_words_are_of_the_test_split_with_n_and_interval(write):
+    rows = two_systems()
+    text = write(pd.concat([rows.assign(split="val", score=0.2), rows]))
+    short = text.partition("## In short")[2].partition("## Method")[0]
+    assert "- Test: the mean scores of the model are lung 0.88 [0.72, 1.00] n=20, bone" in short
+    assert "Validation" not in short and "| validation | lung |" in text
+
+
+def test_plain_words_are_of_what_was_judged_where_that_is_not_the_test(write):
+    assert "- Validation: the mean scores of the model are" in write(two_systems().assign(split="val"))
 
 
 def test_plain_words_claim_nothing_where_systems_are_alike(write):
@@ -121,7 +134,7 @@ def test_the_page_needs_no_other_file_and_keeps_what_the_report_says(write, tmp_
     assert f'<img alt="Bars (of) scores." src="data:image/png;base64,{picture}">' in page
     assert not re.search(r'src="(?!data:)|<link|<script|@import|https?://', page)
     assert "Wide | &lt;script&gt; ![x](y)" in page  # what the model wrote is text
-    assert "Not for clinical use" in page and "<code>training.rank</code>" in page
+    assert "Not for clinical use" in page and "<code>training.lora_rank</code>" in page
 
 
 def test_further_tables_stand_under_the_results(write, tmp_path):

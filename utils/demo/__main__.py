@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"failed: {error.ename}: {error.evalue}\nSee the page up to the failing cell: {html}")
             return 1
         print(f"{time.monotonic() - start:.0f} s (estimate: {DEMO_TIMES[step]})")
-    report = workspace.folder("evaluation") / "report.md"
+    report = workspace.folder("evaluation") / "report.html"
     print(f"\nOpen in this order, from {workspace.root}:")
     print("\n".join(f"  {name}.html" for name in STEPS.values()))
     print(f"  {report.relative_to(workspace.root)}")

@@ -13,10 +13,11 @@ import mistune
 import pandas as pd
 
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS, tidy
+from utils.settings import explained
 from utils.workspace import write_text
 
 from .baselines import BASELINES
-from .means import SPLITS, compare, diversity, error_counts, is_green, one_judge, order_splits, scored
+from .means import SPLITS, cell, compare, diversity, error_counts, is_green, one_judge, order_splits, scored
 from .tables import FEW, beside, comparison, grid, markdown, p_text, quiz_tables, table_markdown
 
 METHOD = f"""\
@@ -97,7 +98,7 @@ def write_report(
         "## Method",
         f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)} {COMPARED}",
         "## Settings",
-        grid(["setting", "value"], [(f"`{name}`", value) for name, value in _flat(settings)]),
+        grid(["setting", "value", "meaning"], [(f"`{name}`", *rest) for name, *rest in explained(settings)]),
         "## Results",
         *([f"{BEST}\n\n{best[0]}", markdown(beside(best[1])).strip()] if best else []),
         table_markdown(summary, data_label=data_label, iu_xray=iu_xray).strip(),
@@ -174,36 +175,34 @@ def _of_one_split(rows: pd.DataFrame) -> pd.DataFrame:
 def _plain_words(
     summary: pd.DataFrame, judgements: pd.DataFrame, best: tuple[str, pd.DataFrame] | None
 ) -> Iterator[str]:
-    """The results as sentences, split by split."""
+    """The results on the test split as sentences; on the first split where there is no test."""
     model, *others = judgements["system"].unique()
-    errors, written = error_counts(judgements), diversity(judgements)
-    for split in order_splits(summary["split"]):
-        rows = summary[summary["split"] == split]
-        means = rows[rows["system"] == model].set_index("region")
-        if means.empty:
-            continue
-        name = SPLITS.get(split, split).capitalize()
-        scores = ", ".join(f"{region} {row['mean']:.2f} (n={row['n']})" for region, row in means.iterrows())
-        yield f"{name}: the mean scores of the {model} are {scores}."
-        if best:
-            yield from _beside_best(name, best[1][best[1]["split"] == split], model)
-        for other in others:
-            if not best or other not in BASELINES:
-                theirs = rows[rows["system"] == other].set_index("region")
-                yield from _set_against(name, means, theirs, model, other)
-        found = written[(written["system"] == model) & (written["split"] == split)].iloc[0]
+    own = _of_one_split(summary[summary["system"] == model])
+    split, means = own["split"].iloc[0], own.set_index("region")
+    rows, errors, written = (
+        table[table["split"] == split] for table in (summary, error_counts(judgements), diversity(judgements))
+    )
+    name = SPLITS.get(split, split).capitalize()
+    scores = ", ".join(f"{region} {cell(own, region)}" for region in means.index)
+    yield f"{name}: the mean scores of the {model} are {scores}."
+    if best:
+        yield from _beside_best(name, best[1][best[1]["split"] == split], model)
+    for other in others:
+        if not best or other not in BASELINES:
+            theirs = rows[rows["system"] == other].set_index("region")
+            yield from _set_against(name, means, theirs, model, other)
+    found = written[written["system"] == model].iloc[0]
+    yield (
+        f"{name}: the {model} wrote {found['reports']:,} different reports for {found['studies']:,} "
+        f"studies and left {found['empty']:,} of the {found['described']:,} regions empty that the "
+        "references describe."
+    )
+    types = errors[errors["system"] == model].groupby("error", sort=False)["significant"].sum()
+    if types.sum():
         yield (
-            f"{name}: the {model} wrote {found['reports']:,} different reports for {found['studies']:,} "
-            f"studies and left {found['empty']:,} of the {found['described']:,} regions empty that the "
-            "references describe."
+            f'{name}: the most frequent significant error of the {model} is "{types.idxmax()}", '
+            f"{types.max():,} of {types.sum():,}."
         )
-        of_model = errors[(errors["system"] == model) & (errors["split"] == split)]
-        types = of_model.groupby("error", sort=False)["significant"].sum()
-        if types.sum():
-            yield (
-                f'{name}: the most frequent significant error of the {model} is "{types.idxmax()}", '
-                f"{types.max():,} of {types.sum():,}."
-            )
 
 
 def _beside_best(name: str, best: pd.DataFrame, model: str) -> Iterator[str]:
@@ -307,14 +306,6 @@ def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
     mean = f"mean score {counted['value'].mean():.2f}" if len(counted) else "nothing to score"
     head = f"### {study} ({SPLITS.get(rows['split'].iloc[0], rows['split'].iloc[0])}, {mean})"
     return head + "\n\n" + grid(["region", "reference", "written by the model", "score"], cells)
-
-
-def _flat(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _bullets(lines: list[str]) -> str:
