@@ -138,6 +138,18 @@ def test_a_grade_one_step_off_or_a_side_left_out_is_noted_and_costs_nothing():
     assert one.insignificant == (0, 0, 1, 1, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("reference", "prediction"),
+    [
+        ("Tortuous aorta.", "The thoracic aorta is tortuous."),
+        ("Degenerative changes of the thoracic spine.", "Degenerative changes of the spine."),
+    ],
+)
+def test_thoracic_is_no_place_of_its_own_on_a_chest_radiograph(reference, prediction):
+    for one in (judged(reference, prediction), judged(prediction, reference)):
+        assert (one.score, sum(one.insignificant)) == (1.0, 0)
+
+
 def test_comparisons_with_earlier_studies_are_noted():
     assert judged("Heart size is normal.", "Heart size is normal and unchanged.").insignificant[4] == 1
     assert judged("Heart size is normal and unchanged.", "Heart size is normal.").insignificant[5] == 1

@@ -223,3 +223,14 @@ def test_a_mark_ends_with_its_finding_and_its_sentence():
     view = report(reference=text, prediction=text, judgements={"lung": found})
     marked = re.findall(r'<mark class="matched">(.*?)<small>', view.data)
     assert marked == ["left pneumothorax", "consolidation"] * 2
+
+
+def test_a_finding_in_other_words_marks_its_sentence():
+    found = judgement(sentences={"b": ("mild cardiomegaly",)})
+    view = report(
+        reference={"heart": "Heart is mildly enlarged. Pacemaker."},
+        prediction={"heart": "Heart is normal in size."},
+        judgements={"heart": found},
+    )
+    marked = re.findall(r'<mark class="(\w+)">(.*?)<small>(.*?)</small></mark>', view.data)
+    assert marked == [("wrong", "Heart is mildly enlarged.", "✗ missing")]

@@ -67,7 +67,7 @@ def _of_pairs(pairs: Sequence[tuple[Finding, Finding]]) -> tuple[Errors, Errors,
         matched.append(str(finding))
         if finding.grade != other.grade:
             insignificant["d"].append(instead)
-        if finding.present and (finding.side, finding.place) != (other.side, other.place):
+        if finding.present and _where(finding) != _where(other):
             insignificant["c"].append(instead)
     return significant, insignificant, matched
 
@@ -171,6 +171,11 @@ def _elsewhere(finding: Finding, other: Finding) -> bool:
     """Whether both say where, and differ."""
     sides, places = {finding.side, other.side} - {""}, {finding.place, other.place}
     return len(sides) == 2 or (len(places) == 2 and any(places <= scale for scale in lexicon.SCALES))
+
+
+def _where(finding: Finding) -> tuple[str, str]:
+    """Side and place; the spine and the aorta of a chest radiograph are thoracic without the word."""
+    return finding.side, "" if finding.place in ("spine", "thoracic") else finding.place
 
 
 def _said_again(other: Finding, met: Iterable[Finding]) -> bool:

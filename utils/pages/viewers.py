@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from utils.judge import Judgement
+from utils.judge.findings import read_findings
 from utils.regions import ALL, NOT_FOR_CLINICAL_USE, REGIONS, mentioned
 from utils.scores.means import ERRORS, scored
 
@@ -201,14 +202,30 @@ def report_view(
 
 
 def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
-    """`text` as markup; the words of matched findings and of the errors of the types `letters` are marked."""
+    """`text` as markup; what matched, and the errors of the types `letters`, are marked.
+
+    The words of a finding where the sentence has them, else the sentence that says it in other words.
+    """
     if judgement is None:
         return escape(text)
     wrong = [sentence for letter in letters for sentence in judgement.sentences.get(letter, ())]
-    named = {"matched": APART.join(judgement.matched_findings), "wrong": APART.join(wrong)}
-    missing = "✗ missing" if letters == "b" else "✗ wrong"
-    labels = {"matched": "✓ matched", "wrong": missing}
-    return " ".join(_marked(sentence, named, labels) for sentence in re.split(r"(?<=[.;]) ", text))
+    found = {"matched": judgement.matched_findings, "wrong": wrong}
+    named = {name: APART.join(findings) for name, findings in found.items()}
+    meant = {name: _meaning(". ".join(findings)) for name, findings in found.items()}
+    labels = {"matched": "✓ matched", "wrong": "✗ missing" if letters == "b" else "✗ wrong"}
+    parts = []
+    for sentence in re.split(r"(?<=[.;]) ", text):
+        part = _marked(sentence, named, labels)
+        kinds = [name for name, findings in meant.items() if findings & _meaning(sentence)]
+        if kinds and "<mark" not in part:
+            part = f'<mark class="{kinds[-1]}">{escape(sentence)}<small>{labels[kinds[-1]]}</small></mark>'
+        parts.append(part)
+    return " ".join(parts)
+
+
+def _meaning(text: str) -> set[tuple[str, bool]]:
+    """The findings that a text names, each with whether it says that they are there."""
+    return {(name, said.present) for said in read_findings(text) if not said.words for name in said.names}
 
 
 def _score(judgement: Judgement | None, is_mentioned: bool) -> str:
