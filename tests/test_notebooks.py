@@ -142,6 +142,8 @@ def demo(tmp_path_factory):
     workspace = tmp_path_factory.mktemp("demo")
     done = run_demo(workspace)
     assert done.returncode == 0, done.stdout + done.stderr
+    line = r"^\[\d/4\] \w+ \(estimate: \d+ s\) took \d+ s$"
+    assert len(re.findall(line, done.stdout, re.MULTILINE)) == 4, done.stdout
     return workspace
 
 

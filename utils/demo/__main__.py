@@ -75,13 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
         if html.exists() and workspace.is_current(step) and not options.force:
             print("was done already")
             continue
+        print(f"(estimate: {DEMO_TIMES[step]}) ", end="", flush=True)
         start = time.monotonic()
         try:
             run_notebook(name, workspace.root, html, {"PRESET": "demo"})
         except papermill.PapermillExecutionError as error:
             print(f"failed: {error.ename}: {error.evalue}\nSee the page up to the failing cell: {html}")
             return 1
-        print(f"{time.monotonic() - start:.0f} s (estimate: {DEMO_TIMES[step]})")
+        print(f"took {time.monotonic() - start:.0f} s")
     report = workspace.folder("evaluation") / "report.html"
     print(f"\nOpen in this order, from {workspace.root}:")
     print("\n".join(f"  {name}.html" for name in STEPS.values()))
