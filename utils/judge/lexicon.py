@@ -260,6 +260,8 @@ SCALES = (
     frozenset({"shoulder", "thoracic", "lumbar", "cervical"}),
     frozenset({"shoulder", "spine"}),
 )
+# Places that go without saying on a chest radiograph, of its spine and its aorta.
+IMPLIED = frozenset({"spine", "thoracic"})
 SEVERITIES = {
     "mild": r"mild\w*|minim\w+|small|tiny|trace|slight\w*|subtle|borderline|minor|early|few",
     "moderate": r"moderate\w*|medium",

@@ -174,8 +174,8 @@ def _elsewhere(finding: Finding, other: Finding) -> bool:
 
 
 def _where(finding: Finding) -> tuple[str, str]:
-    """Side and place; the spine and the aorta of a chest radiograph are thoracic without the word."""
-    return finding.side, "" if finding.place in ("spine", "thoracic") else finding.place
+    """Side and place; a place that goes without saying is none."""
+    return finding.side, "" if finding.place in lexicon.IMPLIED else finding.place
 
 
 def _said_again(other: Finding, met: Iterable[Finding]) -> bool:

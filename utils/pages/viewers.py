@@ -124,13 +124,13 @@ def _marked(original: str, regions: Mapping[str, str], labels: Mapping[str, str]
         run = [place for place, _ in run]
         parts.append(escape(original[end : run[0].start()]))
         end = run[-1].end()
-        text = escape(original[run[0].start() : end])
-        parts.append(
-            f'<mark class="{name}">{text}<small>{(labels or {}).get(name, name)}</small></mark>'
-            if name
-            else text
-        )
+        text = original[run[0].start() : end]
+        parts.append(_mark(text, name, (labels or {}).get(name, name)) if name else escape(text))
     return "".join([*parts, escape(original[end:])])
+
+
+def _mark(text: str, kind: str, label: str) -> str:
+    return f'<mark class="{kind}">{escape(text)}<small>{label}</small></mark>'
 
 
 def _takers(words: list[str], regions: Mapping[str, list[str]]) -> list[str]:
@@ -216,9 +216,10 @@ def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
     parts = []
     for sentence in re.split(r"(?<=[.;]) ", text):
         part = _marked(sentence, named, labels)
-        kinds = [name for name, findings in meant.items() if findings & _meaning(sentence)]
-        if kinds and "<mark" not in part:
-            part = f'<mark class="{kinds[-1]}">{escape(sentence)}<small>{labels[kinds[-1]]}</small></mark>'
+        if "<mark" not in part:
+            said = _meaning(sentence)
+            kind = next((name for name in ("wrong", "matched") if meant[name] & said), "")
+            part = _mark(sentence, kind, labels[kind]) if kind else part
         parts.append(part)
     return " ".join(parts)
 
