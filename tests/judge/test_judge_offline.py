@@ -9,8 +9,9 @@ import pytest
 from conftest import ROOT
 
 from utils.data.wording import report, sample
-from utils.judge import OFFLINE_LABEL, judge_pairs, lexicon
-from utils.judge.findings import Finding, read_findings
+from utils.findings import lexicon
+from utils.findings.reader import Finding, read_findings
+from utils.judge import OFFLINE_LABEL, judge_pairs
 from utils.judge.offline import OfflineEngine
 from utils.regions import REGIONS
 

@@ -2,8 +2,8 @@
 
 Three engines answer the same question in the same format, and one parser reads
 them (`verdicts`): the 7B judge (`green.GreenEngine`), the same model behind a
-server (`green.ServerEngine`), and an offline stand-in (`offline`, with its
-`lexicon`), which is never called GREEN. GREEN: Ostmeier et al., "GREEN: Generative
+server (`green.ServerEngine`), and an offline stand-in (`offline`), which
+is never called GREEN. GREEN: Ostmeier et al., "GREEN: Generative
 Radiology Report Evaluation and Error Notation", 2024; model StanfordAIMI/GREEN-radllama2-7b.
 """
 

@@ -2,7 +2,7 @@
 
 A stand-in for a quick look without a GPU, for the demo and for choosing
 checkpoints; it is not GREEN and is labelled so everywhere. It knows findings
-(`findings`), and no sentences. What costs how much follows GREEN's recorded
+(`utils.findings.reader`), and no sentences. What costs how much follows GREEN's recorded
 verdicts (`benchmarks/offline_judge.py` compares them).
 """
 
@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from . import findings, lexicon
-from .findings import EVERYTHING, Finding, comparison, read_findings
+from utils.findings import lexicon, reader
+from utils.findings.reader import EVERYTHING, Finding, comparison, read_findings
+
 from .verdicts import OFFLINE_LABEL, Pair, write_completion
 
 SAME_WORDS = 0.5  # unnamed findings match when they share half of their content words
@@ -243,7 +244,7 @@ class OfflineEngine:
     label = OFFLINE_LABEL
 
     def __init__(self) -> None:
-        rules = (Path(__file__), Path(findings.__file__), Path(lexicon.__file__))
+        rules = (Path(__file__), Path(reader.__file__), Path(lexicon.__file__))
         self.fingerprint = hashlib.sha256(b"".join(path.read_bytes() for path in rules)).hexdigest()
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:

@@ -12,8 +12,8 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 from PIL import Image
 
+from utils.findings.reader import read_findings
 from utils.judge import Judgement
-from utils.judge.findings import read_findings
 from utils.regions import ALL, NOT_FOR_CLINICAL_USE, REGIONS, mentioned
 from utils.scores.means import ERRORS, scored
 

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict
 
-from utils.judge.findings import EVERYTHING, UNNAMED, read_findings
+from utils.findings.reader import EVERYTHING, UNNAMED, read_findings
 from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
 from utils.workspace import progress, replacing_file

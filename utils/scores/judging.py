@@ -19,8 +19,8 @@ from datasets import Dataset, DatasetDict
 
 from utils.data.downloads import fetch
 from utils.data.studies import DataError
+from utils.findings.reader import UNNAMED, read_findings
 from utils.judge import Engine, Judgement, judge_pairs, make_engine, parse_completion
-from utils.judge.findings import UNNAMED, read_findings
 from utils.machine import secret
 from utils.regions import REGIONS, mentioned, tidy
 from utils.settings import JudgeSettings

@@ -1,0 +1,5 @@
+"""What a report says and what a radiograph shows, finding by finding.
+
+`reader`: the findings that a text states, by rule, with the words of `lexicon`
+`groups`: the findings that are counted, and which of them a text names
+"""
