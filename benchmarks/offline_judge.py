@@ -27,9 +27,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from utils.findings import reader  # noqa: E402
 from utils.judge import (  # noqa: E402
     OFFLINE_LABEL,
-    findings,
     judge_pairs,
 )
 from utils.judge.offline import OfflineEngine  # noqa: E402
@@ -133,7 +133,7 @@ def speed(rows: list[dict]) -> str:
 
 def forget() -> None:
     """Empty what the reader keeps of texts."""
-    for kept in (findings.read_findings, findings.comparison, findings._read_sentence):
+    for kept in (reader.read_findings, reader.comparison, reader._read_sentence):
         kept.cache_clear()
 
 
