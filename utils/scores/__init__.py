@@ -3,6 +3,7 @@
 `judging`: reports and baselines to judged rows, and a check that the judge is GREEN
 `baselines`: reports that the model must beat
 `means`: means with intervals, comparisons of systems; `tables`: to read
+`findings`: the findings that reports name rightly, to read
 `several`: reports written and judged on several processes
 `report`, `sharing`: the written report; dataset and adapter to the Hub
 """
@@ -31,6 +32,7 @@ from .means import (
     error_counts,
     interval,
     one_judge,
+    one_split,
     published,
     region_table,
     sign_flip,
@@ -71,6 +73,7 @@ __all__ = [
     "markdown",
     "normality",
     "one_judge",
+    "one_split",
     "prediction_rows",
     "published",
     "published_judgements",

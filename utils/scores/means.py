@@ -72,6 +72,12 @@ def order_splits(splits: Iterable[str]) -> list[str]:
     return [s for s in SPLITS if s in seen] + [s for s in seen if s not in SPLITS]
 
 
+def one_split(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the test split, or of the first split where there is no test."""
+    splits = order_splits(rows["split"])
+    return rows[rows["split"] == ("test" if "test" in splits else splits[0])]
+
+
 def scored(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
     """The rows that count: those of the four regions whose reference has text.
 

@@ -16,8 +16,9 @@ from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS, tidy
 from utils.settings import explained
 from utils.workspace import write_text
 
+from . import findings as seen
 from .baselines import BASELINES
-from .means import SPLITS, cell, compare, diversity, error_counts, is_green, one_judge, order_splits, scored
+from .means import SPLITS, cell, compare, diversity, error_counts, is_green, one_judge, one_split, scored
 from .tables import FEW, beside, comparison, grid, markdown, p_text, quiz_tables, table_markdown
 
 METHOD = f"""\
@@ -31,6 +32,7 @@ COMPARED = """\
 Systems are compared study by study. The tables show the interval of the paired difference, and the p-value \
 of a two-sided sign-flip test, not corrected for the number of comparisons."""
 
+SEEN = "Findings"  # the figure that stands with the findings
 BEST = """\
 ### All and abnormal studies, beside the best baseline
 
@@ -70,6 +72,7 @@ def write_report(
     commands: Sequence[str],
     samples: Sequence[str],
     best: tuple[str, pd.DataFrame] | None = None,
+    findings: pd.DataFrame | None = None,
     tables: Mapping[str, tuple[str, pd.DataFrame]] | None = None,
     left: Sequence[str] = (),
     iu_xray: bool = False,
@@ -81,7 +84,8 @@ def write_report(
     `figures` maps a title to (path, alt text), the path under `folder`, and
     `tables` a title to (what it shows, rows), for results beside the scores;
     `best` is what tells normal from abnormal studies, as `scores.normality` says
-    it, and the table of `baselines.beside_best`, which then comes first;
+    it, and the table of `baselines.beside_best`; `findings` are those of
+    `findings.count`, which come first, with the figure `SEEN`;
     `left` names systems that the time limit left unjudged; `samples` are study
     ids, as `pick_samples` gives them; `iu_xray` as in `tables.table_markdown`.
     Raises ValueError where a figure or a sample is missing, or the summary is of
@@ -89,15 +93,21 @@ def write_report(
     """
     folder, judge = Path(folder), one_judge(summary)
     systems = list(judgements["system"].unique())
-    unjudged = [f"Not judged yet, as the time limit came first: {', '.join(left)}."] if left else []
+    left = [f"Not judged yet, as the time limit came first: {', '.join(left)}."] if left else []
+    figures, short, found = dict(figures), [], []
+    if findings is not None:
+        short = seen.sentences(findings)
+        found = [f"### Does it see?\n\n{seen.tables(findings, data_label=data_label, whole=True).strip()}"]
+        found += [_figure(folder, SEEN, *figures.pop(SEEN))] if SEEN in figures else []
     parts = [
         f"# Chest X-ray findings by region: {systems[0]}",
         f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.",
         "## In short",
-        _bullets([*_plain_words(summary, judgements, best), *limits(summary, data_label)[:1], *unjudged]),
+        _bullets([*short, *_plain_words(summary, judgements, best), *limits(summary, data_label)[:1], *left]),
         "## Method",
         f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)} {COMPARED}",
         "## Results",
+        *found,
         *([f"{BEST}\n\n{best[0]}", markdown(beside(best[1])).strip()] if best else []),
         table_markdown(summary, data_label=data_label, iu_xray=iu_xray).strip(),
         f"### The quiz's tables\n\n{quiz_tables(summary).strip()}",
@@ -160,16 +170,10 @@ def pick_samples(judgements: pd.DataFrame, count: int = 3) -> list[str]:
     """
     rows = scored(judgements)
     rows = rows[rows["system"] == rows["system"].iloc[0]]
-    means = _of_one_split(rows).groupby("id")["value"].mean().sort_index().sort_values(kind="stable")
+    means = one_split(rows).groupby("id")["value"].mean().sort_index().sort_values(kind="stable")
     count = min(count, len(means))
     places = [round(i * (len(means) - 1) / max(1, count - 1)) for i in range(count)]
     return [means.index[place] for place in places]
-
-
-def _of_one_split(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the test split, or of the first split where there is no test."""
-    splits = order_splits(rows["split"])
-    return rows[rows["split"] == ("test" if "test" in splits else splits[0])]
 
 
 def _plain_words(
@@ -177,7 +181,7 @@ def _plain_words(
 ) -> Iterator[str]:
     """The results on the test split as sentences; on the first split where there is no test."""
     model, *others = judgements["system"].unique()
-    own = _of_one_split(summary[summary["system"] == model])
+    own = one_split(summary[summary["system"] == model])
     split, means = own["split"].iloc[0], own.set_index("region")
     rows, errors, written = (
         table[table["split"] == split] for table in (summary, error_counts(judgements), diversity(judgements))
@@ -293,7 +297,7 @@ def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
     rows = judgements[(judgements["system"] == system) & (judgements["id"] == study)]
     if rows.empty:
         raise ValueError(f"the sample {study} has no judgement of {system}")
-    rows = _of_one_split(rows).fillna({"reference": "", "prediction": ""}).set_index("region")
+    rows = one_split(rows).fillna({"reference": "", "prediction": ""}).set_index("region")
     rows = rows[(rows["reference"] + rows["prediction"]).str.strip() != ""]
     counted = scored(rows.reset_index()).set_index("region")
     cells = []

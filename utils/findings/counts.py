@@ -1,0 +1,171 @@
+"""Which findings reports name rightly: recall, precision and F1 by finding, with intervals.
+
+The rows are those of `judgements.parquet`; scores play no part. A finding is looked for by
+`groups.named` in the reference and in the prediction of its region. It is counted only where the
+reference mentions the region: elsewhere nobody knows whether the study has it. An absent or
+empty prediction names nothing.
+
+- recall: of the studies that have the finding, the share whose report names it
+- precision: of the reports that name it, the share whose study has it; undefined (NaN) where none does
+- F1: 2 right / (present + named), so 0 where a report never names what is there, and undefined
+  only where no study has it and no report names it
+
+Micro pools the counts of all findings. Macro is the mean of the F1 of the findings that any study
+has, each with the same weight. Intervals are 95 % percentile bootstrap intervals. The bootstrap
+draws studies, each with all its regions, for the findings of one study are not independent; a draw
+in which a value is undefined is left out of that value's interval. Of a count of 0 it has no width.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from .groups import Group, named
+
+MICRO, MACRO = "micro", "macro"
+SAME = ", same studies as "  # between the model's name and that of a system with fewer studies
+COLUMNS = ("system", "split", "id", "region", "reference", "prediction")  # of the rows to count
+VALUES = ("recall", "precision", "f1")
+RESAMPLES = 5000
+SEED = 20240917
+
+
+def count(
+    rows: pd.DataFrame, groups: Sequence[Group], resamples: int = RESAMPLES, seed: int = SEED
+) -> pd.DataFrame:
+    """One row per (system, split, finding), then `micro` and `macro`; systems and splits as they come.
+
+    rows: of several systems, with the columns `COLUMNS`, one for each study and region
+
+    Columns: system, split, finding, region; n (studies whose reference mentions the region),
+    present (of these, studies that have the finding), named (predictions that name it), right
+    (both); recall, precision, f1, each with its `_low` and `_high`. The counts of micro and macro
+    are sums over the findings, and their n is the studies with any of the regions. Macro has an F1
+    alone. Raises ValueError for a missing column and for a study that is given twice.
+    """
+    table = []
+    for names, of_system in _systems(rows):
+        marks = _marks(of_system, groups)
+        values, intervals = _bootstrapped(marks, resamples, seed)
+        known = marks[:, 0].sum(axis=0)
+        for i, (finding, region) in enumerate(
+            [*((group.name, group.region) for group in groups), (MICRO, ""), (MACRO, "")]
+        ):
+            whole = i >= len(groups)
+            totals = marks[:, 1:].sum(axis=(0, 2)) if whole else marks[:, 1:, i].sum(axis=0)
+            row = names | {"finding": finding, "region": region, "n": len(marks) if whole else int(known[i])}
+            row |= dict(zip(("present", "named", "right"), map(int, totals), strict=True))
+            for name in VALUES:
+                row[name] = values[name][i]
+                row[f"{name}_low"], row[f"{name}_high"] = intervals[name][:, i]
+            table.append(row)
+    columns = [name + end for name in VALUES for end in ("", "_low", "_high")]
+    head = ["system", "split", "finding", "region", "n", "present", "named", "right"]
+    return pd.DataFrame(table, columns=[*head, *columns])
+
+
+def on_same_studies(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows`, and the first system once more on the studies of each system that has fewer of them.
+
+    It stands before that system, and its name ends with `SAME` and that system's: so a control on
+    150 studies is set against the model on these, not on all.
+    """
+    model = rows["system"].iloc[0] if len(rows) else ""
+    own = rows[rows["system"] == model]
+    parts, seen = [own], []
+    for system, theirs in rows[rows["system"] != model].groupby("system", sort=False):
+        studies = _studies(theirs)
+        of_model = _studies(own[own["split"].isin(theirs["split"].unique())])
+        if studies < of_model and studies not in seen:
+            seen.append(studies)
+            shared = [study in studies for study in zip(own["split"], own["id"], strict=True)]
+            parts.append(own[shared].assign(system=f"{model}{SAME}{system}"))
+        parts.append(theirs)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _studies(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(rows["split"], rows["id"], strict=True))
+
+
+def _systems(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """The rows of each system and split, with these two by name."""
+    missing = set(COLUMNS) - set(rows.columns)
+    if missing:
+        raise ValueError(f"rows lack the column {', '.join(sorted(missing))}")
+    twice = rows.duplicated(["system", "split", "id", "region"])
+    if twice.any():
+        raise ValueError(f"study {rows.loc[twice, 'id'].iloc[0]} is given twice for one system and region")
+    for system in rows["system"].unique():
+        of_system = rows[rows["system"] == system]
+        for split in of_system["split"].unique():
+            yield {"system": system, "split": str(split)}, of_system[of_system["split"] == split]
+
+
+def _marks(rows: pd.DataFrame, groups: Sequence[Group]) -> np.ndarray:
+    """(studies, 4, findings), 0 or 1: the region is mentioned; if so, the finding is present, named, both."""
+    at: dict[str, int] = {}
+    marks = np.zeros((rows["id"].nunique(), 4, len(groups)), dtype=int)
+    texts = rows[["reference", "prediction"]].fillna("").astype(str)
+    for study, region, reference, prediction in zip(
+        rows["id"], rows["region"], texts["reference"], texts["prediction"], strict=True
+    ):
+        of_region = [i for i, group in enumerate(groups) if group.region == region]
+        if not reference.strip() or not of_region:
+            continue
+        present, said = named(reference, region), named(prediction, region)
+        row = at.setdefault(study, len(at))
+        for i in of_region:
+            here, there = groups[i].name in present, groups[i].name in said
+            marks[row, :, i] = 1, here, there, here and there
+    return marks[: len(at)]  # without the studies that mention none of the regions
+
+
+def _bootstrapped(
+    marks: np.ndarray, resamples: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Values by name, (findings + 2,), and their intervals, (2, findings + 2); micro and macro come last.
+
+    Drawing studies with replacement is drawing from a multinomial over the distinct rows of
+    marks; there are few of them, so the cost hardly grows with the number of studies.
+    """
+    studies, _, findings = marks.shape
+    totals = marks[:, 1:].sum(axis=0)
+    has = totals[0] > 0  # findings that any study has: those of macro
+    drawn = np.zeros((0, 3, findings))
+    if studies:
+        kinds, counts = np.unique(marks[:, 1:].reshape(studies, -1), axis=0, return_counts=True)
+        draws = np.random.default_rng(seed).multinomial(studies, counts / studies, size=resamples)
+        drawn = (draws.astype(float) @ kinds).reshape(resamples, 3, findings)
+    values = {name: found[0] for name, found in _values(totals[None], has).items()}
+    return values, {name: _interval(found) for name, found in _values(drawn, has).items()}
+
+
+def _values(totals: np.ndarray, has: np.ndarray) -> dict[str, np.ndarray]:
+    """Recall, precision and F1, (draws, findings + 2), of (draws, 3, findings) present, named and right."""
+    pooled = np.concatenate([totals, totals.sum(axis=2, keepdims=True)], axis=2)
+    present, said, right = pooled[:, 0], pooled[:, 1], pooled[:, 2]
+    f1 = _ratio(2 * right, present + said)
+    of_macro = f1[:, :-1][:, has]
+    macro = _ratio(np.nansum(of_macro, axis=1), (~np.isnan(of_macro)).sum(axis=1))[:, None]
+    nothing = np.full_like(macro, np.nan)
+    return {
+        "recall": np.concatenate([_ratio(right, present), nothing], axis=1),
+        "precision": np.concatenate([_ratio(right, said), nothing], axis=1),
+        "f1": np.concatenate([f1, macro], axis=1),
+    }
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """`above / below`, NaN where that is nothing of nothing."""
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) > 0)
+
+
+def _interval(draws: np.ndarray) -> np.ndarray:
+    """(2, values): the middle 95 % of (draws, values), NaN where every draw is."""
+    bounds = np.full((2, draws.shape[1]), np.nan)
+    some = ~np.isnan(draws).all(axis=0)
+    if some.any():
+        bounds[:, some] = np.nanquantile(draws[:, some], [0.025, 0.975], axis=0)
+    return bounds

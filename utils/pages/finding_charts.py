@@ -1,0 +1,100 @@
+"""The figure of the findings that the reports name."""
+
+import matplotlib as mpl
+import pandas as pd
+
+from utils.findings import counts
+from utils.scores.findings import READER
+from utils.scores.means import SPLITS
+
+from .charts import (
+    GREY,
+    INK,
+    RULE,
+    SERIES,
+    STYLE,
+    Chart,
+    bar,
+    figure,
+    legend,
+    panel_title,
+    panels,
+    series,
+    tell,
+)
+
+SHOWN = {"recall": ("present", "of those there, named"), "precision": ("named", "of those named, there")}
+
+
+@mpl.rc_context(STYLE)
+def findings_named(counted: pd.DataFrame, *, data_label: str) -> Chart:
+    """Recall and precision by finding with their 95 % intervals, findings on the y axis, a panel each.
+
+    `counted` are the rows of one split of `scores.findings.count`. Drawn are the first system and
+    those after it that name anything, as many as can be told apart; the alt text names the others.
+    Raises ValueError for several splits.
+    """
+    if counted["split"].nunique() != 1:
+        raise ValueError(f"a picture of one split, not of {list(counted['split'].unique())}")
+    split = SPLITS.get(counted["split"].iloc[0], counted["split"].iloc[0])
+    rows = counted[(counted["finding"] != counts.MACRO) & ~counted["system"].str.contains(counts.SAME)]
+    whole = rows[rows["finding"] == counts.MICRO].set_index("system")
+    drawn = [name for i, name in enumerate(whole.index) if not i or whole.loc[name, "named"]][: len(SERIES)]
+    findings = list(rows["finding"].unique())
+    by = rows.set_index(["finding", "system"])
+    height = 1.6 + len(findings) * (0.15 * len(drawn) + 0.16)
+    fig = figure(
+        height, "Findings that the reports name", f"{data_label}, {split} · 95 % interval · found by {READER}"
+    )
+    axes = panels(fig, 2, top=1.08, bottom=0.32, left=2.05, right=0.45, gap=0.55)
+    thick = 0.84 / len(drawn)
+    for ax, (value, (below, meaning)) in zip(axes, SHOWN.items(), strict=True):
+        for y, finding in enumerate(findings):
+            for i, name in enumerate(drawn):
+                _bar(
+                    ax,
+                    by.loc[(finding, name)],
+                    value,
+                    below,
+                    y + (i - (len(drawn) - 1) / 2) * thick,
+                    thick,
+                    i,
+                )
+        labels = ["all together" if name == counts.MICRO else name for name in findings]
+        ax.set(xlim=(0, 1), ylim=(len(findings) - 0.5, -0.5), xticks=[0, 0.25, 0.5, 0.75, 1])
+        ax.set_yticks(range(len(findings)), labels if ax is axes[0] else [""] * len(labels))
+        ax.tick_params(labelsize=8)
+        ax.grid(axis="x", color=RULE, linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.spines["left"].set_visible(True)
+        panel_title(ax, f"{value}: {meaning}")
+    for name in drawn:
+        said = (f"{finding} {_of(by.loc[(finding, name)], 'present')}" for finding in findings)
+        tell(fig, f"{name}, named of those there: {', '.join(said)}")
+    if left := [name for name in whole.index if name not in drawn]:
+        tell(fig, f"Not drawn, as they name none or there is no room: {', '.join(left)}")
+    legend(fig, [(f"{name} (n={whole.loc[name, 'n']})", *series(i)) for i, name in enumerate(drawn)])
+    return fig
+
+
+def _bar(ax, row: pd.Series, value: str, below: str, at: float, thick: float, i: int) -> None:
+    """A bar with its interval and, behind it, its counts: 12/40."""
+    end = 0.0
+    if row[below]:
+        bar(ax, at, row[value], thick * 0.9, i, horizontal=True)
+        low, high = row[f"{value}_low"], row[f"{value}_high"]
+        ax.plot([low, high], [at, at], color=INK, linewidth=1.0, solid_capstyle="butt")
+        end = max(high, row[value])
+    ax.annotate(
+        f"{row['right']}/{row[below]}",
+        (end, at),
+        (3, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=6.5,
+        color=INK if row["right"] else GREY,
+    )
+
+
+def _of(row: pd.Series, below: str) -> str:
+    return f"{row['right']} of {row[below]}"

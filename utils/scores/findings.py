@@ -1,0 +1,209 @@
+"""What the reports see, to be read: the findings that they name rightly, as tables and in words.
+
+The counts are those of `utils.findings.counts`. The reader of findings is the offline judge's, in
+references and in reports alike, whichever judge gave the scores.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from utils.findings import counts
+from utils.findings.groups import Group
+from utils.judge import OFFLINE_LABEL
+
+from .means import SPLITS, one_split, order_splits
+from .tables import FEW, grid, markdown
+
+READER = f"the reader of the {OFFLINE_LABEL}"
+NONE = "No finding is named by enough training studies to be counted."
+HEART = "cardiomegaly"  # the finding of the first sentence
+# How a sentence names a finding: "12 of 40 studies with ...".
+PLAIN = {
+    "effusion": "an effusion",
+    "opacity": "an opacity, consolidation or atelectasis",
+    "hypoinflation": "low lung volumes",
+    "hyperinflation": "large lung volumes",
+    "granuloma": "a granuloma",
+    "nodule": "a nodule",
+    "pneumothorax": "a pneumothorax",
+    "edema": "an edema",
+    "cardiomegaly": "an enlarged heart",
+    "wide mediastinum": "a wide mediastinum",
+    "tortuous or calcified aorta": "a tortuous or calcified aorta",
+    "degenerative change": "degenerative change",
+    "scoliosis": "scoliosis",
+    "fracture": "a fracture",
+}
+
+
+def count(rows: Sequence[pd.DataFrame], groups: Sequence[Group]) -> pd.DataFrame:
+    """`counts.count` of the systems in `rows`, the model's first, with the model on each other's studies.
+
+    Of the later `rows`, such as recorded predictions, those of the model's studies are taken.
+    """
+    known = set(zip(rows[0]["split"], rows[0]["id"], strict=True))
+    parts = []
+    for part in rows:
+        ours = [study in known for study in zip(part["split"], part["id"], strict=True)]
+        parts.append(part.loc[ours, list(counts.COLUMNS)].fillna("").astype(str))
+    return counts.count(counts.on_same_studies(pd.concat(parts, ignore_index=True)), groups)
+
+
+def overview(counted: pd.DataFrame) -> pd.DataFrame:
+    """`counted` to be read, a row for each split and system: all findings together.
+
+    Studies, findings that they have, findings that the reports name, how many of these rightly;
+    recall, precision and F1 of these counts (micro), and the mean F1 of the findings (macro).
+    """
+    table = []
+    for split in order_splits(counted["split"]):
+        of_split = counted[counted["split"] == split]
+        macro = of_split[of_split["finding"] == counts.MACRO].set_index("system")
+        for row in of_split[of_split["finding"] == counts.MICRO].to_dict("records"):
+            table.append(
+                {
+                    "split": SPLITS.get(split, split),
+                    "system": row["system"],
+                    "studies": row["n"],
+                    "there": row["present"],
+                    "named": row["named"],
+                    "right": row["right"],
+                    "recall": value(row, "recall"),
+                    "precision": value(row, "precision"),
+                    "micro-F1": value(row, "f1", 3),
+                    "macro-F1": value(macro.loc[row["system"]], "f1", 3),
+                }
+            )
+    return pd.DataFrame(table)
+
+
+def by_finding(counted: pd.DataFrame) -> pd.DataFrame:
+    """`counted` to be read, of the systems that name anything, a row for each split, system and finding.
+
+    A column that would say the same in every row, of split and system, is left out.
+    """
+    said = counted[(counted["finding"] == counts.MICRO) & (counted["named"] > 0)]
+    named = set(zip(said["split"], said["system"], strict=True))
+    table = []
+    for split in order_splits(counted["split"]):
+        for row in counted[counted["split"] == split].to_dict("records"):
+            if row["finding"] in (counts.MICRO, counts.MACRO) or (split, row["system"]) not in named:
+                continue
+            table.append(
+                {
+                    "split": SPLITS.get(split, split),
+                    "system": row["system"],
+                    "finding": row["finding"],
+                    "have it": f"{row['present']} of {row['n']}",
+                    "named": row["named"],
+                    "right": row["right"],
+                    "recall": value(row, "recall"),
+                    "precision": value(row, "precision"),
+                    "F1": value(row, "f1"),
+                }
+            )
+    shown = pd.DataFrame(table)
+    same = [name for name in ("split", "system") if counted[name].nunique() == 1]
+    return shown.drop(columns=same, errors="ignore")
+
+
+def value(row: dict | pd.Series, name: str, digits: int = 2) -> str:
+    """A value with its interval, `0.30 [0.17, 0.45]`; a dash where it is undefined."""
+    if pd.isna(row[name]):
+        return "–"
+    shown, low, high = (f"{row[name + end]:.{digits}f}" for end in ("", "_low", "_high"))
+    return f"{shown} [{low}, {high}]"
+
+
+def tables(counted: pd.DataFrame, *, data_label: str, whole: bool = False) -> str:
+    """Both tables as Markdown, with what they count: all systems, then the model finding by finding.
+
+    With `whole`, every system that names anything stands in the second table. It is of one split.
+    """
+    if counted.empty:
+        return NONE + "\n"
+    split = one_split(counted)
+    shown = split if whole else split[split["system"] == split["system"].iloc[0]]
+    each = by_finding(shown)
+    name, model = SPLITS.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
+    title = f"Finding by finding, {name}, {'systems that name any' if whole else model}:"
+    parts = [
+        f"**Findings named rightly, {data_label}, found by {READER}**",
+        markdown(overview(counted)).strip(),
+        f"{title}\n\n{grid(each.columns, each.to_numpy())}"
+        if len(each)
+        else f"{name.capitalize()}: no report of the {model} names any of them.",
+        "\n".join(f"- {note}" for note in notes(counted)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def notes(counted: pd.DataFrame) -> Iterator[str]:
+    """What the tables count, a sentence each."""
+    findings = counted["finding"].unique()[:-2]
+    yield (
+        f"The findings are those that training reports name often: {', '.join(findings)}. A finding counts "
+        "only where the reference mentions its region; an empty text names nothing."
+    )
+    yield (
+        "there: findings that the studies have. Recall: right of those there. Precision: right of those "
+        "named; a dash where none is. Micro: of all findings together. Macro: the mean of their F1. "
+        "Brackets: 95 % bootstrap interval over studies."
+    )
+    if (counted["f1_low"] == counted["f1_high"]).any():
+        yield "An interval without width says that none was right or all were, not that this is certain."
+    if (counted["n"] < FEW).any():
+        yield f"Intervals over fewer than {FEW} studies are too narrow: take them as a rough guide."
+    if any(counts.SAME in name for name in counted["system"].unique()):
+        yield "A system with fewer studies is set against the model on the same studies."
+
+
+def sentences(counted: pd.DataFrame) -> Iterator[str]:
+    """What the model sees, on the test split: in all, an enlarged heart, each other finding, the others."""
+    if counted.empty:
+        yield NONE
+        return
+    rows = one_split(counted)
+    split, model = SPLITS.get(rows["split"].iloc[0], rows["split"].iloc[0]), rows["system"].iloc[0]
+    own = rows[rows["system"] == model].set_index("finding")
+    there = own[own["present"] > 0].drop(index=[counts.MICRO, counts.MACRO], errors="ignore")
+    whole, name = own.loc[counts.MICRO], split.capitalize()
+    if there.empty:
+        yield f"{name}: no study has any of the findings that are counted."
+        return
+    yield (
+        f"{name}: of {whole['present']:,} findings in {whole['n']:,} studies the {model} names "
+        f"{whole['right']:,} (recall {value(whole, 'recall')}), and names {_extra(whole)} that are not there "
+        f"(precision {value(whole, 'precision')}); micro-F1 {value(whole, 'f1')}. Found by {READER}."
+    )
+    first = HEART if HEART in there.index else there["present"].idxmax()
+    yield (
+        f"{name}: of {_studies(there.loc[first])} with {PLAIN[first]} the {model} names "
+        f"{there.loc[first, 'right']}, and {_extra(there.loc[first])} more without it."
+    )
+    others = rows[(rows["system"] != model) & (rows["finding"] == first)]
+    if len(others):
+        said = (f"{row['system']} {_said(row)}" for _, row in others.iterrows())
+        yield f"{name}, {PLAIN[first]}, the others: {'; '.join(said)}."
+    rest = there.drop(index=first)
+    if len(rest):
+        said = (f"{PLAIN[finding]} {_said(row)}" for finding, row in rest.iterrows())
+        yield f"{name}, what else the {model} names: {'; '.join(said)}."
+    others = rows[(rows["system"] != model) & (rows["finding"] == counts.MICRO)]
+    if len(others):
+        said = (f"{row['system']} {value(row, 'f1')} n={row['n']}" for _, row in others.iterrows())
+        yield f"{name}, micro-F1 of the others: {'; '.join(said)}."
+
+
+def _studies(row: pd.Series) -> str:
+    return f"{row['present']:,} {'study' if row['present'] == 1 else 'studies'}"
+
+
+def _said(row: pd.Series) -> str:
+    return f"{row['right']} of {row['present']}, and {_extra(row)} more without it"
+
+
+def _extra(row: pd.Series) -> str:
+    """How often a finding is named where it is not."""
+    return f"{row['named'] - row['right']:,}"
