@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
-from judged_rows import OFFLINE, judgement, table
+from judged_rows import OFFLINE, judgement, seen_rows, table
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
 from utils import scores
-from utils.pages import charts, score_charts
+from utils.findings.groups import GROUPS
+from utils.pages import charts, finding_charts, score_charts
 from utils.regions import REGIONS
-from utils.scores import baselines
+from utils.scores import baselines, findings
 
 PHANTOMS = "phantom radiographs"
 
@@ -78,6 +79,9 @@ def drawn(judgements):
         "loss_curve": charts.loss_curve(log, data_label=PHANTOMS),
         "region_coverage": charts.region_coverage(counts, data_label=PHANTOMS),
         "gallery": charts.gallery(studies, data_label=PHANTOMS),
+        "findings_named": finding_charts.findings_named(
+            findings.count([seen_rows()], GROUPS[:9]), data_label=PHANTOMS
+        ),
     }
 
 
@@ -88,6 +92,7 @@ FIGURES = [
     "loss_curve",
     "region_coverage",
     "gallery",
+    "findings_named",
 ]
 
 
@@ -97,7 +102,7 @@ def test_each_figure_says_what_the_data_are_and_keeps_its_words_in_the_picture(d
     assert inside(drawn[name])
 
 
-@pytest.mark.parametrize("name", ["region_bars", "score_distribution", "error_types"])
+@pytest.mark.parametrize("name", ["region_bars", "score_distribution", "error_types", "findings_named"])
 def test_scores_name_their_judge_in_the_picture(drawn, name):
     assert any(OFFLINE in text for text in texts(drawn[name]))
 
@@ -227,6 +232,7 @@ def test_a_failed_save_leaves_the_old_figure(tmp_path, drawn, monkeypatch):
         ("loss_curve", "evaluation ends at 0.520, step 15"),
         ("region_coverage", "training: lung 70%"),
         ("gallery", "views and captions of s0, s1"),
+        ("findings_named", "images shuffled, named of those there: effusion 0 of 0"),
     ],
 )
 def test_alt_texts_tell_the_numbers(drawn, name, told):
@@ -239,6 +245,21 @@ def test_a_notebook_shows_a_figure_once_with_its_alt_text(drawn, name):
     alt, picture = re.search(r'<img alt="(.+?)" .*base64,(.+)">', shown["text/html"]).groups()
     assert unescape(alt) == drawn[name].alt and base64.b64decode(picture).startswith(b"\x89PNG")
     assert set(shown) == {"text/html", "text/plain"}
+
+
+def test_findings_stand_on_the_y_axis_with_their_counts(drawn):
+    fig = drawn["findings_named"]
+    said, (recall, precision) = texts(fig), fig.axes
+    names = [label.get_text() for label in recall.get_yticklabels()]
+    assert names == [*(group.name for group in GROUPS[:9]), "all together"]
+    assert said.count("1/2") == 3  # recall of cardiomegaly and of all, and precision of all
+    legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert legend == ["model (n=6)", "images shuffled (n=3)"]  # the constant names nothing
+    assert "Not drawn, as they name none or there is no room: constant" in fig.alt
+    assert len(recall.patches) == 4 and precision.get_xlim() == (0, 1)
+    counted = findings.count([seen_rows(), seen_rows().assign(split="val")], GROUPS)
+    with pytest.raises(ValueError, match="one split"):
+        finding_charts.findings_named(pd.concat([counted, counted.assign(split="val")]), data_label="x")
 
 
 def test_differences_say_who_is_ahead_and_fill_only_what_leaves_zero_out():

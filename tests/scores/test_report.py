@@ -5,10 +5,11 @@ import re
 
 import pandas as pd
 import pytest
-from judged_rows import GREEN, OFFLINE, judgement, table
+from judged_rows import GREEN, OFFLINE, judgement, seen_rows, table
 
 from utils import scores
-from utils.scores import baselines, report
+from utils.findings.groups import GROUPS
+from utils.scores import baselines, findings, report
 
 PHANTOMS = "phantom radiographs"
 
@@ -153,6 +154,21 @@ def test_abnormal_studies_and_the_best_baseline_come_first(write):
         "lung +0.65 [+0.40, +0.90] (best constant report), bone +0.00 [+0.00, +0.00]" in short
     )
     assert "do not overlap" not in short  # said by the paired difference
+
+
+def test_the_findings_come_first_with_their_chart(write, tmp_path):
+    counted = findings.count([seen_rows()], GROUPS)
+    (tmp_path / "findings.png").write_bytes(b"png")
+    figures = {title: (tmp_path / "findings.png", title) for title in ("All systems", report.SEEN)}
+    text = write(seen_rows(), findings=counted, figures=figures)
+    short = text.partition("## In short\n\n")[2].partition("## Method")[0].splitlines()
+    assert short[0].startswith("- Test: of 2 findings in 6 studies the model names 1 (recall")
+    assert short[1].startswith("- Test: of 2 studies with an enlarged heart the model names 1,")
+    first, chart = text.index("### Does it see?"), text.index("![Findings](findings.png)")
+    assert text.index("## Results") < first < chart < text.index("**Mean score by region")
+    assert text.count("![Findings]") == 1 and text.index("![All systems]") > chart
+    assert text[first:].splitlines()[2].startswith("**Findings named rightly, phantom radiographs")
+    assert "Does it see?" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_single_system_has_nothing_to_be_set_against(write):

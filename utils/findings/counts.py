@@ -36,6 +36,8 @@ def count(
 ) -> pd.DataFrame:
     """One row per (system, split, finding), then `micro` and `macro`; systems and splits as they come.
 
+    Without groups there are no rows.
+
     rows: of several systems, with the columns `COLUMNS`, one for each study and region
 
     Columns: system, split, finding, region; n (studies whose reference mentions the region),
@@ -45,7 +47,7 @@ def count(
     alone. Raises ValueError for a missing column and for a study that is given twice.
     """
     table = []
-    for names, of_system in _systems(rows):
+    for names, of_system in _systems(rows) if groups else ():
         marks = _marks(of_system, groups)
         values, intervals = _bootstrapped(marks, resamples, seed)
         known = marks[:, 0].sum(axis=0)
