@@ -7,8 +7,8 @@ A file of recorded predictions of the test studies has a row for each study and 
 gzipped or not: id, region, prediction), or for each study (CSV: study_id, report): then the
 offline engine splits the report by region. The findings are those that training reports name
 often. The first table has all of them together, for each recorded file, for the best constant
-report and for the most frequent sentences, both chosen on training findings alone; the second
-goes finding by finding.
+report and for the most frequent sentences, both chosen on training findings alone; the next go
+finding by finding, of those that name any.
 
 With the collection's own `indiana_reports.csv` it also prints how good the reader of findings is:
 what it reads in the training and test references, against what people have indexed, its MeSH terms
@@ -82,7 +82,7 @@ def read(path: Path) -> Studies:
 
 
 def report(training: Studies, test: Studies, recorded: dict[str, Studies]) -> str:
-    """Both tables, with what they count; recorded predictions by their name.
+    """The tables, with what they count; recorded predictions by their name.
 
     Raises ValueError where these are of other studies than `test`.
     """
@@ -102,7 +102,7 @@ def report(training: Studies, test: Studies, recorded: dict[str, Studies]) -> st
         for region in REGIONS
     ]
     counted = findings.count([pd.DataFrame(rows, columns=counts.COLUMNS)], groups.frequent(known))
-    return findings.tables(counted, data_label=LABEL, whole=True).strip()
+    return f"{findings.tables(counted, data_label=LABEL)}\n{findings.others(counted)}".strip()
 
 
 def reader_against_terms(studies: Studies, metadata: Path) -> tuple[pd.DataFrame, int]:

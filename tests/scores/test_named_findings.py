@@ -43,8 +43,10 @@ def test_the_tables_say_who_reads_and_what_counts(counted):
         f"**Findings named rightly, phantom radiographs, found by the reader of the {OFFLINE}**"
     )
     assert "Finding by finding, test, model:" in text and "too narrow" in text and "without width" in text
-    assert f"| {SAME} | cardiomegaly |" not in text and "on the same studies" in text
-    assert f"| {SAME} | cardiomegaly |" in findings.tables(counted, data_label="x", whole=True)
+    assert "| cardiomegaly | 2 of 6 | 1 | 1 | 0.50" in text and "on the same studies" in text
+    rest = findings.others(counted)
+    assert "test, the others that name any:" in rest and "| cardiomegaly | 2 of 3 | 0 | 0 |" in rest
+    assert SAME not in rest and "constant" not in rest
 
 
 def test_in_words_an_enlarged_heart_comes_first(counted):
@@ -52,7 +54,7 @@ def test_in_words_an_enlarged_heart_comes_first(counted):
     assert said[0].startswith("Test: of 2 findings in 6 studies the model names 1 (recall 0.50 [0.00, 1.00])")
     assert "names 1 that are not there" in said[0] and "not GREEN" in said[0]
     assert said[1] == "Test: of 2 studies with an enlarged heart the model names 1, and 0 more without it."
-    assert "images shuffled 0 of 2, and 0 more without it" in said[2] and SAME in said[2]
+    assert "images shuffled 0 of 2 (+0)" in said[2] and SAME in said[2]
     assert "images shuffled 0.00 [0.00, 0.00] n=3" in said[-1]
 
 
@@ -60,12 +62,12 @@ def test_one_system_alone_and_one_that_names_nothing():
     rows = seen_rows()
     counted = findings.count([rows[rows["system"] == "constant"]], HEART_AND_LUNG)
     assert "Test: no report of the constant names any of them." in findings.tables(counted, data_label="x")
-    assert len(list(findings.sentences(counted))) == 2
+    assert len(list(findings.sentences(counted))) == 2 and not findings.others(counted)
 
 
 def test_without_findings_to_count_it_says_so():
     counted = findings.count([seen_rows()], ())
-    assert findings.tables(counted, data_label="x").strip() == findings.NONE
+    assert findings.tables(counted, data_label="x").strip() == findings.NONE and not findings.others(counted)
     assert list(findings.sentences(counted)) == [findings.NONE]
     normal = seen_rows().assign(reference="Normal.")
     (said,) = findings.sentences(findings.count([normal], HEART_AND_LUNG))

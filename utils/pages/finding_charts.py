@@ -41,6 +41,7 @@ def findings_named(counted: pd.DataFrame, *, data_label: str) -> Chart:
     whole = rows[rows["finding"] == counts.MICRO].set_index("system")
     drawn = [name for i, name in enumerate(whole.index) if not i or whole.loc[name, "named"]][: len(SERIES)]
     findings = list(rows["finding"].unique())
+    labels = ["all together" if name == counts.MICRO else name for name in findings]
     by = rows.set_index(["finding", "system"])
     height = 1.6 + len(findings) * (0.15 * len(drawn) + 0.16)
     fig = figure(
@@ -60,7 +61,6 @@ def findings_named(counted: pd.DataFrame, *, data_label: str) -> Chart:
                     thick,
                     i,
                 )
-        labels = ["all together" if name == counts.MICRO else name for name in findings]
         ax.set(xlim=(0, 1), ylim=(len(findings) - 0.5, -0.5), xticks=[0, 0.25, 0.5, 0.75, 1])
         ax.set_yticks(range(len(findings)), labels if ax is axes[0] else [""] * len(labels))
         ax.tick_params(labelsize=8)
@@ -69,7 +69,10 @@ def findings_named(counted: pd.DataFrame, *, data_label: str) -> Chart:
         ax.spines["left"].set_visible(True)
         panel_title(ax, f"{value}: {meaning}")
     for name in drawn:
-        said = (f"{finding} {_of(by.loc[(finding, name)], 'present')}" for finding in findings)
+        said = (
+            f"{label} {by.loc[(finding, name), 'right']} of {by.loc[(finding, name), 'present']}"
+            for label, finding in zip(labels, findings, strict=True)
+        )
         tell(fig, f"{name}, named of those there: {', '.join(said)}")
     if left := [name for name in whole.index if name not in drawn]:
         tell(fig, f"Not drawn, as they name none or there is no room: {', '.join(left)}")
@@ -94,7 +97,3 @@ def _bar(ax, row: pd.Series, value: str, below: str, at: float, thick: float, i:
         fontsize=6.5,
         color=INK if row["right"] else GREY,
     )
-
-
-def _of(row: pd.Series, below: str) -> str:
-    return f"{row['right']} of {row[below]}"

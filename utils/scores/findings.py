@@ -13,7 +13,7 @@ from utils.findings.groups import Group
 from utils.judge import OFFLINE_LABEL
 
 from .means import SPLITS, one_split, order_splits
-from .tables import FEW, grid, markdown
+from .tables import FEW, markdown
 
 READER = f"the reader of the {OFFLINE_LABEL}"
 NONE = "No finding is named by enough training studies to be counted."
@@ -116,27 +116,37 @@ def value(row: dict | pd.Series, name: str, digits: int = 2) -> str:
     return f"{shown} [{low}, {high}]"
 
 
-def tables(counted: pd.DataFrame, *, data_label: str, whole: bool = False) -> str:
-    """Both tables as Markdown, with what they count: all systems, then the model finding by finding.
+def tables(counted: pd.DataFrame, *, data_label: str) -> str:
+    """Two tables as Markdown, with what they count: all systems, and the model finding by finding.
 
-    With `whole`, every system that names anything stands in the second table. It is of one split.
+    The model is the first system. The second table is of the test split, where there is one.
     """
     if counted.empty:
         return NONE + "\n"
     split = one_split(counted)
-    shown = split if whole else split[split["system"] == split["system"].iloc[0]]
-    each = by_finding(shown)
     name, model = SPLITS.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
-    title = f"Finding by finding, {name}, {'systems that name any' if whole else model}:"
+    each = by_finding(split[split["system"] == model])
     parts = [
         f"**Findings named rightly, {data_label}, found by {READER}**",
         markdown(overview(counted)).strip(),
-        f"{title}\n\n{grid(each.columns, each.to_numpy())}"
+        f"Finding by finding, {name}, {model}:\n\n{markdown(each).strip()}"
         if len(each)
         else f"{name.capitalize()}: no report of the {model} names any of them.",
         "\n".join(f"- {note}" for note in notes(counted)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def others(counted: pd.DataFrame) -> str:
+    """The other systems that name anything, finding by finding, as Markdown; empty where there is none."""
+    if counted.empty:
+        return ""
+    split = one_split(counted)
+    name, model = SPLITS.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
+    each = by_finding(
+        split[~split["system"].str.startswith(model + counts.SAME) & (split["system"] != model)]
+    )
+    return f"Finding by finding, {name}, the others that name any:\n\n{markdown(each)}" if len(each) else ""
 
 
 def notes(counted: pd.DataFrame) -> Iterator[str]:
@@ -182,18 +192,18 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
         f"{name}: of {_studies(there.loc[first])} with {PLAIN[first]} the {model} names "
         f"{there.loc[first, 'right']}, and {_extra(there.loc[first])} more without it."
     )
-    others = rows[(rows["system"] != model) & (rows["finding"] == first)]
-    if len(others):
-        said = (f"{row['system']} {_said(row)}" for _, row in others.iterrows())
-        yield f"{name}, {PLAIN[first]}, the others: {'; '.join(said)}."
+    beside = rows[(rows["system"] != model) & (rows["finding"] == first)]
+    if len(beside):
+        said = (f"{row['system']} {_said(row)}" for _, row in beside.iterrows())
+        yield f"{name}, {PLAIN[first]}, the others (+: more without it): {', '.join(said)}."
     rest = there.drop(index=first)
     if len(rest):
         said = (f"{PLAIN[finding]} {_said(row)}" for finding, row in rest.iterrows())
-        yield f"{name}, what else the {model} names: {'; '.join(said)}."
-    others = rows[(rows["system"] != model) & (rows["finding"] == counts.MICRO)]
-    if len(others):
-        said = (f"{row['system']} {value(row, 'f1')} n={row['n']}" for _, row in others.iterrows())
-        yield f"{name}, micro-F1 of the others: {'; '.join(said)}."
+        yield f"{name}, what else the {model} names (+: more without it): {', '.join(said)}."
+    beside = rows[(rows["system"] != model) & (rows["finding"] == counts.MICRO)]
+    if len(beside):
+        said = (f"{row['system']} {value(row, 'f1')} n={row['n']}" for _, row in beside.iterrows())
+        yield f"{name}, micro-F1 of the others: {', '.join(said)}."
 
 
 def _studies(row: pd.Series) -> str:
@@ -201,7 +211,8 @@ def _studies(row: pd.Series) -> str:
 
 
 def _said(row: pd.Series) -> str:
-    return f"{row['right']} of {row['present']}, and {_extra(row)} more without it"
+    """`12 of 40 (+20)`: right of those there, and named where it is not."""
+    return f"{row['right']} of {row['present']} (+{_extra(row)})"
 
 
 def _extra(row: pd.Series) -> str:

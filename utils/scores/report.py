@@ -97,8 +97,9 @@ def write_report(
     figures, short, found = dict(figures), [], []
     if findings is not None:
         short = seen.sentences(findings)
-        found = [f"### Does it see?\n\n{seen.tables(findings, data_label=data_label, whole=True).strip()}"]
+        found = [f"### Does it see?\n\n{seen.tables(findings, data_label=data_label).strip()}"]
         found += [_figure(folder, SEEN, *figures.pop(SEEN))] if SEEN in figures else []
+        found += filter(None, [seen.others(findings).strip()])
     parts = [
         f"# Chest X-ray findings by region: {systems[0]}",
         f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.",

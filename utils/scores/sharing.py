@@ -80,7 +80,7 @@ def model_card(
     """The adapter's card: data, method, settings, base model, scores and their judge, limits, licence.
 
     training, evaluation: the settings of the two steps
-    judgements: rows of `judgements.parquet`; table: `tables.table_markdown` of them
+    judgements: rows of `judgements.parquet`; table: what `table.md` holds of them
     """
     from utils.models.bases import REGISTRY
 
