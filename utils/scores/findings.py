@@ -79,16 +79,11 @@ def overview(counted: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_finding(counted: pd.DataFrame) -> pd.DataFrame:
-    """`counted` to be read, of the systems that name anything, a row for each split, system and finding.
-
-    A column that would say the same in every row, of split and system, is left out.
-    """
-    said = counted[(counted["finding"] == counts.MICRO) & (counted["named"] > 0)]
-    named = set(zip(said["split"], said["system"], strict=True))
+    """`counted` to be read, a row for each split, system and finding; of a single split without it."""
     table = []
     for split in order_splits(counted["split"]):
         for row in counted[counted["split"] == split].to_dict("records"):
-            if row["finding"] in (counts.MICRO, counts.MACRO) or (split, row["system"]) not in named:
+            if row["finding"] in (counts.MICRO, counts.MACRO):
                 continue
             table.append(
                 {
@@ -103,9 +98,7 @@ def by_finding(counted: pd.DataFrame) -> pd.DataFrame:
                     "F1": value(row, "f1"),
                 }
             )
-    shown = pd.DataFrame(table)
-    same = [name for name in ("split", "system") if counted[name].nunique() == 1]
-    return shown.drop(columns=same, errors="ignore")
+    return pd.DataFrame(table).drop(columns=["split"] if counted["split"].nunique() == 1 else [])
 
 
 def value(row: dict | pd.Series, name: str, digits: int = 2) -> str:
@@ -125,13 +118,11 @@ def tables(counted: pd.DataFrame, *, data_label: str) -> str:
         return NONE + "\n"
     split = one_split(counted)
     name, model = SPLITS.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
-    each = by_finding(split[split["system"] == model])
+    each = by_finding(split[split["system"] == model]).drop(columns="system")
     parts = [
         f"**Findings named rightly, {data_label}, found by {READER}**",
         markdown(overview(counted)).strip(),
-        f"Finding by finding, {name}, {model}:\n\n{markdown(each).strip()}"
-        if len(each)
-        else f"{name.capitalize()}: no report of the {model} names any of them.",
+        f"Finding by finding, {name}, {model}:\n\n{markdown(each).strip()}",
         "\n".join(f"- {note}" for note in notes(counted)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -143,10 +134,12 @@ def others(counted: pd.DataFrame) -> str:
         return ""
     split = one_split(counted)
     name, model = SPLITS.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
-    each = by_finding(
-        split[~split["system"].str.startswith(model + counts.SAME) & (split["system"] != model)]
-    )
-    return f"Finding by finding, {name}, the others that name any:\n\n{markdown(each)}" if len(each) else ""
+    said = split[(split["finding"] == counts.MICRO) & (split["named"] > 0)]["system"]
+    shown = [system for system in said if system != model and not system.startswith(model + counts.SAME)]
+    if not shown:
+        return ""
+    each = by_finding(split[split["system"].isin(shown)])
+    return f"Finding by finding, {name}, the others that name any:\n\n{markdown(each)}"
 
 
 def notes(counted: pd.DataFrame) -> Iterator[str]:
