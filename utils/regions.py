@@ -5,6 +5,7 @@ is not in the dict was not mentioned: it is unknown, neither normal nor empty.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 
 REGIONS = ("lung", "heart", "mediastinal", "bone")
 OTHERS = "others"
@@ -14,6 +15,21 @@ NOT_FOR_CLINICAL_USE = "Not for clinical use."  # stands wherever a report is sh
 _HEADING = re.compile(
     rf"^[-*#> \t]*(?:\d+[.)][* \t]*)?({'|'.join(ALL)})\** *:\**", re.IGNORECASE | re.MULTILINE
 )
+
+
+# A heading that also says which findings its region has, as `heading` writes it.
+_PLANNED = re.compile(rf"^({'|'.join(REGIONS)}) \\([^()\n]*\\):", re.MULTILINE)
+
+
+def heading(region: str, plan: Iterable[str] = ()) -> str:
+    """The heading of a region's line: `lung:`, or `lung (effusion, opacity):` with the findings to name."""
+    names = ", ".join(plan)
+    return f"{region} ({names}):" if names else f"{region}:"
+
+
+def without_plan(text: str) -> str:
+    """A report text with plain headings, the findings in them taken out."""
+    return _PLANNED.sub(r"\1:", text)
 
 
 def tidy(text: str) -> str:
@@ -27,9 +43,10 @@ def mentioned(findings: dict[str, str], names: tuple[str, ...] = REGIONS) -> dic
     return {name: text for name, text in texts.items() if text}
 
 
-def render(findings: dict[str, str]) -> str:
+def render(findings: dict[str, str], plan: Mapping[str, Iterable[str]] | None = None) -> str:
     """A report as text, one `region: findings` line a region, in the order of `ALL`.
 
+    plan: by region, the findings that its heading names, see `heading`
     Raises ValueError for a name that is not a region. `parse` gives the same
     dict back, save that white space inside a text becomes single spaces.
     """
@@ -38,7 +55,12 @@ def render(findings: dict[str, str]) -> str:
         raise ValueError(
             f"no such region: {', '.join(sorted(map(str, unknown)))}; regions are {', '.join(ALL)}"
         )
-    lines = (f"{name}: {tidy(findings[name] or '')}".rstrip() for name in ALL if name in findings)
+    plan = plan or {}
+    lines = (
+        f"{heading(name, plan.get(name, ()))} {tidy(findings[name] or '')}".rstrip()
+        for name in ALL
+        if name in findings
+    )
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ BASES = (  # what each needs stands in bases.py
 # What `make demo` took once on two CPU cores, by step: the estimate for who has not run it. It prints both.
 DEMO_TIMES = {"regions": "18 s", "dataset": "17 s", "training": "92 s", "evaluation": "34 s"}
 BUDGETS = ("tiles", "base", "pooled")  # of image tokens
+RECALL_WEIGHT = 0.35  # see GenerationSettings
 KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itself
 
 
@@ -138,6 +139,12 @@ class GenerationSettings(Knobs):
         0, ge=0, le=256, description="reports written at once; 0: as many as fit in free memory"
     )
     max_new_tokens: int = Field(200, ge=16, le=1024, description="maximum tokens per report")
+    recall_weight: float = Field(
+        RECALL_WEIGHT,
+        ge=0.1,
+        le=2,
+        description="how much naming every finding counts against naming no false one; 1: the same",
+    )
     studies: int = Field(0, ge=0, description="maximum studies per split; 0: all")
     shuffled: int = Field(
         150, ge=0, description="test studies also written from another study's views, as a control; 0: none"

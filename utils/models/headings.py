@@ -1,6 +1,7 @@
 """The headings of a report, set where the model would leave one out."""
 
 import itertools
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 from PIL import Image
@@ -8,7 +9,7 @@ from transformers import ProcessorMixin
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from utils.data.hf_dataset import instruction
-from utils.regions import REGIONS, render
+from utils.regions import REGIONS, heading
 
 _FIRST_WORDS = ("a", "clear", "no", "unremarkable")  # of findings: whatever begins differently
 
@@ -22,18 +23,24 @@ class EveryRegion:
     those too that are not. A line's end is seen in a token's text, as many
     tokenizers join it with the full stop before it.
 
-    Called, it gives the `decoding.rows.Rule` of one report.
+    A heading may also name the findings to write about, see `regions.heading`: what is said is then
+    decided before, and how it is said is the model's.
+
+    Called with the plan of one report, by region the names of findings, it gives its `decoding.rows.Rule`.
     """
 
     def __init__(self, processor: ProcessorMixin):
-        self.tokenizer = processor.tokenizer
-        self.first = _first_heading(processor)
+        self.processor, self.tokenizer = processor, processor.tokenizer
         self.end = self.tokenizer.eos_token_id
         special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         self.ends = {self.end, *special}
 
-    def __call__(self) -> "Headings":
-        return Headings(self)
+    def __call__(self, plan: Mapping[str, Iterable[str]] | None = None) -> "Headings":
+        return Headings(self, [heading(region, (plan or {}).get(region, ())) for region in REGIONS])
+
+    def first(self, text: str) -> list[int]:
+        """The tokens of an answer's first heading."""
+        return _first_heading(self.processor, text)
 
     @cache  # noqa: B019  (lives as long as one run)
     def up_to_newline(self, token: int) -> str:
@@ -42,9 +49,9 @@ class EveryRegion:
         return text[: text.rfind("\n") + 1]
 
     @cache  # noqa: B019
-    def heading(self, kept: str, number: int) -> list[int]:
-        """The tokens of `kept` and of the heading of that region."""
-        return self.inside(f"{kept}{REGIONS[number]}:")
+    def heading(self, kept: str, text: str) -> list[int]:
+        """The tokens of `kept` and of a heading."""
+        return self.inside(kept + text)
 
     def inside(self, text: str) -> list[int]:
         """The tokens of `text` where it does not begin a text."""
@@ -55,9 +62,9 @@ class EveryRegion:
 class Headings:
     """The headings of one report."""
 
-    def __init__(self, form: EveryRegion):
-        self.form = form
-        self.queue = list(form.first)  # the tokens that come whatever the model would write
+    def __init__(self, form: EveryRegion, texts: list[str]):
+        self.form, self.texts = form, texts
+        self.queue = list(form.first(texts[0]))  # the tokens that come whatever the model would write
         self.written = 1  # headings so far
 
     def choose(self, best: int) -> int:
@@ -78,14 +85,14 @@ class Headings:
         if self.written == len(REGIONS):
             return [self.form.end] if ended else []
         self.written += 1
-        return list(self.form.heading(kept, self.written - 1))
+        return list(self.form.heading(kept, self.texts[self.written - 1]))
 
 
 @cache
-def _first_heading(processor: ProcessorMixin) -> list[int]:
-    """What all answers of training begin with, in the tokens that the trainer's own collator gives them."""
+def _first_heading(processor: ProcessorMixin, text: str) -> list[int]:
+    """What all answers with this first heading begin with, in the tokens of the trainer's collator."""
     collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
-    reports = [render({REGIONS[0]: word}) for word in _FIRST_WORDS]
+    reports = [f"{text} {word}" for word in _FIRST_WORDS]
     view = Image.new("RGB", (32, 32))
     rows = [
         {

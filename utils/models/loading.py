@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from functools import cache
+from math import isqrt
 from pathlib import Path
 from types import MethodType
 
@@ -29,6 +30,7 @@ from transformers import (
     AutoProcessor,
     BitsAndBytesConfig,
     LlavaNextProcessor,
+    PretrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
@@ -42,6 +44,7 @@ from .bases import computes_or_stop, find
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 READING = "reading.json"  # beside an adapter: how it was taught to read a study
+PROBE = "probe.safetensors"  # beside an adapter: what decides which findings its reports name
 READING_SETTINGS = ("base", "image_tokens", "precision", "views")
 POOL = {"base": 1, "pooled": 2}
 UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
@@ -64,6 +67,16 @@ class WholeViewProcessor(LlavaNextProcessor):
         return rows * columns + self.num_additional_image_tokens
 
 
+def patches_of(outputs: BaseModelOutputWithPooling, config: PretrainedConfig) -> torch.Tensor:
+    """(views, patches, hidden) of a vision tower's outputs, in the layer that the language model reads.
+
+    A class token is left out; a map of channels, as convolutions leave it, is read row by row.
+    """
+    seen = outputs.hidden_states[getattr(config, "vision_feature_layer", -2)]
+    seen = seen.flatten(2).transpose(1, 2) if seen.ndim == 4 else seen
+    return seen[:, seen.shape[1] - isqrt(seen.shape[1]) ** 2 :]
+
+
 def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutputWithPooling:
     """Features of the base view only; stands in for `LlavaNextModel.get_image_features`.
 
@@ -71,8 +84,7 @@ def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutpu
     `pooler_output` is a tuple of one (tokens, hidden) tensor a view.
     """
     outputs = self.vision_tower(pixel_values[:, 0], output_hidden_states=True, return_dict=True)
-    patches = outputs.hidden_states[self.config.vision_feature_layer][:, 1:]  # without the class token
-    features = self.multi_modal_projector(patches)
+    features = self.multi_modal_projector(patches_of(outputs, self.config))
     if self.pool > 1:
         views, tokens, hidden = features.shape
         side = int(tokens**0.5)
@@ -216,7 +228,7 @@ def lora_config(settings: TrainingSettings) -> LoraConfig:
 
 def save_adapter(checkpoint: Path, folder: Path) -> None:
     """Copy the adapter out of `checkpoint` into `folder`, with the note of how it reads a study."""
-    for name in (*ADAPTER_FILES, READING):
+    for name in (*ADAPTER_FILES, READING, PROBE):
         shutil.copy(checkpoint / name, folder)
 
 

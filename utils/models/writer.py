@@ -1,15 +1,17 @@
 """Reports from radiographs: many at once, appended as they come, so that a run can stop and go on.
 
-`generations.jsonl` has a line a report: `system` (which way of writing), `split`, `id`,
-`text` as the model wrote it, `report` by region, and the hash of the adapter.
+`generations.jsonl` has a line a report: `system` (which way of writing), `split`, `id`, `text` as the
+model wrote it, `report` by region, `plan` (by region, the findings that it was to name), and the hash of
+the adapter and what it was told.
 """
 
 import gc
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
@@ -18,24 +20,35 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from utils.answers import AnswerFile, files_of
 from utils.data.hf_dataset import instruction
 from utils.decoding import MOST_ROWS, Decoder, Drafts, Request
+from utils.findings.probe import Plan
+from utils.findings.probe import load as load_probe
 from utils.processes import mine
-from utils.regions import REGIONS, parse
-from utils.settings import GenerationSettings
+from utils.regions import REGIONS, parse, without_plan
+from utils.settings import RECALL_WEIGHT, GenerationSettings
 from utils.workspace import StepError, file_hash, progress
 
+from .features import Tower, study_features
 from .headings import EveryRegion
-from .loading import ADAPTER_FILES, how_to_read, load_adapter, load_model, load_processor
+from .loading import ADAPTER_FILES, PROBE, how_to_read, load_adapter, load_model, load_processor
 
 MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
 
 
 class Writer:
-    """The fine-tuned model; it is loaded when it first writes."""
+    """The fine-tuned model; it is loaded when it first writes.
 
-    def __init__(self, adapter: Path):
+    recall_weight: see `findings.probe.Probe.thresholds`; it counts where a probe lies beside the adapter
+    kept: a folder in which the features of studies are kept
+    """
+
+    def __init__(self, adapter: Path, recall_weight: float = RECALL_WEIGHT, kept: Path | None = None):
         self.reading, self._folder = how_to_read(adapter), adapter
+        self.recall_weight, self.kept = recall_weight, kept
         self.adapter = file_hash(adapter / ADAPTER_FILES[0])[:16]
         self.processor = load_processor(self.reading["base"], self.reading["image_tokens"])
+        of_base = (self.reading[name] for name in ("base", "precision", "views"))
+        self.tower = Tower(*of_base, self.processor, load=lambda: self.model)
+        self.probe = load_probe(adapter / PROBE) if (adapter / PROBE).exists() else None
         self.drafts = Drafts()  # of all that it writes
 
     @cached_property
@@ -45,26 +58,40 @@ class Writer:
 
     def write(self, studies: list[list], max_new_tokens: int) -> list[str]:
         """A report text for each study, given as its list of views (PIL images). Greedy."""
-        texts = dict(self.stream(studies, max_new_tokens))
+        plans = self.plans(self.tower.see(studies)) if studies else []
+        texts = dict(self.stream(studies, max_new_tokens, plans=plans))
         return [texts[number] for number in range(len(studies))]
 
+    def features(self, studies: Dataset, name: str, show: Callable[..., Iterable] = progress) -> np.ndarray:
+        """The features of `studies`, called `name`: see `features.study_features`."""
+        return study_features(self.tower, studies, name, self.kept, show)
+
+    def plans(self, features: np.ndarray) -> list[Plan]:
+        """For studies with these features, by region, the findings that their reports are to name."""
+        return self.probe.plans(features, self.recall_weight) if self.probe else [{}] * len(features)
+
     def stream(
-        self, studies: Sequence[list], max_new_tokens: int, at_once: int = 0
+        self,
+        studies: Sequence[list],
+        max_new_tokens: int,
+        at_once: int = 0,
+        plans: Sequence[Plan] = (),
     ) -> Iterator[tuple[int, str]]:
         """The number of a study and its report's text, each as soon as it is done.
 
         studies: their views, read when their turn comes
         at_once: studies written together, at most; 0: as many as fit in free memory
+        plans: for each study, what `plans` gives
         """
         first = _FirstViews(studies, self.reading["views"])
-        return stream(self.model, self.processor, first, max_new_tokens, at_once, self.drafts)
+        return stream(self.model, self.processor, first, max_new_tokens, at_once, self.drafts, plans)
 
     def learn(self, reports: Iterable[str]) -> None:
         """Draft reports after these, such as those of training."""
         form = EveryRegion(self.processor)
         for report in reports:
             rest = report.strip().removeprefix(f"{REGIONS[0]}:")
-            self.drafts.learn([*form.first, *form.inside(rest), form.end])
+            self.drafts.learn([*form.first(f"{REGIONS[0]}:"), *form.inside(rest), form.end])
 
     def take(self, adapter: Path) -> "Writer":
         """Write with another adapter of the same base model from now on."""
@@ -77,6 +104,7 @@ class Writer:
     def close(self) -> None:
         """Free the model's memory, which the judge needs."""
         self.model = None
+        self.tower.close()
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -95,10 +123,14 @@ class _FirstViews(Sequence):
 
 
 def write(
-    model: PreTrainedModel, processor: ProcessorMixin, studies: Sequence[list], max_new_tokens: int
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    studies: Sequence[list],
+    max_new_tokens: int,
+    plans: Sequence[Plan] = (),
 ) -> list[str]:
     """A report text by `model` for each study, given as its list of views (PIL images). Greedy."""
-    texts = dict(stream(model, processor, studies, max_new_tokens))
+    texts = dict(stream(model, processor, studies, max_new_tokens, plans=plans))
     return [texts[number] for number in range(len(studies))]
 
 
@@ -109,11 +141,13 @@ def stream(
     max_new_tokens: int,
     at_once: int = 0,
     drafts: Drafts | None = None,
+    plans: Sequence[Plan] = (),
 ) -> Iterator[tuple[int, str]]:
     """The number of a study and the text of its report by `model`, each as soon as it is done. Greedy.
 
     at_once: studies written together, at most, where memory holds as many; 0: as many as fit
     drafts: what reports are drafted after, which learns each report
+    plans: for each study, by region, the findings that its headings name; the text has plain headings
     """
 
     def prepare(numbers: list[int]) -> BatchFeature:
@@ -134,9 +168,10 @@ def stream(
     end = processor.tokenizer.eos_token_id
     decoder = Decoder(model, {end}, max_new_tokens, most_rows=at_once or MOST_ROWS, drafts=drafts)
     form = EveryRegion(processor)
-    requests = [Request(length=length, rule=form) for _ in studies]
+    rules = [partial(form, plan) for plan in plans] or [form] * len(studies)
+    requests = [Request(length=length, rule=rule) for rule in rules]
     for number, tokens in decoder.write(requests, prepare):
-        yield number, processor.decode(tokens, skip_special_tokens=True)
+        yield number, without_plan(processor.decode(tokens, skip_special_tokens=True))
 
 
 def _question(processor: ProcessorMixin, views: int) -> str:
@@ -156,20 +191,23 @@ def write_reports(
     """The reports on the studies of `split`, called `name`, in order; those in `path` are not written again.
 
     With `system` SHUFFLED each study is written from the views of another,
-    which shows how much of a score comes from the pictures.
+    which shows how much of a score comes from the pictures. A report in `path` that was to name other
+    findings, as with another `recall_weight`, is written anew.
     Of several processes, each writes its share, and has the reports that are there.
     Raises StepError where `path` holds the reports of another adapter.
     """
     ids = ids_to_write(split, settings, system)
-    sources = other_studies(len(split)) if system == SHUFFLED else list(range(len(split)))
+    sources = sources_of(split, system)
     known, file = _open_generations(path, writer.adapter)
-    done = {(row["system"], row["split"], row["id"]): row for row in known}
+    plans = dict(zip(ids, plans_to_write(writer, split, name, sources, show), strict=False))
+    done = as_planned(known, system, name, plans)
     counts = split["views"]
     order = sorted(range(len(ids)), key=lambda i: counts[sources[i]])  # as many views together: less padding
-    todo = [i for i in mine(order) if (system, name, ids[i]) not in done]
+    todo = [i for i in mine(order) if ids[i] not in done]
     views = split.select([sources[i] for i in todo])["images"]
     writer.learn(row["text"] for row in done.values())
-    written = writer.stream(views, settings.max_new_tokens, settings.batch_size) if todo else ()
+    asked = [plans[ids[i]] for i in todo]
+    written = writer.stream(views, settings.max_new_tokens, settings.batch_size, asked) if todo else ()
     try:
         for number, text in show(written, f"{name}: {system}", len(todo)):
             study = ids[todo[number]]
@@ -179,16 +217,44 @@ def write_reports(
                 "id": study,
                 "text": text,
                 "report": parse(text),
+                "plan": {region: list(names) for region, names in plans[study].items()},
                 "adapter": writer.adapter,
             }
             file.add(row)
-            done[system, name, study] = row
+            done[study] = row
     except torch.OutOfMemoryError:
         raise StepError(
             "The GPU's memory does not hold one study: restart the runtime, or use an adapter with "
             "fewer image tokens."
         ) from None
-    return [done[system, name, study] for study in ids if (system, name, study) in done]
+    return [done[study] for study in ids if study in done]
+
+
+def plans_to_write(
+    writer: Writer,
+    split: Dataset,
+    name: str,
+    sources: Sequence[int],
+    show: Callable[..., Iterable] = progress,
+) -> list[Plan]:
+    """For each study of `split`, called `name`, the plan of the study whose views it is written from."""
+    plans = writer.plans(writer.features(split, name, show)) if writer.probe else [{}] * len(split)
+    return [plans[source] for source in sources]
+
+
+def as_planned(rows: Iterable[dict], system: str, name: str, plans: dict[str, Plan]) -> dict[str, dict]:
+    """By study, the reports of `system` on the split called `name` that were to name what `plans` say."""
+    wanted = {study: {region: list(names) for region, names in plan.items()} for study, plan in plans.items()}
+    return {
+        row["id"]: row
+        for row in rows
+        if (row["system"], row["split"]) == (system, name) and wanted.get(row["id"]) == row.get("plan", {})
+    }
+
+
+def sources_of(split: Dataset, system: str) -> list[int]:
+    """For each study of `split` the number of the study whose views `system` writes it from."""
+    return other_studies(len(split)) if system == SHUFFLED else list(range(len(split)))
 
 
 def ids_to_write(split: Dataset, settings: GenerationSettings, system: str = MODEL) -> list[str]:

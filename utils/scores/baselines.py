@@ -8,21 +8,17 @@ the fine-tuned model's own vision tower sees them. A model that scores no better
 than this copies.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from math import isqrt
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 
 from utils.findings.reader import EVERYTHING, UNNAMED, read_findings
 from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
-from utils.workspace import progress, replacing_file
+from utils.workspace import progress
 
 from .judging import ABNORMAL, references
 from .means import EVERY, SEED, compare, scored, summary
@@ -31,7 +27,6 @@ CONSTANT = "best constant report"
 FREQUENT = "most frequent sentences"
 NEAREST = "nearest training study"
 BASELINES = (CONSTANT, FREQUENT, NEAREST)
-BATCH, BLOCK = 16, 128  # studies at once, and in one file of features
 AT_ONCE = 256  # studies that are compared with all training studies at once
 
 
@@ -49,70 +44,15 @@ def by_system(
 def nearest(
     writer: Writer,
     dataset: DatasetDict,
-    kept: Path | None = None,
     show: Callable[..., Iterable] = progress,
 ) -> dict[str, list[dict[str, str]]]:
     """By split, validation and test, a report for each study: see `nearest_reports`.
 
-    Image features are saved in the folder `kept`, and read where an earlier run saved them.
+    Two studies are as alike as the means over their views' patches, see `models.features`.
     """
-    seen = {name: image_features(writer, studies, name, kept, show) for name, studies in dataset.items()}
+    seen = {name: writer.features(studies, name, show)[:, 1, 0] for name, studies in dataset.items()}
     known, findings = seen.pop("train"), list(references(dataset["train"]).values())
     return {name: nearest_reports(features, known, findings) for name, features in seen.items()}
-
-
-def image_features(
-    writer: Writer,
-    studies: Dataset,
-    name: str,
-    kept: Path | None = None,
-    show: Callable[..., Iterable] = progress,
-) -> np.ndarray:
-    """The features of `studies`, called `name`: (studies, hidden), float32.
-
-    Each is the mean over the patches of a view, then over the study's views,
-    of the tower's layer before the last, which LLaVA reads, without a class token.
-    In the folder `kept` each block is saved, and read where an earlier run saved it.
-    """
-    found = show(blocks(studies), f"{name}: image features")
-    return np.concatenate([block_features(writer, block, kept) for block in found])
-
-
-def blocks(studies: Dataset) -> list[Dataset]:
-    """`studies` in the portions whose features are saved together."""
-    starts = range(0, len(studies), BLOCK)
-    return [studies.select(range(start, min(start + BLOCK, len(studies)))) for start in starts]
-
-
-def block_features(writer: Writer, block: Dataset, kept: Path | None) -> np.ndarray:
-    """The features of one of `blocks`, read from the folder `kept` or saved there."""
-    if kept is None:
-        return _features(writer, block)
-    key = hashlib.sha256("\n".join([writer.adapter, *block["id"]]).encode()).hexdigest()[:16]
-    path = kept / f"{key}.npy"
-    if not path.exists():
-        with replacing_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, _features(writer, block), allow_pickle=False)
-    return np.load(path, allow_pickle=False)
-
-
-@torch.inference_mode()
-def _features(writer: Writer, studies: Dataset) -> np.ndarray:
-    model = writer.model.get_base_model().model
-    tower = model.vision_tower
-    rows = []
-    for start in range(0, len(studies), BATCH):
-        views = studies[start : start + BATCH]["images"]
-        flat = [view for study in views for view in study]
-        pixels = writer.processor.image_processor(flat, return_tensors="pt")["pixel_values"]
-        whole = pixels[:, 0] if pixels.ndim == 5 else pixels  # of a view's tiles the whole comes first
-        whole = whole.to(writer.model.device, writer.model.dtype)
-        patches = tower(whole, output_hidden_states=True).hidden_states[-2]
-        patches = patches[:, patches.shape[1] - isqrt(patches.shape[1]) ** 2 :]  # without a class token
-        means = patches.mean(dim=1).float().cpu().numpy()
-        ends = np.cumsum([len(study) for study in views])
-        rows += [part.mean(axis=0) for part in np.split(means, ends[:-1])]
-    return np.array(rows)
 
 
 def nearest_reports(

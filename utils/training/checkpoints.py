@@ -198,7 +198,8 @@ def judged(
     scores, writer = [], None
     for path in checkpoints:
         writer = Writer(path) if writer is None else writer.take(path)
-        written = writer.stream(validation["images"], MOST_TOKENS)
+        plans = writer.plans(writer.features(validation, "validation", show))
+        written = writer.stream(validation["images"], MOST_TOKENS, plans=plans)
         texts = dict(show(written, f"{path.name}: reports to choose by", len(validation)))
         pairs = [
             (study[region], parse(texts[number]).get(region, ""))

@@ -27,6 +27,7 @@ from transformers import ProgressCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from utils import processes
+from utils.findings.probe import Probe
 from utils.models.bases import fits_or_stop
 from utils.models.loading import load_model, load_processor, lora_config, save_adapter
 from utils.settings import TrainingSettings
@@ -36,6 +37,7 @@ from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .lengths import study_tokens
 from .plan import processes as divisor
 from .plan import steps
+from .probing import run_probe, with_plans
 from .watch import Progress, Watch, log_table, read_progress
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
@@ -111,9 +113,15 @@ def shared_accumulation(settings: TrainingSettings, processes: int) -> int:
 
 
 def make_trainer(
-    settings: TrainingSettings, dataset: DatasetDict, store: Store, on_progress: Callable | None = None
+    settings: TrainingSettings,
+    dataset: DatasetDict,
+    store: Store,
+    probe: Probe,
+    on_progress: Callable | None = None,
 ) -> SFTTrainer:
     """An SFTTrainer for `dataset` whose checkpoints go to `store`.
+
+    probe: its findings stand in the headings of the reports
 
     It trains on split train; without a split val there is no evaluation loss.
     `on_progress(progress)` is called with a `Progress` at every logged step.
@@ -125,12 +133,12 @@ def make_trainer(
     validation = sample(dataset["val"], settings) if "val" in dataset else None
     on_gpu = torch.cuda.is_available()
     processor = load_processor(settings.base, settings.image_tokens)
-    watch = Watch(settings, store, validation, on_progress)
+    watch = Watch(settings, store, validation, probe, on_progress)
     trainer = ByLengthTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
-        train_dataset=_columns(dataset["train"], settings, processor),
-        eval_dataset=_columns(validation, settings, processor) if validation else None,
+        train_dataset=_columns(dataset["train"], settings, processor, probe),
+        eval_dataset=_columns(validation, settings, processor, probe) if validation else None,
         peft_config=lora_config(settings),
         args=Arguments(
             output_dir=str(store.local),
@@ -196,11 +204,12 @@ def train(
     with PartialState().main_process_first():
         same_settings_or_stop(settings.model_dump(), folder / "settings.json", FREE)
         checkpoint = store.resume_from()
+        probe = run_probe(settings, dataset, folder)
     last = steps(settings, len(dataset["train"]))
     if checkpoint is None or step_of(checkpoint) < last:
         if checkpoint:
             say(f"Continuing from {checkpoint.name} of {last:,} steps.")
-        trainer = make_trainer(settings, dataset, store, on_progress)
+        trainer = make_trainer(settings, dataset, store, probe, on_progress)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         del trainer
         gc.collect()
@@ -287,8 +296,9 @@ def sample(split: Dataset, settings: TrainingSettings) -> Dataset:
     return chosen.select(range(min(settings.evaluate_on, len(split))))
 
 
-def _columns(split: Dataset, settings: TrainingSettings, processor) -> Dataset:
+def _columns(split: Dataset, settings: TrainingSettings, processor, probe: Probe) -> Dataset:
     """What the trainer reads of `split`: prompt, completion, the first views, the length in tokens."""
+    split = with_plans(split, probe)
     lengths = [count for count, *_ in study_tokens(processor, split, settings.views)]
     rows = split.select_columns(["images", "prompt", "completion"]).add_column("length", lengths)
     if max(split["views"]) <= settings.views:

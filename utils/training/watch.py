@@ -11,9 +11,11 @@ import pandas as pd
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from utils.models.loading import READING, READING_SETTINGS
+from utils.findings.probe import Plan, Probe
+from utils.models.features import Tower
+from utils.models.loading import PROBE, READING, READING_SETTINGS
 from utils.models.writer import write
-from utils.settings import TrainingSettings
+from utils.settings import RECALL_WEIGHT, TrainingSettings
 from utils.workspace import StepError, memory, write_json
 
 from .checkpoints import Store
@@ -57,9 +59,10 @@ class Watch(TrainerCallback):
         settings: TrainingSettings,
         store: Store,
         validation: Dataset | None,
+        probe: Probe,
         on_progress: Callable[[Progress], None] | None = None,
     ):
-        self.settings, self.store, self.tell = settings, store, on_progress
+        self.settings, self.store, self.probe, self.tell = settings, store, probe, on_progress
         self.studies = (
             validation.select(range(min(settings.samples, len(validation)))) if validation else None
         )
@@ -102,7 +105,9 @@ class Watch(TrainerCallback):
         self.trainer.accelerator.wait_for_everyone()  # each process adds its own random state
         if state.is_world_process_zero:
             reading = {name: getattr(self.settings, name) for name in READING_SETTINGS}
-            write_json(self.store.local / f"checkpoint-{state.global_step}" / READING, reading)
+            folder = self.store.local / f"checkpoint-{state.global_step}"
+            write_json(folder / READING, {**reading, "findings": self.probe.names})
+            self.probe.save(folder / PROBE)
             self.store.add(state.global_step, state.log_history)
 
     def rate(self, step: int) -> float | None:
@@ -123,12 +128,17 @@ class Watch(TrainerCallback):
         was_training = model.training
         model.eval()
         views = [study[: self.settings.views] for study in self.studies["images"]]
-        texts = write(model, self.trainer.processing_class, views, SAMPLE_TOKENS)
+        texts = write(model, self.trainer.processing_class, views, SAMPLE_TOKENS, self._plans(model, views))
         model.train(was_training)
         references = [messages[0]["content"] for messages in self.studies["completion"]]
         return [
             Sample(*each) for each in zip(self.studies["id"], references, map(str.strip, texts), strict=True)
         ]
+
+    def _plans(self, model, views: list[list]) -> list[Plan]:
+        read = (getattr(self.settings, name) for name in ("base", "precision", "views"))
+        tower = Tower(*read, self.trainer.processing_class, load=lambda: model)
+        return self.probe.plans(tower.see(views), RECALL_WEIGHT)
 
     def _advice(self) -> str:
         changes = ["lower learning_rate"]

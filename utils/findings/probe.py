@@ -1,0 +1,239 @@
+"""The findings probe: what a radiograph shows, read off the frozen vision tower by logistic regression.
+
+For each frequent finding of the training reports one weight a feature and a bias; a region that a
+report leaves out is unknown, not negative. Standardising, principal components, regression and
+calibration are all linear before the last step, so the probe is kept as one matrix, in safetensors.
+
+The probe decides what a report names: the *plan*. A report names a finding where the probability is at
+or over a threshold, and the thresholds follow from one number, `recall_weight`: see `Probe.thresholds`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from utils.regions import REGIONS
+from utils.workspace import StepError, replacing_file
+
+from .groups import GROUPS, Group, frequent, named
+
+FOLDS, COMPONENTS, SEED = 5, 256, 0
+STRENGTHS = tuple(10.0**power for power in range(-5, 1))  # of the regression, tried by cross-validation
+LEAST = 2 * FOLDS  # studies with a finding, and as many without, or nothing can be learnt of it
+Plan = dict[str, tuple[str, ...]]  # by region, the findings to name
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What `fit` learnt.
+
+    names: of the findings, in the order of `GROUPS`
+    weight, bias: (findings, features) and (findings,); `probabilities` are their logistic
+    calibration: (studies, findings), the probabilities of the studies that thresholds are set on
+    made_of: what it was made of, by `trained on`, to know it again
+    """
+
+    names: tuple[str, ...]
+    weight: np.ndarray
+    bias: np.ndarray
+    calibration: np.ndarray
+    made_of: str = ""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The findings as groups."""
+        return tuple(group for group in GROUPS if group.name in self.names)
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """(studies, findings), each between 0 and 1, of (studies, ...) features."""
+        return _logistic(_flat(features) @ self.weight.T.astype(np.float64) + self.bias)
+
+    def thresholds(self, recall_weight: float) -> np.ndarray:
+        """(findings,), the probability from which on each finding is named.
+
+        Each is the one with the highest F-measure to be expected on the calibration studies if their
+        probabilities are true, recall weighing `recall_weight` times as much as precision (van Rijsbergen's
+        beta). No label is used, so a finding that few of them have does not decide by chance.
+        """
+        weight, found = recall_weight**2, []
+        for column in self.calibration.T:
+            ranked = np.sort(column)[::-1]
+            right, count = np.cumsum(ranked), np.arange(1, len(ranked) + 1)
+            found.append(ranked[((1 + weight) * right / (weight * ranked.sum() + count)).argmax()])
+        return np.array(found)
+
+    def plans(self, features: np.ndarray, recall_weight: float) -> list[Plan]:
+        """For each study, by region, the findings that its report is to name."""
+        over = self.probabilities(features) >= self.thresholds(recall_weight)
+        return [
+            {
+                region: tuple(
+                    group.name
+                    for group, name_it in zip(self.groups, row, strict=True)
+                    if name_it and group.region == region
+                )
+                for region in REGIONS
+            }
+            for row in over
+        ]
+
+    def save(self, path: Path) -> None:
+        """Write the probe as one safetensors file, as a whole or not at all."""
+        tensors = {"weight": self.weight, "bias": self.bias, "calibration": self.calibration}
+        tensors = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in tensors.items()}
+        with replacing_file(path) as temporary:
+            save_file(tensors, temporary, {"names": ",".join(self.names), "made_of": self.made_of})
+
+
+def load(path: Path) -> Probe:
+    """The probe in `path`. Raises StepError where it is damaged or of another kind."""
+    try:
+        with safe_open(path, "numpy") as file:
+            noted = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in ("weight", "bias", "calibration")}
+            names = tuple(filter(None, noted["names"].split(",")))
+            unknown = set(names) - {group.name for group in GROUPS}
+            if unknown or len(names) != len(tensors["weight"]):
+                raise KeyError(f"findings {', '.join(unknown) or names}")
+            return Probe(names, **tensors, made_of=noted["made_of"])
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise StepError(f"{path} is not a findings probe ({error}): run notebook 03 again.") from None
+
+
+def labels(studies: Sequence[dict[str, str]], groups: Sequence[Group]) -> np.ndarray:
+    """(studies, findings): 1 where a report names a finding, 0 where not, NaN where it leaves the region out.
+
+    studies: their findings by region
+    """
+    known = [[study.get(group.region, "").strip() for group in groups] for study in studies]
+    rows = [
+        [
+            float(group.name in named(text, group.region)) if text else np.nan
+            for group, text in zip(groups, texts, strict=True)
+        ]
+        for texts in known
+    ]
+    return np.array(rows).reshape(len(studies), len(groups))
+
+
+def fit(
+    features: np.ndarray,
+    studies: Sequence[dict[str, str]],
+    held_out: tuple[np.ndarray, Sequence[dict[str, str]]] | None = None,
+    made_of: str = "",
+) -> Probe:
+    """The probe of training studies with these features, (studies, ...).
+
+    studies: their findings by region
+    held_out: features and findings of the validation studies, on which the strength of the regression is
+        chosen, probabilities are calibrated and thresholds set; without them, or where too few of them
+        have a finding, out-of-fold probabilities of the training studies take their place
+
+    Findings are those that at least `groups.FREQUENT` of the studies name. One that too few studies have,
+    or lack, to be cross-validated is left out; there may be none.
+    """
+    groups = [group for group in frequent(studies) if _enough(labels(studies, [group]))]
+    flat, truth = _flat(features), labels(studies, groups)
+    if not groups:
+        return Probe((), np.zeros((0, flat.shape[1])), np.zeros(0), np.zeros((0, 0)), made_of)
+    count = min(COMPONENTS, *flat.shape)
+    scaler, components = StandardScaler(), PCA(count, random_state=SEED)
+    reduced = make_pipeline(scaler, components).fit_transform(flat)
+    apart = None
+    if held_out:
+        apart = components.transform(scaler.transform(_flat(held_out[0]))), labels(held_out[1], groups)
+    tried = [_at_strength(reduced, truth, apart, strength) for strength in STRENGTHS]
+    _, weight, bias, calibration = min(tried, key=lambda one: one[0])
+    along, scale = weight @ components.components_, np.where(scaler.scale_, scaler.scale_, 1)
+    bias = bias - along @ (scaler.mean_ / scale) - weight @ (components.components_ @ components.mean_)
+    return Probe(tuple(group.name for group in groups), along / scale, bias, calibration, made_of)
+
+
+def _at_strength(
+    features: np.ndarray,
+    truth: np.ndarray,
+    apart: tuple[np.ndarray, np.ndarray] | None,
+    strength: float,
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Regressions of all findings: mean log-loss where thresholds are set, weight, bias, probabilities there."""
+    losses, weights, biases, calibration = [], [], [], []
+    for number, wanted in enumerate(truth.T):
+        known = ~np.isnan(wanted)
+        weight, bias, scores = _regress(features[known], wanted[known], strength)
+        seen = wanted[known]
+        if apart is not None and _both(apart[1][:, number]):
+            scores, seen = apart[0] @ weight + bias, apart[1][:, number]
+        slope, shift = _calibrate(scores, seen)
+        told = ~np.isnan(seen)
+        losses.append(log_loss(seen[told], _logistic(slope * scores[told] + shift)))
+        weights.append(slope * weight)
+        biases.append(slope * bias + shift)
+        calibration.append(np.sort(_logistic(slope * scores + shift)))
+    most = max(map(len, calibration))  # of a finding; one whose region reports leave out has fewer
+    columns = [np.interp(np.linspace(0, 1, most), np.linspace(0, 1, len(one)), one) for one in calibration]
+    return float(np.mean(losses)), np.array(weights), np.array(biases), np.array(columns).T
+
+
+def _regress(
+    features: np.ndarray, wanted: np.ndarray, strength: float
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Weight, bias, and the out-of-fold scores of one finding's regression."""
+    regression = LogisticRegression(C=strength, max_iter=1000)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
+    apart = cross_val_predict(regression, features, wanted, cv=folds, method="decision_function")
+    regression.fit(features, wanted)
+    return regression.coef_[0], float(regression.intercept_[0]), apart
+
+
+def quality(probabilities: np.ndarray, truth: np.ndarray) -> list[tuple[int, int, float]]:
+    """For each finding how many studies speak of its region, how many have it, and the area under the curve.
+
+    probabilities, truth: (studies, findings), as `Probe.probabilities` and `labels` give them. The area
+    is NaN where no study has the finding, or each does.
+    """
+    found = []
+    for column, wanted in zip(probabilities.T, truth.T, strict=True):
+        known = ~np.isnan(wanted)
+        area = roc_auc_score(wanted[known], column[known]) if _both(wanted) else np.nan
+        found.append((int(known.sum()), int(wanted[known].sum()), area))
+    return found
+
+
+def _calibrate(scores: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """Slope and shift that make `scores` log-odds of `wanted` (Platt, 1999); 1 and 0 if that is no better."""
+    known = ~np.isnan(wanted)
+    if not _both(wanted):
+        return 1.0, 0.0
+    platt = LogisticRegression(C=1e3).fit(scores[known, None], wanted[known])
+    slope, shift = float(platt.coef_[0, 0]), float(platt.intercept_[0])
+    plain = log_loss(wanted[known], _logistic(scores[known]))
+    better = slope > 0 and log_loss(wanted[known], _logistic(slope * scores[known] + shift)) <= plain
+    return (slope, shift) if better else (1.0, 0.0)
+
+
+def _both(wanted: np.ndarray) -> bool:
+    """Whether some studies have the finding, and some lack it."""
+    return bool(0 < np.nansum(wanted) < np.count_nonzero(~np.isnan(wanted)))
+
+
+def _enough(column: np.ndarray) -> bool:
+    has = np.nansum(column)
+    return bool(has >= LEAST and np.count_nonzero(~np.isnan(column)) - has >= LEAST)
+
+
+def _flat(features: np.ndarray) -> np.ndarray:
+    return np.asarray(features, dtype=np.float64).reshape(len(features), -1)
+
+
+def _logistic(scores: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(scores, -30, 30)))

@@ -1,0 +1,123 @@
+"""What the frozen vision tower sees in studies: features for the findings probe and the nearest study.
+
+The tower is never fine-tuned, so the features of a study are computed once for a base model, and kept.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, Image, List
+from transformers import PreTrainedModel, ProcessorMixin
+
+from utils.workspace import file_hash, progress, replacing_file
+
+from .bases import find
+from .loading import load_model, patches_of
+
+BATCH, BLOCK = 16, 128  # studies at once, and in one file of features
+FOLDER = "features"  # below a run's folder
+
+
+class Tower:
+    """The vision tower of a base model and how many views of a study it sees; loaded when it first sees.
+
+    load: gives a model that has the tower, where one is in memory anyway
+    """
+
+    def __init__(
+        self,
+        base: str,
+        precision: str,
+        views: int,
+        processor: ProcessorMixin,
+        load: Callable[[], PreTrainedModel] | None = None,
+    ):
+        self.base, self.precision, self.views, self.processor = base, precision, views, processor
+        self._load = load or (lambda: load_model(base, precision=precision))
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The model that has the tower, below an adapter and the head of the language model."""
+        loaded = self._load()
+        return (loaded.get_base_model() if hasattr(loaded, "get_base_model") else loaded).model
+
+    def close(self) -> None:
+        """Let go of the model."""
+        vars(self).pop("model", None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What features depend on beside the studies: the weights' name on the Hub, or a folder's files."""
+        place = find(self.base).weights
+        files = sorted(Path(place).glob("*.safetensors"))
+        weights = [file_hash(path) for path in files] or [place]
+        return hashlib.sha256("\n".join([*weights, self.precision, str(self.views)]).encode()).hexdigest()[
+            :16
+        ]
+
+    @torch.inference_mode()
+    def see(self, studies: Sequence[list]) -> np.ndarray:
+        """The features of studies, each given as its list of views: (studies, 2, 2, hidden), float32.
+
+        Of the first view, and of the mean over the views that are seen: the mean and the maximum over the
+        patches, in the layer that the language model reads.
+        """
+        tower, studies = self.model.vision_tower, [study[: self.views] for study in studies]
+        flat = [view for study in studies for view in study]
+        pixels = self.processor.image_processor(flat, return_tensors="pt")["pixel_values"]
+        whole = pixels[:, 0] if pixels.ndim == 5 else pixels  # of a view's tiles the whole comes first
+        weight = next(tower.parameters())
+        seen = tower(whole.to(weight.device, weight.dtype), output_hidden_states=True, return_dict=True)
+        patches = patches_of(seen, self.model.config)
+        pooled = torch.stack([patches.mean(1), patches.amax(1)], 1).float().cpu().numpy()
+        ends = np.cumsum([len(study) for study in studies])
+        return np.stack([np.stack([part[0], part.mean(0)]) for part in np.split(pooled, ends[:-1])])
+
+
+def study_features(
+    tower: Tower,
+    studies: Dataset,
+    name: str,
+    kept: Path | None = None,
+    show: Callable[..., Iterable] = progress,
+) -> np.ndarray:
+    """`Tower.see` of `studies`, called `name`. In the folder `kept` each block is saved, and read again."""
+    found = show(blocks(studies), f"{name}: image features")
+    return np.concatenate([block_features(tower, block, kept) for block in found])
+
+
+def blocks(studies: Dataset) -> list[Dataset]:
+    """`studies` in the portions whose features are saved together."""
+    starts = range(0, len(studies), BLOCK)
+    return [studies.select(range(start, min(start + BLOCK, len(studies)))) for start in starts]
+
+
+def block_features(tower: Tower, block: Dataset, kept: Path | None) -> np.ndarray:
+    """The features of one of `blocks`, read from the folder `kept` or saved there."""
+    if kept is None:
+        return _see(tower, block)
+    path = kept / f"{_content(tower, block)}.npy"
+    if not path.exists():
+        with replacing_file(path) as temporary, temporary.open("wb") as file:
+            np.save(file, _see(tower, block), allow_pickle=False)
+    return np.load(path, allow_pickle=False)
+
+
+def _content(tower: Tower, block: Dataset) -> str:
+    """The name of a block's file: what the tower is, and what it sees."""
+    digest = hashlib.sha256(tower.fingerprint.encode())
+    as_stored = block.select_columns(["images"]).cast_column("images", List(Image(decode=False)))
+    for study in as_stored["images"]:
+        for view in study:
+            digest.update(view["bytes"] or view["path"].encode())
+        digest.update(b"|")
+    return digest.hexdigest()[:16]
+
+
+def _see(tower: Tower, studies: Dataset) -> np.ndarray:
+    starts = range(0, len(studies), BATCH)
+    return np.concatenate([tower.see(studies[start : start + BATCH]["images"]) for start in starts])

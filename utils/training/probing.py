@@ -1,0 +1,77 @@
+"""The findings probe of a run, and its plans in the headings of the training reports.
+
+A finding that few studies have is never the likeliest next word, so a model that is taught reports alone
+leaves it out. So a heading names the findings that its text names, `lung (effusion): ...`: in training
+those of the reference, when a report is written those that the probe reads in the pictures.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict
+
+from utils.data.hf_dataset import MESSAGES
+from utils.findings import probe as probes
+from utils.findings.groups import Group, named
+from utils.findings.probe import Plan, Probe
+from utils.models.features import FOLDER, Tower, study_features
+from utils.models.loading import PROBE, load_processor
+from utils.regions import REGIONS, mentioned, render
+from utils.settings import TrainingSettings
+from utils.workspace import progress
+
+
+def run_probe(
+    settings: TrainingSettings,
+    dataset: DatasetDict,
+    folder: Path,
+    show: Callable[..., Iterable] = progress,
+) -> Probe:
+    """The probe of the run in `folder`, on the vision tower of its base model; made once, and kept there.
+
+    Training studies teach it; validation studies, where there are any, calibrate it and set its thresholds.
+    """
+    tower = tower_of(settings)
+    known = {name: findings(dataset[name]) for name in ("train", "val") if name in dataset}
+    digest = hashlib.sha256(tower.fingerprint.encode())
+    for name, studies in known.items():
+        digest.update(repr([list(dataset[name]["id"]), studies]).encode())
+    path, made_of = folder / PROBE, digest.hexdigest()
+    if path.exists() and (kept := probes.load(path)).made_of == made_of:
+        return kept
+    seen = {name: study_features(tower, dataset[name], name, folder / FOLDER, show) for name in known}
+    tower.close()
+    held_out = (seen["val"], known["val"]) if "val" in known else None
+    made = probes.fit(seen["train"], known["train"], held_out, made_of)
+    made.save(path)
+    return made
+
+
+def tower_of(settings: TrainingSettings) -> Tower:
+    """The vision tower that a run with these settings sees with."""
+    processor = load_processor(settings.base, settings.image_tokens)
+    return Tower(settings.base, settings.precision, settings.views, processor)
+
+
+def findings(split: Dataset) -> list[dict[str, str]]:
+    """The findings by region that each study of `split` mentions."""
+    return [mentioned(study) for study in split.select_columns(list(REGIONS))]
+
+
+def plan_of(study: dict[str, str], groups: Iterable[Group]) -> Plan:
+    """By region, the findings of `groups` that a study's own text names."""
+    said = {region: named(text, region) for region, text in study.items()}
+    return {
+        region: tuple(group.name for group in groups if group.region == region and group.name in names)
+        for region, names in said.items()
+    }
+
+
+def with_plans(rows: Dataset, probe: Probe) -> Dataset:
+    """`rows` with completions whose headings name the findings of the text, of those the probe knows."""
+    answers = [
+        [{"role": "assistant", "content": render(study, plan_of(study, probe.groups))}]
+        for study in findings(rows)
+    ]
+    return rows.remove_columns("completion").add_column("completion", answers, feature=MESSAGES)
