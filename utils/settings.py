@@ -1,8 +1,8 @@
 """The knobs of each step, with their types, ranges, defaults and one line of help each.
 
-`preset("t4")` is the real thing on a Colab T4; `preset("demo")` is the same
-series on two CPU cores, offline. Every difference between the two stands in
-the README's table, and a test holds them to it.
+`preset("t4")` is the real thing on a Colab T4. `preset("small")` is the same series with the real
+radiographs on two CPU cores, `preset("demo")` with phantoms, offline. Every difference between the three
+stands in the README's table, and a test holds them to it.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .machine import card, in_kaggle
 
+PRESETS = ("t4", "small", "demo")
 DEMO_BASE = "demo"  # the small base model that ships with the project
+SMALL_BASE = "small"  # the one that notebook 03 teaches on the training split first
 BASES = (  # what each needs stands in bases.py
     "llava-v1.6-mistral-7b",
     "llava-v1.6-vicuna-7b",
@@ -177,7 +179,7 @@ class JudgeSettings(Knobs):
 class Preset(Knobs):
     """All steps' settings, and where the studies come from."""
 
-    name: Literal["t4", "demo"]
+    name: Literal[PRESETS]
     data: Literal["iu_xray", "phantoms"]
     split: SplitSettings = SplitSettings()
     dataset: DatasetSettings = DatasetSettings()
@@ -203,7 +205,7 @@ def explained(settings: Mapping[str, Mapping]) -> list[tuple[str, object, str]]:
 
 
 def preset(name: str) -> Preset:
-    """The settings of all steps at one of the two sizes, `t4` or `demo`.
+    """The settings of all steps at one of the three sizes, `t4`, `small` or `demo`.
 
     `t4` follows the machine: it trains in bf16 on a GPU that has it, and for longer in Kaggle's sessions.
     """
@@ -232,4 +234,23 @@ def preset(name: str) -> Preset:
             ),
             judge=JudgeSettings(engine="offline"),
         )
-    raise ValueError(f"no preset called {name!r}: choose t4 or demo")
+    if name == "small":
+        return Preset(
+            name="small",
+            data="iu_xray",
+            dataset=DatasetSettings(longest_side=256),
+            training=TrainingSettings(
+                base=SMALL_BASE,
+                image_tokens="base",
+                precision="fp32",
+                optimizer="adamw_torch",
+                batch_size=16,
+                accumulation=1,
+                learning_rate=2e-3,
+                lora_dropout=0,
+                evaluate_every=65,
+                save_every=65,
+            ),
+            judge=JudgeSettings(engine="offline"),
+        )
+    raise ValueError(f"no preset called {name!r}: choose {', '.join(PRESETS)}")

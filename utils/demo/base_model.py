@@ -70,13 +70,15 @@ def listed(attributes: Attributes) -> str:
     return render(lines)
 
 
-def new_processor(texts: list[str], side: int = SIDE) -> LlavaNextProcessor:
+def new_processor(
+    texts: list[str], side: int = SIDE, patch: int = PATCH, vocabulary: int = VOCABULARY
+) -> LlavaNextProcessor:
     """A processor like the real one's for views of `side` pixels, its byte-level BPE learnt from `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[*SPECIAL.values(), "<image>"],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
@@ -95,7 +97,7 @@ def new_processor(texts: list[str], side: int = SIDE) -> LlavaNextProcessor:
     return LlavaNextProcessor(
         images,
         fast,
-        patch_size=PATCH,
+        patch_size=patch,
         vision_feature_select_strategy="default",
         chat_template=TEMPLATE,
         num_additional_image_tokens=1,

@@ -36,6 +36,16 @@ class MuonAndAdamW(torch.optim.Optimizer):
         for part in self.parts:
             part.step()
 
+    def state_dict(self) -> dict:
+        """The state of both, in order."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take over what `state_dict` gave."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
 
 def teach_to_see(
     model: LlavaNextForConditionalGeneration, drawn: list[Phantom], epochs: int, seed: int

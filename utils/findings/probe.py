@@ -165,14 +165,16 @@ def _at_strength(
     apart: tuple[np.ndarray, np.ndarray] | None,
     strength: float,
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Regressions of all findings: mean log-loss where thresholds are set, weight, bias, probabilities there."""
+    """Of all findings together: mean log-loss where thresholds are set, weight, bias, probabilities there."""
     losses, weights, biases, calibration = [], [], [], []
     for number, wanted in enumerate(truth.T):
         known = ~np.isnan(wanted)
-        weight, bias, scores = _regress(features[known], wanted[known], strength)
-        seen = wanted[known]
+        regression = LogisticRegression(C=strength, max_iter=1000).fit(features[known], wanted[known])
+        weight, bias = regression.coef_[0], regression.intercept_[0]
         if apart is not None and _both(apart[1][:, number]):
             scores, seen = apart[0] @ weight + bias, apart[1][:, number]
+        else:
+            scores, seen = _out_of_fold(regression, features[known], wanted[known]), wanted[known]
         slope, shift = _calibrate(scores, seen)
         told = ~np.isnan(seen)
         losses.append(log_loss(seen[told], _logistic(slope * scores[told] + shift)))
@@ -184,15 +186,9 @@ def _at_strength(
     return float(np.mean(losses)), np.array(weights), np.array(biases), np.array(columns).T
 
 
-def _regress(
-    features: np.ndarray, wanted: np.ndarray, strength: float
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """Weight, bias, and the out-of-fold scores of one finding's regression."""
-    regression = LogisticRegression(C=strength, max_iter=1000)
+def _out_of_fold(regression: LogisticRegression, features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
-    apart = cross_val_predict(regression, features, wanted, cv=folds, method="decision_function")
-    regression.fit(features, wanted)
-    return regression.coef_[0], float(regression.intercept_[0]), apart
+    return cross_val_predict(regression, features, wanted, cv=folds, method="decision_function")
 
 
 def quality(probabilities: np.ndarray, truth: np.ndarray) -> list[tuple[int, int, float]]:

@@ -153,7 +153,14 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
             module.support_avx512bf16_for_cpu = False
     if is_quantised:
         _compute_in(model, dtype)
-    return set_budget(model, image_tokens)
+    return stay_as_taught(set_budget(model, image_tokens))
+
+
+def stay_as_taught(model: PreTrainedModel) -> PreTrainedModel:
+    """Keep the vision tower in inference mode while the rest trains: norms would learn from each batch."""
+    tower = model.model.vision_tower.eval()
+    tower.train = lambda mode=True: tower
+    return model
 
 
 def _as_named_now(quantisation: dict, place: str) -> dict:

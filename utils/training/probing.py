@@ -6,7 +6,7 @@ those of the reference, when a report is written those that the probe reads in t
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict
@@ -68,10 +68,9 @@ def plan_of(study: dict[str, str], groups: Iterable[Group]) -> Plan:
     }
 
 
-def with_plans(rows: Dataset, probe: Probe) -> Dataset:
-    """`rows` with completions whose headings name the findings of the text, of those the probe knows."""
+def planned(rows: Dataset, groups: Sequence[Group]) -> Dataset:
+    """`rows` with completions whose headings name those of `groups` that the text names."""
     answers = [
-        [{"role": "assistant", "content": render(study, plan_of(study, probe.groups))}]
-        for study in findings(rows)
+        [{"role": "assistant", "content": render(study, plan_of(study, groups))}] for study in findings(rows)
     ]
     return rows.remove_columns("completion").add_column("completion", answers, feature=MESSAGES)

@@ -37,7 +37,7 @@ from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .lengths import study_tokens
 from .plan import processes as divisor
 from .plan import steps
-from .probing import run_probe, with_plans
+from .probing import planned, run_probe
 from .watch import Progress, Watch, log_table, read_progress
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
@@ -298,7 +298,7 @@ def sample(split: Dataset, settings: TrainingSettings) -> Dataset:
 
 def _columns(split: Dataset, settings: TrainingSettings, processor, probe: Probe) -> Dataset:
     """What the trainer reads of `split`: prompt, completion, the first views, the length in tokens."""
-    split = with_plans(split, probe)
+    split = planned(split, probe.groups)
     lengths = [count for count, *_ in study_tokens(processor, split, settings.views)]
     rows = split.select_columns(["images", "prompt", "completion"]).add_column("length", lengths)
     if max(split["views"]) <= settings.views:

@@ -1,0 +1,286 @@
+"""The small base model for real radiographs: LLaVA-NeXT's own classes, taught on a dataset's training split.
+
+`make collection` and notebook 03 at the preset `small` make it, as no base model that fits two CPU cores
+has ever seen a radiograph or read a report. First the vision tower, convolutions from nothing, learns to
+name the findings that the reports name; then all but the tower learns the reports' words. Validation and
+test studies are not looked at. A step that was killed goes on from its last epoch.
+"""
+
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, grid_sample
+from transformers import (
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
+    MistralConfig,
+    ResNetConfig,
+    ResNetModel,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer
+
+from utils.data.hf_dataset import instruction
+from utils.findings.groups import frequent
+from utils.findings.probe import labels
+from utils.findings.reader import UNNAMED, read_findings
+from utils.models.loading import load_processor, set_budget, stay_as_taught
+from utils.training.probing import findings, planned
+from utils.workspace import progress, replacing, replacing_file, versions, write_json
+
+from .base_model import new_processor
+from .seeing import MuonAndAdamW
+
+SIDE, PATCH, VOCABULARY = 128, 32, 1024
+WIDTHS = (24, 48, 96, 128)  # channels of the tower, each with half the pixels a side of those before
+VIEWS = 2
+EPOCHS_OF_SEEING, EPOCHS_OF_WORDS = 24, 5
+SEEN_AT_ONCE, READ_AT_ONCE = 32, 16  # studies in a step
+SEEING_RATE, WORDS_RATE = 3e-3, 4e-3
+LEAST = 25  # training studies that name a finding which is not counted, or it is not taught
+LESS = 0.5  # what such a finding weighs in the loss
+TURN, ZOOM, MOVE, LIGHT, SHADE = 0.15, 0.12, 0.1, 0.2, 0.05  # at most: radians, shares of side and of grey
+SEED = 17
+TOWER, FIGURES = "tower.safetensors", "figures.json"
+
+
+def taught(folder: Path, train: Dataset, seed: int = SEED) -> Path:
+    """The base model in `folder`, taught on the split `train`; where it is there already, as it is.
+
+    What is not finished lies in a folder beside it, and is gone on with.
+    """
+    if (folder / FIGURES).exists():
+        return folder
+    room = folder.with_name(f".{folder.name}.teaching")
+    processor = _processor(train)
+    model = new_model(processor, seed)
+    tower = room / TOWER
+    if not tower.exists():
+        loss = teach_to_see(model.model.vision_tower, train, room / "seeing", seed)
+        with replacing_file(tower) as temporary:
+            save_model(model.model.vision_tower, temporary, {"loss": f"{loss:.4f}"})
+    load_model(model.model.vision_tower, tower)
+    stay_as_taught(model)
+    loss = teach_words(model, processor, train, room / "words", seed)
+    with replacing(folder) as temporary:
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+        figures = {"studies": len(train), "seed": seed, "parameters": model.num_parameters()}
+        write_json(temporary / FIGURES, {**figures, "loss of words": round(loss, 4), "versions": versions()})
+    shutil.rmtree(room)
+    return folder
+
+
+def _processor(train: Dataset) -> LlavaNextProcessor:
+    """A processor whose vocabulary is that of the training reports and of the question."""
+    reports = planned(train, frequent(findings(train)))["completion"]
+    texts = [messages[0]["content"] for messages in reports] + [instruction()] * 50
+    return new_processor(texts, SIDE, PATCH, VOCABULARY)
+
+
+def new_model(processor: LlavaNextProcessor, seed: int = 0) -> LlavaNextForConditionalGeneration:
+    """An untrained model for `processor`: a tower of convolutions, a language model of the demo's size."""
+    tokenizer = processor.tokenizer
+    vision = ResNetConfig(
+        embedding_size=WIDTHS[0],
+        hidden_sizes=list(WIDTHS),
+        depths=[1] * len(WIDTHS),
+        layer_type="basic",
+        # What LLaVA-NeXT and the plan ask of a tower:
+        hidden_size=WIDTHS[-1],
+        image_size=SIDE,
+        patch_size=PATCH,
+        num_hidden_layers=len(WIDTHS),
+        intermediate_size=WIDTHS[-1],
+    )
+    text = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        sliding_window=None,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = LlavaNextConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=processor.image_processor.image_grid_pinpoints,
+        vision_feature_layer=-1,
+    )
+    torch.manual_seed(seed)
+    model = LlavaNextForConditionalGeneration(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+class Seeing(nn.Module):
+    """A vision tower with a head that names findings from the mean and the maximum of two views' patches."""
+
+    def __init__(self, tower: ResNetModel, findings: int, counted: int):
+        super().__init__()
+        self.tower = tower
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(WIDTHS[-1] * 2 * VIEWS, findings))
+        weight = torch.full((findings,), LESS)
+        weight[:counted] = 1
+        self.register_buffer("weight", weight)
+
+    def forward(self, views: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The loss of (studies, views, side, side) grey pixels; `wanted` is NaN where nothing is known."""
+        pixels = _normal(_varied(views.flatten(0, 1)[:, None] / 255))
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        maps = self.tower(pixels).last_hidden_state
+        seen = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1).reshape(len(views), -1)
+        known = ~wanted.isnan()
+        weight = known * self.weight
+        losses = binary_cross_entropy_with_logits(
+            self.head(seen).float(), wanted.nan_to_num(), weight=weight, reduction="sum"
+        )
+        return {"loss": losses / weight.sum().clamp(min=1)}
+
+
+def _normal(pixels: torch.Tensor) -> torch.Tensor:
+    """Grey pixels, 0 to 1, as the processor gives them."""
+    mean, spread = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    return (pixels - mean) / spread
+
+
+def _varied(views: torch.Tensor) -> torch.Tensor:
+    """Each view turned, zoomed, moved and lit a little by chance."""
+
+    def chance(*shape: int) -> torch.Tensor:
+        return torch.rand(len(views), *shape) * 2 - 1
+
+    angle, zoom = TURN * chance(), 1 + ZOOM * chance()
+    turned = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).reshape(-1, 2, 2)
+    place = torch.cat([turned * zoom[:, None, None], MOVE * chance(2, 1)], 2)
+    grid = affine_grid(place, list(views.shape), align_corners=False)
+    moved = grid_sample(views, grid, align_corners=False, padding_mode="border")
+    return moved * (1 + LIGHT * chance(1, 1, 1)) + SHADE * chance(1, 1, 1)
+
+
+def teach_to_see(tower: ResNetModel, train: Dataset, room: Path, seed: int) -> float:
+    """Train `tower` to name the findings of the training reports; the mean loss. Goes on in `room`."""
+    wanted, counted = taught_findings(train)
+    pixels = _pixels(train)
+    studies = [{"views": views, "wanted": row} for views, row in zip(pixels, wanted, strict=True)]
+    torch.manual_seed(seed)
+    seeing = Seeing(tower, wanted.shape[1], counted).to(memory_format=torch.channels_last)
+    trainer = Trainer(
+        model=seeing,
+        train_dataset=studies,
+        args=TrainingArguments(
+            **_arguments(room, EPOCHS_OF_SEEING, SEEN_AT_ONCE, seed),
+            learning_rate=SEEING_RATE,
+            weight_decay=0.05,
+            warmup_steps=0.2,
+            label_names=["wanted"],
+        ),
+    )
+    return _train(trainer, room)
+
+
+def taught_findings(train: Dataset) -> tuple[torch.Tensor, int]:
+    """What the tower learns to name: (studies, findings), NaN where a report is silent; how many are counted.
+
+    The counted findings come first, then all others that at least `LEAST` reports name.
+    """
+    studies = findings(train)
+    counted = labels(studies, frequent(studies))
+    named = [
+        {region: {name for one in read_findings(text) if one.present for name in one.names}}
+        for study in studies
+        for region, text in study.items()
+    ]
+    counts = Counter((region, name) for one in named for region, names in one.items() for name in names)
+    others = [key for key, count in counts.items() if count >= LEAST and key[1] != UNNAMED]
+    rows = np.full((len(studies), len(others)), np.nan, dtype=np.float32)
+    for number, study in enumerate(studies):
+        for column, (region, name) in enumerate(others):
+            if region in study:
+                said = read_findings(study[region])
+                rows[number, column] = any(one.present and name in one.names for one in said)
+    return torch.from_numpy(np.concatenate([counted.astype(np.float32), rows], 1)), counted.shape[1]
+
+
+def _pixels(train: Dataset) -> torch.Tensor:
+    """(studies, views, side, side) in 8 bits; a study with one view has it twice."""
+    found = torch.empty(len(train), VIEWS, SIDE, SIDE, dtype=torch.uint8)
+    for number, study in enumerate(progress(train.select_columns(["images"]), "reading radiographs")):
+        views = (study["images"] * VIEWS)[:VIEWS]
+        for place, view in enumerate(views):
+            small = view.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            found[number, place] = torch.from_numpy(np.array(small))
+    return found
+
+
+def teach_words(
+    model: LlavaNextForConditionalGeneration,
+    processor: LlavaNextProcessor,
+    train: Dataset,
+    room: Path,
+    seed: int,
+) -> float:
+    """Train all of `model` but its tower on the training reports; the mean loss. Goes on in `room`."""
+    model.model.vision_tower.requires_grad_(False)
+    with tempfile.TemporaryDirectory() as scratch:
+        processor.save_pretrained(scratch)
+        model.config.save_pretrained(scratch)
+        reader = load_processor(scratch)
+    rows = planned(train, frequent(findings(train))).select_columns(["images", "prompt", "completion"])
+    trainer = SFTTrainer(
+        model=set_budget(model, "base"),
+        processing_class=reader,
+        train_dataset=rows,
+        args=SFTConfig(
+            **_arguments(room, EPOCHS_OF_WORDS, READ_AT_ONCE, seed),
+            warmup_steps=0.05,
+            max_length=None,
+            gradient_checkpointing=False,
+        ),
+        optimizers=(MuonAndAdamW(model.named_parameters(), WORDS_RATE), None),
+    )
+    return _train(trainer, room)
+
+
+def _arguments(room: Path, epochs: int, studies: int, seed: int) -> dict:
+    """What both lessons ask of the trainer."""
+    return {
+        "output_dir": str(room),
+        "num_train_epochs": epochs,
+        "per_device_train_batch_size": studies,
+        "lr_scheduler_type": "cosine",
+        "bf16": True,  # autocast: a third faster on two cores
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "logging_steps": 50,
+        "seed": seed,
+        "report_to": "none",
+    }
+
+
+def _train(trainer: Trainer, room: Path) -> float:
+    """Train to the end, from the last epoch that is whole; the mean loss of what was trained now."""
+    last = get_last_checkpoint(room) if room.exists() else None
+    return trainer.train(resume_from_checkpoint=last).training_loss
