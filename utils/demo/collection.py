@@ -157,6 +157,14 @@ class Seeing(nn.Module):
         return {"loss": losses / weight.sum().clamp(min=1)}
 
 
+class SeeingTrainer(Trainer):
+    """Saves weights in the order that safetensors asks for; in memory channels come last, which is faster."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        weights = state_dict or self.model.state_dict()
+        super()._save(output_dir, {name: weight.contiguous() for name, weight in weights.items()})
+
+
 def _normal(pixels: torch.Tensor) -> torch.Tensor:
     """Grey pixels, 0 to 1, as the processor gives them."""
     mean, spread = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
@@ -184,7 +192,7 @@ def teach_to_see(tower: ResNetModel, train: Dataset, room: Path, seed: int) -> f
     studies = [{"views": views, "wanted": row} for views, row in zip(pixels, wanted, strict=True)]
     torch.manual_seed(seed)
     seeing = Seeing(tower, wanted.shape[1], counted).to(memory_format=torch.channels_last)
-    trainer = Trainer(
+    trainer = SeeingTrainer(
         model=seeing,
         train_dataset=studies,
         args=TrainingArguments(
@@ -195,7 +203,9 @@ def teach_to_see(tower: ResNetModel, train: Dataset, room: Path, seed: int) -> f
             label_names=["wanted"],
         ),
     )
-    return _train(trainer, room)
+    loss = _train(trainer, room)
+    tower.to(memory_format=torch.contiguous_format)
+    return loss
 
 
 def taught_findings(train: Dataset) -> tuple[torch.Tensor, int]:

@@ -16,31 +16,43 @@ FREQUENT = 0.04  # of the training studies name it
 
 
 class Group(NamedTuple):
-    """A finding: what it is called, its region, and the reader's names for it."""
+    """A finding: what it is called, its region, the reader's names for it, and a sentence that names it."""
 
     name: str
     region: str
     names: frozenset[str]
+    sentence: str
 
 
+AORTA = "tortuous or calcified aorta"
 # Scars have no group: where a report is in doubt, it names them beside atelectasis.
 GROUPS = tuple(
-    Group(name, region, frozenset(names))
-    for name, region, names in (
-        ("effusion", "lung", ["effusion"]),
-        ("opacity", "lung", ["opacity", "consolidation", "atelectasis"]),
-        ("hypoinflation", "lung", ["hypoinflation"]),
-        ("hyperinflation", "lung", ["hyperinflation"]),
-        ("granuloma", "lung", ["granuloma"]),
-        ("nodule", "lung", ["nodule"]),
-        ("pneumothorax", "lung", ["pneumothorax"]),
-        ("edema", "lung", ["edema"]),
-        ("cardiomegaly", "heart", ["cardiomegaly"]),
-        ("wide mediastinum", "mediastinal", ["wide mediastinum"]),
-        ("tortuous or calcified aorta", "mediastinal", ["tortuous aorta", "aortic calcification"]),
-        ("degenerative change", "bone", ["degenerative change"]),
-        ("scoliosis", "bone", ["scoliosis"]),
-        ("fracture", "bone", ["fracture"]),
+    Group(name, region, frozenset(names), sentence)
+    for name, region, names, sentence in (
+        ("effusion", "lung", ["effusion"], "There is a pleural effusion."),
+        ("opacity", "lung", ["opacity", "consolidation", "atelectasis"], "There is an opacity."),
+        ("hypoinflation", "lung", ["hypoinflation"], "Lung volumes are low."),
+        ("hyperinflation", "lung", ["hyperinflation"], "The lungs are hyperinflated."),
+        ("granuloma", "lung", ["granuloma"], "There is a calcified granuloma."),
+        ("nodule", "lung", ["nodule"], "There is a nodule."),
+        ("pneumothorax", "lung", ["pneumothorax"], "There is a pneumothorax."),
+        ("edema", "lung", ["edema"], "There is pulmonary edema."),
+        ("cardiomegaly", "heart", ["cardiomegaly"], "The heart is enlarged."),
+        ("wide mediastinum", "mediastinal", ["wide mediastinum"], "The mediastinum is widened."),
+        (
+            "tortuous or calcified aorta",
+            "mediastinal",
+            ["tortuous aorta", "aortic calcification"],
+            "The aorta is tortuous.",
+        ),
+        (
+            "degenerative change",
+            "bone",
+            ["degenerative change"],
+            "There are degenerative changes of the spine.",
+        ),
+        ("scoliosis", "bone", ["scoliosis"], "There is scoliosis."),
+        ("fracture", "bone", ["fracture"], "There is a rib fracture."),
     )
 )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from sklearn.decomposition import PCA
@@ -29,6 +30,7 @@ from .groups import GROUPS, Group, frequent, named
 
 FOLDS, COMPONENTS, SEED = 5, 256, 0
 STRENGTHS = tuple(10.0**power for power in range(-5, 1))  # of the regression, tried by cross-validation
+WEIGHTS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.5, 2.0)  # of recall, on a curve
 LEAST = 2 * FOLDS  # studies with a finding, and as many without, or nothing can be learnt of it
 Plan = dict[str, tuple[str, ...]]  # by region, the findings to name
 
@@ -191,18 +193,40 @@ def _out_of_fold(regression: LogisticRegression, features: np.ndarray, wanted: n
     return cross_val_predict(regression, features, wanted, cv=folds, method="decision_function")
 
 
-def quality(probabilities: np.ndarray, truth: np.ndarray) -> list[tuple[int, int, float]]:
-    """For each finding how many studies speak of its region, how many have it, and the area under the curve.
+def quality(probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]]) -> pd.DataFrame:
+    """How well the probe ranks studies that it was not taught on, one row per finding.
 
-    probabilities, truth: (studies, findings), as `Probe.probabilities` and `labels` give them. The area
-    is NaN where no study has the finding, or each does.
+    Columns: finding, region, n (studies whose report speaks of the region), present (those that name the
+    finding), auc (area under the curve; NaN where none or all of them do).
     """
-    found = []
-    for column, wanted in zip(probabilities.T, truth.T, strict=True):
+    truth, seen = labels(studies, probe.groups), probe.probabilities(features)
+    rows = []
+    for group, wanted, column in zip(probe.groups, truth.T, seen.T, strict=True):
         known = ~np.isnan(wanted)
         area = roc_auc_score(wanted[known], column[known]) if _both(wanted) else np.nan
-        found.append((int(known.sum()), int(wanted[known].sum()), area))
-    return found
+        counts = {"n": int(known.sum()), "present": int(wanted[known].sum())}
+        rows.append({"finding": group.name, "region": group.region, **counts, "auc": area})
+    return pd.DataFrame(rows, columns=["finding", "region", "n", "present", "auc"])
+
+
+def operating_points(
+    probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]], weights: Sequence[float] = WEIGHTS
+) -> pd.DataFrame:
+    """What the probe would name at each recall weight, all findings together, one row per weight.
+
+    Columns: recall_weight, present, named, right, precision (NaN where nothing is named), recall.
+    """
+    truth, seen, rows = labels(studies, probe.groups), probe.probabilities(features), []
+    for weight in weights if probe.names else ():
+        named_here = (seen >= probe.thresholds(weight)) & ~np.isnan(truth)
+        present, count = int(np.nansum(truth)), int(named_here.sum())
+        right = int((named_here & (truth == 1)).sum())
+        rates = {
+            "precision": right / count if count else np.nan,
+            "recall": right / present if present else np.nan,
+        }
+        rows.append({"recall_weight": weight, "present": present, "named": count, "right": right, **rates})
+    return pd.DataFrame(rows, columns=["recall_weight", "present", "named", "right", "precision", "recall"])
 
 
 def _calibrate(scores: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
@@ -215,6 +239,10 @@ def _calibrate(scores: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
     plain = log_loss(wanted[known], _logistic(scores[known]))
     better = slope > 0 and log_loss(wanted[known], _logistic(slope * scores[known] + shift)) <= plain
     return (slope, shift) if better else (1.0, 0.0)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else np.nan
 
 
 def _both(wanted: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import AutoConfig, PretrainedConfig
 
 from utils.machine import Card
-from utils.settings import BUDGETS, DEMO_BASE, TrainingSettings
+from utils.settings import BUDGETS, DEMO_BASE, SMALL_BASE, TrainingSettings
 from utils.workspace import StepError
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "base_model"
@@ -231,6 +231,8 @@ def find(base: str) -> Base:
     """
     if base in REGISTRY:
         return REGISTRY[base]
+    if base == SMALL_BASE:
+        raise StepError("The small base model is not taught yet: run notebooks/03_qlora_finetune_T4.ipynb.")
     place = str(DEMO_FOLDER) if base == DEMO_BASE else base
     try:
         config = AutoConfig.from_pretrained(place)

@@ -196,10 +196,9 @@ def write_reports(
     Of several processes, each writes its share, and has the reports that are there.
     Raises StepError where `path` holds the reports of another adapter.
     """
-    ids = ids_to_write(split, settings, system)
-    sources = sources_of(split, system)
+    ids, sources = ids_to_write(split, settings, system), sources_of(split, system)
     known, file = _open_generations(path, writer.adapter)
-    plans = dict(zip(ids, plans_to_write(writer, split, name, sources, show), strict=False))
+    plans = plans_to_write(writer, split, name, system, show)
     done = as_planned(known, system, name, plans)
     counts = split["views"]
     order = sorted(range(len(ids)), key=lambda i: counts[sources[i]])  # as many views together: less padding
@@ -231,15 +230,12 @@ def write_reports(
 
 
 def plans_to_write(
-    writer: Writer,
-    split: Dataset,
-    name: str,
-    sources: Sequence[int],
-    show: Callable[..., Iterable] = progress,
-) -> list[Plan]:
-    """For each study of `split`, called `name`, the plan of the study whose views it is written from."""
+    writer: Writer, split: Dataset, name: str, system: str, show: Callable[..., Iterable] = progress
+) -> dict[str, Plan]:
+    """By study of `split`, called `name`, the plan of the study whose views `system` writes it from."""
     plans = writer.plans(writer.features(split, name, show)) if writer.probe else [{}] * len(split)
-    return [plans[source] for source in sources]
+    sources = sources_of(split, system)
+    return {study: plans[source] for study, source in zip(split["id"], sources, strict=True)}
 
 
 def as_planned(rows: Iterable[dict], system: str, name: str, plans: dict[str, Plan]) -> dict[str, dict]:

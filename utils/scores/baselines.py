@@ -1,11 +1,12 @@
-"""Baselines, made of training studies alone: two reports that everyone gets, and one copied by looks.
+"""Baselines, made of training studies alone: two reports that everyone gets, and two made of looks.
 
 The best constant and the most frequent sentences read no picture. The constant is
 a training text that reports often give, chosen by cross-validation within training.
 The third gives each study the findings of the training study that looks most
 like it: how alike two studies look is the cosine of their image features, as
 the fine-tuned model's own vision tower sees them. A model that scores no better
-than this copies.
+than this copies. The fourth says what the findings probe reads, in fixed sentences: a
+model that is no better has added nothing to the probe.
 """
 
 from collections import Counter
@@ -26,19 +27,45 @@ from .means import EVERY, SEED, compare, scored, summary
 CONSTANT = "best constant report"
 FREQUENT = "most frequent sentences"
 NEAREST = "nearest training study"
-BASELINES = (CONSTANT, FREQUENT, NEAREST)
+PROBED = "probe's own sentences"
+BASELINES = (CONSTANT, FREQUENT, NEAREST, PROBED)
 AT_ONCE = 256  # studies that are compared with all training studies at once
 
 
 def by_system(
-    constant: dict[str, str], frequent: dict[str, str], nearest: dict[str, list[dict[str, str]]]
+    constant: dict[str, str],
+    frequent: dict[str, str],
+    nearest: dict[str, list[dict[str, str]]],
+    probed: dict[str, list[dict[str, str]]],
 ) -> dict[str, dict[str, dict | list]]:
-    """The reports of all three by baseline and split, as `scores.all_systems` takes them.
+    """The reports of all four by baseline and split, as `scores.all_systems` takes them.
 
-    constant, frequent: by region, the text that every study gets; nearest: as `nearest` gives it
+    constant, frequent: by region, the text that every study gets; nearest, probed: as these functions give
+    them; without a probe there is no such baseline
     """
     everyone = {CONSTANT: constant, FREQUENT: frequent}
-    return {name: dict.fromkeys(nearest, report) for name, report in everyone.items()} | {NEAREST: nearest}
+    given = {name: dict.fromkeys(nearest, report) for name, report in everyone.items()}
+    return given | {NEAREST: nearest} | ({PROBED: probed} if probed else {})
+
+
+def probed(writer: Writer, dataset: DatasetDict, constant: dict[str, str]) -> dict[str, list[dict[str, str]]]:
+    """By split, validation and test, what can be had without a language model: a report for each study.
+
+    Where the writer's probe reads findings in a region, its text is one fixed sentence for each, else that
+    of `constant`. Without a probe there are no splits.
+    """
+    if not (writer.probe and writer.probe.names):
+        return {}
+    sentences = {group.name: group.sentence for group in writer.probe.groups}
+    return {
+        name: [
+            constant
+            | {region: " ".join(map(sentences.get, names)) for region, names in plan.items() if names}
+            for plan in writer.plans(writer.features(studies, name))
+        ]
+        for name, studies in dataset.items()
+        if name != "train"
+    }
 
 
 def nearest(

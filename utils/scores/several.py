@@ -21,14 +21,24 @@ from utils import processes
 from utils.data.hf_dataset import load
 from utils.judge import Cache, Engine, Pair, judge_pairs
 from utils.machine import default_preset
-from utils.models.writer import MODEL, SHUFFLED, Writer, ids_to_write, read_generations, write_reports
+from utils.models.features import FOLDER, block_features, blocks
+from utils.models.writer import (
+    MODEL,
+    SHUFFLED,
+    Writer,
+    as_planned,
+    ids_to_write,
+    plans_to_write,
+    read_generations,
+    write_reports,
+)
 from utils.settings import GenerationSettings, JudgeSettings, Preset, preset, with_values
 from utils.workspace import StepError, Workspace, counter, progress, write_json
 
 from . import baselines, plan
 from .judging import all_systems, judge_of, references
 
-REPORTS, ANSWERS, FEATURES, NOTED = "generations.jsonl", "answers.jsonl", "features", "settings.json"
+REPORTS, ANSWERS, NOTED = "generations.jsonl", "answers.jsonl", "settings.json"
 
 
 def write_on_all(workspace: Workspace, settings: GenerationSettings) -> None:
@@ -100,11 +110,11 @@ def write(workspace: Workspace) -> None:
     folder, dataset, writer = _opened(workspace)
     settings = _settings(folder).generation
     writer.learn(study[0]["content"] for study in dataset["train"]["completion"])
+    for studies in dataset.values():
+        for block in _show(processes.mine(blocks(studies)), "image features"):
+            block_features(writer.tower, block, writer.kept)
     for system, name in _asked(dataset):
         write_reports(writer, dataset[name], name, folder / REPORTS, settings, system, _show)
-    blocks = [block for studies in dataset.values() for block in baselines.blocks(studies)]
-    for block in _show(processes.mine(blocks), "image features"):
-        baselines.block_features(writer, block, folder / FEATURES)
 
 
 def judge(workspace: Workspace) -> None:
@@ -112,15 +122,16 @@ def judge(workspace: Workspace) -> None:
     folder, dataset, writer = _opened(workspace)
     settings = _settings(folder)
     kept = read_generations(folder / REPORTS, writer.adapter)
-    kept = {(row["system"], row["split"], row["id"]): row for row in kept}
     reports: dict[str, dict[str, list[dict]]] = {MODEL: {}, SHUFFLED: {}}
     for system, name in _asked(dataset):
         ids = ids_to_write(dataset[name], settings.generation, system)
-        reports[system][name] = [kept[system, name, study] for study in ids if (system, name, study) in kept]
+        plans = plans_to_write(writer, dataset[name], name, system, _show)
+        found = as_planned(kept, system, name, plans)
+        reports[system][name] = [found[study] for study in ids if study in found]
         if len(reports[system][name]) < len(ids):
             raise StepError(f"Not all reports are written in {folder}: run utils.scores write first.")
     everyone = settings.judge.systems == "all"
-    others = _baselines(dataset, writer, folder) if everyone else {}
+    others = _baselines(dataset, writer) if everyone else {}
     systems = plan.chosen(all_systems(dataset, reports, others), settings.judge.systems)
     first = processes.rank() == 0
     plan.judge_in_turn(
@@ -134,12 +145,13 @@ def judge(workspace: Workspace) -> None:
     )
 
 
-def _baselines(dataset: DatasetDict, writer: Writer, folder: Path) -> dict[str, dict[str, dict | list]]:
+def _baselines(dataset: DatasetDict, writer: Writer) -> dict[str, dict[str, dict | list]]:
     """The baselines of notebook 04, which makes them a cell each."""
     training = list(references(dataset["train"]).values())
-    nearest = baselines.nearest(writer, dataset, folder / FEATURES, _show)
+    nearest = baselines.nearest(writer, dataset, _show)
     constant = baselines.best_constant(training, judge_pairs)
-    return baselines.by_system(constant, baselines.most_frequent(training), nearest)
+    probed = baselines.probed(writer, dataset, constant)
+    return baselines.by_system(constant, baselines.most_frequent(training), nearest, probed)
 
 
 def answer(jobs: Path) -> None:
@@ -156,8 +168,14 @@ def answer(jobs: Path) -> None:
 def _opened(workspace: Workspace) -> tuple[Path, DatasetDict, Writer]:
     """The folder of step 4, the dataset, and the writer. Raises StepError where a step before is not done."""
     workspace.require("training")
-    dataset = load(workspace.folder("dataset"))
-    return workspace.folder("evaluation"), dataset, Writer(workspace.folder("training") / "adapter")
+    dataset, folder = load(workspace.folder("dataset")), workspace.folder("evaluation")
+    return folder, dataset, writer_of(workspace, _settings(folder).generation)
+
+
+def writer_of(workspace: Workspace, settings: GenerationSettings) -> Writer:
+    """The writer of a run's reports; it finds the image features that training kept."""
+    training = workspace.folder("training")
+    return Writer(training / "adapter", settings.recall_weight, training / FOLDER)
 
 
 def _note(folder: Path, **parts: GenerationSettings | JudgeSettings) -> None:
