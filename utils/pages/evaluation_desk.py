@@ -16,7 +16,9 @@ from utils.scores.judging import judge_of
 from utils.scores.means import SPLITS
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.lengths import study_lengths
+from utils.training.probing import POINTS
 
+from .finding_charts import point_in_words
 from .page import quiet, table, tag
 from .training_desk import time_text
 
@@ -26,6 +28,8 @@ def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationS
     reading = how_to_read(adapter)
     lengths = study_lengths(reading["base"], reading["image_tokens"], reading["views"], dataset["test"])
     prompt = round(lengths.mean - lengths.answer)
+    points = adapter.parent / POINTS
+    points = pd.read_csv(points) if points.exists() else pd.DataFrame()
 
     def draw(settings: GenerationSettings) -> str:
         counts = {SPLITS[name]: len(dataset[name]) for name in ("val", "test") if name in dataset}
@@ -33,12 +37,13 @@ def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationS
             counts = {name: min(count, settings.studies) for name, count in counts.items()}
         counts[SHUFFLED] = min(len(dataset["test"]), settings.shuffled)
         note = "A saved report is not written again."
-        return _plan(
+        planned = _plan(
             counts,
             "reports",
             note,
             lambda card: plan.report_seconds(reading, prompt, settings.batch_size, card),
         )
+        return planned + _named(points, settings.recall_weight)
 
     return draw
 
@@ -63,6 +68,14 @@ def judging_beside(systems: dict[str, pd.DataFrame], cache: Path) -> Callable[[J
         return _plan(counts, "questions", f"{note} The bar shows the measured rate.", plan.judge_seconds)
 
     return draw
+
+
+def _named(points: pd.DataFrame, recall_weight: float) -> str:
+    """What the reports will name, by the point on the curve of step 3 that is nearest to `recall_weight`."""
+    if points.empty:
+        return ""
+    nearest = points.iloc[(points["recall_weight"] - recall_weight).abs().argmin()]
+    return f"<p>{escape(point_in_words(nearest))}</p>"
 
 
 def _plan(counts: dict[str, int], unit: str, note: str, seconds: Callable[[Card], plan.Hours]) -> str:

@@ -1,4 +1,4 @@
-"""The figure of the findings that the reports name."""
+"""Figures of findings: what the probe would name at each operating point, and what the reports name."""
 
 import matplotlib as mpl
 import pandas as pd
@@ -6,6 +6,7 @@ import pandas as pd
 from utils.findings import counts
 from utils.scores.findings import READER
 from utils.scores.means import SPLITS
+from utils.settings import RECALL_WEIGHT
 
 from .charts import (
     GREY,
@@ -96,4 +97,43 @@ def _bar(ax, row: pd.Series, value: str, below: str, at: float, thick: float, i:
         va="center",
         fontsize=6.5,
         color=INK if row["right"] else GREY,
+    )
+
+
+@mpl.rc_context(STYLE)
+def operating_curve(points: pd.DataFrame, *, data_label: str, chosen: float = RECALL_WEIGHT) -> Chart:
+    """Precision and recall of the findings that the probe would name, by recall weight; `chosen` is marked.
+
+    `points` are those of `findings.probe.operating_points`, of validation studies.
+    """
+    fig = figure(3.6, "How many findings to name", f"{data_label}, validation \u00b7 all findings together")
+    (ax,) = panels(fig, 1, top=0.9, bottom=0.75, left=0.9, right=0.5)
+    line = series(0)[0]
+    ax.plot(points["recall"], points["precision"], color=line, marker="o", markersize=4)
+    for row in points.itertuples():
+        mark = abs(row.recall_weight - chosen) < 1e-9
+        if mark:
+            ax.plot([row.recall], [row.precision], "o", markersize=10, color=SERIES[1][0], zorder=1)
+        ax.annotate(
+            f"{row.recall_weight:g}",
+            (row.recall, row.precision),
+            (5, 5),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK if mark else GREY,
+        )
+        tell(fig, point_in_words(row))
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall: of the findings that are there, named")
+    ax.set_ylabel("precision: of those named, there")
+    ax.grid(color=RULE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    return fig
+
+
+def point_in_words(point) -> str:
+    """A row of `findings.probe.operating_points` as a sentence."""
+    right = f"{10 * point.precision:.0f}" if point.named else "none"
+    return (
+        f"recall_weight {point.recall_weight:g}: of ten findings named about {right} are there, and of ten "
+        f"that are there about {10 * point.recall:.0f} are named (validation, {point.present} findings there)"
     )

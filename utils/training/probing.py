@@ -8,7 +8,10 @@ those of the reference, when a report is written those that the probe reads in t
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 from datasets import Dataset, DatasetDict
 
 from utils.data.hf_dataset import MESSAGES
@@ -19,7 +22,9 @@ from utils.models.features import FOLDER, Tower, study_features
 from utils.models.loading import PROBE, load_processor
 from utils.regions import REGIONS, mentioned, render
 from utils.settings import TrainingSettings
-from utils.workspace import progress
+from utils.workspace import progress, write_text
+
+POINTS = "operating_points.csv"  # in a run's folder: what each recall weight names on validation
 
 
 def run_probe(
@@ -46,6 +51,28 @@ def run_probe(
     made = probes.fit(seen["train"], known["train"], held_out, made_of)
     made.save(path)
     return made
+
+
+class Seen(NamedTuple):
+    """How well a probe sees validation studies: `probe.quality` and `probe.operating_points` of them."""
+
+    quality: pd.DataFrame
+    points: pd.DataFrame
+
+
+def on_validation(probe: Probe, settings: TrainingSettings, dataset: DatasetDict, folder: Path) -> Seen:
+    """What the probe of the run in `folder` sees on validation; its operating points are kept there, too.
+
+    Without a validation split or without findings, both tables are empty.
+    """
+    split = dataset["val"] if "val" in dataset else dataset["train"].select([])
+    features = np.zeros((0, probe.weight.shape[1]))
+    if len(split):
+        features = study_features(tower_of(settings), split, "val", folder / FOLDER)
+    known = findings(split)
+    found = Seen(probes.quality(probe, features, known), probes.operating_points(probe, features, known))
+    write_text(folder / POINTS, found.points.to_csv(index=False))
+    return found
 
 
 def tower_of(settings: TrainingSettings) -> Tower:
