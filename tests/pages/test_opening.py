@@ -5,7 +5,7 @@ from page_text import text
 
 from utils import workspace
 from utils.pages import opening
-from utils.settings import DEMO_TIMES
+from utils.settings import TIMES
 
 
 def test_the_map_shows_where_one_is_and_what_is_done(tmp_path):
@@ -15,7 +15,8 @@ def test_the_map_shows_where_one_is_and_what_is_done(tmp_path):
     page = text(view)
     assert "step 01 Findings to regions ✓ finished" in page and "UTC · took " in page
     assert "step 02 · you are here Studies to a dataset ○ not done needs 01 · leaves dataset/" in page
-    estimate = f"demo: about {DEMO_TIMES['training']} on two CPU cores"
+    demo, small = (TIMES[name]["training"] for name in ("demo", "small"))
+    estimate = f"two CPU cores: demo about {demo}, small about {small}"
     assert f"leaves training/<run>/ {estimate} · full size, T4: 2.5 h" in page
     assert f"leaves regions/ full size, T4: {opening.ABOUT['regions'].t4}" in page  # took what, above
     assert view.data.count("aria-current=step") == 1

@@ -1,4 +1,4 @@
-"""Runs the four notebooks in order, as `make demo` does: `python -m utils.demo --help`.
+"""Runs the four notebooks in order, as `make demo` and `make collection` do: `python -m utils.demo --help`.
 
 Each executed notebook is left as HTML in the run's folder. A step that is
 done, from the same files and settings, is not done again unless forced.
@@ -17,8 +17,11 @@ import papermill
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from utils.settings import DEMO_TIMES
+from utils.data.hf_dataset import load
+from utils.settings import SMALL_BASE, TIMES
 from utils.workspace import STEPS, open_workspace, write_text
+
+from . import collection
 
 ROOT = Path(__file__).resolve().parents[2]
 # A page is read for what was done and what came out; the code is there to unfold.
@@ -60,25 +63,36 @@ def as_page(notebook: nbformat.NotebookNode) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run what is not done, with a line a notebook; say what to open."""
     parser = argparse.ArgumentParser(
-        prog="python -m utils.demo", description="Run the four notebooks, offline, at the demo's size."
+        prog="python -m utils.demo", description="Run the four notebooks on two CPU cores."
     )
     parser.add_argument(
-        "--workspace", type=Path, default=ROOT / "runs" / "demo", help="folder of the run (%(default)s)"
+        "--preset", choices=list(TIMES), default="demo", help="demo: phantoms; small: real radiographs"
     )
+    parser.add_argument("--data", default="", help="studies as DATA in notebook 01 takes them")
+    parser.add_argument("--workspace", type=Path, help="folder of the run (runs/<preset>)")
     parser.add_argument("--force", action="store_true", help="run all steps again, even those that are done")
     options = parser.parse_args(arguments)
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    workspace = open_workspace(options.workspace.resolve())
+    place = options.workspace or ROOT / "runs" / options.preset
+    workspace, times = open_workspace(place.resolve()), TIMES[options.preset]
     for number, (step, name) in enumerate(STEPS.items(), 1):
         html = workspace.root / f"{name}.html"
         print(f"[{number}/{len(STEPS)}] {name} ", end="", flush=True)
         if html.exists() and workspace.is_current(step) and not options.force:
             print("was done already")
             continue
-        print(f"(estimate: {DEMO_TIMES[step]}) ", end="", flush=True)
+        print(f"(estimate: {times[step]}) ", end="", flush=True)
         start = time.monotonic()
+        parameters = {"PRESET": options.preset}
+        if step == "regions" and options.data:
+            parameters["DATA"] = (
+                str(Path(options.data).resolve()) if Path(options.data).exists() else options.data
+            )
+        if step == "training" and options.preset == SMALL_BASE:
+            print("\nteaching the small base model:")
+            collection.taught(workspace.root / collection.FOLDER, load(workspace.folder("dataset"))["train"])
         try:
-            run_notebook(name, workspace.root, html, {"PRESET": "demo"})
+            run_notebook(name, workspace.root, html, parameters)
         except papermill.PapermillExecutionError as error:
             print(f"failed: {error.ename}: {error.evalue}\nSee the page up to the failing cell: {html}")
             return 1

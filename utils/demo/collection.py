@@ -53,7 +53,7 @@ LEAST = 25  # training studies that name a finding which is not counted, or it i
 LESS = 0.5  # what such a finding weighs in the loss
 TURN, ZOOM, MOVE, LIGHT, SHADE = 0.15, 0.12, 0.1, 0.2, 0.05  # at most: radians, shares of side and of grey
 SEED = 17
-TOWER, FIGURES = "tower.safetensors", "figures.json"
+FOLDER, TOWER, FIGURES = "base", "tower.safetensors", "figures.json"  # FOLDER is in a workspace
 
 
 def taught(folder: Path, train: Dataset, seed: int = SEED) -> Path:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from IPython.display import HTML
 
 from utils.machine import COLAB_DISK, DRIVE, INTERNET, gpus, in_colab, in_kaggle
-from utils.settings import DEMO_TIMES, Preset
+from utils.settings import TIMES, Preset
 from utils.workspace import STEPS, StepError, Workspace, duration, status, versions
 
 from .page import html, tag
@@ -132,7 +132,7 @@ def overview(workspace: Workspace, here: str) -> HTML:
         f"<small>step {STEPS[step][:2]}{' · you are here' if step == here else ''}</small>"
         f"<b>{_title(step, here)}</b><small>{_done(done[step])}{_took(workspace, step)}</small>"
         f"<small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
-        f"<small>{_demo(workspace, step)}full size, T4: {about.t4}</small></li>"
+        f"<small>{_on_two_cores(workspace, step)}full size, T4: {about.t4}</small></li>"
         for step, about in ABOUT.items()
     )
     return HTML(
@@ -176,9 +176,12 @@ def _took(workspace: Workspace, step: str) -> str:
     return "" if seconds is None else f" · took {duration(seconds)}"  # None: not finished
 
 
-def _demo(workspace: Workspace, step: str) -> str:
-    """What the demo is likely to take, as long as the step has not shown what it takes."""
-    return "" if workspace.manifest(step) else f"demo: about {DEMO_TIMES[step]} on two CPU cores · "
+def _on_two_cores(workspace: Workspace, step: str) -> str:
+    """What the small sizes are likely to take, as long as the step has not shown what it takes."""
+    if workspace.manifest(step):
+        return ""
+    times = ", ".join(f"{name} about {of[step]}" for name, of in TIMES.items())
+    return f"two CPU cores: {times} · "
 
 
 def _done(state: str) -> str:
