@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from utils.regions import ALL, REGIONS, mentioned, parse, render, tidy
+from utils.regions import ALL, REGIONS, heading, mentioned, parse, render, tidy, without_plan
 
 PIECES = ("clear", "No", "heart:", "lung:", "**bone:**", "OTHERS:", ":", "- ", "# ", "*", "> ", "1. ", "2)")
 PIECES += (
@@ -80,3 +80,20 @@ def test_only_regions_with_text_are_mentioned():
     assert mentioned(report) == {"lung": "clear lungs"}
     assert mentioned(report, ALL) == {"lung": "clear lungs", "others": "A tube."}
     assert mentioned(dict.fromkeys(reversed(REGIONS), "x")) == dict.fromkeys(REGIONS, "x")
+
+
+def test_a_heading_names_the_findings_of_its_region_and_loses_them_again():
+    report = {"lung": "Effusion (small): left.", "heart": "Big."}
+    text = render(report, {"lung": ["effusion", "opacity"], "heart": ()})
+    assert text == "lung (effusion, opacity): Effusion (small): left.\nheart: Big."
+    assert heading("bone", ["fracture"]) == "bone (fracture):" and heading("bone") == "bone:"
+    assert without_plan(text) == render(report)
+    assert parse(without_plan(text)) == report
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["spleen (large): Big.", "The lung (left): Clear.", "lung (left) is clear: yes.", "lung: (none): x"],
+)
+def test_only_the_headings_of_regions_lose_what_is_in_brackets(text):
+    assert without_plan(text) == text
