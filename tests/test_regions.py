@@ -89,6 +89,7 @@ def test_a_heading_names_the_findings_of_its_region_and_loses_them_again():
     assert heading("bone", ["fracture"]) == "bone (fracture):" and heading("bone") == "bone:"
     assert without_plan(text) == render(report)
     assert parse(without_plan(text)) == report
+    assert without_plan(f" {text}") == f" {render(report)}"  # as an answer begins in many a model's tokens
 
 
 @pytest.mark.parametrize(

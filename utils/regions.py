@@ -18,7 +18,7 @@ _HEADING = re.compile(
 
 
 # A heading that also says which findings its region has, as `heading` writes it.
-_PLANNED = re.compile(rf"^({'|'.join(REGIONS)}) \([^()\n]*\):", re.MULTILINE)
+_PLANNED = re.compile(rf"^([ \t]*(?:{'|'.join(REGIONS)})) \([^()\n]*\):", re.MULTILINE)
 
 
 def heading(region: str, plan: Iterable[str] = ()) -> str:
