@@ -7,13 +7,12 @@ test studies are not looked at. A step that was killed goes on from its last epo
 """
 
 import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from PIL import Image
 from safetensors.torch import load_model, save_model
 from torch import nn
@@ -38,7 +37,7 @@ from utils.findings.probe import labels
 from utils.findings.reader import UNNAMED, read_findings
 from utils.models.loading import load_processor, set_budget, stay_as_taught
 from utils.training.probing import findings, planned
-from utils.workspace import progress, replacing, replacing_file, versions, write_json
+from utils.workspace import replacing, replacing_file, versions, write_json
 
 from .base_model import new_processor
 from .seeing import MuonAndAdamW
@@ -64,7 +63,8 @@ def taught(folder: Path, train: Dataset, seed: int = SEED) -> Path:
     if (folder / FIGURES).exists():
         return folder
     room = folder.with_name(f".{folder.name}.teaching")
-    processor = _processor(train)
+    train = _smaller(train)
+    processor = _processor(train, room / "processor")
     model = new_model(processor, seed)
     tower = room / TOWER
     if not tower.exists():
@@ -73,7 +73,7 @@ def taught(folder: Path, train: Dataset, seed: int = SEED) -> Path:
             save_model(model.model.vision_tower, temporary, {"loss": f"{loss:.4f}"})
     load_model(model.model.vision_tower, tower)
     stay_as_taught(model)
-    loss = teach_words(model, processor, train, room / "words", seed)
+    loss = teach_words(model, load_processor(str(room / "processor")), train, room / "words", seed)
     with replacing(folder) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
@@ -83,11 +83,35 @@ def taught(folder: Path, train: Dataset, seed: int = SEED) -> Path:
     return folder
 
 
-def _processor(train: Dataset) -> LlavaNextProcessor:
-    """A processor whose vocabulary is that of the training reports and of the question."""
+def _smaller(train: Dataset) -> Dataset:
+    """`train` with its views as small as the model sees them, in memory: each is read in every epoch."""
+
+    def shrink(batch: dict) -> dict:
+        return {
+            "images": [
+                [view.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC) for view in study[:VIEWS]]
+                for study in batch["images"]
+            ]
+        }
+
+    enable_progress_bars()
+    try:
+        return train.map(shrink, batched=True, batch_size=64, keep_in_memory=True, desc="reading radiographs")
+    finally:
+        disable_progress_bars()
+
+
+def _processor(train: Dataset, kept: Path) -> LlavaNextProcessor:
+    """A processor whose vocabulary is that of the training reports and of the question; kept in a folder."""
+    if kept.exists():
+        return LlavaNextProcessor.from_pretrained(kept)
     reports = planned(train, frequent(findings(train)))["completion"]
     texts = [messages[0]["content"] for messages in reports] + [instruction()] * 50
-    return new_processor(texts, SIDE, PATCH, VOCABULARY)
+    processor = new_processor(texts, SIDE, PATCH, VOCABULARY)
+    with replacing(kept) as temporary:
+        processor.save_pretrained(temporary)
+        new_model(processor).config.save_pretrained(temporary)
+    return processor
 
 
 def new_model(processor: LlavaNextProcessor, seed: int = 0) -> LlavaNextForConditionalGeneration:
@@ -234,11 +258,9 @@ def taught_findings(train: Dataset) -> tuple[torch.Tensor, int]:
 def _pixels(train: Dataset) -> torch.Tensor:
     """(studies, views, side, side) in 8 bits; a study with one view has it twice."""
     found = torch.empty(len(train), VIEWS, SIDE, SIDE, dtype=torch.uint8)
-    for number, study in enumerate(progress(train.select_columns(["images"]), "reading radiographs")):
+    for number, study in enumerate(train.select_columns(["images"])):
         views = (study["images"] * VIEWS)[:VIEWS]
-        for place, view in enumerate(views):
-            small = view.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-            found[number, place] = torch.from_numpy(np.array(small))
+        found[number] = torch.from_numpy(np.stack([np.asarray(view) for view in views]))
     return found
 
 
@@ -251,14 +273,12 @@ def teach_words(
 ) -> float:
     """Train all of `model` but its tower on the training reports; the mean loss. Goes on in `room`."""
     model.model.vision_tower.requires_grad_(False)
-    with tempfile.TemporaryDirectory() as scratch:
-        processor.save_pretrained(scratch)
-        model.config.save_pretrained(scratch)
-        reader = load_processor(scratch)
+    if last := _last(room):  # the trainer does not know these files' names for weights, which are of old
+        model.load_state_dict(LlavaNextForConditionalGeneration.from_pretrained(last).state_dict())
     rows = planned(train, frequent(findings(train))).select_columns(["images", "prompt", "completion"])
     trainer = SFTTrainer(
         model=set_budget(model, "base"),
-        processing_class=reader,
+        processing_class=processor,
         train_dataset=rows,
         args=SFTConfig(
             **_arguments(room, EPOCHS_OF_WORDS, READ_AT_ONCE, seed),
@@ -292,5 +312,8 @@ def _arguments(room: Path, epochs: int, studies: int, seed: int) -> dict:
 
 def _train(trainer: Trainer, room: Path) -> float:
     """Train to the end, from the last epoch that is whole; the mean loss of what was trained now."""
-    last = get_last_checkpoint(room) if room.exists() else None
-    return trainer.train(resume_from_checkpoint=last).training_loss
+    return trainer.train(resume_from_checkpoint=_last(room)).training_loss
+
+
+def _last(room: Path) -> str | None:
+    return get_last_checkpoint(room) if room.exists() else None
