@@ -4,7 +4,7 @@
 
 Writes the reports on a run's validation and test studies with its own adapter
 twice: without drafts, and with drafts after the reports of its training
-studies. Greedy, the headings set, as in notebook 04.
+studies. Greedy, the headings and their plans set, as in notebook 04.
 """
 
 import argparse
@@ -23,7 +23,9 @@ from utils.models import writer as writing  # noqa: E402
 from utils.settings import GenerationSettings  # noqa: E402
 
 
-def write(writer: writing.Writer, studies, at_once: int, most_proposed: int) -> tuple[dict, int, float]:
+def write(
+    writer: writing.Writer, studies, plans: list, at_once: int, most_proposed: int
+) -> tuple[dict, int, float]:
     """The reports of `studies` by number, the forward passes and the seconds that they took."""
     made = []
 
@@ -35,7 +37,7 @@ def write(writer: writing.Writer, studies, at_once: int, most_proposed: int) -> 
     decoder, writing.Decoder = writing.Decoder, Counted
     began = time.perf_counter()
     try:
-        reports = dict(writer.stream(studies, GenerationSettings().max_new_tokens, at_once))
+        reports = dict(writer.stream(studies, GenerationSettings().max_new_tokens, at_once, plans))
     finally:
         writing.Decoder = decoder
     return reports, sum(one.passes + one.prefills for one in made), time.perf_counter() - began
@@ -52,11 +54,12 @@ def main() -> None:
     dataset = hf_dataset.load(chosen.run / "dataset")
     writer = writing.Writer(chosen.run / "training" / "default" / "adapter")
     for name in ("val", "test"):
-        studies = dataset[name].sort("views")["images"]
-        one, passes, seconds = write(writer, studies, chosen.at_once, 0)
+        split = dataset[name].sort("views")
+        studies, plans = split["images"], writer.plans(writer.features(split, name))
+        one, passes, seconds = write(writer, studies, plans, chosen.at_once, 0)
         writer.drafts = Drafts()
         writer.learn(study[0]["content"] for study in dataset["train"]["completion"])
-        two, fewer, faster = write(writer, studies, chosen.at_once, Width.CHOICES[-1])
+        two, fewer, faster = write(writer, studies, plans, chosen.at_once, Width.CHOICES[-1])
         equal = sum(one[number] == two[number] for number in one)
         print(
             f"{name}: {equal} of {len(one)} reports equal, {len(set(one.values()))} different ones; "

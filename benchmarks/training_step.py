@@ -75,7 +75,8 @@ def ours(folder: Path, budget: str, steps: int) -> SFTTrainer:
         "max_steps": steps,
     }
     settings = with_values(preset("demo").training, changes)
-    return make_trainer(settings, rows(folder), Store(folder / "kept", folder / budget, 1))
+    dataset, store = rows(folder), Store(folder / "kept", folder / budget, 1)
+    return make_trainer(settings, dataset, store, t4_step.unread(dataset))
 
 
 def as_it_comes(folder: Path, steps: int) -> SFTTrainer:

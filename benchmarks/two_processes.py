@@ -35,6 +35,7 @@ def prepare(root: Path, studies: int):
     from utils.data.studies import load_studies, write_annotation
     from utils.models import loading
     from utils.settings import DatasetSettings, preset
+    from utils.training import run_probe
     from utils.workspace import Workspace, write_json
 
     workspace, training = Workspace(root), preset("demo").training
@@ -43,12 +44,13 @@ def prepare(root: Path, studies: int):
     findings = dict(zip(texts, split.split_findings(list(texts.values())), strict=True))
     annotation = write_annotation(data / "annotation_with_val.json", data, findings)
     everyone, folder = load_studies(data, annotation), workspace.folder("dataset")
-    hf_dataset.build(everyone, DatasetSettings(), folder, data_label="phantoms")
+    dataset, _ = hf_dataset.build(everyone, DatasetSettings(), folder, data_label="phantoms")
     adapter = workspace.folder("training") / "adapter"
     model = loading.load_model(training.base, training.image_tokens, training.precision)
     get_peft_model(model, loading.lora_config(training)).save_pretrained(adapter)
     reading = {name: getattr(training, name) for name in ("base", "image_tokens", "precision", "views")}
     write_json(adapter / loading.READING, reading)
+    run_probe(training, dataset, workspace.folder("training")).save(adapter / loading.PROBE)
     workspace.finish("training", settings={}, outputs=[adapter], data_label="phantoms")
     return workspace
 
@@ -117,6 +119,13 @@ def files(what: str, folder: Path) -> list[Path]:
     return files_of(folder / (several.REPORTS if what == "write" else several.ANSWERS))
 
 
+def features(folder: Path) -> list[Path]:
+    """The image features that the run has kept since training."""
+    from utils.models.features import FOLDER
+
+    return [*(folder.parents[1] / "training" / folder.name / FOLDER).iterdir()]
+
+
 def kept(what: str, folder: Path) -> dict[tuple, str]:
     """The reports by study, or the judge's answers by question."""
     *key, text = ("split", "id", "text") if what == "write" else ("reference", "prediction", "completion")
@@ -129,7 +138,7 @@ def compare(what: str, folder: Path, repeats: int) -> str:
     seconds, found, equal = {count: [] for count in COUNTS}, {}, []
     for _ in range(repeats):
         for count in COUNTS:
-            for path in [*files(what, folder), *folder.glob("features/*")]:
+            for path in [*files(what, folder), *features(folder)]:
                 path.unlink()
             seconds[count].append(run(what, folder, count))
             now = kept(what, folder)

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 from utils.pages.opening import ABOUT
 from utils.scores import plan as scores_plan
-from utils.settings import preset
+from utils.settings import PRESETS, preset
 from utils.training import plan as training_plan
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,12 +23,15 @@ def flat(settings: dict, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def test_the_two_presets_differ_in_what_the_table_says_and_in_nothing_else():
-    rows = re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \| `([^`]+)` \|$", README, re.M)
-    t4, demo = (flat(preset(name).model_dump(exclude={"name"})) for name in ("t4", "demo"))
-    differ = {(name, t4[name], demo[name]) for name in t4 if t4[name] != demo[name]}
-    assert set(rows) == differ
-    assert len(rows) <= 10
+def test_the_presets_differ_in_what_the_table_says_and_in_nothing_else():
+    rows = re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \| `([^`]+)` \| `([^`]+)` \|$", README, re.M)
+    t4, small, demo = (flat(preset(name).model_dump(exclude={"name"})) for name in PRESETS)
+    assert set(rows) == {
+        (name, t4[name], small[name], demo[name])
+        for name in t4
+        if len({t4[name], small[name], demo[name]}) > 1
+    }
+    assert len(rows) <= 15
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))

@@ -9,7 +9,7 @@ from utils.settings import TrainingSettings, preset, with_values
 STEPS = ("split", "dataset", "training", "generation", "judge")
 
 
-@pytest.mark.parametrize("name", ["t4", "demo"])
+@pytest.mark.parametrize("name", settings.PRESETS)
 def test_a_preset_is_valid_and_survives_a_manifest(name):
     chosen = preset(name)
     assert chosen.name == name
@@ -23,12 +23,27 @@ def test_the_demo_needs_no_gpu_and_no_network():
     assert (demo.training.precision, demo.training.optimizer) == ("fp32", "adamw_torch")
 
 
-def test_an_unknown_preset_names_the_two():
-    with pytest.raises(ValueError, match="'huge': choose t4 or demo"):
+def test_real_radiographs_on_two_cores_need_no_gpu_and_no_server():
+    small, demo = preset("small"), preset("demo")
+    assert small.data == "iu_xray" and small.split.engine == "offline" and small.judge.engine == "offline"
+    assert small.training.base == settings.SMALL_BASE
+    for knob in ("precision", "optimizer", "image_tokens"):
+        assert getattr(small.training, knob) == getattr(demo.training, knob)
+
+
+def test_the_weight_of_recall_is_the_same_at_every_size():
+    assert {preset(name).generation.recall_weight for name in settings.PRESETS} == {settings.RECALL_WEIGHT}
+    for wrong in (0.05, 2.5):
+        with pytest.raises(ValidationError, match="recall_weight"):
+            settings.GenerationSettings(recall_weight=wrong)
+
+
+def test_an_unknown_preset_names_those_there_are():
+    with pytest.raises(ValueError, match="'huge': choose t4, small, demo"):
         preset("huge")
 
 
-@pytest.mark.parametrize("name", ["t4", "demo"])
+@pytest.mark.parametrize("name", settings.PRESETS)
 @pytest.mark.parametrize("step", STEPS)
 def test_changing_one_copy_of_a_preset_leaves_the_next_alone(name, step):
     before = preset(name).model_dump()

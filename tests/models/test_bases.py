@@ -7,6 +7,8 @@ MedGemma's is made by today's classes, and its vocabulary is bytes: no package c
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import probes
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -26,7 +28,6 @@ from utils.models import bases, loading
 from utils.models.bases import REGISTRY, Shape
 from utils.models.writer import Writer
 from utils.regions import REGIONS
-from utils.scores.baselines import image_features
 from utils.settings import BASES, preset, with_values
 from utils.training import trainer as training
 from utils.training.checkpoints import Store
@@ -204,7 +205,7 @@ def test_a_step_of_the_default_precision_stays_finite(base, settings, phantom_da
     """fp16 under autocast with a gradient scaler, as on a T4, but on the CPU's own kernels."""
     settings = with_values(settings, {"precision": "fp16", "lora_dropout": 0})
     store = Store(tmp_path / "checkpoints", tmp_path / "scratch", 1)
-    trainer = training.make_trainer(settings, phantom_dataset, store)
+    trainer = training.make_trainer(settings, phantom_dataset, store, probes.NONE)
     trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
     assert {weight.dtype for weight in trained} == {torch.float32}
     assert {w.dtype for w in trainer.model.parameters() if w.dtype != torch.uint8} == {
@@ -238,7 +239,7 @@ def test_bf16_trains_without_a_scaler_and_its_adapter_writes_reports(
     changes = {"precision": "bf16", "max_steps": 6, "evaluate_every": 3, "learning_rate": 1e-2}
     settings = with_values(settings, changes)
     store = Store(tmp_path / "checkpoints", tmp_path / "scratch", 1)
-    trainer = training.make_trainer(settings, phantom_dataset, store)
+    trainer = training.make_trainer(settings, phantom_dataset, store, probes.NONE)
     assert trainer.accelerator.scaler is None and trainer.accelerator.mixed_precision == "bf16"
     kinds = {weight.dtype for weight in trainer.model.parameters() if not weight.requires_grad}
     assert kinds == {torch.uint8, torch.bfloat16}  # in 4 bits, and the rest
@@ -249,4 +250,5 @@ def test_bf16_trains_without_a_scaler_and_its_adapter_writes_reports(
     assert writer.model.dtype == torch.bfloat16
     (report,) = writer.write([phantom_dataset["test"][0]["images"]], 20)
     assert report.strip().startswith(REGIONS[0])
-    image_features(writer, phantom_dataset["test"], "test", tmp_path / "features")
+    seen = writer.features(phantom_dataset["test"], "test")
+    assert seen.dtype == np.float32 and np.isfinite(seen).all()

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets import DatasetDict
 from judged_rows import OFFLINE, judgement, table
-from PIL import Image
 
 from utils import judge
-from utils.models.loading import load_model, load_processor, lora_config
+from utils.findings.probe import Probe
+from utils.models.loading import load_model, lora_config
 from utils.models.writer import Writer
 from utils.regions import REGIONS
 from utils.scores import baselines, tables
@@ -41,41 +42,62 @@ def writer(tiny_base, tmp_path_factory):
     adapter = tmp_path_factory.mktemp("adapter")
     reading = {"base": str(tiny_base), "image_tokens": "base", "precision": "fp32"}
     get_peft_model(load_model(**reading), lora_config(TrainingSettings())).save_pretrained(adapter)
-    (adapter / "reading.json").write_text(json.dumps(reading))
+    (adapter / "reading.json").write_text(json.dumps(reading | {"views": 2}))
     return Writer(adapter)
 
 
-def test_features_are_the_mean_over_patches_and_views(writer, phantom_dataset):
-    split = phantom_dataset["test"]
-    found = baselines.image_features(writer, split, "test", show=lambda items, label: items)
-    assert found.shape[0] == len(split) and found.dtype == np.float32
-    views = split[0]["images"]
-    one_by_one = [
-        baselines.image_features(
-            writer,
-            split.from_list([{"images": [view]}], features=split.select_columns("images").features),
-            "x",
-        )
-        for view in views
+def test_each_study_gets_the_report_of_the_one_that_looks_most_like_it(writer, phantom_dataset):
+    train = phantom_dataset["train"]
+    found = baselines.nearest(writer, DatasetDict(train=train, val=train, test=train.select([3])))
+    known = [
+        {region: study[region] for region in REGIONS if study[region]}
+        for study in train.select_columns(list(REGIONS))
     ]
-    assert np.allclose(found[0], np.mean(one_by_one, axis=0)[0], atol=1e-4)
+    assert set(found) == {"val", "test"} and found["test"] == found["val"][3:4]
+    assert all(report.items() >= own.items() for report, own in zip(found["val"], known, strict=True))
 
 
-def test_a_study_is_its_own_nearest(writer, phantom_dataset):
-    split = phantom_dataset["train"]
-    features = baselines.image_features(writer, split, "train")
-    findings = [{"lung": study} for study in split["id"]]
-    assert [r["lung"] for r in baselines.nearest_reports(features, features, findings)] == split["id"][:]
+class Planned:
+    """A writer that was told what to name."""
+
+    def __init__(self, plans, names):
+        self.told, self.probe = plans, Probe(names, *np.zeros((3, len(names), 1)))
+
+    def features(self, studies, name):
+        return studies["id"][:]
+
+    def plans(self, features):
+        return [self.told.get(study, {}) for study in features]
 
 
-def test_the_budget_of_tokens_does_not_matter(writer, phantom_dataset):
-    features = baselines.image_features(writer, phantom_dataset["val"], "val")
-    before = writer.processor
-    writer.processor = load_processor(writer.model.get_base_model().config._name_or_path, "tiles")
-    tiled = baselines.image_features(writer, phantom_dataset["val"], "val")
-    writer.processor = before
-    assert np.allclose(features, tiled, atol=1e-4)
-    assert isinstance(phantom_dataset["val"][0]["images"][0], Image.Image)
+def test_the_probe_speaks_in_fixed_sentences_and_elsewhere_the_constant_stands(phantom_dataset):
+    constant = {"lung": "Clear.", "heart": "Normal.", "bone": "Intact."}
+    one, two, *others = phantom_dataset["test"]["id"]
+    plans = {
+        one: {"lung": ("effusion", "nodule"), "mediastinal": ("wide mediastinum",), "heart": (), "bone": ()},
+        two: {"heart": ("cardiomegaly",)},
+    }
+    names = ("effusion", "nodule", "cardiomegaly", "wide mediastinum")
+    found = baselines.probed(Planned(plans, names), phantom_dataset, constant)
+    assert set(found) == {"val", "test"} and found["val"] == [constant] * len(phantom_dataset["val"])
+    assert found["test"][0] == {
+        "lung": "There is a pleural effusion. There is a nodule.",
+        "heart": "Normal.",
+        "bone": "Intact.",
+        "mediastinal": "The mediastinum is widened.",
+    }
+    assert found["test"][1:] == [constant | {"heart": "The heart is enlarged."}] + [constant] * len(others)
+
+
+def test_without_findings_to_read_there_is_no_such_baseline(phantom_dataset):
+    for writer in (SimpleNamespace(probe=None), Planned({}, ())):
+        assert baselines.probed(writer, phantom_dataset, {"lung": "Clear."}) == {}
+    reports = {"val": [{"lung": "One."}], "test": [{"lung": "Two."}]}
+    given = baselines.by_system({"lung": "Clear."}, {"lung": "No."}, reports, {})
+    assert list(given) == [baselines.CONSTANT, baselines.FREQUENT, baselines.NEAREST]
+    assert given[baselines.CONSTANT] == dict.fromkeys(("val", "test"), {"lung": "Clear."})
+    given = baselines.by_system({}, {}, reports, reports)
+    assert tuple(given) == baselines.BASELINES and given[baselines.PROBED] == reports
 
 
 def by_table(scores):

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 
 from utils.answers import files_of
+from utils.models.features import FOLDER
 from utils.models.writer import read_generations
 from utils.processes import COUNT, Processes
 from utils.scores import several
@@ -56,7 +57,7 @@ def workspace(alone, tmp_path, monkeypatch):
     monkeypatch.setenv(COUNT, "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     workspace = Workspace(tmp_path / "run")
-    shutil.copytree(alone.root, workspace.root, ignore=shutil.ignore_patterns("evaluation"))
+    shutil.copytree(alone.root, workspace.root, ignore=shutil.ignore_patterns("evaluation", FOLDER))
     settings(workspace)
     return workspace
 
@@ -106,16 +107,16 @@ def test_reports_are_those_of_one_process_though_one_of_two_is_killed_and_then_b
     assert len(after) == 2 and sum(map(len, before)) < sum(map(len, after))
     assert reports(workspace) == reports(alone)
     features = [
-        {one.name: one.read_bytes() for one in (run.folder("evaluation") / several.FEATURES).iterdir()}
+        {one.name: one.read_bytes() for one in (run.folder("training") / FOLDER).iterdir()}
         for run in (workspace, alone)
     ]
-    assert features[0] == features[1]
+    assert features[0] == features[1] and len(features[0]) == 3  # a file for each split
 
 
 def reports(workspace):
-    """The texts of a run by system, split and study, each of which was written once."""
+    """The texts and plans of a run by system, split and study, each of which was written once."""
     rows = read_generations(workspace.folder("evaluation") / several.REPORTS)
-    found = {(row["system"], row["split"], row["id"]): row["text"] for row in rows}
+    found = {(row["system"], row["split"], row["id"]): (row["text"], row["plan"]) for row in rows}
     assert len(found) == len(rows)
     return found
 
@@ -132,7 +133,7 @@ def test_verdicts_from_a_terminal_are_those_of_one_process(alone, workspace):
     with pytest.raises(StepError, match="Not all reports are written"):
         several.judge(workspace)
     (folder / several.REPORTS).write_bytes(b"".join(lines))
-    shutil.copytree(theirs / several.FEATURES, folder / several.FEATURES)
+    shutil.copytree(alone.folder("training") / FOLDER, workspace.folder("training") / FOLDER)
     with Processes(2, "utils.scores", "judge", folder) as team:
         for _ in team.rounds():
             pass

@@ -4,6 +4,7 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import probes
 import pytest
 import torch
 import trl
@@ -66,7 +67,7 @@ def test_the_trained_weights_are_those_that_peft_makes(tiny_base, phantom_datase
     from utils.training.checkpoints import Store
 
     settings = with_values(preset("demo").training, {"base": str(tiny_base), "projector": projector})
-    trainer = make_trainer(settings, phantom_dataset, Store(tmp_path, tmp_path, 1))
+    trainer = make_trainer(settings, phantom_dataset, Store(tmp_path, tmp_path, 1), probes.NONE)
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     assert plan.trainable(settings, bases.find(str(tiny_base)).shape) == trained
 

@@ -2,17 +2,22 @@
 
 import json
 
+import numpy as np
 import pandas as pd
+import probes
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from utils.models.loading import READING
+from utils.findings.groups import GROUPS
+from utils.findings.probe import Probe
+from utils.models.loading import PROBE, READING
 from utils.settings import preset, with_values
 from utils.training import __main__ as command
 from utils.training import trainer as training
 from utils.training import watch
 from utils.training.checkpoints import Store, is_sealed
+from utils.training.probing import planned
 from utils.workspace import StepError
 
 pytestmark = pytest.mark.slow
@@ -51,9 +56,9 @@ def kept(folder):
 
 @pytest.fixture
 def trainer(settings, phantom_dataset, tmp_path):
-    def make(**changes):
+    def make(probe=probes.NONE, **changes):
         store = Store(tmp_path / "checkpoints", tmp_path / "scratch", 2)
-        return training.make_trainer(with_values(settings, changes), phantom_dataset, store)
+        return training.make_trainer(with_values(settings, changes), phantom_dataset, store, probe)
 
     return make
 
@@ -76,6 +81,8 @@ def test_training_leaves_an_adapter_a_log_and_sealed_checkpoints(whole_run):
     assert all(is_sealed(folder / "checkpoints" / name) for name in kept(folder))
     reading = json.loads((folder / "adapter" / READING).read_text())
     assert (reading["image_tokens"], reading["views"]) == ("base", 2)
+    assert reading["findings"] == []  # of twelve studies nothing can be learnt
+    assert (folder / "adapter" / PROBE).read_bytes() == (folder / PROBE).read_bytes()
     assert any(weights.abs().sum() > 0 for name, weights in adapter(folder).items() if "lora_B" in name)
 
 
@@ -116,6 +123,19 @@ def test_the_loss_is_on_the_answer_only(trainer, phantom_dataset):
     said = [made.processing_class.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
     answers = {row["completion"][0]["content"] for row in phantom_dataset["val"]}
     assert {text.strip().removesuffix("</s>") for text in said} <= answers
+
+
+def test_headings_name_what_the_reports_name_of_the_probes_findings(trainer, phantom_dataset):
+    none = np.zeros((len(GROUPS), 1))
+    made = trainer(Probe(tuple(group.name for group in GROUPS), none, none[:, 0], none.T))
+    said = {
+        made.processing_class.tokenizer.decode(row[row != -100]).strip().removesuffix("</s>")
+        for batch in made.get_eval_dataloader()
+        for row in batch["labels"]
+    }
+    answers = planned(phantom_dataset["val"], GROUPS)["completion"]
+    assert said <= {messages[0]["content"] for messages in answers}
+    assert any("):" in text for text in said)
 
 
 def test_fewer_views_are_read_where_that_is_asked_for(trainer):
@@ -226,7 +246,7 @@ def test_other_settings_stop_a_run_but_a_longer_time_limit_does_not(settings, ph
 
 
 def test_a_rate_is_measured_over_twenty_steps_and_not_before(settings, tmp_path):
-    watching = watch.Watch(settings, Store(tmp_path, tmp_path, 2), None)
+    watching = watch.Watch(settings, Store(tmp_path, tmp_path, 2), None, probes.NONE)
     watching.first, watching.measured = 0, 0.0
     assert watching.rate(19) is None
     assert watching.rate(20) > 0

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import probes
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -152,4 +153,4 @@ def test_an_accumulation_that_cannot_be_shared_out_is_refused(
     monkeypatch.setattr(training, "PartialState", Three)
     settings = with_values(preset("demo").training, {**FEW, "base": str(tiny_base), "accumulation": 4})
     with pytest.raises(StepError, match="accumulation is 4: set it to a multiple of 3"):
-        training.make_trainer(settings, phantom_dataset, Store(tmp_path, tmp_path, 1))
+        training.make_trainer(settings, phantom_dataset, Store(tmp_path, tmp_path, 1), probes.NONE)
