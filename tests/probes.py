@@ -9,7 +9,7 @@ NONE = Probe((), np.zeros((0, 1)), np.zeros(0), np.zeros((0, 0)))  # reads nothi
 
 
 def by_chance(features: np.ndarray, names: tuple[str, ...], seed: int = 0) -> Probe:
-    """A probe of random weights that calls each finding likely in about half of the studies with `features`."""
+    """A probe of random weights that finds each finding likely in half of the studies with `features`."""
     assert names == tuple(group.name for group in GROUPS if group.name in names)
     flat = features.reshape(len(features), -1).astype(float)
     weight = np.random.default_rng(seed).normal(size=(len(names), flat.shape[1])) / flat.std()

@@ -95,7 +95,7 @@ def test_without_findings_to_read_there_is_no_such_baseline(phantom_dataset):
     reports = {"val": [{"lung": "One."}], "test": [{"lung": "Two."}]}
     given = baselines.by_system({"lung": "Clear."}, {"lung": "No."}, reports, {})
     assert list(given) == [baselines.CONSTANT, baselines.FREQUENT, baselines.NEAREST]
-    assert given[baselines.CONSTANT] == dict.fromkeys(("val", "test"), {"lung": "Clear."})
+    assert given[baselines.CONSTANT] == {"val": {"lung": "Clear."}, "test": {"lung": "Clear."}}
     given = baselines.by_system({}, {}, reports, reports)
     assert tuple(given) == baselines.BASELINES and given[baselines.PROBED] == reports
 
