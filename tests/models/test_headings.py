@@ -8,15 +8,20 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from utils.data.hf_dataset import instruction
 from utils.models.bases import REGISTRY
 from utils.models.headings import EveryRegion
-from utils.regions import REGIONS, parse
+from utils.models.loading import load_processor
+from utils.regions import REGIONS, heading, parse, render, without_plan
+from utils.settings import DEMO_BASE
 
 NAMES = [name for name in REGISTRY if name != "medgemma-4b-it"]  # no package carries Gemma's vocabulary
 WHOLE = "lung: Clear.\nheart: Normal size.\nmediastinal: No widening.\nbone: No fracture."
 AS_FILED = "-as-filed"  # the first with the normaliser in its tokenizer.json, which transformers 5 replaces
 
 
-@pytest.fixture(scope="module", params=[*NAMES, AS_FILED])
-def processor(request, published):
+@pytest.fixture(scope="module", params=[*NAMES, AS_FILED, DEMO_BASE])
+def processor(request):
+    if request.param == DEMO_BASE:
+        return load_processor(DEMO_BASE)
+    published = request.getfixturevalue("published")
     name = request.param.removesuffix(AS_FILED) or NAMES[0]
     processor = AutoProcessor.from_pretrained(published / name)
     if request.param == AS_FILED:
@@ -36,10 +41,13 @@ def trained(processor, report):
     return labels[labels != -100].tolist()
 
 
-def written(processor, script, then=()):
-    """The tokens of a model that writes `script` and ends; after a heading set for it, it writes `then`."""
+def written(processor, script, then=(), plan=None):
+    """The tokens of a model that writes `script` and ends; after a heading set for it, it writes `then`.
+
+    plan: the findings that the headings name
+    """
     end = processor.tokenizer.eos_token_id
-    force = EveryRegion(processor)()
+    force = EveryRegion(processor)(plan)
     said, wanted = [], [token for token in script if token != end]
     for _ in range(200):
         sure = force.ahead()
@@ -88,3 +96,38 @@ def test_a_report_begins_with_the_tokens_of_training(processor):
         first = EveryRegion(processor).first("lung:")
         assert trained(processor, report)[: len(first)] == first
     assert processor.tokenizer.decode(first).strip() == "lung:"
+
+
+PLANS = [
+    {"lung": ("opacity",), "heart": ("cardiomegaly",)},
+    {"lung": ("effusion", "opacity", "nodule"), "bone": ("degenerative change",)},
+    {"mediastinal": ("tortuous or calcified aorta",), "bone": ()},
+    dict.fromkeys(REGIONS, ()),
+]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_planned_headings_are_the_tokens_of_training(processor, plan):
+    report = render(parse(WHOLE), plan)
+    script = trained(processor, report)
+    assert written(processor, script, plan=plan) == script[:-1]
+    text = processor.tokenizer.decode(script[:-1])
+    assert text.strip() == report and without_plan(text).strip() == WHOLE
+    assert parse(without_plan(text)) == parse(WHOLE)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_model_that_would_say_nothing_gets_every_planned_heading(processor, plan):
+    more = processor.tokenizer(" Seen.", add_special_tokens=False)["input_ids"]
+    text = processor.tokenizer.decode(written(processor, trained(processor, "lung:"), more, plan))
+    lines = [line.removesuffix(" Seen.") for line in text.strip().split("\n")]
+    assert lines == [heading(region, plan.get(region, ())) for region in REGIONS]
+    assert set(parse(without_plan(text))) == set(REGIONS)
+
+
+@pytest.mark.parametrize("named", ["lung (opacity):", "lung (effusion, nodule):"])
+def test_a_planned_report_begins_with_the_tokens_of_training(processor, named):
+    first = EveryRegion(processor).first(named)
+    for said in ("Large left effusion.", "2 cm nodule.", "No pneumothorax."):
+        assert trained(processor, f"{named} {said}")[: len(first)] == first
+    assert processor.tokenizer.decode(first).strip() == named

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
+import probes
 import pytest
 import torch
 from peft import get_peft_model
@@ -10,6 +13,7 @@ from transformers import LogitsProcessor
 
 from utils.decoding.drafts import Drafts, Width
 from utils.models import loading
+from utils.models import writer as writing
 from utils.models.headings import EveryRegion
 from utils.models.loading import READING
 from utils.models.writer import (
@@ -22,7 +26,7 @@ from utils.models.writer import (
     read_generations,
     write_reports,
 )
-from utils.regions import REGIONS
+from utils.regions import REGIONS, heading, without_plan
 from utils.settings import GenerationSettings, preset
 from utils.workspace import StepError
 
@@ -238,3 +242,85 @@ def test_an_adapter_of_an_unknown_kind_is_refused(adapter, tmp_path):
     (broken / READING).unlink()
     with pytest.raises(StepError, match="03_qlora"):
         Writer(broken)
+
+
+NAMES = ("effusion", "opacity", "cardiomegaly", "degenerative change")
+
+
+@pytest.fixture(scope="module")
+def planning(writer, adapter, phantom_dataset, tmp_path_factory):
+    """The same adapter with a probe beside it that finds each finding in some of the test studies."""
+    folder = tmp_path_factory.mktemp("planning") / "adapter"
+    shutil.copytree(adapter, folder)
+    probe = probes.by_chance(writer.features(phantom_dataset["test"], "test"), NAMES)
+    probe.save(folder / loading.PROBE)
+    return Writer(folder, recall_weight=1.0, kept=folder.parent / "features")
+
+
+def plans_of(writer, split):
+    """The plans of `split` as they are noted, some of which differ."""
+    plans = writer.plans(writer.features(split, "test"))
+    assert len({str(plan) for plan in plans}) > 1
+    return [{region: list(names) for region, names in plan.items()} for plan in plans]
+
+
+def test_a_report_has_its_plan_beside_it_and_plain_headings(planning, phantom_dataset, tmp_path, monkeypatch):
+    split, long = phantom_dataset["test"], SHORT.model_copy(update={"max_new_tokens": 60})
+    rows = write_reports(planning, split, "test", tmp_path / "g.jsonl", long)
+    assert [row["plan"] for row in rows] == plans_of(planning, split)
+    assert read_generations(tmp_path / "g.jsonl", planning.adapter) == sorted(
+        rows, key=lambda row: split["views"][split["id"].index(row["id"])]
+    )
+    monkeypatch.setattr(writing, "without_plan", lambda text: text)
+    raw = write_reports(planning, split, "test", tmp_path / "raw.jsonl", long)
+    for row, planned in zip(rows, raw, strict=True):
+        assert "(" not in row["text"] and without_plan(planned["text"]) == row["text"]
+        assert list(row["report"]) == list(REGIONS[: len(row["report"])])
+        for line, region in zip(planned["text"].strip().split("\n"), REGIONS, strict=False):
+            assert line.startswith(heading(region, row["plan"][region]))
+
+
+def test_reports_that_were_to_name_other_findings_are_written_anew(
+    planning, phantom_dataset, tmp_path, monkeypatch
+):
+    split, path = phantom_dataset["test"], tmp_path / "g.jsonl"
+    first = write_reports(planning, split, "test", path, SHORT)
+    before = [row["plan"] for row in first]
+    monkeypatch.setattr(planning, "recall_weight", 0.1)
+    now = plans_of(planning, split)
+    changed = sum(one != two for one, two in zip(before, now, strict=True))
+    rows = write_reports(planning, split, "test", path, SHORT)
+    assert [row["plan"] for row in rows] == now and 0 < changed < len(split)
+    assert len(read_generations(path)) == len(split) + changed  # the others are kept
+    monkeypatch.setattr(planning, "recall_weight", 1.0)
+    monkeypatch.setattr(Decoder, "read", lambda *_, **__: pytest.fail("a report was written again"))
+    assert write_reports(planning, split, "test", path, SHORT) == first
+
+
+def test_shuffled_studies_have_the_plan_of_the_study_they_are_written_from(
+    planning, phantom_dataset, tmp_path
+):
+    split = phantom_dataset["test"]
+    plans, order = plans_of(planning, split), other_studies(len(split))
+    rows = write_reports(planning, split, "test", tmp_path / "g.jsonl", SHORT, SHUFFLED)
+    assert [row["plan"] for row in rows] == [plans[other] for other in order] != plans
+
+
+def test_a_few_studies_are_written_as_they_are_in_a_split(planning, phantom_dataset, tmp_path):
+    split = phantom_dataset["test"]
+    rows = write_reports(planning, split, "test", tmp_path / "g.jsonl", SHORT)
+    assert planning.write(split["images"][:2], SHORT.max_new_tokens) == [row["text"] for row in rows[:2]]
+    assert planning.write([], 10) == []
+
+
+def test_a_probe_without_findings_changes_nothing(writer, adapter, phantom_dataset, tmp_path):
+    folder, split = tmp_path / "adapter", phantom_dataset["test"]
+    shutil.copytree(adapter, folder)
+    probes.NONE.save(folder / loading.PROBE)
+    empty = Writer(folder)
+    empty.probe = replace(empty.probe, weight=np.zeros((0, writer.features(split, "x")[0].size)))
+    rows = write_reports(empty, split, "test", tmp_path / "g.jsonl", SHORT)
+    assert [row["plan"] for row in rows] == [{region: [] for region in REGIONS}] * len(split)
+    plain = write_reports(writer, split, "test", tmp_path / "h.jsonl", SHORT)
+    assert [row["text"] for row in rows] == [row["text"] for row in plain]
+    assert [row["plan"] for row in plain] == [{}] * len(split)
