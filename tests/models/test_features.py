@@ -95,9 +95,11 @@ def test_features_are_kept_by_block_and_only_a_changed_one_is_computed_again(
     np.testing.assert_array_equal(study_features(tower, split, "test", tmp_path), expected)
     assert seen == []
 
-    images = split["images"][:]
-    images[3] = [Image.new("L", images[3][0].size, 200), *images[3][1:]]
-    changed = split.remove_columns("images").add_column("images", images, feature=split.features["images"])
+    def paint(row, number):
+        grey = Image.new("L", row["images"][0].size, 200)
+        return {"images": [grey, *row["images"][1:]]} if number == 3 else row
+
+    changed = split.map(paint, with_indices=True)
     found = study_features(tower, changed, "test", tmp_path)
     assert seen == [2] and not np.allclose(found[3], expected[3], atol=1e-2)
     np.testing.assert_array_equal(found[[0, 1, 4]], expected[[0, 1, 4]])
@@ -136,6 +138,7 @@ def test_the_language_model_reads_the_patches_of_convolutions_row_by_row(convolu
     with torch.no_grad():
         outputs = model.model.get_image_features(pixels, [[side, side]] * 2)
         seen = model.model.vision_tower(pixels[:, 0], output_hidden_states=True, return_dict=True)
+    assert model.config.text_config._attn_implementation == "sdpa"  # which a tower of convolutions has not
     rows = side // collection.PATCH
     assert len(outputs.pooler_output) == 2 and len(outputs.pooler_output[0]) == rows**2
     assert torch.equal(read[0], loading.patches_of(seen, model.config))

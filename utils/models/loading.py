@@ -136,7 +136,6 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
             place,
             config=config,
             dtype=dtype,
-            attn_implementation="sdpa",
             device_map={"": PartialState().local_process_index if torch.cuda.is_available() else "cpu"},
             output_loading_info=True,
             **({} if is_quantised else {"quantization_config": ours}),
