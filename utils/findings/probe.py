@@ -197,11 +197,11 @@ def quality(probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]
     """How well the probe ranks studies that it was not taught on, one row per finding.
 
     Columns: finding, region, n (studies whose report speaks of the region), present (those that name the
-    finding), auc (area under the curve; NaN where none or all of them do).
+    finding), auc (area under the curve; NaN where none or all of them do). Without studies there are no rows.
     """
     truth, seen = labels(studies, probe.groups), probe.probabilities(features)
     rows = []
-    for group, wanted, column in zip(probe.groups, truth.T, seen.T, strict=True):
+    for group, wanted, column in zip(probe.groups, truth.T, seen.T, strict=True) if len(studies) else ():
         known = ~np.isnan(wanted)
         area = roc_auc_score(wanted[known], column[known]) if _both(wanted) else np.nan
         counts = {"n": int(known.sum()), "present": int(wanted[known].sum())}
@@ -215,9 +215,10 @@ def operating_points(
     """What the probe would name at each recall weight, all findings together, one row per weight.
 
     Columns: recall_weight, present, named, right, precision (NaN where nothing is named), recall.
+    Without studies there are no rows.
     """
     truth, seen, rows = labels(studies, probe.groups), probe.probabilities(features), []
-    for weight in weights if probe.names else ():
+    for weight in weights if probe.names and len(studies) else ():
         named_here = (seen >= probe.thresholds(weight)) & ~np.isnan(truth)
         present, count = int(np.nansum(truth)), int(named_here.sum())
         right = int((named_here & (truth == 1)).sum())
@@ -241,10 +242,6 @@ def _calibrate(scores: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
     return (slope, shift) if better else (1.0, 0.0)
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else np.nan
-
-
 def _both(wanted: np.ndarray) -> bool:
     """Whether some studies have the finding, and some lack it."""
     return bool(0 < np.nansum(wanted) < np.count_nonzero(~np.isnan(wanted)))
@@ -256,7 +253,8 @@ def _enough(column: np.ndarray) -> bool:
 
 
 def _flat(features: np.ndarray) -> np.ndarray:
-    return np.asarray(features, dtype=np.float64).reshape(len(features), -1)
+    features = np.asarray(features, dtype=np.float64)
+    return features.reshape(len(features), np.prod(features.shape[1:], dtype=int))
 
 
 def _logistic(scores: np.ndarray) -> np.ndarray:
