@@ -1,9 +1,19 @@
 """The reading room, without a browser."""
 
-import pytest
-from judged_rows import judgement, table
+import json
+import re
 
-from utils.pages.viewers import ALL_REGIONS, ANY_ERROR, ReadingRoom, places
+import numpy as np
+import pytest
+from judged_rows import OFFLINE, judgement, table
+from page_text import text
+
+from utils.findings.probe import Probe
+from utils.judge import write_completion
+from utils.models.loading import ADAPTER_FILES, PROBE, READING, load_model
+from utils.models.writer import Writer
+from utils.pages import reading_room
+from utils.pages.reading_room import ALL_REGIONS, ANY_ERROR, ReadingRoom, places
 from utils.scores.means import ERRORS
 
 IDS = ["c", "a", "b", "unjudged"]
@@ -59,3 +69,78 @@ def test_filters_that_leave_nothing_say_so_and_can_be_taken_back(judgements):
     room.error.value, room.region.value = ANY_ERROR, ALL_REGIONS
     assert "c · 0.30" in room.shown.value and not room.next.disabled
     assert "c · 0.30" in room.static().data
+
+
+# What the probe sees
+
+NAMES = ("effusion", "cardiomegaly")
+WEIGHT = 1.0
+
+
+def probe(features=1):
+    """Of both findings half of the studies that thresholds are set on have 0.1, half 0.8."""
+    calibration = np.array([[0.1, 0.1], [0.8, 0.8]])
+    return Probe(NAMES, np.zeros((2, features)), np.array([2.0, -2.0]), calibration)
+
+
+def test_every_bar_has_its_number_and_only_what_the_report_is_to_name_stands_out():
+    plan = {"lung": ("effusion",), "heart": (), "mediastinal": (), "bone": ()}
+    markup = reading_room.bars(probe(), np.array([0.934, 0.2]), plan, WEIGHT)
+    lines = [text(row) for row in re.findall(r"<tr>.*?</tr>", markup)]
+    assert lines == [
+        "finding probability named from",
+        "effusion 0.93 0.80 named",
+        "cardiomegaly 0.20 0.80",
+    ]
+    assert re.findall(r'width:(\d+%)"></i><u style="left:(\d+%)', markup) == [("93%", "80%"), ("20%", "80%")]
+    assert re.findall(r"<b>(.*?)</b>", markup) == ["effusion", "0.93"]
+    assert re.findall(r'class="(meter [^"]*)" aria-hidden="true"', markup) == [
+        "meter lung named",
+        "meter heart",
+    ]
+    assert "Findings probe, not a diagnosis" in text(markup) and "recall_weight 1" in text(markup)
+    assert "<img" not in markup
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    reading = {"base": str(tiny_base), "image_tokens": "base", "precision": "fp32", "views": 2}
+    (folder / READING).write_text(json.dumps(reading))
+    (folder / ADAPTER_FILES[0]).write_text("weights, which no probe needs")
+    return folder
+
+
+def test_a_writer_that_is_closed_still_has_what_the_probe_saw(adapter, tiny_base, phantom_dataset, tmp_path):
+    split = phantom_dataset["test"]
+    writer = Writer(adapter, WEIGHT, tmp_path)
+    writer.model = load_model(str(tiny_base), precision="fp32")
+    features = writer.features(split, "test")
+    probe(features[0].size).save(adapter / PROBE)
+    writer = Writer(adapter, WEIGHT, tmp_path)
+    writer.close()
+    shown = list(map(text, reading_room.probe_bars(writer, split, "test")))
+    assert len(shown) == len(split) and all(
+        "effusion 0.88 0.80 named cardiomegaly 0.12 0.80" in s for s in shown
+    )
+
+
+def test_the_room_shows_the_bars_of_each_study_beside_its_views_and_without_a_probe_none(phantom_dataset):
+    split = phantom_dataset["test"]
+    ids = split["id"]
+    answer = write_completion("Fine.", {}, {}, ["clear"])
+    judged = table(*(judgement(id, score=n / 9, completion=answer) for n, id in enumerate(ids)))
+    written = [{"id": id, "report": {"lung": f"Text of {id}."}} for id in ids]
+    room = reading_room.open_room(
+        split, judged, written, [f"<p>bars of {id}</p>" for id in ids], note="drawn"
+    )
+    for id in ids:
+        shown = room.shown.value
+        assert f"Text of {id}." in shown and OFFLINE in shown and "drawn" in text(shown)
+        views, after = shown.split(f"<p>bars of {id}</p></div>")
+        assert '<div class="side"><figure>' in views and after.startswith("<table>")
+        room.next.click()
+    without = type("Writer", (), {"probe": None, "recall_weight": WEIGHT})
+    assert reading_room.probe_bars(without, split, "test") == []
+    plain = reading_room.open_room(split, judged, written).shown.value
+    assert f"Text of {ids[0]}." in plain and "bars of" not in plain

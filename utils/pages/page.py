@@ -46,6 +46,11 @@ border-bottom:2px solid rgba(var(--hue),.9);-webkit-box-decoration-break:clone;b
 .xr img{display:block;max-width:100%;height:auto;border-radius:6px}
 .xr .bar{display:block;width:56px;height:4px;border-radius:2px;background:var(--line);margin-top:2px}
 .xr .bar i{display:block;height:4px;border-radius:2px;background:currentColor}
+.xr .meter{display:block;position:relative;min-width:110px;height:8px;margin-top:7px;border-radius:2px;
+background:var(--line)}
+.xr .meter i{display:block;height:8px;border-radius:2px;background:rgba(var(--hue),.4)}
+.xr .meter.named i{background:rgb(var(--hue))}
+.xr .meter u{position:absolute;top:-4px;width:2px;height:16px;background:currentColor}
 .xr summary{cursor:pointer;opacity:.72;font-size:12px}
 .xr ul.plain{list-style:none;margin:4px 0!important;padding:0!important}
 .xr ul.plain li{margin:2px 0;padding-left:1.3em;text-indent:-1.3em}
