@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import hub_server
 import huggingface_hub
+import numpy as np
+import pandas as pd
 import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, ModelCard
@@ -13,9 +15,12 @@ from judged_rows import judgement, table
 
 from utils import scores
 from utils.data import hf_dataset, phantoms
+from utils.findings import probe as probes
+from utils.models.loading import PROBE
 from utils.scores import sharing, tables
 from utils.scores.sharing import share_adapter, share_dataset
 from utils.settings import DatasetSettings
+from utils.training.probing import POINTS, QUALITY
 from utils.workspace import StepError, Workspace, write_json, write_text
 
 TOKEN = "hf_secretsecretsecret"
@@ -34,8 +39,8 @@ def hub(monkeypatch):
     hub.server_close()
 
 
-def finished(root, studies, label=phantoms.WHAT, judge=OFFLINE, base="demo") -> Workspace:
-    """A run with the steps that are shared."""
+def finished(root, studies, label=phantoms.WHAT, judge=OFFLINE, base="demo", probe=None) -> Workspace:
+    """A run with the steps that are shared; `probe` lies beside its adapter."""
     ws = Workspace(root)
     facts = {"views": 2, "validation_split_by": "offline"}
     folder = ws.folder("dataset")
@@ -46,6 +51,8 @@ def finished(root, studies, label=phantoms.WHAT, judge=OFFLINE, base="demo") -> 
     write_json(adapter / "reading.json", {"base": base})
     write_text(adapter / "adapter_model.safetensors", "weights")
     write_text(adapter / "optimizer.pt", "not to be shared")
+    if probe:
+        probe.save(adapter / PROBE)
     settings = {"base": base, "epochs": 3.0, "lora_rank": 16}
     ws.finish("training", settings=settings, outputs=[adapter], data_label=label)
     judged = zip("abcd", (1, 1, 0, 1), strict=True)
@@ -57,7 +64,7 @@ def finished(root, studies, label=phantoms.WHAT, judge=OFFLINE, base="demo") -> 
     text = tables.table_markdown(scores.summary(rows), data_label=label)
     write_text(results / "table.md", text)
     evaluation = {
-        "generation": {"max_new_tokens": 200},
+        "generation": {"max_new_tokens": 200, "recall_weight": 0.4},
         "judge": {"engine": "offline", "base_url": "http://me:pw@x"},
     }
     outputs = [results / "judgements.parquet", results / "table.md"]
@@ -106,11 +113,58 @@ def test_the_adapter_goes_with_a_card_and_without_paths_of_this_machine(hub, ws,
     assert hub.private is True
     names = {"README.md", "adapter_config.json", "adapter_model.safetensors", "reading.json"}
     assert set(hub.committed) == names
+    assert "probe" not in hub.committed["README.md"].decode()
     config = json.loads(hub.committed["adapter_config.json"])
     assert config == {"r": 16, "base_model_name_or_path": "base"}
     assert hub.committed["adapter_model.safetensors"] == b"weights"
     assert {path: path.read_bytes() for path in ws.root.rglob("*") if path.is_file()} == before
     assert_secret(hub, ws, capfd)
+
+
+def probe(*names):
+    return probes.Probe(names, *np.ones((3, len(names), 1)))
+
+
+def note_validation(ws: Workspace) -> None:
+    """Two findings on validation, as step 3 leaves them."""
+    rows = [("effusion", "lung", 40, 9, 0.876), ("cardiomegaly", "heart", 38, 0, None)]
+    quality = pd.DataFrame(rows, columns=["finding", "region", "n", "present", "auc"])
+    points = pd.DataFrame(
+        [(0.35, 9, 5, 4, 0.8, 4 / 9), (2.0, 9, 30, 9, 0.3, 1.0)],
+        columns=["recall_weight", "present", "named", "right", "precision", "recall"],
+    )
+    quality.to_csv(ws.folder("training") / QUALITY, index=False)
+    points.to_csv(ws.folder("training") / POINTS, index=False)
+
+
+def test_the_probe_goes_with_the_adapter_and_the_card_says_what_it_is_how_well_it_sees_and_its_use(
+    hub, tmp_path, phantom_studies
+):
+    ws = finished(tmp_path / "run", phantom_studies, probe=probe("effusion", "cardiomegaly"))
+    note_validation(ws)
+    share_adapter(ws, "me/chest")
+    assert hub.committed[PROBE] == (ws.folder("training") / "adapter" / PROBE).read_bytes()
+    assert json.loads(hub.committed["reading.json"]) == {"base": "demo"}
+    card = ModelCard(hub.committed["README.md"].decode()).text
+    said = " ".join(card.split())
+    assert "A findings probe decides which findings a report names" in said and "**not a diagnosis**" in said
+    assert "It reads: effusion, cardiomegaly." in said and "written at `recall_weight` 0.4:" in said
+    assert "At 0.35 the probe names 4 of the 9 findings" in said and "and 5 in all" in said
+    assert "| effusion | lung | 40 | 9 | 0.88 |" in card
+    assert "| cardiomegaly | heart | 38 | 0 | not known |" in card
+    code = card.split("```python")[1].split("```")[0]
+    compile(code, "card", "exec")
+    assert "recall_weight=0.4)" in code and "max_new_tokens=200)" in code
+
+
+def test_of_a_probe_only_what_is_known_is_said(hub, tmp_path, phantom_studies):
+    def card(folder, *names):
+        share_adapter(finished(tmp_path / folder, phantom_studies, probe=probe(*names)), "me/chest")
+        return " ".join(hub.committed["README.md"].decode().split())
+
+    assert "How well it ranks validation studies was not computed." in card("trained_elsewhere", "nodule")
+    none = card("few", *())
+    assert "It reads: nothing, as too few" in none and "How well" not in none
 
 
 def assert_secret(hub, ws, capfd) -> None:
