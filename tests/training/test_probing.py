@@ -99,13 +99,14 @@ def test_another_tower_makes_another_probe(run, settings, dataset):
     assert run_probe(settings, dataset, folder).made_of == probe.made_of
 
 
-def test_on_validation_the_probe_is_counted_and_its_points_kept(run, settings, dataset):
+def test_on_validation_the_probe_is_counted_and_its_tables_kept(run, settings, dataset):
     folder, probe = run
     seen = on_validation(probe, settings, dataset, folder)
     heart = seen.quality.set_index("finding").loc["cardiomegaly"]
     assert (heart["n"], heart["present"]) == (3, 2)  # the fourth report does not speak of the heart
     assert len(seen.points) and (seen.points["present"] >= 2).all()
-    pd.testing.assert_frame_equal(pd.read_csv(folder / probing.POINTS), seen.points)
+    for name, table in ((probing.POINTS, seen.points), (probing.QUALITY, seen.quality)):
+        pd.testing.assert_frame_equal(pd.read_csv(folder / name), table)
 
 
 def test_without_validation_studies_training_ones_set_the_thresholds_and_there_is_nothing_to_show(

@@ -44,14 +44,16 @@ def share_dataset(workspace: Workspace, repository: str) -> str:
 
 
 def share_adapter(workspace: Workspace, repository: str) -> str:
-    """Push the adapter of step 3, with the scores of step 4 in its card; returns its address.
+    """Push the adapter of step 3 and its probe, with the scores of step 4 in its card; returns its address.
 
     Raises StepError as `share_dataset` does.
     """
-    from utils.models.loading import ADAPTER_FILES, READING
+    from utils.models.loading import ADAPTER_FILES, PROBE, READING
 
     training, evaluation = workspace.require("training"), workspace.require("evaluation")
-    results, adapter = workspace.folder("evaluation"), workspace.folder("training") / "adapter"
+    results, run = workspace.folder("evaluation"), workspace.folder("training")
+    adapter = run / "adapter"
+    has_probe = (adapter / PROBE).exists()
     if not workspace.is_current("evaluation"):
         raise StepError(
             f"The scores belong to another adapter. Run notebooks/{STEPS['evaluation']}.ipynb first."
@@ -62,10 +64,11 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
         judgements=pd.read_parquet(results / "judgements.parquet"),
         table=(results / "table.md").read_text(encoding="utf-8"),
         data_label=training["data_label"],
+        what_it_names=_what_it_names(run, evaluation["settings"]["generation"]) if has_probe else "",
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name in ADAPTER_FILES:
+        for name in (*ADAPTER_FILES, *([PROBE] if has_probe else [])):
             shutil.copyfile(adapter / name, folder / name)
         for name, key in (("adapter_config.json", "base_model_name_or_path"), (READING, "base")):
             content = json.loads((adapter / name).read_bytes())
@@ -75,12 +78,19 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
 
 
 def model_card(
-    *, training: Mapping, evaluation: Mapping, judgements: pd.DataFrame, table: str, data_label: str
+    *,
+    training: Mapping,
+    evaluation: Mapping,
+    judgements: pd.DataFrame,
+    table: str,
+    data_label: str,
+    what_it_names: str = "",
 ) -> ModelCard:
     """The adapter's card: data, method, settings, base model, scores and their judge, limits, licence.
 
     training, evaluation: the settings of the two steps
     judgements: rows of `judgements.parquet`; table: what `table.md` holds of them
+    what_it_names: a section on the findings probe, where there is one
     """
     from utils.models.bases import REGISTRY
 
@@ -111,7 +121,7 @@ the answer only. A region that a study does not mention is left out of prompt an
 normal.
 
 {_settings({**training, "base": base})}
-
+{what_it_names}
 ## Scores
 
 {METHOD.format(regions=", ".join(REGIONS), judge=one_judge(scores))}
@@ -130,6 +140,68 @@ The licence of the base model applies to its use. The licence of the studies app
 them: IU X-Ray is CC BY-NC-ND 4.0, so an adapter trained on it must stay private.
 """
     return ModelCard(f"---\n{head.to_yaml()}\n---\n{text}")
+
+
+def _what_it_names(run: Path, generation: Mapping) -> str:
+    """The card's section on the findings probe of the run in `run`: what it is, how well it sees, its use.
+
+    generation: the settings that the scored reports were written with
+    """
+    from utils.findings.probe import load
+    from utils.models.loading import PROBE
+    from utils.training.probing import POINTS, QUALITY
+
+    names, weight = load(run / "adapter" / PROBE).names, generation["recall_weight"]
+    seen, points = (
+        pd.read_csv(run / name) if (run / name).exists() else pd.DataFrame() for name in (QUALITY, POINTS)
+    )
+    parts = [
+        f"""
+## What the reports name
+
+A findings probe decides which findings a report names; the language model decides how to say it. The probe is
+a logistic regression for each finding on what the base model's frozen vision tower sees, taught on the
+training studies. It lies beside the adapter as `{PROBE}`, and it is **not a diagnosis**. It reads:
+{", ".join(names) or "nothing, as too few training studies have any finding"}.
+The scored reports were written at `recall_weight` {weight:g}: more names more findings, less names fewer."""
+    ]
+    if len(points):
+        row = points.iloc[(points["recall_weight"] - weight).abs().argmin()]
+        parts.append(
+            f"At {row['recall_weight']:g} the probe names {row['right']:.0f} of the {row['present']:.0f} "
+            f"findings that the reports of validation studies name, and {row['named']:.0f} in all."
+        )
+    if len(seen):
+        parts += [_ranked(seen)]
+    elif names:
+        parts.append("How well it ranks validation studies was not computed.")
+    parts.append(
+        f"""
+To write reports with the project's code, frontal view first:
+
+```python
+from pathlib import Path
+from PIL import Image
+from utils.models.writer import Writer
+
+writer = Writer(Path("a folder with the files of this repository"), recall_weight={weight:g})
+views = [Image.open("frontal.png"), Image.open("lateral.png")]
+(text,) = writer.write([views], max_new_tokens={generation["max_new_tokens"]})
+```
+"""
+    )
+    return "\n".join(parts)
+
+
+def _ranked(seen: pd.DataFrame) -> str:
+    """The probe's AUC by finding as a table of the card; `seen` as `probe.quality` gives it."""
+    rows = (
+        f"| {row.finding} | {row.region} | {row.n} | {row.present} | "
+        f"{'not known' if pd.isna(row.auc) else f'{row.auc:.2f}'} |"
+        for row in seen.itertuples()
+    )
+    head = "| finding | region | validation studies | that have it | AUC |"
+    return "\n".join(["", head, "|---|---|---|---|---|", *rows])
 
 
 def _without_path(base: str) -> str:

@@ -24,7 +24,8 @@ from utils.regions import REGIONS, mentioned, render
 from utils.settings import TrainingSettings
 from utils.workspace import progress, write_text
 
-POINTS = "operating_points.csv"  # in a run's folder: what each recall weight names on validation
+# In a run's folder, of the probe on validation: how well it ranks, and what each recall weight names.
+QUALITY, POINTS = "probe.csv", "operating_points.csv"
 
 
 def run_probe(
@@ -61,7 +62,7 @@ class Seen(NamedTuple):
 
 
 def on_validation(probe: Probe, settings: TrainingSettings, dataset: DatasetDict, folder: Path) -> Seen:
-    """What the probe of the run in `folder` sees on validation; its operating points are kept there, too.
+    """What the probe of the run in `folder` sees on validation; both tables are kept there, too.
 
     Without a validation split or without findings, both tables are empty.
     """
@@ -71,7 +72,8 @@ def on_validation(probe: Probe, settings: TrainingSettings, dataset: DatasetDict
         features = study_features(tower_of(settings), split, "val", folder / FOLDER)
     known = findings(split)
     found = Seen(probes.quality(probe, features, known), probes.operating_points(probe, features, known))
-    write_text(folder / POINTS, found.points.to_csv(index=False))
+    for name, table in ((QUALITY, found.quality), (POINTS, found.points)):
+        write_text(folder / name, table.to_csv(index=False))
     return found
 
 

@@ -29,7 +29,7 @@ from trl import SFTConfig, SFTTrainer
 from utils import processes
 from utils.findings.probe import Probe
 from utils.models.bases import fits_or_stop
-from utils.models.loading import load_model, load_processor, lora_config, save_adapter
+from utils.models.loading import PROBE, load_model, load_processor, lora_config, save_adapter
 from utils.settings import TrainingSettings
 from utils.workspace import StepError, Workspace, counter, memory, replacing, write_text
 
@@ -37,7 +37,7 @@ from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .lengths import study_tokens
 from .plan import processes as divisor
 from .plan import steps
-from .probing import planned, run_probe
+from .probing import POINTS, QUALITY, planned, run_probe
 from .watch import Progress, Watch, log_table, read_progress
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
@@ -272,13 +272,14 @@ def _leave_adapter(
 
 
 def finish(workspace: Workspace, settings: TrainingSettings, outcome: Outcome, *outputs: Path) -> None:
-    """Write the manifest of a finished run in `workspace`; `outputs` come on top of adapter and log."""
+    """Write the manifest of a finished run in `workspace`; `outputs` come on top of what training left."""
     folder = workspace.folder("training")
+    of_probe = [path for name in (PROBE, QUALITY, POINTS) if (path := folder / name).exists()]
     workspace.finish(
         "training",
         settings=settings.model_dump(),
         inputs=[workspace.folder("dataset") / "data"],
-        outputs=[folder / "adapter", folder / "log.csv", folder / "choice.csv", *outputs],
+        outputs=[folder / "adapter", folder / "log.csv", folder / "choice.csv", *of_probe, *outputs],
         data_label=workspace.require("dataset")["data_label"],
         memory_gib=outcome.memory,
     )
