@@ -28,7 +28,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from utils.data.hf_dataset import instruction
@@ -36,6 +36,7 @@ from utils.findings.groups import frequent
 from utils.findings.probe import labels
 from utils.findings.reader import UNNAMED, read_findings
 from utils.models.loading import load_processor, set_budget, stay_as_taught
+from utils.training.checkpoints import step_of
 from utils.training.probing import findings, planned
 from utils.workspace import replacing, replacing_file, versions, write_json
 
@@ -316,4 +317,6 @@ def _train(trainer: Trainer, room: Path) -> float:
 
 
 def _last(room: Path) -> str | None:
-    return get_last_checkpoint(room) if room.exists() else None
+    """The newest checkpoint that is whole: the trainer writes its state last."""
+    whole = [path for path in room.glob("checkpoint-*") if (path / TRAINER_STATE_NAME).exists()]
+    return str(max(whole, key=step_of)) if whole else None
