@@ -44,6 +44,7 @@ _PACKAGES = (
     "openai",
     "ipywidgets",
 )
+COMMANDS = {"demo": "make demo", "small": "make collection"}  # that run all steps at a preset
 
 
 class StepError(RuntimeError):
