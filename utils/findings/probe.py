@@ -171,7 +171,7 @@ def _at_strength(
     losses, weights, biases, calibration = [], [], [], []
     for number, wanted in enumerate(truth.T):
         known = ~np.isnan(wanted)
-        regression = LogisticRegression(C=strength, max_iter=1000).fit(features[known], wanted[known])
+        regression = LogisticRegression(C=strength, solver="newton-cholesky").fit(features[known], wanted[known])
         weight, bias = regression.coef_[0], regression.intercept_[0]
         if apart is not None and _both(apart[1][:, number]):
             scores, seen = apart[0] @ weight + bias, apart[1][:, number]
