@@ -19,8 +19,19 @@ from utils.findings.groups import GROUPS
 from utils.pages import charts, finding_charts, score_charts
 from utils.regions import REGIONS
 from utils.scores import baselines, findings
+from utils.settings import RECALL_WEIGHT
 
 PHANTOMS = "phantom radiographs"
+POINTS = pd.DataFrame(  # of a probe
+    {
+        "recall_weight": [0.25, RECALL_WEIGHT, 1.0],
+        "present": [20, 20, 20],
+        "named": [0, 10, 30],
+        "right": [0, 7, 15],
+        "precision": [np.nan, 0.7, 0.5],
+        "recall": [0, 0.35, 0.75],
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +93,7 @@ def drawn(judgements):
         "findings_named": finding_charts.findings_named(
             findings.count([seen_rows()], GROUPS[:9]), data_label=PHANTOMS
         ),
+        "operating_curve": finding_charts.operating_curve(POINTS, data_label=PHANTOMS),
     }
 
 
@@ -93,6 +105,7 @@ FIGURES = [
     "region_coverage",
     "gallery",
     "findings_named",
+    "operating_curve",
 ]
 
 
@@ -232,6 +245,10 @@ def test_a_failed_save_leaves_the_old_figure(tmp_path, drawn, monkeypatch):
         ("loss_curve", "evaluation ends at 0.520, step 15"),
         ("region_coverage", "training: lung 70%"),
         ("gallery", "views and captions of s0, s1"),
+        (
+            "operating_curve",
+            "recall_weight 0.35: of ten findings named about 7 are there, and of",
+        ),
         ("findings_named", "images shuffled, named of those there: effusion 0 of 0"),
     ],
 )
@@ -260,6 +277,18 @@ def test_findings_stand_on_the_y_axis_with_their_counts(drawn):
     counted = findings.count([seen_rows(), seen_rows().assign(split="val")], GROUPS)
     with pytest.raises(ValueError, match="one split"):
         finding_charts.findings_named(pd.concat([counted, counted.assign(split="val")]), data_label="x")
+
+
+def test_the_curve_has_a_mark_at_each_weight_and_another_at_the_chosen_one(drawn):
+    fig = drawn["operating_curve"]
+    (ax,), said = fig.axes, texts(fig)
+    line, chosen = ax.lines
+    np.testing.assert_array_equal(line.get_xydata(), POINTS[["recall", "precision"]])
+    np.testing.assert_array_equal(chosen.get_xydata(), [[0.35, 0.7]])
+    assert {"0.35", "1"} <= set(said) and "recall: of the findings that are there, named" in said
+    assert "recall_weight 0.25: of ten findings named about none are there" in fig.alt
+    other = finding_charts.operating_curve(POINTS, data_label=PHANTOMS, chosen=1.0)
+    np.testing.assert_array_equal(other.axes[0].lines[1].get_xydata(), [[0.75, 0.5]])
 
 
 def test_differences_say_who_is_ahead_and_fill_only_what_leaves_zero_out():

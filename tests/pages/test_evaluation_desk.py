@@ -9,7 +9,8 @@ from utils.models.loading import READING
 from utils.models.writer import MODEL, SHUFFLED
 from utils.pages import evaluation_desk
 from utils.settings import GenerationSettings, JudgeSettings
-from utils.workspace import write_json
+from utils.training.probing import POINTS
+from utils.workspace import write_json, write_text
 
 
 @pytest.fixture
@@ -52,4 +53,25 @@ def test_writing_is_planned_from_the_studies_and_the_adapter(phantom_dataset, tm
     draw = evaluation_desk.writing_beside(phantom_dataset, tmp_path)
     shown = text(draw(GenerationSettings()))
     assert "validation 4" in shown and "test 5" in shown and f"{SHUFFLED} 5" in shown and "all 14" in shown
+    assert "look at the test radiographs once under a minute" in shown  # no report, so it has no number
     assert "all 4" in text(draw(GenerationSettings(studies=2, shuffled=0)))
+
+
+def test_the_form_says_what_the_nearest_known_recall_weight_names(phantom_dataset, tmp_path):
+    adapter = tmp_path / "adapter"
+    write_json(adapter / READING, {"base": "demo", "image_tokens": "base", "precision": "fp32", "views": 2})
+    without = evaluation_desk.writing_beside(phantom_dataset, adapter)(GenerationSettings())
+    assert "recall_weight" not in without and "of ten" not in without
+    points = [(0.3, 10, 5, 3), (0.5, 10, 8, 4), (2.0, 10, 0, 0)]
+    table = pd.DataFrame(points, columns=["recall_weight", "present", "named", "right"])
+    table["precision"], table["recall"] = table["right"] / table["named"], table["right"] / table["present"]
+    write_text(tmp_path / POINTS, table.to_csv(index=False))
+    draw = evaluation_desk.writing_beside(phantom_dataset, adapter)
+    shown = text(draw(GenerationSettings(recall_weight=0.35)))
+    assert "recall_weight 0.3: of ten findings named about 6 are there" in shown
+    assert "of ten that are there about 3 are named (validation, 10 findings there)" in shown
+    shown = text(draw(GenerationSettings(recall_weight=0.45)))
+    assert "recall_weight 0.5: of ten findings named about 5 are there" in shown and "about 4 are" in shown
+    assert "about none are there" in text(draw(GenerationSettings(recall_weight=1.9)))
+    write_text(tmp_path / POINTS, table[:0].to_csv(index=False))  # a run without validation studies
+    assert evaluation_desk.writing_beside(phantom_dataset, adapter)(GenerationSettings()) == without

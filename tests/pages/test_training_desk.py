@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from page_text import text
 
 from utils.machine import T4 as T4_CARD
 from utils.machine import Card
@@ -21,6 +22,7 @@ def plan(**changes):
         "trainable": 41_943_040,
         "memory": 6.4,
         "steps": 260,
+        "look": (0.05, 0.1, 0.2),
         "hours": (1.6, 2.5, 4.1),
         "sessions": (1, 1, 2),
     }
@@ -32,6 +34,9 @@ def test_the_plan_tells_cost_and_uncertainty():
     for told in ("428", "288", "41.9", "6.4", "260", "2 h 30 min", "1 h 36 min", "4 h 06 min", "at most 2"):
         assert told in page
     assert "not measured on a T4" in page and "does not fit" not in page
+    shown = text(page)
+    assert "the findings probe likely 6 min , between 3 min and 12 min" in shown
+    assert "time on a T4, with these settings, that look included likely 2 h 30 min" in shown
 
 
 @pytest.mark.parametrize("memory", [14.0, 20.0])
@@ -43,13 +48,15 @@ def test_the_plan_names_its_cards_and_what_is_not_known():
     page = training_desk.plan_table(plan(gpus=2, card=T4_CARD), T4)
     assert "time on 2 x T4" in page and "peak on each" in page and "not measured on 2 x T4" in page
     other = Card("NVIDIA <b>", 23.6, True)
-    page = training_desk.plan_table(plan(card=other, hours=None, sessions=None, advice="take bf16"), T4)
+    page = training_desk.plan_table(
+        plan(card=other, look=None, hours=None, sessions=None, advice="take bf16"), T4
+    )
     assert "an NVIDIA &lt;b&gt;" in page and "not known for this card" in page and "take bf16" in page
-    assert "sessions of" not in page
+    assert "sessions of" not in page and "look at the radiographs" not in page
 
 
 def test_the_plan_follows_the_knobs_and_says_why_there_is_none(tiny_base, phantom_dataset):
-    draw = training_desk.plan_beside(phantom_dataset["train"])
+    draw = training_desk.plan_beside(phantom_dataset)
     settings = with_values(preset("demo").training, {"base": str(tiny_base)})
     assert draw(settings) != draw(with_values(settings, {"views": 1}))
     assert "no plan" in draw(with_values(settings, {"base": "medgemma-4b-it", "image_tokens": "pooled"}))
