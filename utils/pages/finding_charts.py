@@ -135,5 +135,6 @@ def point_in_words(point) -> str:
     right = f"{10 * point.precision:.0f}" if point.named else "none"
     return (
         f"recall_weight {point.recall_weight:g}: of ten findings named about {right} are there, and of ten "
-        f"that are there about {10 * point.recall:.0f} are named (validation, {point.present:.0f} findings there)"
+        f"that are there about {10 * point.recall:.0f} are named "
+        f"(validation, {point.present:.0f} findings there)"
     )
