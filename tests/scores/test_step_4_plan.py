@@ -11,6 +11,7 @@ from utils.judge import write_completion
 from utils.machine import CARDS
 from utils.models.writer import MODEL, SHUFFLED
 from utils.scores import plan
+from utils.scores.baselines import BASELINES
 from utils.workspace import StepError
 
 
@@ -110,7 +111,21 @@ def test_no_limit_and_a_choice_of_systems(systems):
 def test_by_the_plan_a_question_takes_a_second_and_all_of_step_4_two_hours():
     fast, likely, slow = plan.judge_seconds()
     assert fast < likely <= 1 < slow
-    assert "\n| all |  | 1.9 (" in plan.table()
+    assert "\n| all |  | 2.0 (" in plan.table()
+
+
+def test_the_plan_names_every_baseline_and_the_look_at_the_test_studies():
+    rows = [item.what for item in plan.iu_xray()]
+    assert [row.removeprefix("judge: ") for row in rows if "judge" in row] == [
+        "fine-tuned model",
+        SHUFFLED,
+        *BASELINES,
+    ]
+    look, reports = plan.iu_xray()[:2]
+    assert (look.what, look.count) == (plan.LOOK, 590) and reports.what == "write reports"
+    assert 0 < look.hours[0] < look.hours[1] < look.hours[2] < 0.05
+    assert f"| {plan.LOOK} | 590 | under 0.1 |" in plan.table()
+    assert plan.iu_xray(gpus=2)[0].hours == tuple(hours / 2 for hours in look.hours)
 
 
 def test_cards_share_the_work_and_a_better_one_takes_less_time():

@@ -15,7 +15,7 @@ from utils.data import hf_dataset
 from utils.models import bases
 from utils.models.loading import load_processor
 from utils.settings import DatasetSettings, preset, with_values
-from utils.training import lengths, plan
+from utils.training import lengths, plan, speeds
 from utils.training.trainer import make_trainer, shared_accumulation
 from utils.workspace import StepError
 
@@ -83,6 +83,39 @@ def test_the_plan_of_a_dataset_counts_its_tokens(tiny_base, phantom_dataset):
     assert plan.make_plan(with_values(settings, {"hours": 1e-7}), phantom_dataset["train"]).sessions[1] > 1
 
 
+def test_the_look_for_the_probe_counts_once_and_sees_validation_too(phantom_dataset, tiny_base):
+    settings = with_values(preset("demo").training, {"base": str(tiny_base)})
+    train, base = phantom_dataset["train"], bases.find(settings.base)
+    alone, both = (plan.make_plan(settings, train, validation=number) for number in (0, 4))
+    loaded = speeds.loading_hours(base)
+    a_study = [(a - b) / len(train) for a, b in zip(alone.look, loaded, strict=True)]
+    assert [a - b for a, b in zip(both.look, alone.look, strict=True)] == pytest.approx(
+        [4 * each for each in a_study]
+    )
+    steps = [a - b for a, b in zip(alone.hours, alone.look, strict=True)]
+    assert [a - b for a, b in zip(both.hours, both.look, strict=True)] == pytest.approx(steps)
+    assert min(a_study) > 0 and min(steps) > 0
+    two = plan.make_plan(settings, train, gpus=2)
+    assert two.gpus == 1 or two.look == alone.look  # one process teaches the probe
+
+
+def test_a_look_at_iu_xray_takes_minutes_and_a_better_card_is_faster():
+    fast, likely, slow = (60 * hours for hours in plan.look_hours(T4, BASE, 2069 + 296, machine.T4))
+    assert 1 < fast < likely < slow < 8
+    assert plan.look_hours(T4, BASE, 2365, L4) < plan.look_hours(T4, BASE, 2365, machine.T4)
+    # CLIP ViT-L/14 at 336 pixels is published with 191e9 multiplications and additions, 2 operations each.
+    assert speeds.vision_operations(BASE.shape) == pytest.approx(0.38e12, rel=0.02)
+
+
+def test_a_copy_in_4_bits_loads_faster_than_what_is_quantised_on_loading():
+    copy, whole = (speeds.loading_hours(bases.REGISTRY[name]) for name in (T4.base, "llava-v1.6-vicuna-7b"))
+    bytes_of = [fast * 3600 * speeds.READING[0] for fast in (copy[0], whole[0])]
+    assert (
+        4e9 < bytes_of[0] < 5e9 and 13.5e9 < bytes_of[1] < 14.5e9
+    )  # as the README's table says: 4 and 14 GB
+    assert whole[2] > whole[1] > whole[0] and copy[2] < whole[2]
+
+
 def test_a_base_that_cannot_be_read_so_has_no_plan(phantom_dataset):
     with pytest.raises(StepError, match="does not support image_tokens"):
         plan.make_plan(with_values(T4, {"base": "medgemma-4b-it"}), phantom_dataset["train"])
@@ -126,7 +159,7 @@ def test_the_plan_and_the_trainer_share_the_batches_of_a_step_alike(phantom_data
 def test_a_card_that_is_not_known_has_memory_but_no_hours(phantom_dataset, tiny_base):
     settings = with_values(preset("demo").training, {"base": str(tiny_base)})
     made = plan.make_plan(settings, phantom_dataset["train"], machine.Card("RTX 4090", 23.6, True))
-    assert made.hours is made.sessions is None and made.memory > 0 and made.steps > 0
+    assert made.hours is made.sessions is made.look is None and made.memory > 0 and made.steps > 0
 
 
 def test_a_plan_says_what_to_change(phantom_dataset, tiny_base):

@@ -17,6 +17,7 @@ from utils.scores.means import SPLITS
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.lengths import study_lengths
 from utils.training.probing import POINTS
+from utils.training.speeds import Hours
 
 from .finding_charts import point_in_words
 from .page import quiet, table, tag
@@ -42,6 +43,7 @@ def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationS
             "reports",
             note,
             lambda card: plan.report_seconds(reading, prompt, settings.batch_size, card),
+            lambda card, gpus: [plan.looked_at(reading, len(dataset["test"]), card, gpus)],
         )
         return planned + _named(points, settings.recall_weight)
 
@@ -78,17 +80,27 @@ def _named(points: pd.DataFrame, recall_weight: float) -> str:
     return f"<p>{escape(point_in_words(nearest))}</p>"
 
 
-def _plan(counts: dict[str, int], unit: str, note: str, seconds: Callable[[Card], plan.Hours]) -> str:
-    """The plan on this machine's GPUs, or on a T4 where there is none; `seconds` are those of one piece."""
+def _plan(
+    counts: dict[str, int],
+    unit: str,
+    note: str,
+    seconds: Callable[[Card], Hours],
+    before: Callable[[Card, int], list[plan.Item]] = lambda *_: [],
+) -> str:
+    """The plan on this machine's GPUs, or on a T4 where there is none; `seconds` are those of one piece.
+
+    before: what comes first, on so many cards: its hours count, its pieces are of another kind
+    """
     card, gpus = planned_on()
     on, rows = several(card, gpus), []
     if not card.peak_16:
         return _counted(counts, unit, f"{note} The time is not known for {on}.")
-    items = plan.planned(counts, seconds(card), gpus)
-    for item in [*items, plan.total(items)]:
+    first, items = before(card, gpus), plan.planned(counts, seconds(card), gpus)
+    for item in [*first, *items, plan.total([*first, *items])]:
         fast, likely, slow = map(time_text, item.hours)
         between = fast if fast == slow else f"{fast} to {slow}"
-        rows.append((escape(item.what), f"{item.count:,}", f"<b>{likely}</b>", between))
+        count = "" if item in first else f"{item.count if item in items else sum(counts.values()):,}"
+        rows.append((escape(item.what), count, f"<b>{likely}</b>", between))
     note = f"{note} Computed, not measured on {on}."
     return table(("the plan", unit, escape(f"likely on {on}"), "between"), rows) + quiet(escape(note))
 

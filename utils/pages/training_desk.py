@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from html import escape
 
-from datasets import Dataset
+from datasets import DatasetDict
 from IPython.display import HTML
 
 from utils.machine import planned_on, several
 from utils.regions import NOT_FOR_CLINICAL_USE
 from utils.settings import TrainingSettings
-from utils.training.plan import Hours, Plan, has_room, make_plan
+from utils.training.plan import Plan, has_room, make_plan
+from utils.training.speeds import Hours
 from utils.training.watch import Progress, Sample
 from utils.workspace import StepError, in_minutes
 
@@ -17,16 +18,16 @@ from . import charts
 from .page import html, markup, quiet, table, tag
 
 
-def plan_beside(studies: Dataset) -> Callable[[TrainingSettings], str]:
-    """For a form: the plan of fine-tuning on `studies`, the training split, as its settings stand.
+def plan_beside(dataset: DatasetDict) -> Callable[[TrainingSettings], str]:
+    """For a form: the plan of fine-tuning on `dataset`, its training split, as its settings stand.
 
     It is for this machine's GPUs, or for a T4 where there is none.
     """
-    cards = planned_on()
+    cards, validation = planned_on(), len(dataset.get("val", ()))
 
     def draw(settings: TrainingSettings) -> str:
         try:
-            return plan_table(make_plan(settings, studies, *cards), settings)
+            return plan_table(make_plan(settings, dataset["train"], *cards, validation), settings)
         except StepError as error:
             return f"{tag('no plan', 'refused')} {escape(str(error))}"
 
@@ -43,8 +44,10 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
         ("trained weights", f"<b>{plan.trainable / 1e6:.1f}</b> million"),
         (f"GPU memory, peak{each}", f"<b>{_gib(plan.memory)}</b> of {card.memory:.1f} GiB{warning}"),
         ("optimiser steps", f"<b>{plan.steps:,}</b>"),
-        (f"time on {on}, with these settings", _time(plan.hours)),
     ]
+    if plan.look:
+        rows.append(("look at the radiographs once for the findings probe", _time(plan.look)))
+    rows.append((f"time on {on}, with these settings, that look included", _time(plan.hours)))
     if settings.hours and plan.sessions:
         most = f", at most {plan.sessions[2]}" if plan.sessions[2] > plan.sessions[1] else ""
         rows.append((f"sessions of {settings.hours:g} h", f"likely <b>{plan.sessions[1]}</b>{most}"))

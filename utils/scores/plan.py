@@ -22,6 +22,8 @@ from utils.models.writer import MODEL, SHUFFLED
 from utils.regions import tidy
 from utils.settings import GenerationSettings
 from utils.training import plan as training
+from utils.training import speeds
+from utils.training.speeds import Hours
 from utils.workspace import StepError, counter, duration
 
 from .judging import judged
@@ -32,6 +34,7 @@ DRAFT = 8
 KEPT = (5.9, 5.9, 4.8)
 QUESTION, LONGEST, START, ANSWER = 590, 652, 283, 250  # tokens, see `judge_seconds`
 REPORT = 62  # tokens of a training report of IU X-Ray; its longest 5 % have more than 101
+LOOK = "look at the test radiographs once"
 JUDGE = Shape(  # LLaMA 2 7B
     layers=32,
     hidden=4096,
@@ -45,7 +48,6 @@ JUDGE = Shape(  # LLaMA 2 7B
     vision_intermediate=0,
     patches=0,
 )
-Hours = tuple[float, float, float]  # fast, likely, slow
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,14 @@ def _weights(shape: Shape) -> int:
 
 
 def _unpacking(shape: Shape, card: Card) -> float:
-    return training.unpacking(_weights(shape), "fp16", card)
+    return speeds.unpacking(_weights(shape), "fp16", card)
 
 
 def rows_at_once(shape: Shape, slots: int, card: Card = T4) -> int:
     """Texts of `slots` tokens in all whose keys and values fit beside the 4-bit model on `card`."""
     linears = _weights(shape) - shape.hidden * shape.vocabulary
-    model = linears * training.NF4_BYTES
-    model += 2 * (2 * shape.hidden * shape.vocabulary + training.vision_weights(shape))
+    model = linears * speeds.NF4_BYTES
+    model += 2 * (2 * shape.hidden * shape.vocabulary + speeds.vision_weights(shape))
     free = (card.memory - training.HEADROOM) * training.GIB - model
     one = 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim * slots
     return max(int(CACHE_SHARE * free / one), 1)
@@ -125,9 +127,9 @@ def report_seconds(reading: dict, prompt: int, most_at_once: int, card: Card = T
     shape = find(reading["base"]).shape
     rates = [share * card.peak_16 for share in SHARES]
     if reading["precision"] == "fp32":
-        rates = training.rates(card, "fp32")[::-1]
+        rates = speeds.rates(card, "fp32")[::-1]
     rows = min(rows_at_once(shape, _slots(prompt + 2 * REPORT), card), most_at_once or MOST_ROWS)
-    tower = 2 * training.vision_weights(shape) * shape.patches * reading["views"]
+    tower = 2 * speeds.vision_weights(shape) * shape.patches * reading["views"]
     return tuple(
         _seconds(shape, prompt, REPORT, rows, rate, kept, card) + tower / rate
         for rate, kept in zip(rates, (2, 2, 1), strict=True)
@@ -156,6 +158,17 @@ def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[s
         left -= new
         counts[name] = len(new)
     return counts
+
+
+def looked_at(reading: dict, studies: int, card: Card = T4, gpus: int = 1) -> Item:
+    """One look of the vision tower at the test studies before reports are written, shared by `gpus` cards
+    of known speed.
+
+    reading: as in `report_seconds`. What it sees in the other studies was kept in training.
+    """
+    how = (reading[name] for name in ("precision", "views"))
+    hours = speeds.looking_hours(find(reading["base"]).shape, *how, studies, card)
+    return Item(LOOK, studies, tuple(each / gpus for each in hours))
 
 
 def planned(counts: dict[str, int], each: Hours, gpus: int = 1) -> list[Item]:
@@ -234,8 +247,10 @@ def all_or_stop(done: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
 def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
     """The plan of step 4 on IU X-Ray with the preset `t4`.
 
-    The counts of questions are those of one run's reports; a run's own are shown in notebook 04. A
-    prompt is taken as two views of 144 tokens and 78 of text, as in `training.plan`.
+    The counts of questions are those of one run's reports; a run's own are shown in notebook 04. Those of
+    the probe's sentences, which stand where it names a finding and else are the constant's, are from a
+    probe on features of the preset `small` at its recall weight. A prompt is taken as two views of 144
+    tokens and 78 of text, as in `training.plan`.
     """
     reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
     counts = {
@@ -244,9 +259,11 @@ def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
         "judge: best constant report": 1281,
         "judge: most frequent sentences": 1281,
         "judge: nearest training study": 2268,
+        "judge: probe's own sentences": 350,
     }
     each = report_seconds(reading, 2 * 144 + 78, GenerationSettings().batch_size, card)
-    items = planned({"write reports": 296 + 590 + 150}, each, gpus)
+    items = [looked_at(reading, 590, card, gpus)]
+    items += planned({"write reports": 296 + 590 + 150}, each, gpus)
     return items + planned(counts, judge_seconds(card), gpus)
 
 
@@ -254,12 +271,12 @@ def table(card: Card = T4, gpus: int = 1) -> str:
     """The README's table: what step 4 costs on IU X-Ray, by the plan."""
     items = iu_xray(card, gpus)
     lines = [
-        f"| step 4 on IU X-Ray | reports or questions | hours on {several(card, gpus)} |",
+        f"| step 4 on IU X-Ray | studies, reports or questions | hours on {several(card, gpus)} |",
         "|---|---|---|",
     ]
     for item in [*items, total(items)]:
         count = f"{item.count:,}" if item in items else ""
-        lines.append(f"| {item.what} | {count} | {training.between(item.hours)} |")
+        lines.append(f"| {item.what} | {count} | {speeds.between(item.hours)} |")
     return "\n".join(lines)
 
 
@@ -274,9 +291,9 @@ def cards_table() -> str:
         _, _, pooled = training.iu_xray("pooled", card, gpus)
         settings, size, tiles = training.iu_xray("tiles", card, gpus)
         lines.append(
-            f"| {gpus} x {card.name} | {settings.precision} | {training.between(pooled)} | "
-            f"{settings.batch_size} x {settings.accumulation}, {size:.1f} GiB, {training.between(tiles)} | "
-            f"{training.between(total(iu_xray(card, gpus)).hours)} |"
+            f"| {gpus} x {card.name} | {settings.precision} | {speeds.between(pooled)} | "
+            f"{settings.batch_size} x {settings.accumulation}, {size:.1f} GiB, {speeds.between(tiles)} | "
+            f"{speeds.between(total(iu_xray(card, gpus)).hours)} |"
         )
     return "\n".join(lines)
 

@@ -16,31 +16,38 @@ from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
 from utils.settings import TrainingSettings, with_values
 
 from .lengths import Lengths, study_lengths
+from .speeds import (
+    NF4_BYTES,
+    WIDTHS,
+    Hours,
+    between,
+    both,
+    loading_hours,
+    looking_hours,
+    other_weights,
+    rates,
+    unpacking,
+    vision_operations,
+)
 
 HEADROOM = 1.0  # GiB for the CUDA context and the gaps that the allocator leaves
-SUSTAINED = 25 / 32  # share of a card's bandwidth that is reached: of a T4's 320e9 bytes a second, 250e9
-# Slow, likely, fast shares of a card's peak; see `seconds_a_step`. A T4's are 65e12 and 8.1e12.
-SHARES_16, SHARES_32 = (6 / 65, 10 / 65, 16 / 65), (2 / 8.1, 4 / 8.1, 6 / 8.1)
 # Bytes a second between two cards, a third of what PCIe 3.0 x16 has: without NVLink or direct access.
 LINK = 5e9
-# Of a weight: 4 bits, an 8-bit scale a 64, a 32-bit scale a 256 of those.
-NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-WIDTHS = {"fp16": 2, "bf16": 2, "fp32": 4}
 MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
 LOGIT_BYTES = 13
 PATCH_BYTES = 2 * 3 * 14 * 14 * 4  # pixels of a patch, in two batches
 CROPS = {"tiles": 5, "base": 2, "pooled": 2}  # pictures that LLaVA-NeXT's processor makes of a view, at most
 IU_XRAY_VIEW = {"pooled": 144, "base": 576, "tiles": 2732}  # tokens, see `iu_xray`
 GIB = 2**30
-Hours = tuple[float, float, float]  # fast, likely, slow
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a run will cost on `gpus` cards like `card`.
 
-    `hours` and `sessions` are (fast, likely, slow), None where the card's speed is not known; memory is
-    in GiB, of each card. `advice` says what to change, if anything.
+    `hours`, of them those of the `look` at the radiographs, and `sessions` are (fast, likely, slow), None
+    where the card's speed is not known; memory is in GiB, of each card. `advice` says what to change, if
+    anything.
     """
 
     tokens: float
@@ -48,6 +55,7 @@ class Plan:
     trainable: int
     memory: float
     steps: int
+    look: Hours | None
     hours: Hours | None
     sessions: tuple[int, int, int] | None
     card: Card = T4
@@ -55,9 +63,13 @@ class Plan:
     advice: str = ""
 
 
-def make_plan(settings: TrainingSettings, studies: Dataset, card: Card = T4, gpus: int = 1) -> Plan:
+def make_plan(
+    settings: TrainingSettings, studies: Dataset, card: Card = T4, gpus: int = 1, validation: int = 0
+) -> Plan:
     """The plan for fine-tuning on `studies`, the training split, on cards like `card`: as many of `gpus` as
     can share the work, a process each.
+
+    validation: studies that the findings probe sees beside those of training
 
     Raises StepError where the base model cannot be trained with these settings on this card.
     """
@@ -65,9 +77,10 @@ def make_plan(settings: TrainingSettings, studies: Dataset, card: Card = T4, gpu
     computes_or_stop(settings.precision, card)
     present, gpus = gpus, processes(settings, gpus)
     lengths = study_lengths(settings.base, settings.image_tokens, settings.views, studies)
-    count, hours, sessions = steps(settings, len(studies)), None, None
+    count, look, hours, sessions = steps(settings, len(studies)), None, None, None
     if card.peak_16:
-        hours = run_hours(settings, base, lengths, count, card, gpus)
+        look = look_hours(settings, base, len(studies) + validation, card)
+        hours = both(look, run_hours(settings, base, lengths, count, card, gpus))
         sessions = tuple(math.ceil(value / settings.hours) if settings.hours else 1 for value in hours)
     size = memory(settings, base, lengths.longest, gpus) / GIB
     return Plan(
@@ -76,6 +89,7 @@ def make_plan(settings: TrainingSettings, studies: Dataset, card: Card = T4, gpu
         trainable=trainable(settings, base.shape),
         memory=size,
         steps=count,
+        look=look,
         hours=hours,
         sessions=sessions,
         card=card,
@@ -126,12 +140,6 @@ def processes(settings: TrainingSettings, gpus: int) -> int:
     return max(number for number in range(1, gpus + 1) if settings.accumulation % number == 0)
 
 
-def rates(card: Card, precision: str) -> tuple[float, float, float]:
-    """Floating-point operations a second in training on `card`, of known peak: slow, likely, fast."""
-    peak, shares = (card.peak_32, SHARES_32) if precision == "fp32" else (card.peak_16, SHARES_16)
-    return tuple(peak * share for share in shares)
-
-
 def steps(settings: TrainingSettings, studies: int) -> int:
     """The optimiser steps that `settings` take on so many training studies."""
     if settings.max_steps > 0:
@@ -172,9 +180,7 @@ def memory(settings: TrainingSettings, base: Base, tokens: int, gpus: int = 1) -
     """
     shape, width = base.shape, WIDTHS[settings.precision]
     linears = shape.layers * sum(i * o for i, o in shape.linears)
-    rest = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
-    rest += sum(i * o for i, o in shape.projector) + vision_weights(shape)
-    weights = linears * NF4_BYTES + rest * width
+    weights = linears * NF4_BYTES + other_weights(shape) * width
     adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer] + (4 if gpus > 1 else 0))
     count = settings.batch_size * tokens
     kept = shape.layers * count * shape.hidden * width
@@ -194,17 +200,6 @@ def _layer(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
     gated = (3 + 3) * shape.intermediate * width
     widest = max(i * o for i, o in shape.linears) * width  # a weight matrix out of its 4 bits
     return tokens * (adapters + norms + attention + gated) + widest
-
-
-def vision_weights(shape: Shape) -> int:
-    """Weights of the vision tower's layers: four square maps and a two-layer map each."""
-    wide = 4 * shape.vision_hidden**2 + 2 * shape.vision_hidden * shape.vision_intermediate
-    return shape.vision_layers * wide
-
-
-def unpacking(weights: int, precision: str, card: Card) -> float:
-    """Seconds to write 4-bit `weights` out in `precision` and read them: once a pass, whatever the batch."""
-    return weights * (NF4_BYTES + 2 * WIDTHS[precision]) / (SUSTAINED * card.bandwidth)
 
 
 def seconds_a_step(
@@ -236,6 +231,16 @@ def seconds_a_step(
     unpacked = 3 * unpacking(weights, settings.precision, card)
     exchange = 4 * trainable(settings, shape) * 2 * (gpus - 1) / gpus / LINK
     return settings.accumulation / gpus * (settings.batch_size * study / rate + unpacked) + exchange
+
+
+def look_hours(settings: TrainingSettings, base: Base, studies: int, card: Card) -> Hours:
+    """Hours for the findings probe before training, on one card of known speed: fast, likely, slow.
+
+    The base model is loaded once more, and its vision tower sees each of `studies` once. The probe itself
+    takes seconds.
+    """
+    seen = looking_hours(base.shape, settings.precision, settings.views, studies, card)
+    return both(loading_hours(base), seen)
 
 
 def run_hours(
@@ -275,8 +280,7 @@ def run_seconds(
 def _vision(settings: TrainingSettings, base: Base) -> float:
     """Operations of the vision tower for a study; below `tiles` it looks at the whole view only."""
     shape, crops = base.shape, _crops(settings, base) if settings.image_tokens == "tiles" else 1
-    attention = 4 * shape.patches * shape.vision_hidden * shape.vision_layers
-    return settings.views * crops * shape.patches * (2 * vision_weights(shape) + attention)
+    return settings.views * crops * vision_operations(shape)
 
 
 def _crops(settings: TrainingSettings, base: Base) -> int:
@@ -284,7 +288,7 @@ def _crops(settings: TrainingSettings, base: Base) -> int:
 
 
 def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettings, float, Hours]:
-    """IU X-Ray with the preset `t4` at `budget`: settings with a batch that fits, GiB, hours.
+    """IU X-Ray with the preset `t4` at `budget`: settings with a batch that fits, GiB, hours with the look.
 
     A view at `tiles` is the mean of what the processor gives at IU X-Ray's sizes, 2,536 to 2,928. A
     prompt and its answer are taken as 140 tokens, and the longest as 290: the training studies have
@@ -296,13 +300,8 @@ def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettin
     settings = smaller_batch(settings, base, image + 290, card, gpus)
     lengths = Lengths(image + 140, image, image + 290, 80)
     hours = run_hours(settings, base, lengths, steps(settings, 2069), card, gpus)
+    hours = both(look_hours(settings, base, 2069 + 296, card), hours)
     return settings, memory(settings, base, lengths.longest, gpus) / GIB, hours
-
-
-def between(hours: Hours) -> str:
-    """Hours as the README's tables have them: the likely ones, and their range."""
-    fast, likely, slow = hours
-    return f"{likely:.1f} ({fast:.1f} to {slow:.1f})"
 
 
 def table(card: Card = T4, gpus: int = 1) -> str:
