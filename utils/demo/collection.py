@@ -33,6 +33,7 @@ from trl import SFTConfig, SFTTrainer
 
 from utils.data.hf_dataset import instruction
 from utils.findings.groups import frequent
+from utils.findings.plans import Words, words_of
 from utils.findings.probe import labels
 from utils.findings.reader import UNNAMED, read_findings
 from utils.models.loading import load_processor, set_budget, stay_as_taught
@@ -46,7 +47,7 @@ from .seeing import MuonAndAdamW
 SIDE, PATCH, VOCABULARY = 128, 32, 1024
 WIDTHS = (24, 48, 96, 128)  # channels of the tower, each with half the pixels a side of those before
 VIEWS = 2
-EPOCHS_OF_SEEING, EPOCHS_OF_WORDS = 24, 5
+EPOCHS_OF_SEEING, EPOCHS_OF_WORDS = 24, 3
 SEEN_AT_ONCE, READ_AT_ONCE = 32, 16  # studies in a step
 SEEING_RATE, WORDS_RATE = 3e-3, 4e-3
 LEAST = 25  # training studies that name a finding which is not counted, or it is not taught
@@ -106,7 +107,7 @@ def _processor(train: Dataset, kept: Path) -> LlavaNextProcessor:
     """A processor whose vocabulary is that of the training reports and of the question; kept in a folder."""
     if kept.exists():
         return LlavaNextProcessor.from_pretrained(kept)
-    reports = planned(train, frequent(findings(train)))["completion"]
+    reports = planned(train, _words(train))["completion"]
     texts = [messages[0]["content"] for messages in reports] + [instruction()] * 50
     processor = new_processor(texts, SIDE, PATCH, VOCABULARY)
     with replacing(kept) as temporary:
@@ -276,7 +277,7 @@ def teach_words(
     model.model.vision_tower.requires_grad_(False)
     if last := _last(room):  # the trainer does not know these files' names for weights, which are of old
         model.load_state_dict(LlavaNextForConditionalGeneration.from_pretrained(last).state_dict())
-    rows = planned(train, frequent(findings(train))).select_columns(["images", "prompt", "completion"])
+    rows = planned(train, _words(train)).select_columns(["images", "prompt", "completion"])
     trainer = SFTTrainer(
         model=set_budget(model, "base"),
         processing_class=processor,
@@ -290,6 +291,11 @@ def teach_words(
         optimizers=(MuonAndAdamW(model.named_parameters(), WORDS_RATE), None),
     )
     return _train(trainer, room)
+
+
+def _words(train: Dataset) -> Words:
+    studies = findings(train)
+    return words_of(studies, frequent(studies))
 
 
 def _arguments(room: Path, epochs: int, studies: int, seed: int) -> dict:

@@ -27,12 +27,12 @@ from utils.regions import REGIONS
 from utils.workspace import StepError, replacing_file
 
 from .groups import GROUPS, Group, frequent, named
+from .plans import NORMAL, Plan, words_of
 
 FOLDS, COMPONENTS, SEED = 5, 256, 0
 STRENGTHS = tuple(10.0**power for power in range(-5, 1))  # of the regression, tried by cross-validation
 WEIGHTS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.5, 2.0)  # of recall, on a curve
 LEAST = 2 * FOLDS  # studies with a finding, and as many without, or nothing can be learnt of it
-Plan = dict[str, tuple[str, ...]]  # by region, the findings to name
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Probe:
     names: of the findings, in the order of `GROUPS`
     weight, bias: (findings, features) and (findings,); `probabilities` are their logistic
     calibration: (studies, findings), the probabilities of the studies that thresholds are set on
+    normal: regions that a plan calls normal where it names no finding
     made_of: what it was made of, by `trained on`, to know it again
     """
 
@@ -49,6 +50,7 @@ class Probe:
     weight: np.ndarray
     bias: np.ndarray
     calibration: np.ndarray
+    normal: tuple[str, ...] = ()
     made_of: str = ""
 
     @property
@@ -61,40 +63,38 @@ class Probe:
         return _logistic(_flat(features) @ self.weight.T.astype(np.float64) + self.bias)
 
     def thresholds(self, recall_weight: float) -> np.ndarray:
-        """(findings,), the probability from which on each finding is named.
+        """(findings,), the probability from which on each finding is named: one for all.
 
-        Each is the one with the highest F-measure to be expected on the calibration studies if their
-        probabilities are true, recall weighing `recall_weight` times as much as precision (van Rijsbergen's
-        beta). No label is used, so a finding that few of them have does not decide by chance.
+        It is the one with the highest F-measure to be expected on the calibration studies, all findings
+        together, if their probabilities are true; recall weighs `recall_weight` times as much as precision
+        (van Rijsbergen's beta). No label is used, so a finding that few of them have does not decide by
+        chance; and one threshold for all leaves out a finding that the probe cannot see, where one for each
+        would name it in most studies.
         """
-        weight, found = recall_weight**2, []
-        for column in self.calibration.T:
-            ranked = np.sort(column)[::-1]
-            right, count = np.cumsum(ranked), np.arange(1, len(ranked) + 1)
-            found.append(ranked[((1 + weight) * right / (weight * ranked.sum() + count)).argmax()])
-        return np.array(found)
+        if not self.calibration.size:
+            return np.zeros(len(self.names))
+        weight, ranked = recall_weight**2, np.sort(self.calibration, axis=None)[::-1]
+        right, count = np.cumsum(ranked), np.arange(1, len(ranked) + 1)
+        best = ((1 + weight) * right / (weight * ranked.sum() + count)).argmax()
+        return np.full(len(self.names), ranked[best])
 
     def plans(self, features: np.ndarray, recall_weight: float) -> list[Plan]:
-        """For each study, by region, the findings that its report is to name."""
+        """For each study, by region, the findings that its report is to name, or that it is normal."""
         over = self.probabilities(features) >= self.thresholds(recall_weight)
-        return [
-            {
-                region: tuple(
-                    group.name
-                    for group, name_it in zip(self.groups, row, strict=True)
-                    if name_it and group.region == region
-                )
-                for region in REGIONS
-            }
-            for row in over
-        ]
+        return [{region: self._plan(row, region) for region in REGIONS} for row in over]
+
+    def _plan(self, over: np.ndarray, region: str) -> tuple[str, ...]:
+        both = zip(self.groups, over, strict=True)
+        names = tuple(group.name for group, name_it in both if name_it and group.region == region)
+        return names or ((NORMAL,) if region in self.normal else ())
 
     def save(self, path: Path) -> None:
         """Write the probe as one safetensors file, as a whole or not at all."""
         tensors = {"weight": self.weight, "bias": self.bias, "calibration": self.calibration}
         tensors = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in tensors.items()}
         with replacing_file(path) as temporary:
-            save_file(tensors, temporary, {"names": ",".join(self.names), "made_of": self.made_of})
+            noted = {"names": ",".join(self.names), "normal": ",".join(self.normal)}
+            save_file(tensors, temporary, {**noted, "made_of": self.made_of})
 
 
 def load(path: Path) -> Probe:
@@ -107,7 +107,8 @@ def load(path: Path) -> Probe:
             unknown = set(names) - {group.name for group in GROUPS}
             if unknown or len(names) != len(tensors["weight"]):
                 raise KeyError(f"findings {', '.join(unknown) or names}")
-            return Probe(names, **tensors, made_of=noted["made_of"])
+            normal = tuple(filter(None, noted["normal"].split(",")))
+            return Probe(names, **tensors, normal=normal, made_of=noted["made_of"])
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise StepError(f"{path} is not a findings probe ({error}): run notebook 03 again.") from None
 
@@ -147,7 +148,7 @@ def fit(
     groups = [group for group in frequent(studies) if _enough(labels(studies, [group]))]
     flat, truth = _flat(features), labels(studies, groups)
     if not groups:
-        return Probe((), np.zeros((0, flat.shape[1])), np.zeros(0), np.zeros((0, 0)), made_of)
+        return Probe((), np.zeros((0, flat.shape[1])), np.zeros(0), np.zeros((0, 0)), made_of=made_of)
     count = min(COMPONENTS, *flat.shape)
     scaler, components = StandardScaler(), PCA(count, random_state=SEED)
     reduced = make_pipeline(scaler, components).fit_transform(flat)
@@ -158,7 +159,8 @@ def fit(
     _, weight, bias, calibration = min(tried, key=lambda one: one[0])
     along, scale = weight @ components.components_, np.where(scaler.scale_, scaler.scale_, 1)
     bias = bias - along @ (scaler.mean_ / scale) - weight @ (components.components_ @ components.mean_)
-    return Probe(tuple(group.name for group in groups), along / scale, bias, calibration, made_of)
+    normal = tuple(words_of(studies, groups).denied)
+    return Probe(tuple(group.name for group in groups), along / scale, bias, calibration, normal, made_of)
 
 
 def _at_strength(
@@ -171,7 +173,9 @@ def _at_strength(
     losses, weights, biases, calibration = [], [], [], []
     for number, wanted in enumerate(truth.T):
         known = ~np.isnan(wanted)
-        regression = LogisticRegression(C=strength, solver="newton-cholesky").fit(features[known], wanted[known])
+        regression = LogisticRegression(C=strength, solver="newton-cholesky").fit(
+            features[known], wanted[known]
+        )
         weight, bias = regression.coef_[0], regression.intercept_[0]
         if apart is not None and _both(apart[1][:, number]):
             scores, seen = apart[0] @ weight + bias, apart[1][:, number]

@@ -20,7 +20,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from utils.answers import AnswerFile, files_of
 from utils.data.hf_dataset import instruction
 from utils.decoding import MOST_ROWS, Decoder, Drafts, Request
-from utils.findings.probe import Plan
+from utils.findings.plans import Plan
 from utils.findings.probe import load as load_probe
 from utils.processes import mine
 from utils.regions import REGIONS, parse, without_plan

@@ -6,7 +6,7 @@ those of the reference, when a report is written those that the probe reads in t
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ from datasets import Dataset, DatasetDict
 
 from utils.data.hf_dataset import MESSAGES
 from utils.findings import probe as probes
-from utils.findings.groups import Group, named
-from utils.findings.probe import Plan, Probe
+from utils.findings.plans import Words
+from utils.findings.probe import Probe
 from utils.models.features import FOLDER, Tower, study_features
 from utils.models.loading import PROBE, load_processor
 from utils.regions import REGIONS, mentioned, render
@@ -88,18 +88,9 @@ def findings(split: Dataset) -> list[dict[str, str]]:
     return [mentioned(study) for study in split.select_columns(list(REGIONS))]
 
 
-def plan_of(study: dict[str, str], groups: Iterable[Group]) -> Plan:
-    """By region, the findings of `groups` that a study's own text names."""
-    said = {region: named(text, region) for region, text in study.items()}
-    return {
-        region: tuple(group.name for group in groups if group.region == region and group.name in names)
-        for region, names in said.items()
-    }
-
-
-def planned(rows: Dataset, groups: Sequence[Group]) -> Dataset:
-    """`rows` with completions whose headings name those of `groups` that the text names."""
+def planned(rows: Dataset, words: Words) -> Dataset:
+    """`rows` with completions whose headings say what the text says, in `words`."""
     answers = [
-        [{"role": "assistant", "content": render(study, plan_of(study, groups))}] for study in findings(rows)
+        [{"role": "assistant", "content": render(study, words.plan(study))}] for study in findings(rows)
     ]
     return rows.remove_columns("completion").add_column("completion", answers, feature=MESSAGES)

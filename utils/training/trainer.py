@@ -27,6 +27,7 @@ from transformers import ProgressCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from utils import processes
+from utils.findings.plans import Words, words_of
 from utils.findings.probe import Probe
 from utils.models.bases import fits_or_stop
 from utils.models.loading import PROBE, load_model, load_processor, lora_config, save_adapter
@@ -37,7 +38,7 @@ from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .lengths import study_tokens
 from .plan import processes as divisor
 from .plan import steps
-from .probing import POINTS, QUALITY, planned, run_probe
+from .probing import findings, planned, run_probe
 from .watch import Progress, Watch, log_table, read_progress
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
@@ -133,12 +134,13 @@ def make_trainer(
     validation = sample(dataset["val"], settings) if "val" in dataset else None
     on_gpu = torch.cuda.is_available()
     processor = load_processor(settings.base, settings.image_tokens)
+    words = words_of(findings(dataset["train"]), probe.groups)
     watch = Watch(settings, store, validation, probe, on_progress)
     trainer = ByLengthTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
-        train_dataset=_columns(dataset["train"], settings, processor, probe),
-        eval_dataset=_columns(validation, settings, processor, probe) if validation else None,
+        train_dataset=_columns(dataset["train"], settings, processor, words),
+        eval_dataset=_columns(validation, settings, processor, words) if validation else None,
         peft_config=lora_config(settings),
         args=Arguments(
             output_dir=str(store.local),
@@ -297,9 +299,9 @@ def sample(split: Dataset, settings: TrainingSettings) -> Dataset:
     return chosen.select(range(min(settings.evaluate_on, len(split))))
 
 
-def _columns(split: Dataset, settings: TrainingSettings, processor, probe: Probe) -> Dataset:
+def _columns(split: Dataset, settings: TrainingSettings, processor, words: Words) -> Dataset:
     """What the trainer reads of `split`: prompt, completion, the first views, the length in tokens."""
-    split = planned(split, probe.groups)
+    split = planned(split, words)
     lengths = [count for count, *_ in study_tokens(processor, split, settings.views)]
     rows = split.select_columns(["images", "prompt", "completion"]).add_column("length", lengths)
     if max(split["views"]) <= settings.views:

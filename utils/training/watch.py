@@ -11,7 +11,8 @@ import pandas as pd
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from utils.findings.probe import Plan, Probe
+from utils.findings.plans import Plan
+from utils.findings.probe import Probe
 from utils.models.features import Tower
 from utils.models.loading import PROBE, READING, READING_SETTINGS
 from utils.models.writer import write

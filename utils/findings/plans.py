@@ -1,0 +1,74 @@
+"""Plans: what the heading of a region says that its text is to name.
+
+A plan names the findings of the text, `lung (opacity): ...`. Where the text calls the region normal
+without reserve, it says `normal`: "No acute bony abnormality" leaves open what is old, and "The lungs are
+clear" whether there is fluid, so neither of them is a whole normal statement.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from utils.regions import REGIONS
+
+from .groups import FREQUENT, Group, named
+from .lexicon import TOGETHER
+from .reader import STRUCTURES, read_findings
+
+NORMAL = "normal"
+MOSTLY = 0.5  # of a region's normal texts deny a finding, or a whole normal statement need not
+Plan = dict[str, tuple[str, ...]]  # by region, the findings to name, or `normal`
+
+
+@dataclass(frozen=True)
+class Words:
+    """What headings may say.
+
+    groups: the findings; denied: by region in which a heading may say `normal`, what such a text denies
+    """
+
+    groups: tuple[Group, ...]
+    denied: dict[str, frozenset[str]]
+
+    def plan(self, study: dict[str, str]) -> Plan:
+        """The plan that a study's own text follows, by region that it mentions."""
+        return {region: self._of(text, region) for region, text in study.items()}
+
+    def _of(self, text: str, region: str) -> tuple[str, ...]:
+        known = named(text, region)
+        names = tuple(group.name for group in self.groups if group.region == region and group.name in known)
+        if not names and region in self.denied and is_whole(text, self.denied[region]):
+            return (NORMAL,)
+        return names
+
+
+def words_of(studies: Sequence[dict[str, str]], groups: Iterable[Group]) -> Words:
+    """What the headings of training studies may say; `studies` are their findings by region.
+
+    A region's headings say `normal` where at least `groups.FREQUENT` of the studies have a text that does.
+    """
+    denied = {}
+    for region in REGIONS:
+        texts = [study[region] for study in studies if study.get(region)]
+        normal = [text for text in texts if not any(one.present for one in read_findings(text))]
+        counts = Counter(name for text in normal for name in _denied(text))
+        usual = frozenset(name for name, count in counts.items() if count >= MOSTLY * len(normal))
+        if sum(is_whole(text, usual) for text in normal) >= max(1, FREQUENT * len(studies)):
+            denied[region] = usual
+    return Words(tuple(groups), denied)
+
+
+def is_whole(text: str, denied: frozenset[str]) -> bool:
+    """Whether `text` calls its region normal without reserve, and denies the findings `denied`."""
+    found = read_findings(text)
+    if any(one.present or one.acute_only or one.unchanged_only or one.partly for one in found):
+        return False
+    structures = [one for one in found if one.names & STRUCTURES]
+    unreserved = any(not one.attributes or TOGETHER in one.attributes for one in structures)
+    return unreserved and denied <= _denied(text)
+
+
+def _denied(text: str) -> frozenset[str]:
+    """The findings, not structures, that a text says are absent."""
+    absent = (one.names for one in read_findings(text) if not one.present)
+    return frozenset().union(*absent) - STRUCTURES
