@@ -28,7 +28,14 @@ from utils.workspace import replacing_file
 
 INK, GREY, RULE = "#1a1a1a", "#5f6368", "#d9dce0"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-SERIES = ((BLUE, ""), (ORANGE, "////"), ("#56B4E9", "...."), (GREEN, "\\\\\\\\"), (PURPLE, "xxxx"))
+SERIES = (
+    (BLUE, ""),
+    (ORANGE, "////"),
+    ("#56B4E9", "...."),
+    (GREEN, "\\\\\\\\"),
+    (PURPLE, "xxxx"),
+    (GREY, "oooo"),
+)
 WIDTH, DPI = 9.0, 110
 STYLE = {
     "font.size": 9,
