@@ -6,8 +6,9 @@
 from that base with the settings of the preset `small`, and writes the validation studies; test studies
 are not looked at. Runs are kept in `runs/small/recipes` and go on where they were stopped.
 
-- plain: headings name no findings, as reports are usually taught
-- plan: headings name the findings of the text; when a report is written, those that the probe reads
+- plain: headings say nothing, as reports are usually taught
+- findings only: headings name the findings of the text; when a report is written, those that the probe reads
+- plan: they also say `normal`
 - plan in three quarters: a quarter of the training studies, drawn by chance, keep plain headings
 - plan, abnormal twice: training studies that name a counted finding are met twice in an epoch
 - plan, tower too: the adapter also reaches the last stage of the vision tower
@@ -23,7 +24,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pandas as pd
-from datasets import DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -32,6 +33,7 @@ from utils import scores, training  # noqa: E402
 from utils.data import hf_dataset  # noqa: E402
 from utils.demo import collection  # noqa: E402
 from utils.findings import counts  # noqa: E402
+from utils.findings.plans import Words  # noqa: E402
 from utils.findings.probe import Probe  # noqa: E402
 from utils.models import loading  # noqa: E402
 from utils.models.writer import Writer, write_reports  # noqa: E402
@@ -39,7 +41,6 @@ from utils.regions import REGIONS  # noqa: E402
 from utils.settings import GenerationSettings, TrainingSettings, preset, with_values  # noqa: E402
 from utils.training import probing, trainer  # noqa: E402
 
-PLAIN, PLAN = "plain", "plan"
 UNPLANNED = 0.25  # of the training studies
 TOWER_TARGETS = r".*vision_tower.*stages\.3\..*convolution"
 
@@ -49,12 +50,12 @@ def settings_of(workspace: Path) -> TrainingSettings:
     return with_values(preset("small").training, {"base": str(workspace / collection.FOLDER)})
 
 
-def some_unplanned(rows, groups):
+def some_unplanned(rows: Dataset, words: Words) -> Dataset:
     """`probing.planned`, but for a share of the studies."""
-    plain = probing.planned(rows, ())
+    plain = probing.planned(rows, Words((), {}))
     chance = random.Random(0)
     chosen = [chance.random() < UNPLANNED for _ in range(len(rows))]
-    both = zip(chosen, plain["completion"], probing.planned(rows, groups)["completion"], strict=True)
+    both = zip(chosen, plain["completion"], probing.planned(rows, words)["completion"], strict=True)
     answers = [one if drawn else other for drawn, one, other in both]
     return plain.remove_columns("completion").add_column("completion", answers, feature=hf_dataset.MESSAGES)
 
@@ -62,15 +63,20 @@ def some_unplanned(rows, groups):
 def abnormal_twice(dataset: DatasetDict, probe: Probe) -> DatasetDict:
     """The dataset with each training study that names a finding of `probe` once more."""
     train = dataset["train"]
-    plans = [probing.plan_of(study, probe.groups) for study in probing.findings(train)]
+    words = Words(probe.groups, {})
+    plans = [words.plan(study) for study in probing.findings(train)]
     again = [number for number, plan in enumerate(plans) if any(plan.values())]
     return DatasetDict({**dataset, "train": concatenate_datasets([train, train.select(again)])})
 
 
 def recipe(name: str, probe: Probe, dataset: DatasetDict) -> tuple[Probe, DatasetDict, list]:
     """The probe, the dataset and the changes to the code with which a recipe is trained."""
-    if name == PLAIN:
-        return replace(probe, names=(), weight=probe.weight[:0], bias=probe.bias[:0]), dataset, []
+    if name == "plain":
+        silent = replace(probe, names=(), normal=(), weight=probe.weight[:0], bias=probe.bias[:0])
+        return silent, dataset, [patch.object(trainer, "words_of", lambda *_: Words((), {}))]
+    if name == "findings only":
+        only = patch.object(trainer, "words_of", lambda _, groups: Words(groups, {}))
+        return replace(probe, normal=()), dataset, [only]
     if name == "plan in three quarters":
         return probe, dataset, [patch.object(trainer, "planned", some_unplanned)]
     if name == "plan, abnormal twice":
@@ -81,7 +87,14 @@ def recipe(name: str, probe: Probe, dataset: DatasetDict) -> tuple[Probe, Datase
     return probe, dataset, []
 
 
-RECIPES = (PLAIN, PLAN, "plan in three quarters", "plan, abnormal twice", "plan, tower too")
+RECIPES = (
+    "plain",
+    "findings only",
+    "plan",
+    "plan in three quarters",
+    "plan, abnormal twice",
+    "plan, tower too",
+)
 
 
 def run(name: str, workspace: Path, dataset: DatasetDict, settings: TrainingSettings) -> pd.DataFrame:

@@ -254,6 +254,7 @@ def preset(name: str) -> Preset:
                 evaluate_every=65,
                 save_every=65,
             ),
+            generation=GenerationSettings(shuffled=1000),
             judge=JudgeSettings(engine="offline"),
         )
     raise ValueError(f"no preset called {name!r}: choose {', '.join(PRESETS)}")
