@@ -73,10 +73,9 @@ def recipe(name: str, probe: Probe, dataset: DatasetDict) -> tuple[Probe, Datase
     """The probe, the dataset and the changes to the code with which a recipe is trained."""
     if name == "plain":
         silent = replace(probe, names=(), normal=(), weight=probe.weight[:0], bias=probe.bias[:0])
-        return silent, dataset, [patch.object(trainer, "words_of", lambda *_: Words((), {}))]
+        return silent, dataset, [patch.object(trainer, "words", lambda *_: Words((), {}))]
     if name == "findings only":
-        only = patch.object(trainer, "words_of", lambda _, groups: Words(groups, {}))
-        return replace(probe, normal=()), dataset, [only]
+        return replace(probe, normal=()), dataset, []
     if name == "plan in three quarters":
         return probe, dataset, [patch.object(trainer, "planned", some_unplanned)]
     if name == "plan, abnormal twice":

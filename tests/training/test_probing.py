@@ -6,6 +6,7 @@ import pytest
 from datasets import DatasetDict, Value
 
 from utils.findings.groups import GROUPS
+from utils.findings.plans import Words, words_of
 from utils.models.features import FOLDER
 from utils.models.loading import PROBE
 from utils.regions import REGIONS, parse, render, without_plan
@@ -13,7 +14,6 @@ from utils.settings import preset, with_values
 from utils.training import on_validation, probing, run_probe
 
 BIG, NORMAL = "The heart is enlarged.", "The heart is normal."
-HEART = next(group for group in GROUPS if group.name == "cardiomegaly")
 
 
 def with_hearts(split, texts):
@@ -43,7 +43,8 @@ def run(settings, dataset, tmp_path_factory):
 
 def test_answers_name_in_their_headings_what_their_texts_name(phantom_dataset):
     rows = phantom_dataset["train"]
-    found = probing.planned(rows, GROUPS)
+    words = words_of(probing.findings(rows), GROUPS)
+    found = probing.planned(rows, words)
     assert set(found.column_names) == set(rows.column_names)
     assert found.features["completion"] == rows.features["completion"]
     some = False
@@ -51,22 +52,12 @@ def test_answers_name_in_their_headings_what_their_texts_name(phantom_dataset):
         probing.findings(rows), rows["completion"], found["completion"], strict=True
     ):
         ((was,), (now,)) = before, after
-        plan = probing.plan_of(study, GROUPS)
+        plan = words.plan(study)
         assert now == {"role": "assistant", "content": render(study, plan)}
         assert without_plan(now["content"]) == was["content"] == render(parse(was["content"]))
         some = some or now != was
     assert some
-    assert probing.planned(rows, ())["completion"][:] == rows["completion"][:]
-
-
-def test_a_plan_has_what_the_text_says_and_no_finding_that_is_not_read():
-    study = {"heart": BIG, "lung": "Left effusion and opacity. No nodule.", "bone": "No fracture."}
-    assert probing.plan_of(study, GROUPS) == {
-        "heart": ("cardiomegaly",),
-        "lung": ("effusion", "opacity"),
-        "bone": (),
-    }
-    assert probing.plan_of(study, [HEART]) == {"heart": ("cardiomegaly",), "lung": (), "bone": ()}
+    assert probing.planned(rows, Words((), {}))["completion"][:] == rows["completion"][:]
 
 
 def test_the_probe_of_a_run_is_kept_with_the_features_it_was_made_of(run, settings, dataset, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from utils.findings.groups import GROUPS
+from utils.findings.plans import Words
 from utils.findings.probe import Probe
 from utils.models.loading import PROBE, READING
 from utils.settings import preset, with_values
@@ -133,7 +134,7 @@ def test_headings_name_what_the_reports_name_of_the_probes_findings(trainer, pha
         for batch in made.get_eval_dataloader()
         for row in batch["labels"]
     }
-    answers = planned(phantom_dataset["val"], GROUPS)["completion"]
+    answers = planned(phantom_dataset["val"], Words(GROUPS, {}))["completion"]
     assert said <= {messages[0]["content"] for messages in answers}
     assert any("):" in text for text in said)
 

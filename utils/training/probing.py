@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict
 
 from utils.data.hf_dataset import MESSAGES
 from utils.findings import probe as probes
-from utils.findings.plans import Words
+from utils.findings.plans import Words, words_of
 from utils.findings.probe import Probe
 from utils.models.features import FOLDER, Tower, study_features
 from utils.models.loading import PROBE, load_processor
@@ -88,9 +88,15 @@ def findings(split: Dataset) -> list[dict[str, str]]:
     return [mentioned(study) for study in split.select_columns(list(REGIONS))]
 
 
-def planned(rows: Dataset, words: Words) -> Dataset:
-    """`rows` with completions whose headings say what the text says, in `words`."""
+def words(probe: Probe, train: Dataset) -> Words:
+    """What the headings of training reports say: what the probe can say of radiographs, and no more."""
+    found = words_of(findings(train), probe.groups)
+    return Words(found.groups, {region: found.denied[region] for region in probe.normal})
+
+
+def planned(rows: Dataset, said: Words) -> Dataset:
+    """`rows` with completions whose headings say what the text says, in the words `said`."""
     answers = [
-        [{"role": "assistant", "content": render(study, words.plan(study))}] for study in findings(rows)
+        [{"role": "assistant", "content": render(study, said.plan(study))}] for study in findings(rows)
     ]
     return rows.remove_columns("completion").add_column("completion", answers, feature=MESSAGES)

@@ -27,7 +27,7 @@ from transformers import ProgressCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from utils import processes
-from utils.findings.plans import Words, words_of
+from utils.findings.plans import Words
 from utils.findings.probe import Probe
 from utils.models.bases import fits_or_stop
 from utils.models.loading import PROBE, load_model, load_processor, lora_config, save_adapter
@@ -38,7 +38,7 @@ from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .lengths import study_tokens
 from .plan import processes as divisor
 from .plan import steps
-from .probing import POINTS, QUALITY, findings, planned, run_probe
+from .probing import POINTS, QUALITY, planned, run_probe, words
 from .watch import Progress, Watch, log_table, read_progress
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
@@ -134,13 +134,13 @@ def make_trainer(
     validation = sample(dataset["val"], settings) if "val" in dataset else None
     on_gpu = torch.cuda.is_available()
     processor = load_processor(settings.base, settings.image_tokens)
-    words = words_of(findings(dataset["train"]), probe.groups)
+    said = words(probe, dataset["train"])
     watch = Watch(settings, store, validation, probe, on_progress)
     trainer = ByLengthTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
-        train_dataset=_columns(dataset["train"], settings, processor, words),
-        eval_dataset=_columns(validation, settings, processor, words) if validation else None,
+        train_dataset=_columns(dataset["train"], settings, processor, said),
+        eval_dataset=_columns(validation, settings, processor, said) if validation else None,
         peft_config=lora_config(settings),
         args=Arguments(
             output_dir=str(store.local),
@@ -299,9 +299,9 @@ def sample(split: Dataset, settings: TrainingSettings) -> Dataset:
     return chosen.select(range(min(settings.evaluate_on, len(split))))
 
 
-def _columns(split: Dataset, settings: TrainingSettings, processor, words: Words) -> Dataset:
+def _columns(split: Dataset, settings: TrainingSettings, processor, said: Words) -> Dataset:
     """What the trainer reads of `split`: prompt, completion, the first views, the length in tokens."""
-    split = planned(split, words)
+    split = planned(split, said)
     lengths = [count for count, *_ in study_tokens(processor, split, settings.views)]
     rows = split.select_columns(["images", "prompt", "completion"]).add_column("length", lengths)
     if max(split["views"]) <= settings.views:

@@ -1,0 +1,53 @@
+"""What headings say of a text: its findings, or that the region is normal without reserve."""
+
+import pytest
+
+from utils.findings.groups import GROUPS
+from utils.findings.plans import NORMAL, Words, is_whole, words_of
+
+BIG = "The heart is enlarged."
+HEART = next(group for group in GROUPS if group.name == "cardiomegaly")
+CLEAR = "The lungs are clear. No pleural effusion or pneumothorax."
+
+
+def test_a_plan_has_what_the_text_says_and_no_finding_that_is_not_read():
+    study = {"heart": BIG, "lung": "Left effusion and opacity. No nodule.", "bone": "No fracture."}
+    assert Words(GROUPS, {}).plan(study) == {
+        "heart": ("cardiomegaly",),
+        "lung": ("effusion", "opacity"),
+        "bone": (),
+    }
+    assert Words((HEART,), {}).plan(study) == {"heart": ("cardiomegaly",), "lung": (), "bone": ()}
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("The heart is normal.", True),
+        ("The heart is normal in size and contour.", True),
+        ("Heart size is normal.", False),  # leaves its contour open
+        ("No acute bony abnormality.", False),  # leaves open what is old
+        ("Osseous structures are within normal limits.", True),
+        ("The mediastinum is stable.", False),
+        ("The lungs are otherwise clear.", False),
+        ("The heart is enlarged.", False),
+        ("No pleural effusion.", False),  # of no structure
+        ("", False),
+    ],
+)
+def test_a_whole_normal_statement_has_no_reserve(text, whole):
+    assert is_whole(text, frozenset()) == whole
+
+
+def test_a_normal_lung_denies_what_most_normal_reports_deny():
+    studies = [{"lung": CLEAR, "heart": "The heart is normal."}] * 6 + [{"lung": "The lungs are clear."}] * 4
+    words = words_of(studies, GROUPS)
+    assert words.denied == {"lung": frozenset({"effusion", "pneumothorax"}), "heart": frozenset()}
+    assert words.plan({"lung": CLEAR}) == {"lung": (NORMAL,)}
+    assert words.plan({"lung": "The lungs are clear."}) == {"lung": ()}
+    assert words.plan({"lung": f"{CLEAR} There is a nodule."}) == {"lung": ("nodule",)}
+
+
+def test_a_region_that_no_report_calls_normal_without_reserve_is_never_planned_so():
+    words = words_of([{"bone": "No acute bony abnormality."}] * 20, GROUPS)
+    assert words.denied == {} and words.plan({"bone": "The bones are normal."}) == {"bone": ()}
