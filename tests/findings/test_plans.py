@@ -21,22 +21,23 @@ def test_a_plan_has_what_the_text_says_and_no_finding_that_is_not_read():
 
 
 @pytest.mark.parametrize(
-    ("text", "whole"),
+    ("text", "region", "whole"),
     [
-        ("The heart is normal.", True),
-        ("The heart is normal in size and contour.", True),
-        ("Heart size is normal.", False),  # leaves its contour open
-        ("No acute bony abnormality.", False),  # leaves open what is old
-        ("Osseous structures are within normal limits.", True),
-        ("The mediastinum is stable.", False),
-        ("The lungs are otherwise clear.", False),
-        ("The heart is enlarged.", False),
-        ("No pleural effusion.", False),  # of no structure
-        ("", False),
+        ("The heart is normal.", "heart", True),
+        ("Heart size is normal.", "heart", False),  # leaves its contour open
+        ("No acute bony abnormality.", "bone", False),  # leaves open what is old
+        ("Osseous structures are within normal limits.", "bone", True),
+        ("The mediastinum is unremarkable.", "mediastinal", True),
+        ("The mediastinum is stable.", "mediastinal", False),
+        ("The pulmonary vascularity is normal.", "mediastinal", False),  # of something else
+        ("The lungs are otherwise clear.", "lung", False),
+        ("The heart is enlarged.", "heart", False),
+        ("No pleural effusion.", "lung", False),  # of no organ
+        ("", "lung", False),
     ],
 )
-def test_a_whole_normal_statement_has_no_reserve(text, whole):
-    assert is_whole(text, frozenset()) == whole
+def test_a_whole_normal_statement_has_no_reserve(text, region, whole):
+    assert is_whole(text, region, frozenset()) == whole
 
 
 def test_a_normal_lung_denies_what_most_normal_reports_deny():

@@ -1,8 +1,8 @@
 """Plans: what the heading of a region says that its text is to name.
 
 A plan names the findings of the text, `lung (opacity): ...`. Where the text calls the region normal
-without reserve, it says `normal`: "No acute bony abnormality" leaves open what is old, and "The lungs are
-clear" whether there is fluid, so neither of them is a whole normal statement.
+without reserve, it says `normal`: "No acute bony abnormality" leaves open what is old, "Heart size is
+normal" what shape it has, and "The lungs are clear" whether there is fluid, so none is a whole statement.
 """
 
 from collections import Counter
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from utils.regions import REGIONS
 
 from .groups import FREQUENT, Group, named
-from .lexicon import TOGETHER
 from .reader import STRUCTURES, read_findings
 
 NORMAL = "normal"
+ORGANS = {"lung": "lungs", "heart": "heart", "mediastinal": "mediastinum", "bone": "bones"}
 MOSTLY = 0.5  # of a region's normal texts deny a finding, or a whole normal statement need not
 Plan = dict[str, tuple[str, ...]]  # by region, the findings to name, or `normal`
 
@@ -37,7 +37,7 @@ class Words:
     def _of(self, text: str, region: str) -> tuple[str, ...]:
         known = named(text, region)
         names = tuple(group.name for group in self.groups if group.region == region and group.name in known)
-        if not names and region in self.denied and is_whole(text, self.denied[region]):
+        if not names and region in self.denied and is_whole(text, region, self.denied[region]):
             return (NORMAL,)
         return names
 
@@ -53,18 +53,17 @@ def words_of(studies: Sequence[dict[str, str]], groups: Iterable[Group]) -> Word
         normal = [text for text in texts if not any(one.present for one in read_findings(text))]
         counts = Counter(name for text in normal for name in _denied(text))
         usual = frozenset(name for name, count in counts.items() if count >= MOSTLY * len(normal))
-        if sum(is_whole(text, usual) for text in normal) >= max(1, FREQUENT * len(studies)):
+        if sum(is_whole(text, region, usual) for text in normal) >= max(1, FREQUENT * len(studies)):
             denied[region] = usual
     return Words(tuple(groups), denied)
 
 
-def is_whole(text: str, denied: frozenset[str]) -> bool:
-    """Whether `text` calls its region normal without reserve, and denies the findings `denied`."""
+def is_whole(text: str, region: str, denied: frozenset[str]) -> bool:
+    """Whether `text` calls the organ of its region normal without reserve, and denies the findings `denied`."""
     found = read_findings(text)
     if any(one.present or one.acute_only or one.unchanged_only or one.partly for one in found):
         return False
-    structures = [one for one in found if one.names & STRUCTURES]
-    unreserved = any(not one.attributes or TOGETHER in one.attributes for one in structures)
+    unreserved = any(ORGANS[region] in one.names and not one.attributes for one in found)
     return unreserved and denied <= _denied(text)
 
 
