@@ -59,7 +59,7 @@ def words_of(studies: Sequence[dict[str, str]], groups: Iterable[Group]) -> Word
 
 
 def is_whole(text: str, region: str, denied: frozenset[str]) -> bool:
-    """Whether `text` calls the organ of its region normal without reserve, and denies the findings `denied`."""
+    """Whether `text` calls its region's organ normal without reserve, and denies the findings `denied`."""
     found = read_findings(text)
     if any(one.present or one.acute_only or one.unchanged_only or one.partly for one in found):
         return False
