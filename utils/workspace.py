@@ -42,6 +42,7 @@ _PACKAGES = (
     "datasets",
     "accelerate",
     "openai",
+    "scikit-learn",
     "ipywidgets",
 )
 COMMANDS = {"demo": "make demo", "small": "make collection"}  # that run all steps at a preset

@@ -157,7 +157,7 @@ def test_systems_differ_by_hatch_as_well_as_colour(drawn):
 
 
 def test_more_systems_than_can_be_told_apart_are_refused():
-    rows = table(*(judgement(system=f"system {i}") for i in range(6)))
+    rows = table(*(judgement(system=f"system {i}") for i in range(7)))
     with pytest.raises(ValueError, match="draw fewer"):
         score_charts.region_bars(scores.summary(rows), data_label=PHANTOMS)
 
