@@ -25,7 +25,7 @@ BASES = (  # what each needs stands in bases.py
 # What `make demo` and `make collection` took once on two CPU cores, by step: the estimate. They print both.
 TIMES = {
     "demo": {"regions": "18 s", "dataset": "17 s", "training": "92 s", "evaluation": "34 s"},
-    "small": {"regions": "17 s", "dataset": "55 s", "training": "20 min", "evaluation": "4 min"},
+    "small": {"regions": "17 s", "dataset": "55 s", "training": "20 min", "evaluation": "85 s"},
 }
 BUDGETS = ("tiles", "base", "pooled")  # of image tokens
 RECALL_WEIGHT = 0.35  # see GenerationSettings
