@@ -156,9 +156,13 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
 
 
 def stay_as_taught(model: PreTrainedModel) -> PreTrainedModel:
-    """Keep the vision tower in inference mode while the rest trains: norms would learn from each batch."""
-    tower = model.model.vision_tower.eval()
-    tower.train = lambda mode=True: tower
+    """Keep the norms of a tower of convolutions as they are while the rest trains: each batch teaches them.
+
+    Only these: a whole tower in inference mode would keep its activations, as nothing checkpoints them then.
+    """
+    for module in model.model.vision_tower.modules():
+        if hasattr(module, "running_mean"):
+            module.eval().train = lambda mode=True, module=module: module
     return model
 
 
