@@ -9,7 +9,8 @@ import pandas as pd
 from datasets import Dataset
 from IPython.display import HTML
 
-from utils.findings.probe import Plan, Probe
+from utils.findings.plans import Plan
+from utils.findings.probe import Probe
 from utils.models.writer import Writer
 from utils.regions import REGIONS
 from utils.scores.judging import by_study
@@ -130,7 +131,7 @@ def probe_bars(writer: Writer, studies: Dataset, name: str) -> list[str]:
 def bars(probe: Probe, probabilities: np.ndarray, plan: Plan, recall_weight: float) -> str:
     """What `probe` sees in one study as markup: a bar for each finding, with its number and its threshold.
 
-    probabilities: (findings,); plan: by region, the findings to name, which stand out
+    probabilities: (findings,); plan: by region, what the report is to name: those findings stand out
     """
     rows = []
     thresholds = probe.thresholds(recall_weight)

@@ -247,10 +247,10 @@ def all_or_stop(done: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
 def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
     """The plan of step 4 on IU X-Ray with the preset `t4`.
 
-    The counts of questions are those of one run's reports; a run's own are shown in notebook 04. Those of
-    the probe's sentences, which stand where it names a finding and else are the constant's, are from a
-    probe on features of the preset `small` at its recall weight. A prompt is taken as two views of 144
-    tokens and 78 of text, as in `training.plan`.
+    The counts of questions are those of one run's reports; a run's own are shown in notebook 04. That of
+    the probe's sentences, which stand where it names a finding, is of a run of the preset `small`: elsewhere
+    the constant stands, which is asked already. A prompt is taken as two views of 144 tokens and 78 of
+    text, as in `training.plan`.
     """
     reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
     counts = {
@@ -259,7 +259,7 @@ def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
         "judge: best constant report": 1281,
         "judge: most frequent sentences": 1281,
         "judge: nearest training study": 2268,
-        "judge: probe's own sentences": 350,
+        "judge: probe's own sentences": 298,
     }
     each = report_seconds(reading, 2 * 144 + 78, GenerationSettings().batch_size, card)
     items = [looked_at(reading, 590, card, gpus)]
