@@ -1,5 +1,6 @@
 """The findings probe: what it learns, what it takes for unknown, what it names, and how it is kept."""
 
+import json
 import warnings
 from dataclasses import replace
 
@@ -152,6 +153,10 @@ def test_a_probe_is_kept_whole(probe, tmp_path):
         np.testing.assert_allclose(again.thresholds(weight), probe.thresholds(weight), rtol=1e-5)
     assert (again.names, again.normal, again.made_of) == (probe.names, probe.normal, "these")
     assert [path.name for path in tmp_path.iterdir()] == ["probe.safetensors"]
+    once = (tmp_path / "probe.safetensors").read_bytes()
+    for _ in range(8):  # a run that is resumed ends in the same bytes
+        probe.save(tmp_path / "probe.safetensors")
+        assert (tmp_path / "probe.safetensors").read_bytes() == once
 
 
 def damaged(path):
@@ -169,7 +174,8 @@ def of_unknown_findings(path):
 
 def of_too_few_findings(path):
     tensors = {name: np.zeros((2, 2), np.float32) for name in ("weight", "bias", "calibration")}
-    save_file(tensors, path, {"names": "cardiomegaly", "made_of": ""})
+    noted = {"names": ["cardiomegaly"], "normal": [], "made_of": ""}
+    save_file(tensors, path, {"probe": json.dumps(noted)})
 
 
 def no_file(path):

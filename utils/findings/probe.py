@@ -8,6 +8,7 @@ The probe decides what a report names: the *plan*. A report names a finding wher
 or over a threshold, and the thresholds follow from one number, `recall_weight`: see `Probe.thresholds`.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,23 +94,23 @@ class Probe:
         tensors = {"weight": self.weight, "bias": self.bias, "calibration": self.calibration}
         tensors = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in tensors.items()}
         with replacing_file(path) as temporary:
-            noted = {"names": ",".join(self.names), "normal": ",".join(self.normal)}
-            save_file(tensors, temporary, {**noted, "made_of": self.made_of})
+            noted = {"names": self.names, "normal": self.normal, "made_of": self.made_of}
+            # One entry: of several, the library writes now one first, now another.
+            save_file(tensors, temporary, {"probe": json.dumps(noted)})
 
 
 def load(path: Path) -> Probe:
     """The probe in `path`. Raises StepError where it is damaged or of another kind."""
     try:
         with safe_open(path, "numpy") as file:
-            noted = file.metadata()
+            noted = json.loads(file.metadata()["probe"])
             tensors = {name: file.get_tensor(name) for name in ("weight", "bias", "calibration")}
-            names = tuple(filter(None, noted["names"].split(",")))
+            names = tuple(noted["names"])
             unknown = set(names) - {group.name for group in GROUPS}
             if unknown or len(names) != len(tensors["weight"]):
                 raise KeyError(f"findings {', '.join(unknown) or names}")
-            normal = tuple(filter(None, noted["normal"].split(",")))
-            return Probe(names, **tensors, normal=normal, made_of=noted["made_of"])
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+            return Probe(names, **tensors, normal=tuple(noted["normal"]), made_of=noted["made_of"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise StepError(f"{path} is not a findings probe ({error}): run notebook 03 again.") from None
 
 
