@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from utils.findings.groups import GROUPS
 from utils.findings.plans import Words
 from utils.findings.probe import Probe
-from utils.findings.probe import load as load_probe
 from utils.models.loading import PROBE, READING
 from utils.settings import preset, with_values
 from utils.training import __main__ as command
@@ -84,8 +83,7 @@ def test_training_leaves_an_adapter_a_log_and_sealed_checkpoints(whole_run):
     reading = json.loads((folder / "adapter" / READING).read_text())
     assert (reading["image_tokens"], reading["views"]) == ("base", 2)
     assert reading["findings"] == []  # of twelve studies nothing can be learnt
-    beside, kept = (load_probe(path / PROBE) for path in (folder / "adapter", folder))
-    assert beside.made_of == kept.made_of != "" and np.array_equal(beside.weight, kept.weight)
+    assert (folder / "adapter" / PROBE).read_bytes() == (folder / PROBE).read_bytes()
     assert any(weights.abs().sum() > 0 for name, weights in adapter(folder).items() if "lora_B" in name)
 
 
