@@ -42,11 +42,12 @@ border-bottom:2px solid rgba(var(--hue),.9);-webkit-box-decoration-break:clone;b
 .xr .side{display:flex;flex-wrap:wrap;gap:12px 32px;align-items:flex-start;margin:8px 0}
 .xr .side>*{flex:1 1 320px;min-width:0}
 .xr .verdicts>*{flex-basis:210px}
+.xr .side>.probe{flex-basis:460px}
 .xr figure{margin:0;flex:0 1 auto!important}.xr figcaption{opacity:.72;font-size:12px}
 .xr img{display:block;max-width:100%;height:auto;border-radius:6px}
 .xr .bar{display:block;width:56px;height:4px;border-radius:2px;background:var(--line);margin-top:2px}
 .xr .bar i{display:block;height:4px;border-radius:2px;background:currentColor}
-.xr .meter{display:block;position:relative;min-width:110px;height:8px;margin-top:7px;border-radius:2px;
+.xr .meter{display:block;position:relative;min-width:80px;height:8px;margin-top:7px;border-radius:2px;
 background:var(--line)}
 .xr .meter i{display:block;height:8px;border-radius:2px;background:rgba(var(--hue),.4)}
 .xr .meter.named i{background:rgb(var(--hue))}

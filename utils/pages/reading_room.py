@@ -143,10 +143,11 @@ def bars(probe: Probe, probabilities: np.ndarray, plan: Plan, recall_weight: flo
             f'<i style="width:{seen:.0%}"></i><u style="left:{threshold:.0%}"></u></span>'
         )
         number = f"<b>{seen:.2f}</b>" if named else f"{seen:.2f}"
-        rows.append((name, number, meter, f"{threshold:.2f}", tag("named", group.region) if named else ""))
-    head = ("finding", "probability", "", "named from", "")
+        rows.append((name, number, meter, tag("named", group.region) if named else ""))
+    head = ("finding", "probability", "", "")
     note = (
         "Findings probe, not a diagnosis. A bar is the probability that the probe reads in these views. The "
-        f"report is to name a finding from the mark on, which follows from recall_weight {recall_weight:g}."
+        f"report is to name a finding from the mark on, {thresholds[0]:.2f}, which follows from recall_weight "
+        f"{recall_weight:g}."
     )
-    return f"<div>{table(head, rows)}{quiet(note)}</div>"
+    return f'<div class="probe">{table(head, rows)}{quiet(note)}</div>'
