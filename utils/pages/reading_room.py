@@ -147,7 +147,7 @@ def bars(probe: Probe, probabilities: np.ndarray, plan: Plan, recall_weight: flo
     head = ("finding", "probability", "", "")
     note = (
         "Findings probe, not a diagnosis. A bar is the probability that the probe reads in these views. The "
-        f"report is to name a finding from the mark on, {thresholds[0]:.2f}, which follows from recall_weight "
-        f"{recall_weight:g}."
+        f"report is to name a finding from the mark on, {thresholds[0]:.2f}, which follows from "
+        f"recall_weight {recall_weight:g}."
     )
     return f'<div class="probe">{table(head, rows)}{quiet(note)}</div>'
