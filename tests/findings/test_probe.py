@@ -80,19 +80,18 @@ RANKED = [[0.1], [0.9], [0.3], [0.6]]
 @pytest.mark.parametrize(("weight", "expected"), [(0.25, 0.9), (1, 0.6), (2, 0.3)])
 def test_a_threshold_is_that_of_the_best_f_to_be_expected(weight, expected):
     # weight 1: 2 x 0.9 / 2.9 = 0.62, 2 x 1.5 / 3.9 = 0.77, 2 x 1.8 / 4.9 = 0.73, 2 x 1.9 / 5.9 = 0.64
-    assert of(RANKED).thresholds(weight).tolist() == [expected]
+    assert of(RANKED).threshold(weight) == expected
 
 
 def test_one_threshold_leaves_out_what_the_probe_cannot_see():
     """Of a finding that is as likely in each study, naming every study would be the best F."""
     both = of([[0.1, 0.2], [0.9, 0.2], [0.3, 0.2], [0.6, 0.2]], ("granuloma", "cardiomegaly"))
-    assert both.thresholds(1).tolist() == [0.6, 0.6]
+    assert both.threshold(1) == 0.6
 
 
-def test_thresholds_fall_as_recall_weighs_more(probe):
-    along = np.array([probe.thresholds(weight) for weight in WEIGHTS])
-    assert (np.diff(along, axis=0) <= 0).all() and (along[0] > along[-1]).all()
-    assert (along == along[:, :1]).all()
+def test_the_threshold_falls_as_recall_weighs_more(probe):
+    along = [probe.threshold(weight) for weight in WEIGHTS]
+    assert along == sorted(along, reverse=True) and along[0] > along[-1]
 
 
 def test_a_region_without_a_finding_is_planned_as_normal_where_reports_say_so():
@@ -118,7 +117,7 @@ def test_probabilities_are_honest_where_a_fit_would_be_too_sure(monkeypatch):
     assert calibrated < 0.1 < 0.12 < max(map(abs, wrong_by()))
 
 
-def test_thresholds_are_set_on_validation_studies_where_there_are_any(probe):
+def test_the_threshold_is_set_on_validation_studies_where_there_are_any(probe):
     features, _ = drawn(200, 1)
     seen = np.sort(probe.probabilities(features), axis=0)
     np.testing.assert_allclose(probe.calibration, seen, atol=1e-6)
@@ -141,7 +140,7 @@ def test_validation_studies_without_a_finding_leave_it_to_the_training_studies()
     normal = [{"heart": NORMAL, "lung": CLEAR}] * 60
     made, alone = (probes.fit(*drawn(200, 9), held_out=held) for held in ((features, normal), None))
     assert made.calibration.shape == (200, 2)
-    np.testing.assert_allclose(made.thresholds(1.0), alone.thresholds(1.0))
+    assert made.threshold(1.0) == pytest.approx(alone.threshold(1.0))
 
 
 def test_a_probe_is_kept_whole(probe, tmp_path):
@@ -150,7 +149,7 @@ def test_a_probe_is_kept_whole(probe, tmp_path):
     features, _ = drawn(50, 10)
     np.testing.assert_allclose(again.probabilities(features), probe.probabilities(features), atol=1e-5)
     for weight in WEIGHTS:
-        np.testing.assert_allclose(again.thresholds(weight), probe.thresholds(weight), rtol=1e-5)
+        assert again.threshold(weight) == pytest.approx(probe.threshold(weight), rel=1e-5)
     assert (again.names, again.normal, again.made_of) == (probe.names, probe.normal, "these")
     assert [path.name for path in tmp_path.iterdir()] == ["probe.safetensors"]
     once = (tmp_path / "probe.safetensors").read_bytes()
@@ -212,7 +211,7 @@ def test_where_nothing_can_be_learnt_the_probe_names_nothing(texts, tmp_path):
         again = probes.load(tmp_path / "probe.safetensors")
         for one in (made, again):
             assert one.names == one.groups == () and one.made_of == "nothing"
-            assert one.probabilities(features).shape == (100, 0) and one.thresholds(1.0).shape == (0,)
+            assert one.probabilities(features).shape == (100, 0) and one.threshold(1.0) == 0
             assert one.plans(features[:2], 0.35) == [dict.fromkeys(REGIONS, ())] * 2
             assert probes.quality(one, features, studies).empty
             assert probes.operating_points(one, features, studies).empty

@@ -78,7 +78,7 @@ WEIGHT = 1.0
 
 
 def probe(features=1):
-    """Of both findings half of the studies that thresholds are set on have 0.1, half 0.8."""
+    """Of both findings half of the studies that the threshold is set on have 0.1, half 0.8."""
     calibration = np.array([[0.1, 0.1], [0.8, 0.8]])
     return Probe(NAMES, np.zeros((2, features)), np.array([2.0, -2.0]), calibration)
 

@@ -5,7 +5,7 @@ report leaves out is unknown, not negative. Standardising, principal components,
 calibration are all linear before the last step, so the probe is kept as one matrix, in safetensors.
 
 The probe decides what a report names: the *plan*. A report names a finding where the probability is at
-or over a threshold, and the thresholds follow from one number, `recall_weight`: see `Probe.thresholds`.
+or over a threshold, which follows from one number, `recall_weight`: see `Probe.threshold`.
 """
 
 import json
@@ -42,7 +42,7 @@ class Probe:
 
     names: of the findings, in the order of `GROUPS`
     weight, bias: (findings, features) and (findings,); `probabilities` are their logistic
-    calibration: (studies, findings), the probabilities of the studies that thresholds are set on
+    calibration: (studies, findings), the probabilities of the studies that the threshold is set on
     normal: regions that a plan calls normal where it names no finding
     made_of: what it was made of, by `trained on`, to know it again
     """
@@ -63,8 +63,8 @@ class Probe:
         """(studies, findings), each between 0 and 1, of (studies, ...) features."""
         return _logistic(_flat(features) @ self.weight.T.astype(np.float64) + self.bias)
 
-    def thresholds(self, recall_weight: float) -> np.ndarray:
-        """(findings,), the probability from which on each finding is named: one for all.
+    def threshold(self, recall_weight: float) -> float:
+        """The probability from which on a finding is named: one for all findings.
 
         It is the one with the highest F-measure to be expected on the calibration studies, all findings
         together, if their probabilities are true; recall weighs `recall_weight` times as much as precision
@@ -73,15 +73,15 @@ class Probe:
         would name it in most studies.
         """
         if not self.calibration.size:
-            return np.zeros(len(self.names))
+            return 0.0
         weight, ranked = recall_weight**2, np.sort(self.calibration, axis=None)[::-1]
         right, count = np.cumsum(ranked), np.arange(1, len(ranked) + 1)
         best = ((1 + weight) * right / (weight * ranked.sum() + count)).argmax()
-        return np.full(len(self.names), ranked[best])
+        return float(ranked[best])
 
     def plans(self, features: np.ndarray, recall_weight: float) -> list[Plan]:
         """For each study, by region, the findings that its report is to name, or that it is normal."""
-        over = self.probabilities(features) >= self.thresholds(recall_weight)
+        over = self.probabilities(features) >= self.threshold(recall_weight)
         return [{region: self._plan(row, region) for region in REGIONS} for row in over]
 
     def _plan(self, over: np.ndarray, region: str) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ def fit(
 
     studies: their findings by region
     held_out: features and findings of the validation studies, on which the strength of the regression is
-        chosen, probabilities are calibrated and thresholds set; without them, or where too few of them
+        chosen, probabilities are calibrated and the threshold is set; without them, or where too few of them
         have a finding, out-of-fold probabilities of the training studies take their place
 
     Findings are those that at least `groups.FREQUENT` of the studies name. One that too few studies have,
@@ -170,7 +170,7 @@ def _at_strength(
     apart: tuple[np.ndarray, np.ndarray] | None,
     strength: float,
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Of all findings together: mean log-loss where thresholds are set, weight, bias, probabilities there."""
+    """Of all findings: mean log-loss where the threshold is set, weight, bias, probabilities there."""
     losses, weights, biases, calibration = [], [], [], []
     for number, wanted in enumerate(truth.T):
         known = ~np.isnan(wanted)
@@ -224,7 +224,7 @@ def operating_points(
     """
     truth, seen, rows = labels(studies, probe.groups), probe.probabilities(features), []
     for weight in weights if probe.names and len(studies) else ():
-        named_here = (seen >= probe.thresholds(weight)) & ~np.isnan(truth)
+        named_here = (seen >= probe.threshold(weight)) & ~np.isnan(truth)
         present, count = int(np.nansum(truth)), int(named_here.sum())
         right = int((named_here & (truth == 1)).sum())
         rates = {

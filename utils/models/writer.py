@@ -37,7 +37,7 @@ MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
 class Writer:
     """The fine-tuned model; it is loaded when it first writes.
 
-    recall_weight: see `findings.probe.Probe.thresholds`; it counts where a probe lies beside the adapter
+    recall_weight: see `findings.probe.Probe.threshold`; it counts where a probe lies beside the adapter
     kept: a folder in which the features of studies are kept
     """
 

@@ -133,9 +133,8 @@ def bars(probe: Probe, probabilities: np.ndarray, plan: Plan, recall_weight: flo
 
     probabilities: (findings,); plan: by region, what the report is to name: those findings stand out
     """
-    rows = []
-    thresholds = probe.thresholds(recall_weight)
-    for group, seen, threshold in zip(probe.groups, probabilities, thresholds, strict=True):
+    rows, threshold = [], probe.threshold(recall_weight)
+    for group, seen in zip(probe.groups, probabilities, strict=True):
         named = group.name in plan[group.region]
         name = f"<b>{escape(group.name)}</b>" if named else escape(group.name)
         meter = (
@@ -147,7 +146,7 @@ def bars(probe: Probe, probabilities: np.ndarray, plan: Plan, recall_weight: flo
     head = ("finding", "probability", "", "")
     note = (
         "Findings probe, not a diagnosis. A bar is the probability that the probe reads in these views. The "
-        f"report is to name a finding from the mark on, {thresholds[0]:.2f}, which follows from "
+        f"report is to name a finding from the mark on, {threshold:.2f}, which follows from "
         f"recall_weight {recall_weight:g}."
     )
     return f'<div class="probe">{table(head, rows)}{quiet(note)}</div>'

@@ -36,7 +36,7 @@ def run_probe(
 ) -> Probe:
     """The probe of the run in `folder`, on the vision tower of its base model; made once, and kept there.
 
-    Training studies teach it; validation studies, where there are any, calibrate it and set its thresholds.
+    Training studies teach it; validation studies, where there are any, calibrate it and set its threshold.
     """
     tower = tower_of(settings)
     known = {name: findings(dataset[name]) for name in ("train", "val") if name in dataset}
