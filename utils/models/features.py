@@ -59,13 +59,17 @@ class Tower:
             :16
         ]
 
-    @torch.inference_mode()
     def see(self, studies: Sequence[list]) -> np.ndarray:
         """The features of studies, each given as its list of views: (studies, 2, 2, hidden), float32.
 
         Of the first view, and of the mean over the views that are seen: the mean and the maximum over the
         patches, in the layer that the language model reads.
         """
+        starts = range(0, len(studies), BATCH)
+        return np.concatenate([self._see(studies[start : start + BATCH]) for start in starts])
+
+    @torch.inference_mode()
+    def _see(self, studies: Sequence[list]) -> np.ndarray:
         tower, studies = self.model.vision_tower, [study[: self.views] for study in studies]
         flat = [view for study in studies for view in study]
         pixels = self.processor.image_processor(flat, return_tensors="pt")["pixel_values"]
@@ -99,11 +103,11 @@ def blocks(studies: Dataset) -> list[Dataset]:
 def block_features(tower: Tower, block: Dataset, kept: Path | None) -> np.ndarray:
     """The features of one of `blocks`, read from the folder `kept` or saved there."""
     if kept is None:
-        return _see(tower, block)
+        return tower.see(block["images"])
     path = kept / f"{_content(tower, block)}.npy"
     if not path.exists():
         with replacing_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, _see(tower, block), allow_pickle=False)
+            np.save(file, tower.see(block["images"]), allow_pickle=False)
     return np.load(path, allow_pickle=False)
 
 
@@ -116,8 +120,3 @@ def _content(tower: Tower, block: Dataset) -> str:
             digest.update(view["bytes"] or view["path"].encode())
         digest.update(b"|")
     return digest.hexdigest()[:16]
-
-
-def _see(tower: Tower, studies: Dataset) -> np.ndarray:
-    starts = range(0, len(studies), BATCH)
-    return np.concatenate([tower.see(studies[start : start + BATCH]["images"]) for start in starts])
