@@ -59,7 +59,7 @@ def test_a_view_is_varied_a_little_and_each_otherwise():
 
 
 def test_the_tower_is_taught_what_reports_say_and_nothing_of_what_they_leave_out(train):
-    wanted, counted = collection.taught_findings(train)
+    wanted, counted = collection.taught_findings(collection.findings(train))
     assert len(wanted) == STUDIES and 0 < counted < wanted.shape[1]
     for column in wanted.T:
         known = column[~column.isnan()]

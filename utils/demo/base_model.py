@@ -26,6 +26,7 @@ from transformers import (
     LlavaNextImageProcessor,
     LlavaNextProcessor,
     MistralConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
 from trl import SFTConfig, SFTTrainer
@@ -105,8 +106,7 @@ def new_processor(
 
 
 def new_model(processor: LlavaNextProcessor, seed: int = 0) -> LlavaNextForConditionalGeneration:
-    """An untrained model for `processor`."""
-    tokenizer = processor.tokenizer
+    """An untrained model of phantoms for `processor`."""
     vision = CLIPVisionConfig(
         hidden_size=192,
         intermediate_size=512,
@@ -115,6 +115,14 @@ def new_model(processor: LlavaNextProcessor, seed: int = 0) -> LlavaNextForCondi
         image_size=processor.image_processor.crop_size["height"],
         patch_size=PATCH,
     )
+    return untrained(processor, vision, -2, seed)
+
+
+def untrained(
+    processor: LlavaNextProcessor, vision: PreTrainedConfig, layer: int, seed: int
+) -> LlavaNextForConditionalGeneration:
+    """An untrained model: a vision tower as in `vision`, of which it reads `layer`, and a small LLM."""
+    tokenizer = processor.tokenizer
     text = MistralConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,
@@ -133,7 +141,7 @@ def new_model(processor: LlavaNextProcessor, seed: int = 0) -> LlavaNextForCondi
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=processor.image_processor.image_grid_pinpoints,
-        vision_feature_layer=-2,
+        vision_feature_layer=layer,
     )
     torch.manual_seed(seed)
     model = LlavaNextForConditionalGeneration(config)

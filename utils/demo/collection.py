@@ -8,6 +8,7 @@ test studies are not looked at. A step that was killed goes on from its last epo
 
 import shutil
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,8 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, grid_sample
 from transformers import (
-    LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
-    MistralConfig,
     ResNetConfig,
     ResNetModel,
     Trainer,
@@ -33,7 +32,7 @@ from trl import SFTConfig, SFTTrainer
 
 from utils.data.hf_dataset import instruction
 from utils.findings.groups import frequent
-from utils.findings.plans import Words, words_of
+from utils.findings.plans import words_of
 from utils.findings.probe import labels
 from utils.findings.reader import UNNAMED, read_findings
 from utils.models.loading import load_processor, set_budget, stay_as_taught
@@ -41,7 +40,7 @@ from utils.training.checkpoints import step_of
 from utils.training.probing import findings, planned
 from utils.workspace import replacing, replacing_file, versions, write_json
 
-from .base_model import new_processor
+from .base_model import new_processor, untrained
 from .seeing import MuonAndAdamW
 
 SIDE, PATCH, VOCABULARY = 128, 32, 1024
@@ -62,20 +61,22 @@ def taught(folder: Path, train: Dataset, seed: int = SEED) -> Path:
 
     What is not finished lies in a folder beside it, and is gone on with.
     """
-    if (folder / FIGURES).exists():
-        return folder
     room = folder.with_name(f".{folder.name}.teaching")
-    train = _smaller(train)
-    processor = _processor(train, room / "processor")
+    if (folder / FIGURES).exists():
+        shutil.rmtree(room, ignore_errors=True)
+        return folder
+    studies, train = findings(train), _smaller(train)
+    reports = planned(train, words_of(studies, frequent(studies)))
+    processor = _processor(reports["completion"], room / "processor")
     model = new_model(processor, seed)
     tower = room / TOWER
     if not tower.exists():
-        loss = teach_to_see(model.model.vision_tower, train, room / "seeing", seed)
+        loss = teach_to_see(model.model.vision_tower, train, studies, room / "seeing", seed)
         with replacing_file(tower) as temporary:
             save_model(model.model.vision_tower, temporary, {"loss": f"{loss:.4f}"})
     load_model(model.model.vision_tower, tower)
     stay_as_taught(model)
-    loss = teach_words(model, load_processor(str(room / "processor")), train, room / "words", seed)
+    loss = teach_words(model, load_processor(str(room / "processor")), reports, room / "words", seed)
     with replacing(folder) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
@@ -103,11 +104,10 @@ def _smaller(train: Dataset) -> Dataset:
         disable_progress_bars()
 
 
-def _processor(train: Dataset, kept: Path) -> LlavaNextProcessor:
-    """A processor whose vocabulary is that of the training reports and of the question; kept in a folder."""
+def _processor(reports: Iterable[list[dict]], kept: Path) -> LlavaNextProcessor:
+    """A processor whose vocabulary is that of training reports and of the question; kept in a folder."""
     if kept.exists():
         return LlavaNextProcessor.from_pretrained(kept)
-    reports = planned(train, _words(train))["completion"]
     texts = [messages[0]["content"] for messages in reports] + [instruction()] * 50
     processor = new_processor(texts, SIDE, PATCH, VOCABULARY)
     with replacing(kept) as temporary:
@@ -118,7 +118,6 @@ def _processor(train: Dataset, kept: Path) -> LlavaNextProcessor:
 
 def new_model(processor: LlavaNextProcessor, seed: int = 0) -> LlavaNextForConditionalGeneration:
     """An untrained model for `processor`: a tower of convolutions, a language model of the demo's size."""
-    tokenizer = processor.tokenizer
     vision = ResNetConfig(
         embedding_size=WIDTHS[0],
         hidden_sizes=list(WIDTHS),
@@ -131,31 +130,7 @@ def new_model(processor: LlavaNextProcessor, seed: int = 0) -> LlavaNextForCondi
         num_hidden_layers=len(WIDTHS),
         intermediate_size=WIDTHS[-1],
     )
-    text = MistralConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        sliding_window=None,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    config = LlavaNextConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_grid_pinpoints=processor.image_processor.image_grid_pinpoints,
-        vision_feature_layer=-1,
-    )
-    torch.manual_seed(seed)
-    model = LlavaNextForConditionalGeneration(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model
+    return untrained(processor, vision, -1, seed)
 
 
 class Seeing(nn.Module):
@@ -211,16 +186,20 @@ def _varied(views: torch.Tensor) -> torch.Tensor:
     return moved * (1 + LIGHT * chance(1, 1, 1)) + SHADE * chance(1, 1, 1)
 
 
-def teach_to_see(tower: ResNetModel, train: Dataset, room: Path, seed: int) -> float:
-    """Train `tower` to name the findings of the training reports; the mean loss. Goes on in `room`."""
-    wanted, counted = taught_findings(train)
-    pixels = _pixels(train)
-    studies = [{"views": views, "wanted": row} for views, row in zip(pixels, wanted, strict=True)]
+def teach_to_see(
+    tower: ResNetModel, train: Dataset, studies: Sequence[dict[str, str]], room: Path, seed: int
+) -> float:
+    """Train `tower` to name the findings of the training reports; the mean loss. Goes on in `room`.
+
+    studies: their findings by region
+    """
+    wanted, counted = taught_findings(studies)
+    both = zip(_pixels(train), wanted, strict=True)
     torch.manual_seed(seed)
     seeing = Seeing(tower, wanted.shape[1], counted).to(memory_format=torch.channels_last)
     trainer = SeeingTrainer(
         model=seeing,
-        train_dataset=studies,
+        train_dataset=[{"views": views, "wanted": row} for views, row in both],
         args=TrainingArguments(
             **_arguments(room, EPOCHS_OF_SEEING, SEEN_AT_ONCE, seed),
             learning_rate=SEEING_RATE,
@@ -234,26 +213,26 @@ def teach_to_see(tower: ResNetModel, train: Dataset, room: Path, seed: int) -> f
     return loss
 
 
-def taught_findings(train: Dataset) -> tuple[torch.Tensor, int]:
+def taught_findings(studies: Sequence[dict[str, str]]) -> tuple[torch.Tensor, int]:
     """What the tower learns to name: (studies, findings), NaN where a report is silent; how many are counted.
 
     The counted findings come first, then all others that at least `LEAST` reports name.
     """
-    studies = findings(train)
     counted = labels(studies, frequent(studies))
     named = [
-        {region: {name for one in read_findings(text) if one.present for name in one.names}}
+        {
+            region: {name for one in read_findings(text) if one.present for name in one.names}
+            for region, text in study.items()
+        }
         for study in studies
-        for region, text in study.items()
     ]
-    counts = Counter((region, name) for one in named for region, names in one.items() for name in names)
+    counts = Counter((region, name) for study in named for region in study for name in study[region])
     others = [key for key, count in counts.items() if count >= LEAST and key[1] != UNNAMED]
     rows = np.full((len(studies), len(others)), np.nan, dtype=np.float32)
-    for number, study in enumerate(studies):
+    for number, study in enumerate(named):
         for column, (region, name) in enumerate(others):
             if region in study:
-                said = read_findings(study[region])
-                rows[number, column] = any(one.present and name in one.names for one in said)
+                rows[number, column] = name in study[region]
     return torch.from_numpy(np.concatenate([counted.astype(np.float32), rows], 1)), counted.shape[1]
 
 
@@ -269,19 +248,21 @@ def _pixels(train: Dataset) -> torch.Tensor:
 def teach_words(
     model: LlavaNextForConditionalGeneration,
     processor: LlavaNextProcessor,
-    train: Dataset,
+    reports: Dataset,
     room: Path,
     seed: int,
 ) -> float:
-    """Train all of `model` but its tower on the training reports; the mean loss. Goes on in `room`."""
+    """Train all of `model` but its tower on the training reports; the mean loss. Goes on in `room`.
+
+    reports: training studies, their completions with plans in the headings
+    """
     model.model.vision_tower.requires_grad_(False)
     if last := _last(room):  # the trainer does not know these files' names for weights, which are of old
         model.load_state_dict(LlavaNextForConditionalGeneration.from_pretrained(last).state_dict())
-    rows = planned(train, _words(train)).select_columns(["images", "prompt", "completion"])
     trainer = SFTTrainer(
         model=set_budget(model, "base"),
         processing_class=processor,
-        train_dataset=rows,
+        train_dataset=reports.select_columns(["images", "prompt", "completion"]),
         args=SFTConfig(
             **_arguments(room, EPOCHS_OF_WORDS, READ_AT_ONCE, seed),
             warmup_steps=0.05,
@@ -291,11 +272,6 @@ def teach_words(
         optimizers=(MuonAndAdamW(model.named_parameters(), WORDS_RATE), None),
     )
     return _train(trainer, room)
-
-
-def _words(train: Dataset) -> Words:
-    studies = findings(train)
-    return words_of(studies, frequent(studies))
 
 
 def _arguments(room: Path, epochs: int, studies: int, seed: int) -> dict:
