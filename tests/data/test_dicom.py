@@ -113,7 +113,7 @@ def test_colour_and_damage_are_refused_in_words(file):
 def test_the_head_tells_whose_it_is_and_reads_no_pixels(file):
     tags = {"AccessionNumber": "A7", "StudyInstanceUID": "1.2.3", "PatientID": "P", "ViewPosition": "LL"}
     dicom_files.write(file, **tags, InstanceNumber=2)
-    assert dicom.header(file) == (("A7", "1.2.3"), "P", (True, 2))
+    assert dicom.header(file) == (("A7", "1.2.3"), "P", (3, 2))
     dicom_files.write(file, **tags | {"Modality": "CT"})
     with pytest.raises(ValueError, match="modality CT"):
         dicom.header(file)

@@ -8,7 +8,7 @@ import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, List, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from PIL import Image
 
 from utils.data.sources import open_data, origin
@@ -88,6 +88,74 @@ def test_one_split_and_no_ids_are_split_by_number(hub, ws, tmp_path, capsys):
     assert sum(map(len, everyone.values())) == 40 and all(everyone.values())
     said = capsys.readouterr().out
     assert "study from the number of the row" in said and "studies are split 80/10/10" in said
+
+
+def told(names: list[str], **more) -> dict:
+    """A dataset's columns with a column `split`."""
+    columns = {"study_id": [f"S{n}" for n in range(len(names))], "image": grey(*range(len(names)))}
+    return {**columns, "report": ["Clear lungs."] * len(names), "split": names, **more}
+
+
+NAMES = ["train", "test", "validation", "train", "test"]
+
+
+@pytest.mark.parametrize("form", ["text", "label", "in capitals"])
+@pytest.mark.parametrize("only", ["train", "test"])
+def test_the_column_of_splits_counts_where_the_hub_has_one_split(hub, ws, tmp_path, capsys, form, only):
+    kind, names = Value("string"), NAMES
+    if form == "label":
+        kind = ClassLabel(names=["train", "validation", "test"])
+    elif form == "in capitals":
+        names = [name.upper() for name in NAMES]
+    content = split(tmp_path, told(names), image=datasets.Image(), split=kind)
+    hub.files[f"data/{only}-00000-of-00001.parquet"] = content
+    everyone = load_studies(open_data("me/x", "iu_xray", ws))
+    found = {part: [study.id for study in group] for part, group in everyone.items()}
+    assert found == {"train": ["S0", "S3"], "val": ["S2"], "test": ["S1", "S4"]}
+    said = capsys.readouterr().out
+    assert "split from split" in said and "The splits are the table's own" in said
+
+
+def test_a_patient_in_two_splits_of_the_column_is_refused(hub, ws, tmp_path):
+    columns = told(["train", "test"], patient_id=["P1", "P1"])
+    hub.files["data/train-00000-of-00001.parquet"] = split(tmp_path, columns, image=datasets.Image())
+    with pytest.raises(DataError, match=r"Patients in two splits: 1, P1 \(train and test\)"):
+        open_data("me/x", "iu_xray", ws)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(["train", ""], "1 of 2 studies have no split, such as S1"), (["train", "fold3"], "'fold3' of S1")],
+)
+def test_a_column_of_splits_that_does_not_say_all_is_refused(hub, ws, tmp_path, names, words):
+    hub.files["data/train-00000-of-00001.parquet"] = split(tmp_path, told(names), image=datasets.Image())
+    with pytest.raises(DataError) as caught:
+        open_data("me/x", "iu_xray", ws)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [["train"], [""], ["fold1", "fold2"]])
+def test_a_column_with_one_split_or_other_names_is_none(hub, ws, tmp_path, capsys, names):
+    content = split(tmp_path, told(names * (40 // len(names))), image=datasets.Image())
+    hub.files["data/train-00000-of-00001.parquet"] = content
+    everyone = load_studies(open_data("me/x", "iu_xray", ws))
+    said = capsys.readouterr().out
+    assert all(everyone.values()) and "studies are split 80/10/10" in said
+    assert ("train, val, test, and so counts as none: 40, such as" in said) == any(names)
+
+
+def test_where_the_hub_has_several_splits_they_count_and_a_column_that_differs_is_told(
+    hub, ws, tmp_path, capsys
+):
+    for place, names in {"train": ["train", "test", ""], "test": ["TEST", "testing"]}.items():
+        columns = told(names, study_id=[f"{place}{n}" for n in range(len(names))])
+        content = split(tmp_path, columns, image=datasets.Image())
+        hub.files[f"data/{place}-00000-of-00001.parquet"] = content
+    everyone = load_studies(open_data("me/x", "iu_xray", ws))
+    assert {part: len(group) for part, group in everyone.items()} == {"train": 3, "val": 0, "test": 2}
+    said = capsys.readouterr().out
+    assert "split from the Hub's splits" in said and "not used: split" in said
+    assert "another one than the Hub, whose counts: 1, test of train1, in train" in said
 
 
 def test_a_dataset_without_images_or_findings_names_its_columns(hub, ws, tmp_path):

@@ -247,6 +247,35 @@ def test_with_the_annotation_given_the_next_source_gives_the_images(server, ws, 
     assert names(ws.root) == ["data"]
 
 
+def test_r2gens_annotation_alone_gets_its_images(server, ws, tmp_path, capsys):
+    path = tmp_path / "annotation.json"
+    entries = {
+        split: [{**study, "image_path": [f"{study['id']}/0.png"], "split": split} for study in UNSPLIT[split]]
+        for split in UNSPLIT
+    }
+    path.write_text(json.dumps(entries))
+    data = open_data(path, "iu_xray", ws)
+    everyone = load_studies(data)
+    assert {split: [study.id for study in group] for split, group in everyone.items()} == {
+        split: [study["id"] for study in UNSPLIT[split]] for split in UNSPLIT
+    }
+    assert all(study.images and study.findings is None for study in everyone["train"])
+    assert open_data(path, "iu_xray", ws) == data and paths(server) == ["/quiz"]
+    assert "step 1 splits them by region" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("report", [REGIONS, None])
+def test_an_annotation_of_the_quiz_that_names_image_paths_stays_the_quizs(tmp_path, ws, report):
+    folder = make_folder(tmp_path / "ours")
+    content = json.loads((folder / "annotation.json").read_text())
+    content["train"] = [
+        {"id": "CXR1", "image_path": ["CXR1/0.png"], "original_report": "Clear.", "report": report}
+    ]
+    (folder / "annotation.json").write_text(json.dumps({**content, "val": [], "test": []}))
+    assert open_data(folder, "iu_xray", ws) == folder
+    assert load_studies(folder)["train"][0].original_report == "Clear."
+
+
 def test_openis_files_become_the_views_of_their_studies(server, ws, given):
     server.files["/quiz"] = server.files["/r2gen"] = File(b"", 404)
     data = open_data(given, "iu_xray", ws)

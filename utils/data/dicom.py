@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from .views import rank
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 RADIOGRAPHS = ("CR", "DX")
-FRONTAL = ("PA", "AP")
 MISSING = "DICOM files need the package pydicom: run %pip install pydicom, then this cell again"
 
 _SUFFIXES = (".dcm", ".dicom")
@@ -38,7 +39,7 @@ class Header(NamedTuple):
 
     ids: tuple[str, ...]
     patient: str
-    order: tuple[bool, int]
+    order: tuple[int, int]
 
 
 def is_dicom(path: Path) -> bool:
@@ -63,7 +64,7 @@ def header(path: Path) -> Header:
         dataset = _library().dcmread(path, defer_size=_LONG, specific_tags=_HEAD)
         _check(dataset)
         ids = (dataset.get(name) for name in ("AccessionNumber", "StudyInstanceUID"))
-        order = dataset.get("ViewPosition") not in FRONTAL, int(dataset.get("InstanceNumber") or 0)
+        order = rank(dataset.get("ViewPosition")), int(dataset.get("InstanceNumber") or 0)
         return Header(tuple(str(name) for name in ids if name), str(dataset.get("PatientID") or ""), order)
 
 

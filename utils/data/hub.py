@@ -13,11 +13,14 @@ from huggingface_hub import HfApi
 from utils import regions
 from utils.workspace import progress, replacing_file
 
-from .layouts import Layout, columns_of, row_of, used
-from .own import Row
-from .studies import DataError
+from .own import SPLIT_NAMES, Faults, Layout, Row
+from .studies import SPLITS, DataError
+from .tables import columns_of, row_of, used
 
 _ID, _NUMBER = "id", "the number of the row"  # of a study, where the dataset has no column for it
+_HUBS = "the Hub's splits"  # where there are several
+_ANOTHER = "Rows whose column of splits says another one than the Hub, whose counts"
+_NONE = f"Rows in a column of splits that has one only, or none of {', '.join(SPLITS)}, and so counts as none"
 
 
 def recognise(name: str, folder: Path, token: str | None) -> tuple[Layout, str]:
@@ -32,9 +35,11 @@ def recognise(name: str, folder: Path, token: str | None) -> tuple[Layout, str]:
     pictures = [column for column, feature in names.items() if _is_image(feature)]
     columns = columns_of([_ID, *names], pictures, name)
     told = {**columns, "study": [column for column in columns["study"] if column in names] or [_NUMBER]}
-    folder = folder / name / revision
-    rows = _rows(name, streams, columns, folder, token)
-    return Layout(name.replace("/", "--"), rows, folder, Path(name), [used(told, list(names))]), revision
+    told["split"] = [_HUBS] if len(streams) > 1 else columns["split"]
+    folder, counts = folder / name / revision, Faults()
+    rows = _rows(name, streams, columns, folder, token, counts)
+    notes = [used(told, list(names))]
+    return Layout(name.replace("/", "--"), rows, folder, Path(name), notes, counts), revision
 
 
 @contextmanager
@@ -55,22 +60,51 @@ def _is_image(feature: object) -> bool:
     return isinstance(getattr(feature, "feature", feature), datasets.Image)
 
 
-def _rows(name: str, streams: dict, columns: dict[str, list[str]], folder: Path, token: str | None):
-    """The rows of each split, as their images are written; a split that is the only one is none."""
+def _rows(
+    name: str, streams: dict, columns: dict[str, list[str]], folder: Path, token: str | None, counts: Faults
+) -> Iterator[Row]:
+    """The rows, as their images are written, with the Hub's splits where it has several, else the column's.
+
+    A split that is the only one is none, and so is a column that names something else.
+    """
     with _sentences(name):
+        if len(streams) == 1:
+            ((split, stream),) = streams.items()
+            rows = list(_split(split, stream, columns, folder, token))
+            named = {_plain(row.split) for row in rows}
+            counted = len(named) > 1 and not named.isdisjoint(SPLITS)
+            for row in rows:
+                if row.split and not counted:
+                    counts.add(_NONE, row.split)
+                yield row if counted else row._replace(split="")
+            return
         for split, stream in streams.items():
             for row in _split(split, stream, columns, folder, token):
-                yield row._replace(split=split if len(streams) > 1 else "")
+                if row.split and _plain(row.split) != _plain(split):
+                    counts.add(_ANOTHER, f"{row.split} of {row.study}, in {split}")
+                yield row._replace(split=split)
+
+
+def _plain(split: str) -> str:
+    name = split.strip().lower()
+    return SPLIT_NAMES.get(name, name)
 
 
 def _split(split: str, stream, columns: dict, folder: Path, token: str | None) -> Iterator[Row]:
+    labels = {name: kind for name, kind in (stream.features or {}).items() if _is_label(kind)}
     stream = stream.decode(False)  # the images' own bytes
     for number, record in enumerate(progress(stream, f"{split}: reading from the Hub"), start=1):
+        for name, kind in labels.items():  # a number that stands for a name
+            record[name] = None if record[name] is None else kind.int2str(record[name])
         pictures = [picture for column in columns["images"] for picture in _list(record[column])]
         names = [f"{split}/{number:07d}-{place}" for place in range(len(pictures))]
         for name, picture in zip(names, pictures, strict=True):
             _keep(picture, folder / name, token)
         yield row_of({_ID: f"{split}-{number:07d}", **record}, columns, f"{split} row {number:,}", names)
+
+
+def _is_label(kind: object) -> bool:
+    return isinstance(kind, datasets.ClassLabel)
 
 
 def _list(value: object) -> Iterable[dict]:

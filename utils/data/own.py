@@ -8,7 +8,7 @@ one image is left out, counted and said.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,17 +61,32 @@ class Faults:
             raise DataError(f"{where}: {sentence} Correct the table.")
 
 
-def write(
-    rows: Iterable[Row], target: Path, images: Path, where: str | Path, found: dict, opened: bool = False
-) -> Path:
-    """The studies of `rows` as the folder `target`, with an annotation and a link to the folder `images`.
+class Layout(NamedTuple):
+    """What is read: its name, its rows, the folder of its images, the table, and what to say of it.
+
+    `notes` are said before the rows are read, `counts` after. `opened`: the
+    images were found by their heads, so these have been read.
+    """
+
+    name: str
+    rows: Iterator[Row]
+    images: Path
+    table: Path
+    notes: list[str]
+    counts: Faults
+    opened: bool = False
+
+
+def write(layout: Layout, target: Path, found: dict) -> Path:
+    """The studies of `layout` as the folder `target`, with an annotation and a link to the folder of images.
 
     What was found is printed, in a sentence each, and noted beside `found` in
-    the folder. `where` is named in messages; images that were `opened` before
-    are not opened again. Raises DataError for what spoils the whole, and leaves
-    what was in `target` as it was.
+    the folder. Images that were opened before are not opened again. Raises
+    DataError for what spoils the whole, naming the table, and leaves what was
+    in `target` as it was.
     """
-    studies = _merged(rows, where)
+    images, where = layout.images, layout.table
+    studies = merged(layout.rows, where)
     rule = _split(studies, where)
     faults = Faults()
     annotation: dict[str, list[dict]] = {split: [] for split in SPLITS}
@@ -83,13 +98,13 @@ def write(
             faults.add("Studies whose rows have different findings or patients, left out", name)
         elif not (report if report is not None else row.findings):
             faults.add("Studies without findings, left out", name)
-        elif there := [path for path in row.images if _usable(images / path, path, faults, opened)]:
+        elif there := [path for path in row.images if _usable(images / path, path, faults, layout.opened)]:
             views += len(there)
             told = {"original_report": row.findings} if report is None else {"report": report}
             annotation[row.split].append({"id": name, **told, "images": there})
         else:
             faults.add("Studies without an image, left out", name)
-    said = [rule, *faults.sentences()]
+    said = [rule, *layout.counts.sentences(), *faults.sentences()]
     counts = {split: len(group) for split, group in annotation.items()}
     with replacing(target) as folder:
         (folder / "images").symlink_to(images.resolve(), target_is_directory=True)
@@ -99,7 +114,9 @@ def write(
         try:
             load_studies(folder)
             if not counts["train"]:
-                raise DataError(f"{where}: no study is left to train on. {' '.join(said[1:])}".strip())
+                raise DataError(
+                    f"{where}: no study is left to train on. {' '.join(faults.sentences())}".strip()
+                )
         except DataError as error:
             raise DataError(str(error).replace(str(folder / ANNOTATIONS[0]), str(where))) from None
     print(f"{sum(counts.values()):,} studies and {views:,} images from {where}.", *said, sep="\n")
@@ -112,7 +129,7 @@ def split_of(key: str) -> str:
     return "train" if place < 8 else "val" if place < 9 else "test"
 
 
-def _merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
+def merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
     """The rows by study: the images of one study together. Refuses rows of a study that differ."""
     studies: dict[str, Row] = {}
     faults = Faults()

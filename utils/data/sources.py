@@ -1,9 +1,9 @@
 """Where studies come from: a folder or an archive of one's own, or IU X-Ray from the places that publish it.
 
-The places are asked in the order of `SOURCES`, and each step is announced in
-a sentence. Only the quiz's archive has findings by region; the images of the
-others serve where the annotation is given. Many small files never lie on
-Drive: one archive is kept there, and unpacked to the local disk.
+Each step is announced in a sentence. Only the quiz's archive has findings by
+region; the images of the others serve where the annotation is given. Many
+small files never lie on Drive: one archive is kept there, and unpacked to the
+local disk.
 """
 
 import json
@@ -13,9 +13,8 @@ import shutil
 import tempfile
 from collections import defaultdict
 from datetime import UTC, datetime
-from itertools import chain, product
+from itertools import chain, islice, product
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image
 
@@ -23,8 +22,9 @@ from utils.machine import DRIVE, secret
 from utils.workspace import Workspace, counter, file_hash, replacing_file, write_json
 
 from . import layouts, own, phantoms
-from .downloads import drive_address, extract, fetch
+from .downloads import extract, fetch
 from .own import ORIGIN
+from .publishers import SOURCES, Source
 from .studies import ANNOTATIONS, DAMAGED, IU_XRAY_STUDIES, SPLITS, DataError, find_annotation, load_studies
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -34,54 +34,29 @@ MOST_WITHOUT_VIEWS = 0.01  # share of the studies; a source that lacks more is n
 NO_CHECKSUM = "no checksum is published: sha256 is that of the first download, and tells later changes only"
 
 
-class Source(NamedTuple):
-    """A place that publishes IU X-Ray; `lacks` says what it has not, where it cannot serve alone."""
-
-    name: str
-    url: str
-    archive: str
-    lacks: str = ""
-
-
-SOURCES = (
-    Source("the quiz's archive", drive_address("1cdcsyJtW8G2YYptlujzDAU-fMXOpew5K"), "iu_xray_quiz.archive"),
-    Source(
-        "R2Gen's archive",
-        drive_address("1c0BXEuDy8Cmm2jfN0YYGkQxFZd2ZIoLg"),
-        "iu_xray_r2gen.archive",
-        "findings by region, and views beyond two a study",
-    ),
-    # By the collection's list of projections the first of a study's files is frontal in 2,618 of 2,955.
-    Source(
-        "Open-i's archive",
-        "https://openi.nlm.nih.gov/imgs/collections/NLMCXR_png.tgz",
-        "iu_xray_openi.archive",
-        "findings by region, splits, and the order of views (the first is frontal in 89 % of studies)",
-    ),
-)
-
-
 def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
     """The folder of studies, in the layout that `studies` describes, brought there where it is not yet.
 
     named: what the notebook's field `DATA` holds, else the environment's
         `XRAY_DATA`: a folder of one's own, an archive of one, a table of
         studies (see `layouts`) or a folder with one, a dataset on the Hub, or
-        an annotation (.json) to which only the images are fetched; a relative
-        path is looked for in the working folder, then in the project's
+        an annotation (.json), the quiz's or R2Gen's, to which only the images
+        are fetched; a relative path is looked for in the working folder, then
+        in the project's
     kind: what is used without it: "iu_xray", which is downloaded, or "phantoms", which are drawn
 
     Raises DataError, with what to do, where no source has the studies.
     """
-    named = str(named or os.environ.get("XRAY_DATA", ""))
-    path = Path(named).expanduser()
-    if not path.exists() and (PROJECT / path).exists():
-        path = PROJECT / path
+    named, path = _place(named)
     if not named and kind == "phantoms":
         return phantoms.write(workspace.data, **phantoms.DEMO_SET, progress=counter("drawing phantoms"))
     if not named:
         return _iu_xray(workspace)
     if layout := layouts.recognise(path):
+        if path.suffix == ".json" and (content := layouts.in_the_quizs_form(layout)):
+            print(*layout.notes, sep="\n")
+            target = workspace.data.parent / "own" / "R2Gen" / ANNOTATIONS[0]
+            return _iu_xray(workspace, write_json(target, content))
         return _own_table(layout, workspace, sha256=file_hash(layout.table))
     if path.is_dir():
         find_annotation(path)
@@ -94,6 +69,24 @@ def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
             f"{path} is not there: name a folder, table, archive, annotation or dataset of the Hub in DATA."
         )
     return _iu_xray(workspace, path) if path.suffix == ".json" else _own_archive(path, workspace)
+
+
+def _place(named: str | Path) -> tuple[str, Path]:
+    """What `DATA`, or else `XRAY_DATA`, names, and its path."""
+    named = str(named or os.environ.get("XRAY_DATA", ""))
+    path = Path(named).expanduser()
+    return named, PROJECT / path if not path.exists() and (PROJECT / path).exists() else path
+
+
+def beside(named: str, workspace: Workspace, name: str) -> Path | None:
+    """The file `name` beside the studies of this run, however they are given; None where there is none.
+
+    It is looked for in the folder that is named or that holds what is named, then where an archive of
+    one's own is unpacked and where studies are downloaded.
+    """
+    named, path = _place(given(named, workspace))
+    folders = [path if path.is_dir() else path.parent, _unpacked(path, workspace)] if named else []
+    return next((folder / name for folder in (*folders, workspace.data) if (folder / name).is_file()), None)
 
 
 def given(named: str, workspace: Workspace) -> str:
@@ -112,7 +105,7 @@ def _own_table(layout: layouts.Layout, workspace: Workspace, **found: object) ->
     print(*layout.notes, sep="\n")
     target = workspace.data.parent / "own" / layout.name
     found = {"source": layout.name, **found}
-    return own.write(layout.rows, target, layout.images, layout.table, found, layout.opened)
+    return own.write(layout, target, found)
 
 
 def _from_hub(name: str, workspace: Workspace) -> Path:
@@ -129,17 +122,24 @@ def _from_hub(name: str, workspace: Workspace) -> Path:
     return _own_table(layout, workspace, revision=revision)
 
 
+def _unpacked(archive: Path, workspace: Workspace) -> Path:
+    return workspace.data.parent / "unpacked" / archive.name.split(".")[0]
+
+
 def _own_archive(archive: Path, workspace: Workspace) -> Path:
     """The studies of the user's archive, unpacked to the local disk once."""
-    target = workspace.data.parent / "unpacked" / archive.name.split(".")[0]
+    target = _unpacked(archive, workspace)
     if not _occupied(target):
         print(f"Unpacking your archive {archive} to {target}.")
-        return unpack(archive, target, {"source": "an archive of one's own", **_identity(archive)})
-    if origin(target).get("bytes") != archive.stat().st_size:
+        unpack(archive, target, {"source": "an archive of one's own", **_identity(archive)})
+    elif origin(target).get("bytes") != archive.stat().st_size:
         raise DataError(
             f"{target} holds other studies than {archive}: delete that folder, or rename the archive."
         )
-    print(f"Studies from your archive {archive}, unpacked earlier to {target}.")
+    else:
+        print(f"Studies from your archive {archive}, unpacked earlier to {target}.")
+    if layout := layouts.recognise(target):
+        return _own_table(layout, workspace, **{**origin(target), "source": layout.name})
     return target
 
 
@@ -230,9 +230,12 @@ def unpack(
         extract(archive, inside)
         try:
             folder = _with_annotation(inside, annotation) if annotation else _folder_of_annotation(inside)
-            counts = _check(folder, archive, annotation, iu_xray)
+            known = not iu_xray and layouts.recognise(folder)  # what it holds is counted when it is read
+            counts = {} if known else _check(folder, archive, annotation, iu_xray)
         except DataError as error:  # name what is there to stay
             raise DataError(str(error).replace(str(inside), str(archive))) from None
+        for terms in islice(inside.rglob(layouts.INDIANA[0]), 1):  # the studies' MeSH terms stay beside them
+            terms.replace(folder / terms.name)
         write_json(folder / ORIGIN, {**found, **counts})
         folder.replace(target)
     return target
@@ -240,7 +243,7 @@ def unpack(
 
 def _folder_of_annotation(inside: Path) -> Path:
     found = [path for name in ANNOTATIONS for path in inside.rglob(name)]
-    if not found:
+    if not (found := found or list(inside.rglob(layouts.INDIANA[0]))):
         raise DataError(f"{inside} holds no {' or '.join(ANNOTATIONS)}: it is no archive of studies.")
     return min(found, key=lambda path: len(path.parts)).parent
 

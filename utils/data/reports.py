@@ -1,0 +1,139 @@
+"""The findings of a report with headings, as in MIMIC-CXR: which section has them, or why there are none.
+
+A heading is a few words before a colon, at a line's start. Only known ones end
+a section: the text under any other, such as `PLEURA:`, belongs to the section
+it is in. The words are those that the collection's own count of headings has
+(https://github.com/MIT-LCP/mimic-cxr, `txt/section_parser.py`).
+"""
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache
+from typing import NamedTuple
+
+from utils import regions
+
+FINDINGS, JOINT, VIEW, PART, IMPRESSION, OTHER = "findings", "joint", "view", "part", "impression", "other"
+# Words of a heading that say what its section is, FINDINGS before IMPRESSION before OTHER.
+WORDS = {
+    FINDINGS: ("finding", "findings"),
+    IMPRESSION: ("impression", "impressions", "conclusion", "conclusions"),
+    OTHER: (
+        *("addendum", "clinical", "comment", "comparison", "comparisons", "date", "diagnosis", "exam"),
+        *("examination", "history", "indication", "indications", "note", "notification", "pfi", "procedure"),
+        *("reason", "recommendation", "recommendations", "summary", "technique", "wet", "wetread"),
+    ),
+}
+KINDS = {word: kind for kind, words in WORDS.items() for word in words}
+BESIDE = {"and", "or", "for", "of", "the", "this", "type", "information", "s"}  # words beside these
+VIEWS = {  # a heading of nothing but these is the label of views
+    *("ap", "pa", "lat", "lateral", "frontal", "portable", "bedside", "upright", "erect", "semi", "supine"),
+    *("chest", "view", "views", "radiograph", "radiographs", "film", "films", "xray", "x", "ray"),
+    *("single", "one", "two", "three", "1", "2", "3", "and", "of", "the"),
+}
+# How findings were found, the best first; then why there are none.
+TAKEN = {
+    FINDINGS: "Findings from a section FINDINGS",
+    JOINT: "Findings from a section FINDINGS AND IMPRESSION, as there is no other",
+    VIEW: "Findings from a section named after its views, as there is no other",
+}
+NO_REPORT = "Reports that are not there"
+EMPTY = "Reports with nothing in their section of findings"
+ONLY_IMPRESSION = "Reports with an impression and no findings"
+NO_SECTION = "Reports without a section of findings or an impression"
+
+_WORD = re.compile(r"[a-z]+|\d+")
+_LONG = [word for word in KINDS if len(word) > 6]
+_NEAR = 0.87  # takes FINIDNGS for FINDINGS, and not COMPRESSION for IMPRESSION
+_MAIN = r"(?:FINDINGS?|IMPRESSIONS?)"
+_CAPITALS = re.compile(
+    r"^[ \t]*(?P<line>[A-Z][A-Z0-9 ()/,&'.+-]*?)[ \t]*:"  # at a line's start
+    rf"|(?<=[.?!:_)])[ \t]+(?P<inline>{_MAIN}(?: ?(?:AND|/|&) ?{_MAIN})?):"  # after a sentence
+    rf"|^[ \t]*(?P<alone>{_MAIN}(?: ?(?:AND|/|&) ?{_MAIN})?)[ \t\r]*$",  # without a colon
+    re.MULTILINE,
+)
+_TITLES = re.compile(r"^[ \t]*(?P<title>[A-Z][A-Za-z ()/,&-]*?)[ \t]*:", re.MULTILINE)
+_PARAGRAPH = re.compile(r"(?:\A|\n[ \t\r]*\n)\Z")  # what comes before one
+
+
+class Found(NamedTuple):
+    """The findings of a report, and how they were found; without any, why: one of the sentences above."""
+
+    text: str
+    how: str
+
+
+def findings(report: str) -> Found:
+    """The last section that is not empty, of the best kind there is.
+
+    Labels of views in it, such as `PA AND LATERAL:`, are left out; other subheadings stay.
+    """
+    sections = list(_sections(report))
+    for kind, how in TAKEN.items():
+        for found, text in reversed(sections):
+            if found == kind and text:
+                return Found(text, how)
+    if any(found in (FINDINGS, JOINT) for found, _ in sections):
+        return Found("", EMPTY)
+    only = any(found == IMPRESSION and text for found, text in sections)
+    return Found("", ONLY_IMPRESSION if only else NO_SECTION)
+
+
+def _sections(report: str) -> Iterator[tuple[str, str]]:
+    """What each section is, and its text in one line."""
+    kind, parts, start = "", [], 0
+    for begin, end, found in [*_headings(report), (len(report), len(report), "")]:
+        parts.append(report[start:begin])
+        start, text = end, regions.tidy(" ".join(parts))
+        if found == PART and kind in TAKEN:
+            parts.append(report[begin:end])
+        elif found != VIEW or not (kind in TAKEN or (kind and not text)):
+            # A view's label in the findings, or right after another heading, begins no section.
+            yield kind, text
+            kind, parts = FINDINGS if found == PART else found, []
+
+
+def _headings(report: str) -> list[tuple[int, int, str]]:
+    """Begin, end and kind of each known heading, in order.
+
+    One in small letters counts where it begins a paragraph, or where no findings stand under capitals.
+    """
+    heads = [
+        (*match.span(), kind)
+        for match in _CAPITALS.finditer(report)
+        if (kind := _kind(match[match.lastgroup].lower()))
+    ]
+    usual = any(kind in (FINDINGS, JOINT) for _, _, kind in heads)
+    for match in _TITLES.finditer(report):
+        name = match["title"].lower()
+        known = not match["title"].isupper() and all(
+            word in KINDS or word in BESIDE for word in _WORD.findall(name)
+        )
+        if (
+            known
+            and (kind := _kind(name)) not in ("", PART)
+            and (not usual or _PARAGRAPH.search(report[: match.start()]))
+        ):
+            heads.append((*match.span(), kind))
+    return sorted(heads)
+
+
+@cache
+def _kind(heading: str) -> str:
+    """What a section with this heading, in small letters, is; empty for a heading that is not known."""
+    words = _WORD.findall(heading)
+    if VIEWS.issuperset(words):
+        return VIEW
+    kinds = [_known(word) for word in words]
+    if FINDINGS in kinds and IMPRESSION in kinds:
+        return JOINT
+    if FINDINGS in kinds:
+        alone = kinds[0] == FINDINGS and (BESIDE | VIEWS).issuperset(words[1:])
+        return FINDINGS if alone else PART
+    return next((kind for kind in (IMPRESSION, OTHER) if kind in kinds), "")
+
+
+def _known(word: str) -> str:
+    near = [word] if word in KINDS else get_close_matches(word, _LONG, 1, _NEAR) if len(word) > 6 else []
+    return KINDS[near[0]] if near else ""

@@ -1,0 +1,185 @@
+"""Tables of one's own: CSV or JSON lines, with a row for each study or for each image of one."""
+
+import csv
+import gzip
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from utils import regions
+from utils.workspace import progress
+
+from . import dicom
+from .own import Faults, Layout, Row, dicom_head
+from .studies import DataError
+from .views import in_order
+
+TABLES = (".csv", ".csv.gz", ".jsonl")
+# What a column is for, and its names, without regard to case, spaces and underscores.
+COLUMNS = {
+    "study": ("study", "studyid", "id", "accessionnumber", "studyinstanceuid"),
+    "patient": ("patient", "patientid", "subjectid"),
+    "split": ("split",),
+    "findings": ("findings", "report"),
+}
+FORM = f"name them study, findings (or {', '.join(regions.ALL)}), images and, where known, split and patient"
+_IMAGES = re.compile(r"(images?|imagepaths?|paths?|files?)\d*")
+
+
+def names_of(path: Path) -> list[str]:
+    """The names of a table's columns. Raises DataError for a file that is no table."""
+    with _sentences(path):
+        return list(dict.fromkeys(name for record in _heading(path) for name in record))
+
+
+def layout_of(path: Path, name: str, names: list[str]) -> Layout:
+    """The layout of a table with the columns `names`. Raises DataError without those that are needed."""
+    pictures = [name for name in names if _IMAGES.fullmatch(_plain(name))]
+    columns = columns_of(names, pictures, path, found_otherwise=not pictures and any(dicom.find(path.parent)))
+    notes = [used(columns, names)]
+    heads = {} if columns["images"] else _heads(path.parent, notes)
+    rows = _rows(path, columns, heads)
+    return Layout(name, rows, path.parent, path, notes, Faults(), opened=not columns["images"])
+
+
+def columns_of(
+    names: list[str], images: list[str], where: str | Path, found_otherwise: bool = False
+) -> dict[str, list[str]]:
+    """The columns by what they are for. Raises DataError with those wanted and those found.
+
+    `found_otherwise`: the images need no column.
+    """
+    plain = {name: _plain(name) for name in names}
+    found = {
+        what: [name for alias in aliases for name in names if plain[name] == alias][:1]
+        for what, aliases in COLUMNS.items()
+    }
+    found["regions"] = [name for name in names if plain[name] in regions.ALL]
+    found["images"] = images
+    missing = [] if found["study"] else ["study"]
+    missing += [] if found["findings"] or found["regions"] else ["findings"]
+    missing += [] if images or found_otherwise else ["images"]
+    if missing:
+        raise DataError(
+            f"{where} has no column for {' or '.join(missing)}: its columns are {', '.join(names)}; {FORM}."
+        )
+    return found
+
+
+def used(columns: dict[str, list[str]], names: list[str]) -> str:
+    """In a sentence: which columns are read, as what, and which are not."""
+    read = [f"{what} from {', '.join(chosen)}" for what, chosen in columns.items() if chosen]
+    unread = [name for name in names if not any(name in chosen for chosen in columns.values())]
+    return f"Columns: {'; '.join(read)}{'; not used: ' if unread else ''}{', '.join(unread)}."
+
+
+def row_of(record: dict, columns: dict[str, list[str]], where: str, images: Iterable[str]) -> Row:
+    """A record of a table as a row. Raises DataError, beginning with `where`, for what is not text."""
+    texts = [name for what, names in columns.items() if what != "images" for name in names]
+    read = {name: _text(record.get(name), f"{where}: {name}") for name in texts}
+    study, patient, split, whole = ("".join(map(read.get, columns[what])) for what in COLUMNS)
+    by_region = {_plain(name): read[name] for name in columns["regions"]}
+    return Row(study, patient, split, by_region if any(by_region.values()) else whole, tuple(images))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _rows(path: Path, columns: dict[str, list[str]], heads: dict[str, list]) -> Iterator[Row]:
+    folder = path.parent.absolute()
+    with _sentences(path):
+        for number, record in enumerate(_records(path), start=1):
+            cells = (record.get(name) for name in columns["images"])
+            images = [name for cell in cells for name in paths(cell, folder)]
+            row = row_of(record, columns, f"{path}: row {number:,}", images)
+            if files := heads.get(row.study):
+                patient = row.patient or files[0][1].patient
+                row = row._replace(patient=patient, images=tuple(name for name, _ in files))
+            yield row
+
+
+def _heads(folder: Path, notes: list[str]) -> dict[str, list[tuple[str, dicom.Header]]]:
+    """The DICOM files of a folder by their study's ids, frontal views first; notes say what is left out."""
+    found, faults = {}, Faults()
+    for path in progress(dicom.find(folder), "reading DICOM heads"):
+        name = path.relative_to(folder).as_posix()
+        if (head := dicom_head(path, name, faults)) is None:
+            continue
+        for key in head.ids:
+            found.setdefault(key, []).append((name, head))
+    for files in found.values():
+        files.sort(key=lambda file: file[1].order[1])
+        files[:] = in_order(files, lambda file: file[1].order[0])
+    notes += faults.sentences()
+    notes.append("Images are found by AccessionNumber or StudyInstanceUID, as the table names none.")
+    return found
+
+
+def paths(value: object, folder: Path) -> list[str]:
+    """The paths in a cell: a list, or text with ; or | between them."""
+    if isinstance(value, str):
+        value = value.strip()
+        value = re.split(r"[;|,]", value[1:-1]) if value.startswith("[") else re.split(r"[;|]", value)
+    parts = [Path(str(part).strip(" '\"").replace("\\", "/")) for part in value or ()]
+    inside = (part.relative_to(folder) if part.is_relative_to(folder) else part for part in parts)
+    return [part.as_posix() for part in inside if part.name]
+
+
+def _text(value: object, where: str) -> str:
+    if value is None or isinstance(value, str | int | float):
+        return "" if value is None else str(value).strip()
+    raise DataError(f"{where} is not text: correct it.")
+
+
+def _heading(path: Path) -> Iterator[Iterable[str]]:
+    """The names of a table's columns: of CSV in its first line, of JSON lines in every line."""
+    if path.suffix.lower() == ".jsonl":
+        yield from _records(path)
+    else:
+        with _open(path) as file:
+            yield next(_csv(file), [])
+
+
+def _records(path: Path) -> Iterator[dict[str, object]]:
+    with _open(path) as file:
+        if path.suffix.lower() == ".jsonl":
+            for number, line in enumerate(file, start=1):
+                record = json.loads(line) if line.strip() else {}
+                if not isinstance(record, dict):
+                    raise DataError(f"{path}: line {number:,} is no JSON object: write one study a line.")
+                if record:
+                    yield record
+            return
+        lines = _csv(file)
+        names = next(lines, [])
+        for line in filter(any, lines):
+            if len(line) > len(names):
+                fault = f"line {lines.line_num:,} has more fields than there are columns"
+                raise DataError(f"{path}: {fault}: put quotes around a text that holds a comma.")
+            yield dict(zip(names, line, strict=False))
+
+
+def _open(path: Path) -> TextIO:
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    return opened(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _csv(file: TextIO):
+    """The lines of a CSV, whichever of comma, semicolon and tab its first one has most of."""
+    head = file.readline()
+    file.seek(0)
+    return csv.reader(file, delimiter=max(",;\t", key=head.count))
+
+
+@contextmanager
+def _sentences(path: Path):
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8: save it again as CSV UTF-8.") from None
+    except (csv.Error, json.JSONDecodeError, RecursionError, EOFError, OSError) as error:
+        raise DataError(f"{path} cannot be read as a table ({error}): save it again.") from None
