@@ -136,6 +136,14 @@ def test_without_the_metadata_the_offline_judge_says_which_are_normal(tmp_path):
     assert [study for study, kind in kinds.items() if kind == "abnormal"] == ["CXR2_IM-0002"]
 
 
+def test_terms_of_another_collection_decide_nothing(tmp_path):
+    path = tmp_path / judging.METADATA
+    path.write_text("uid,MeSH\n1,normal\n2,normal\n")
+    own = {"1": {"lung": "Left pleural effusion."}, "2": {"lung": "Clear."}}
+    kinds, said = judging.normality(own, path)
+    assert kinds == {"1": "abnormal", "2": "normal"} and "offline judge" in said
+
+
 def test_the_offline_judges_normal_is_near_the_collections(shared):
     quiz = json.loads((shared / "iu_xray" / "annotation_quiz_all.json").read_text())
     known = {study["id"]: mentioned(study["report"]) for study in quiz["test"]}

@@ -18,6 +18,7 @@ import pandas as pd
 from datasets import Dataset, DatasetDict
 
 from utils.data.downloads import fetch
+from utils.data.layouts import INDIANA
 from utils.data.studies import DataError
 from utils.findings.reader import UNNAMED, read_findings
 from utils.judge import Engine, Judgement, judge_pairs, make_engine, parse_completion
@@ -27,7 +28,7 @@ from utils.settings import JudgeSettings
 from utils.workspace import StepError, replacing_file
 
 RECORDED_LABEL = "GREEN-radllama2-7b (recorded)"
-METADATA = "indiana_reports.csv"  # the collection's own: a line a study, with its MeSH terms
+METADATA = INDIANA[0]  # the collection's own: a line a study, with its MeSH terms
 NOT_INDEXED = ("no indexing", "technical quality of image unsatisfactory")
 NORMAL, ABNORMAL = "normal", "abnormal"
 SERVER_KEY = "JUDGE_API_KEY"  # the secret that holds the key of the judge's server, where it wants one
@@ -136,24 +137,32 @@ def normality(
         study is normal where its MeSH terms say `normal`. A study that the file
         does not hold, or that nobody indexed, has no kind.
 
-    Without the file a study is abnormal where the offline judge reads an
-    abnormal finding in its reference, which agrees with the MeSH terms on 93 %
-    of 2,588 indexed studies of IU X-Ray. Raises StepError for a file of another kind.
+    Without the file, or where it has none of the studies, a study is abnormal
+    where the offline judge reads an abnormal finding in its reference, which
+    agrees with the MeSH terms on 93 % of 2,588 indexed studies of IU X-Ray.
+    Raises StepError for a file of another kind.
     """
-    if metadata is None or not metadata.is_file():
+    kinds = _indexed(references, metadata) if metadata and metadata.is_file() else {}
+    if not kinds:
         kinds = {study: _kind_of(findings.values()) for study, findings in references.items()}
         return kinds, "Normal: the offline judge finds nothing abnormal in the reference (no MeSH terms)."
+    left_out = len(references) - len(kinds)
+    return kinds, f"Normal: the collection's own MeSH terms say so ({left_out:,} studies have no terms)."
+
+
+def _indexed(references: Iterable[str], metadata: Path) -> dict[str, str]:
+    """By id, the kind of each study of the collection that has terms in `metadata`."""
     try:
         terms = pd.read_csv(metadata, dtype=str).set_index("uid")["MeSH"].fillna("")
     except (KeyError, ValueError) as error:
         raise StepError(f"{metadata} is not the collection's {METADATA} ({error}).") from None
     kinds = {}
     for study in references:
-        term = terms.get(study.removeprefix("CXR").split("_")[0], "").strip().lower()
+        number = study.removeprefix("CXR").split("_")[0] if study.startswith("CXR") else ""
+        term = terms.get(number, "").strip().lower()
         if term and term not in NOT_INDEXED:
             kinds[study] = NORMAL if term == "normal" else ABNORMAL
-    left_out = len(references) - len(kinds)
-    return kinds, f"Normal: the collection's own MeSH terms say so ({left_out:,} studies have no terms)."
+    return kinds
 
 
 def _kind_of(texts: Iterable[str]) -> str:
