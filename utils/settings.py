@@ -28,7 +28,7 @@ TIMES = {
     "small": {"regions": "17 s", "dataset": "55 s", "training": "20 min", "evaluation": "85 s"},
 }
 BUDGETS = ("tiles", "base", "pooled")  # of image tokens
-RECALL_WEIGHT = 0.35  # see GenerationSettings
+RECALL_WEIGHT = 0.5  # see GenerationSettings
 KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itself
 
 

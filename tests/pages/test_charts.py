@@ -247,7 +247,7 @@ def test_a_failed_save_leaves_the_old_figure(tmp_path, drawn, monkeypatch):
         ("gallery", "views and captions of s0, s1"),
         (
             "operating_curve",
-            "recall_weight 0.35: of ten findings named about 7 are there, and of",
+            f"recall_weight {RECALL_WEIGHT:g}: of ten findings named about 7 are there, and of",
         ),
         ("findings_named", "images shuffled, named of those there: effusion 0 of 0"),
     ],
@@ -285,7 +285,8 @@ def test_the_curve_has_a_mark_at_each_weight_and_another_at_the_chosen_one(drawn
     line, chosen = ax.lines
     np.testing.assert_array_equal(line.get_xydata(), POINTS[["recall", "precision"]])
     np.testing.assert_array_equal(chosen.get_xydata(), [[0.35, 0.7]])
-    assert {"0.35", "1"} <= set(said) and "recall: of the findings that are there, named" in said
+    assert {f"{RECALL_WEIGHT:g}", "1"} <= set(said)
+    assert "recall: of the findings that are there, named" in said
     assert "recall_weight 0.25: of ten findings named about none are there" in fig.alt
     other = finding_charts.operating_curve(POINTS, data_label=PHANTOMS, chosen=1.0)
     np.testing.assert_array_equal(other.axes[0].lines[1].get_xydata(), [[0.75, 0.5]])

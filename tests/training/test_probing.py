@@ -9,7 +9,7 @@ from utils.findings.groups import GROUPS
 from utils.findings.plans import Words, words_of
 from utils.models.features import FOLDER
 from utils.models.loading import PROBE
-from utils.regions import REGIONS, parse, render, without_plan
+from utils.regions import REGIONS, render, without_plan
 from utils.settings import preset, with_values
 from utils.training import on_validation, probing, run_probe
 
@@ -53,11 +53,20 @@ def test_answers_name_in_their_headings_what_their_texts_name(phantom_dataset):
     ):
         ((was,), (now,)) = before, after
         plan = words.plan(study)
-        assert now == {"role": "assistant", "content": render(study, plan)}
-        assert without_plan(now["content"]) == was["content"] == render(parse(was["content"]))
+        texts = {region: probing.lead(text, region, plan[region]) for region, text in study.items()}
+        assert now == {"role": "assistant", "content": render(texts, plan)}
+        assert without_plan(now["content"]) == render(texts)
+        assert sorted(was["content"].split()) == sorted(render(texts).split())
         some = some or now != was
     assert some
     assert probing.planned(rows, Words((), {}))["completion"][:] == rows["completion"][:]
+
+
+def test_what_the_heading_names_is_said_first_and_all_else_in_its_order():
+    text = "No acute fracture. Ribs are intact. Mild degenerative changes, and scoliosis. Old T12 wedge"
+    led = "Mild degenerative changes, and scoliosis. No acute fracture. Ribs are intact. Old T12 wedge"
+    assert probing.lead(text, "bone", ("degenerative change",)) == led
+    assert probing.lead(text, "bone", ("normal",)) == probing.lead(text, "bone", ()) == text
 
 
 def test_the_probe_of_a_run_is_kept_with_the_features_it_was_made_of(run, settings, dataset, monkeypatch):

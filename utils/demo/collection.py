@@ -43,11 +43,11 @@ from utils.workspace import replacing, replacing_file, versions, write_json
 from .base_model import new_processor, untrained
 from .seeing import MuonAndAdamW
 
-SIDE, PATCH, VOCABULARY = 128, 32, 1024
+SIDE, PATCH, VOCABULARY = 128, 32, 2048  # the training reports have 1,356 different words
 WIDTHS = (24, 48, 96, 128)  # channels of the tower, each with half the pixels a side of those before
 VIEWS = 2
 EPOCHS_OF_SEEING, EPOCHS_OF_WORDS = 24, 3
-SEEN_AT_ONCE, READ_AT_ONCE = 32, 16  # studies in a step
+SEEN_AT_ONCE, READ_AT_ONCE = 32, 8  # studies in a step
 SEEING_RATE, WORDS_RATE = 3e-3, 4e-3
 LEAST = 25  # training studies that name a finding which is not counted, or it is not taught
 LESS = 0.5  # what such a finding weighs in the loss

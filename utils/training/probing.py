@@ -16,12 +16,14 @@ from datasets import Dataset, DatasetDict
 
 from utils.data.hf_dataset import MESSAGES
 from utils.findings import probe as probes
+from utils.findings.groups import named
 from utils.findings.plans import Words, words_of
 from utils.findings.probe import Probe
 from utils.models.features import FOLDER, Tower, study_features
 from utils.models.loading import PROBE, load_processor
 from utils.regions import REGIONS, mentioned, render
 from utils.settings import TrainingSettings
+from utils.split.offline import sentences
 from utils.workspace import progress, write_text
 
 # In a run's folder, of the probe on validation: how well it ranks, and what each recall weight names.
@@ -94,9 +96,20 @@ def words(probe: Probe, train: Dataset) -> Words:
     return Words(found.groups, {region: found.denied[region] for region in probe.normal})
 
 
+def lead(text: str, region: str, names: Iterable[str]) -> str:
+    """`text` of `region`, the sentences first that name any of the findings `names`.
+
+    So near to the heading, that it is followed is learnt soonest.
+    """
+    wanted = set(names)
+    return " ".join(sorted(sentences(text), key=lambda sentence: not wanted & named(sentence, region)))
+
+
 def planned(rows: Dataset, said: Words) -> Dataset:
-    """`rows` with completions whose headings say what the text says, in the words `said`."""
-    answers = [
-        [{"role": "assistant", "content": render(study, said.plan(study))}] for study in findings(rows)
-    ]
+    """`rows` with completions whose headings say what the text says, in the words `said`; see `lead`."""
+    answers = []
+    for study in findings(rows):
+        plan = said.plan(study)
+        texts = {region: lead(text, region, plan[region]) for region, text in study.items()}
+        answers.append([{"role": "assistant", "content": render(texts, plan)}])
     return rows.remove_columns("completion").add_column("completion", answers, feature=MESSAGES)
