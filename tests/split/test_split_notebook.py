@@ -15,7 +15,9 @@ KEY = "sk-secret-0123456789"
 
 
 def behave(text, turn, body):
-    """Right, save that every seventh report has a sentence made up."""
+    """Right, save that every seventh report has a sentence made up, and every eleventh has no answer."""
+    if len(text) % 11 == 0:
+        return "I cannot help with that."
     found = split_offline(text)
     return json.dumps(found | {"others": found["others"] + " Large tumour."} if len(text) % 7 == 0 else found)
 
@@ -49,6 +51,10 @@ def test_notebook_01_compares_two_prompts_within_a_budget_and_shows_no_key(share
     assert shown.count("data:image/png") >= 1
     manifest = json.loads((tmp_path / "run/regions/manifest.json").read_text())
     assert manifest["model"] == "gpt-4.1-mini" and manifest["spent"].startswith("$")
+    count = manifest["split_offline_instead"]
+    assert (
+        count > 0 and f"{count} of 296 reports split by the offline engine instead of gpt-4.1-mini" in shown
+    )
     prompts = {call["body"]["messages"][0]["content"] for call in server.calls}
     assert len(prompts) == 2 and sum("\nExample\n" in prompt for prompt in prompts) == 1
     assert any(call["authorization"] == f"Bearer {KEY}" for call in server.calls)

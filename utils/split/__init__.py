@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from . import batch, local, remote
-from .auditing import audit, repair, repair_one
+from .auditing import audit, left_to_offline, repair, repair_one
 from .gold import agreement, by_region, confusion, gold_pairs, with_examples
 from .offline import split_offline
 from .questions import Estimate, Spending, SplitError, estimate, price_of
@@ -26,6 +26,7 @@ __all__ = [
     "confusion",
     "estimate",
     "gold_pairs",
+    "left_to_offline",
     "load_prompt",
     "model_of",
     "new_spending",

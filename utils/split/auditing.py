@@ -102,6 +102,15 @@ def repair(texts: Sequence[str], splits: Sequence[Split]) -> tuple[list[Split], 
     return mended, table
 
 
+def left_to_offline(audit: pd.DataFrame) -> int:
+    """How many reports the offline engine split, because no sentence of the model's split could be kept.
+
+    `audit` is that of `repair` or of `split_and_audit`.
+    """
+    of_model = (audit["direction"] == "output") & ~audit["repaired"]
+    return len(set(audit.loc[audit["repaired"], "study"]) - set(audit.loc[of_model, "study"]))
+
+
 def repair_one(text: str, split: Split, study: int = 0) -> tuple[Split, list[dict]]:
     """One report's split as `repair` puts it right, and its rows of the audit."""
     split = {name: split.get(name) or "" for name in ALL}

@@ -16,7 +16,8 @@ import openai
 
 from utils.workspace import write_json
 
-from .questions import Cache, Spending, SplitError, asked_again, estimate, question, read_answer
+from .questions import Cache, Spending, SplitError, asked_again, estimate, question
+from .reading import read_answer
 from .remote import DEFAULT_MODEL, FORMATS, client_options, hide, message_of
 
 MOST_REQUESTS = 50_000  # in one batch, by OpenAI's rule
@@ -110,7 +111,7 @@ def collect(
                 if asked_again(prompt, waiting[key][0], content):
                     known.add_first(key, content)
                 else:
-                    known.add(key, read_answer(content))
+                    known.add(key, read_answer(content, waiting[key][0]))
                     del waiting[key]
             batch["collected"] = True
             write_json(state, held)

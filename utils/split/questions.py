@@ -1,7 +1,7 @@
-"""What a language model is asked, how its answer is read, where answers are kept, and what they cost.
+"""What a language model is asked, where its answers are kept, and what they cost.
 
-The engines differ in how they reach the model; the question, the reader, the
-second question that tells what was wrong, and the cache are one for all.
+The engines differ in how they reach the model; the question, the second
+question that tells what was wrong, and the cache are one for all.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from utils.regions import ALL
 
 from .auditing import failures
 from .offline import split_offline
+from .reading import Split, read_answer, whole
 
-Split = dict[str, str]
 Messages = list[dict[str, str]]
 NOTHING: Split = dict.fromkeys(ALL, "")
 
@@ -41,43 +41,27 @@ class RegionSplit(BaseModel):
 
 def question(prompt: str, text: str) -> Messages:
     """What a model is asked about one report: the prompt, then the findings."""
-    return [{"role": "system", "content": prompt}, {"role": "user", "content": f"Findings:\n{text}"}]
+    return [{"role": "system", "content": prompt}, {"role": "user", "content": f"Findings:\n{whole(text)}"}]
 
 
 def asked_again(prompt: str, text: str, content: str | None) -> Messages | None:
     """The question with the answer `content` and what is wrong with it; None where it passes the audit."""
-    answer = read_answer(content)
+    answer = read_answer(content, text)
     wrong = failures(text, answer) if answer else ["it is not one complete JSON object with the five keys"]
     if not wrong:
         return None
     reason = "That answer does not pass: " + "; ".join(wrong) + ". Answer again, with the whole JSON object."
     return [
         *question(prompt, text),
-        {"role": "assistant", "content": content or "(no answer)"},
+        {"role": "assistant", "content": whole(content or "(no answer)")},
         {"role": "user", "content": reason},
     ]
 
 
 def better(text: str, first: str | None, second: str | None) -> Split | None:
     """Of two answers the split with fewer failures in the audit, the first where they are equal."""
-    answers = [answer for answer in (read_answer(first), read_answer(second)) if answer]
+    answers = [answer for answer in (read_answer(first, text), read_answer(second, text)) if answer]
     return min(answers, key=lambda answer: len(failures(text, answer)), default=None)
-
-
-def read_answer(content: str | None) -> Split | None:
-    """The split in an answer: the first JSON object with a region in it, whatever is around; else None."""
-    decoder, content = json.JSONDecoder(), content or ""
-    at = content.find("{")
-    while at >= 0:
-        try:
-            found, _ = decoder.raw_decode(content, at)
-        except ValueError:
-            found = None
-        if isinstance(found, dict) and found.keys() & set(ALL):
-            texts = {name: found.get(name) or "" for name in ALL}
-            return texts if all(isinstance(text, str) for text in texts.values()) else None
-        at = content.find("{", at + 1)
-    return None
 
 
 class Cache:
@@ -123,7 +107,10 @@ class Cache:
     def splits(self, model: str, prompt: str, texts: list[str]) -> list[Split]:
         """The best answer there is for each text; all regions "" where none can be read."""
         keys = [cache_key(model, prompt, text) for text in texts]
-        return [dict(self.answers.get(key) or read_answer(self.firsts.get(key)) or NOTHING) for key in keys]
+        return [
+            dict(self.answers.get(key) or read_answer(self.firsts.get(key), text) or NOTHING)
+            for key, text in zip(keys, texts, strict=True)
+        ]
 
 
 def cache_key(model: str, prompt: str, text: str) -> str:
@@ -300,11 +287,11 @@ class Spending:
         if not answered:
             return
         self.questions += 1
-        if usage is None:  # a server that does not count
+        if not isinstance(getattr(usage, "prompt_tokens", None), int):  # a server that does not count
             self._uncounted += reserved
             return
         before = self.dollars or 0
-        self.input_tokens += usage.prompt_tokens or 0
+        self.input_tokens += usage.prompt_tokens
         self.output_tokens += usage.completion_tokens or 0
         details = getattr(usage, "prompt_tokens_details", None)
         self.cached_tokens += getattr(details, "cached_tokens", None) or 0

@@ -1,0 +1,133 @@
+"""What a language model wrote, read as findings by region, also where it is only nearly JSON."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import yaml
+from pydantic_core import from_json
+
+from utils.regions import ALL, OTHERS
+
+from .auditing import failures
+from .offline import region_of
+
+Split = dict[str, str]
+
+# What models write before the answer, and how its end is marked: `<think>`, `[THINK]`, or gpt-oss's channels.
+_THOUGHT_NAME = r"(?:\w+:)?(?:think|thinking|thought|thoughts|reasoning)"
+_THOUGHT = re.compile(rf"^.*(?:</{_THOUGHT_NAME}>|\[/THINK\]|<\|channel\|>final<\|message\|>)", re.S | re.I)
+_UNFINISHED = re.compile(rf"(?:<{_THOUGHT_NAME}>|\[THINK\]|<\|channel\|>analysis).*", re.S | re.I)
+_FLAT_OBJECT = re.compile(r"\{[^{}]*\}")
+_NOTHING_SAID = frozenset({"none", "null", "nil", "n/a", "not mentioned"})
+
+
+def read_answer(content: str | None, text: str) -> Split | None:
+    """The split of `text` in an answer, whatever is around it; None where none can be read.
+
+    Thoughts do not count. Of several splits, such as a form repeated before
+    the answer, it is the one with the fewest failures in the audit, the last
+    where they are equal. The names of regions are read as they are meant
+    ("Lungs", "cardiac"), lists of sentences are joined, and an answer that was
+    cut off or is broken is read up to there: the audit tells what is missing.
+    """
+    content = _UNFINISHED.sub("", _THOUGHT.sub("", whole(content or "")))
+    found = list(_splits(content))
+    if len(found) > 1:
+        return min(reversed(found), key=lambda split: len(failures(text, split)))
+    return found[0] if found else _beginning(content)
+
+
+def whole(text: str) -> str:
+    """`text` without halves of characters (lone surrogates), which no file and no server takes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
+
+
+def _splits(content: str) -> Iterator[Split]:
+    """The split in each object that names a region: read as JSON, else as near to it as YAML can read."""
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_together)
+    at = content.find("{")
+    while at >= 0:
+        try:
+            found, end = decoder.raw_decode(content, at)
+        except (ValueError, RecursionError):
+            found, end = _leniently(content, at)
+        split = _split(found)
+        if split:
+            yield split
+        at = content.find("{", end if split else at + 1)
+
+
+def _together(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object in which a name that comes twice has the list of what is said under it."""
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        found[name] = [found[name], value] if name in found else value
+    return found
+
+
+def _leniently(content: str, at: int) -> tuple[object, int]:
+    """An object with a trailing comma, quotes of another kind, or names without; and where it ends."""
+    flat = _FLAT_OBJECT.match(content, at)
+    if not flat:
+        return None, at + 1
+    try:
+        return yaml.load(flat[0].replace("\t", " "), yaml.BaseLoader), flat.end()
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        return None, at + 1
+
+
+def _beginning(content: str) -> Split | None:
+    """What there is of an answer up to where it ends too early or is no JSON any more."""
+    at = content.find("{")
+    while at >= 0:
+        try:
+            found = _split(from_json(content[at:], allow_partial="trailing-strings"))
+        except ValueError:
+            found = None
+        if found:
+            return found
+        at = content.find("{", at + 1)
+    return None
+
+
+def _split(found: object) -> Split | None:
+    """The five regions of an object that names one; None of any other, and where a value is no text."""
+    if not isinstance(found, dict):
+        return None
+    said: dict[str, list[str]] = {}
+    for name, value in found.items():
+        region = _region(name)
+        text = _text(value) if region else None
+        if region and text is None:
+            return None
+        if region:
+            said.setdefault(region, []).append(text)
+    return {name: " ".join(filter(None, said.get(name, []))) for name in ALL} if said else None
+
+
+def _region(name: str) -> str | None:
+    """The region that a name means: its own, or the one that the lexicon has the word in."""
+    plain = name.strip().casefold().replace("_", " ")
+    if plain in ALL:
+        return plain
+    return OTHERS if plain == "other" else region_of(plain)
+
+
+def _text(value: object) -> str | None:
+    """A region's text in one line; "" where nothing is said of it, None where the value is no text."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        parts = [_text(part) for part in value]
+        return None if None in parts else " ".join(_ended(part) for part in parts if part)
+    if not value:
+        return ""
+    if not isinstance(value, str):
+        return None
+    text = " ".join(whole(value).split())
+    return "" if text.rstrip(".").casefold() in _NOTHING_SAID else text
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
