@@ -98,7 +98,8 @@ class AnswerFile:
         """Append `entry`, in the file at once."""
         if not self.path:
             return
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        # Half a character (a lone surrogate), which UTF-8 cannot hold, becomes JSON's own escape.
+        line = json.dumps(entry, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
         with self.path.open("a+b", buffering=0) as file:
             _lock(file)
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))

@@ -9,8 +9,9 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import openai
@@ -31,9 +32,12 @@ from .questions import (
 
 DEFAULT_MODEL = "gpt-4.1-mini"
 GIVE_UP = 5  # reports in a row that fail after all retries: the server is not there
+LATE = 3  # times that a question is asked in vain, alone at the server, before it is given up
+CONNECT = 5.0  # seconds to reach a server at all, the client's own default
+CANNOT = (400, 415, 422, 501)  # what servers answer to a form that they do not know
 REFUSED = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
-# From the strictest way to ask for JSON down to none: where a server refuses one (HTTP 400), the next.
+# From the strictest way to ask for JSON down to none: where a server refuses one (`CANNOT`), the next.
 FORMATS: tuple[dict, ...] = (
     {
         "type": "json_schema",
@@ -44,18 +48,35 @@ FORMATS: tuple[dict, ...] = (
 )
 
 
-class OverBudgetError(Exception):
-    """A question that the budget has no money for."""
+class NotAskedError(Exception):
+    """A question that the budget has no money for, or whose server is given up."""
+
+
+class LateError(openai.OpenAIError):
+    """A question that got no answer in time, however few were at work."""
 
 
 def client_options(base_url: str | None, api_key: str | None) -> dict:
-    """How the official client is made. Raises SplitError where OpenAI itself is meant and there is no key."""
-    key = api_key or os.environ.get("OPENAI_API_KEY")
-    if not key and not (base_url or os.environ.get("OPENAI_BASE_URL")):
+    """How the official client is made, without the blanks that come with a copied key or address.
+
+    Raises SplitError where OpenAI itself is meant and there is no key, and for
+    a key or an address that no request can be made with.
+    """
+    key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+    url = (base_url or os.environ.get("OPENAI_BASE_URL") or "").strip()
+    if not key and not url:
         raise SplitError("The openai engine needs a key: pass api_key, or set OPENAI_API_KEY.")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise SplitError(
+            "The key holds a blank, a line break or a character that is not ASCII. Copy the key alone, again."
+        )
+    if url and not url.lower().startswith(("http://", "https://")):
+        raise SplitError(
+            f"The address {url} must start with http:// or https://, as in http://localhost:8000/v1."
+        )
     return {
         "api_key": key or "none",
-        "base_url": base_url or None,
+        "base_url": url or None,
         "max_retries": MAX_RETRIES,
         "timeout": TIMEOUT,
     }
@@ -75,8 +96,9 @@ def ask_all(
 ) -> list[Split]:
     """The model's split of each text, unrepaired; all regions "" where it gave none that can be read.
 
-    Where the budget of `spending` is used up no further question is asked,
-    which is said in a warning. Raises SplitError where the server cannot be
+    Where the budget of `spending` is used up no further question is asked, and
+    where answers do not come in time fewer are asked at once; a warning says
+    so. Raises SplitError where the server cannot be
     used: no key, a key that it refuses, an unknown model, no connection. What
     was answered until then stays in the cache.
     """
@@ -147,7 +169,10 @@ class _Run:
         waiting = self.cache.open_questions(self.model, self.prompt, texts)
         self.total, self.done = len(texts), len(texts) - sum(map(len, waiting.values()))
         self._say()
-        todo = iter(waiting.items())
+        todo, concurrency = iter(waiting.items()), min(concurrency, max(len(waiting), 1))
+        self.at_work = _AtWork(concurrency)
+        # Here an answer's time is kept by `_in_time`; the client's own would ask again, at the same pace.
+        options = options | {"timeout": openai.Timeout(None, connect=CONNECT)}
         async with openai.AsyncOpenAI(**options) as client:
             await asyncio.gather(*(self._worker(client, todo) for _ in range(concurrency)))
         if not self.answered:
@@ -164,7 +189,7 @@ class _Run:
             try:
                 self.cache.add(key, await self._split(client, key, text))
                 self.answered, self.failed_in_a_row = self.answered + 1, 0
-            except OverBudgetError:
+            except NotAskedError:
                 return
             except REFUSED as error:
                 self.fatal = f"The server refused the request ({error.status_code}): {message_of(error)}."
@@ -177,7 +202,7 @@ class _Run:
         """A report without an answer is left to the offline engine, unless no report gets one."""
         self.failed_in_a_row += 1
         self.last_error = f"The server does not answer: {message_of(error)}."
-        never_there = isinstance(error, openai.APIConnectionError) and not self.answered
+        never_there = isinstance(error, openai.APIConnectionError | LateError) and not self.answered
         if never_there or self.failed_in_a_row >= GIVE_UP:
             self.fatal = self.last_error
 
@@ -194,17 +219,17 @@ class _Run:
         return better(text, first, second)
 
     async def _ask(self, client: openai.AsyncOpenAI, messages: Messages, text: str) -> str | None:
-        """One answer, paid for out of the budget. Raises OverBudgetError, unasked, where that is used up."""
+        """One answer, paid for out of the budget. Raises NotAskedError, unasked, where that is used up."""
         reserved = self.spending.reserve(messages, text)
         if reserved is None:
-            raise OverBudgetError
+            raise NotAskedError
         try:
             completion = await self._complete(client, messages)
         except BaseException:
             self.spending.settle(reserved, answered=False)
             raise
         self.spending.settle(reserved, completion.usage)
-        return completion.choices[0].message.content
+        return _content(completion.choices[0].message)
 
     async def _complete(self, client: openai.AsyncOpenAI, messages: Messages):
         """One completion, by the strictest format that the server takes."""
@@ -212,10 +237,10 @@ class _Run:
         while True:
             form = {"response_format": FORMATS[at]} if FORMATS[at] else {}
             try:
-                completion = await client.chat.completions.create(model=self.model, messages=messages, **form)
-            except openai.BadRequestError:
+                completion = await self._in_time(client, {"messages": messages, **form})
+            except openai.APIStatusError as error:
                 at += 1
-                if at == len(FORMATS):
+                if error.status_code not in CANNOT or at == len(FORMATS):
                     raise  # it was not the format
                 continue
             except (json.JSONDecodeError, UnicodeDecodeError):
@@ -225,6 +250,69 @@ class _Run:
                 raise openai.OpenAIError("it sends no chat completion; check the base URL")
             self.format = max(self.format, at)
             return completion
+
+    async def _in_time(self, client: openai.AsyncOpenAI, asked: dict):
+        """What the server sends within `TIMEOUT`; asked for again, with fewer at work, where it does not."""
+        for times in range(1, MAX_RETRIES + 2):
+            async with self.at_work.one() as most:
+                if self.fatal:
+                    raise NotAskedError
+                try:
+                    async with asyncio.timeout(TIMEOUT):
+                        sent = await client.chat.completions.create(model=self.model, **asked)
+                except TimeoutError:
+                    self.at_work.late(most)
+                else:
+                    self.at_work.in_time()
+                    return sent
+            if most == 1 and times >= LATE:
+                break
+        alone = ", asked one question at a time" if most == 1 else ""
+        raise LateError(f"no answer came within {TIMEOUT:g} s{alone}")
+
+
+class _AtWork:
+    """How many questions may be at the server at once: half as many when most of them are late."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self._places, self._to_remove, self._late = asyncio.Semaphore(most), 0, 0
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[int]:
+        """Holds a place, and gives how many there were when it was taken."""
+        await self._places.acquire()
+        try:
+            yield self.most
+        finally:
+            if self._to_remove:
+                self._to_remove -= 1
+            else:
+                self._places.release()
+
+    def in_time(self) -> None:
+        self._late = max(0, self._late - 1)
+
+    def late(self, most: int) -> None:
+        """Counts a question that got no answer in time, if still as many are at work as when it was asked."""
+        self._late += most == self.most
+        if self.most == 1 or 2 * self._late <= self.most:
+            return
+        before, self.most, self._late = self.most, self.most // 2, 0
+        self._to_remove += before - self.most
+        warnings.warn(
+            f"Of {before} questions at a time, most got no answer within {TIMEOUT:g} s. "
+            f"It is asked {self.most} at a time now. Set concurrency to {self.most} to start with that.",
+            stacklevel=2,
+        )
+
+
+def _content(message) -> str | None:
+    """What a message says; some servers send it in parts, thoughts among them."""
+    said = message.content
+    if isinstance(said, list):
+        said = "".join(part.get("text") or "" for part in said if part.get("type") == "text")
+    return said if isinstance(said, str) else None
 
 
 def message_of(error: openai.OpenAIError) -> str:
