@@ -82,7 +82,7 @@ def by_batch(count: int, address: str, concurrency: int, folder: Path, told) -> 
     texts, prompt = reports(count), split.load_prompt().text
     before = anonymous_bytes(os.getpid())
     how = {"cache": folder / "answers.jsonl", "base_url": address, "api_key": KEY}
-    split.batch.submit(texts, prompt, folder / "batches.json", model=MODEL, **how)
+    split.batch.submit(texts, prompt, folder / "batches.json", model=MODEL, token_limit=10**9, **how)
     while set(split.batch.poll(folder / "batches.json", base_url=address, api_key=KEY).values()) != {
         "completed"
     }:

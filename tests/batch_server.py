@@ -8,7 +8,11 @@ import loopback
 
 
 class Server(ThreadingHTTPServer):
-    """Takes files and batches; answers a batch once `finish` is called, by `answer(text)`."""
+    """Takes files and batches; answers a batch once `finish` is called, by `answer(text)`.
+
+    As at OpenAI, what failed is in a file of its own, and a batch fails with which more than `token_limit`
+    tokens, at four characters each, would wait.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -16,19 +20,48 @@ class Server(ThreadingHTTPServer):
     def __init__(self, handler: type | None = None):
         super().__init__(("127.0.0.1", 0), handler or Handler)
         self.files, self.batches, self.refuse, self.cut = {}, {}, None, None
+        self.token_limit = None
+
+    def fail(self, *errors: dict):
+        """Every batch under way fails, for these reasons."""
+        for one in self.batches.values():
+            if one["status"] == "in_progress":
+                one |= {"status": "failed", "errors": {"object": "list", "data": list(errors)}}
+
+    def tokens(self, batch: dict) -> int:
+        requests = map(json.loads, self.files[batch["input_file_id"]].splitlines())
+        said = (message["content"] for request in requests for message in request["body"]["messages"])
+        return sum(map(len, said)) // 4
+
+    def take(self, batch: dict):
+        """A new batch, which fails where too much waits."""
+        waiting = [one for one in self.batches.values() if one["status"] == "in_progress"]
+        self.batches[batch["id"]] = batch
+        if self.token_limit and sum(map(self.tokens, [*waiting, batch])) > self.token_limit:
+            message = (
+                f"Enqueued token limit reached for m in organization org-1. Limit: {self.token_limit:,} "
+                "enqueued tokens. Please try again once some in_progress batches have been completed."
+            )
+            error = {"code": "token_limit_exceeded", "message": message, "line": None, "param": None}
+            batch |= {"status": "failed", "errors": {"object": "list", "data": [error]}}
 
     def finish(self, answer, status="completed"):
         for one in list(self.batches.values()):
             if one["status"] != "in_progress":
                 continue
-            lines = []
+            lines, failed = [], []
             for request in map(json.loads, self.files[one["input_file_id"]].splitlines()):
                 content = answer(loopback.question_of(request["body"]))
-                body = {"choices": [{"message": {"content": content}}]}
-                response = {"status_code": 200 if content else 500, "body": body if content else {}}
-                lines.append(json.dumps({"custom_id": request["custom_id"], "response": response}))
-            one |= {"status": status, "output_file_id": f"out-{one['id']}" if lines else None}
-            self.files[one["output_file_id"]] = "\n".join(lines)
+                result = {"custom_id": request["custom_id"], "error": None}
+                if isinstance(content, dict):  # what stands in the file of errors
+                    failed.append(json.dumps(result | content))
+                elif content:
+                    body = {"choices": [{"message": {"content": content}}]}
+                    lines.append(json.dumps(result | {"response": {"status_code": 200, "body": body}}))
+            one["status"] = status
+            for kind, written in (("output", lines), ("error", failed)):
+                one[f"{kind}_file_id"] = f"{kind}-{one['id']}" if written else None
+                self.files[f"{kind}-{one['id']}"] = "\n".join(written)
 
 
 class Handler(loopback.Replies):
@@ -41,7 +74,7 @@ class Handler(loopback.Replies):
             server.files[name] = re.search(rb"\r\n\r\n(\{.*\})\n*\r\n--", data, re.DOTALL).group(1).decode()
             return self.send(200, {"id": name, "object": "file"})
         name = f"batch-{len(server.batches)}"
-        server.batches[name] = {"id": name, "object": "batch", "status": "in_progress", **json.loads(data)}
+        server.take({"id": name, "object": "batch", "status": "in_progress", **json.loads(data)})
         return self.send(200, server.batches[name])
 
     def do_GET(self):

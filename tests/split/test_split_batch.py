@@ -146,6 +146,107 @@ def test_answers_that_stop_coming_in_are_collected_later(server, steps):
     assert steps.collect() == (7, 0)
 
 
+def test_the_reason_of_a_failed_batch_is_said_once_and_nothing_is_sent_before(server, steps, capsys):
+    steps.submit()
+    server.fail({"code": "invalid_model", "message": f"The model `m` is not\nfor {KEY}.", "line": 1})
+    with pytest.raises(split.SplitError, match=r"batch-0 failed: The model `m` is not for \[key\]\. Nothing"):
+        steps.submit()
+    assert len(server.batches) == 1 and KEY not in steps.state.read_text()
+    capsys.readouterr()
+    assert list(steps.submit()["batches"]) == ["batch-0", "batch-1"]  # it was mended
+    server.finish(good)
+    assert steps.collect() == (7, 0) and "batch-0" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", ["poll", "collect"])
+def test_each_step_says_why_a_batch_failed(server, steps, capsys, step):
+    steps.submit()
+    server.fail(
+        {"code": "a", "message": "One."}, {"code": "b", "message": "Two."}, {"code": "c", "message": "One."}
+    )
+    getattr(steps, step)()
+    assert "batch-0 failed: One. Two.\n" in capsys.readouterr().out
+    held = json.loads(steps.state.read_text())["batches"]["batch-0"]
+    assert held["reason"] == "One. Two." and not held["collected"]
+    steps.poll()
+    assert "failed" not in capsys.readouterr().out
+    steps.submit()  # its reports can be handed in again
+    assert len(server.batches) == 2
+
+
+def test_a_batch_that_fails_without_a_reason_is_said(server, steps, capsys):
+    steps.submit()
+    server.fail()
+    steps.poll()
+    assert "batch-0 failed: The API gives no reason." in capsys.readouterr().out
+
+
+def test_what_fits_into_the_queue_is_sent_and_the_rest_when_there_is_room(server, steps, capsys):
+    tokens = split.estimate(TEXTS[:1], "m", PROMPT).input_tokens
+    server.token_limit = limit = round(3.5 * tokens / batch.SHARE)
+    assert [len(one["keys"]) for one in steps.submit(token_limit=limit)["batches"].values()] == [3]
+    assert "3 of 7 reports were handed in" in capsys.readouterr().out
+    assert len(steps.submit(token_limit=limit)["batches"]) == 1  # the queue is full
+    assert "0 of 4 reports were handed in" in capsys.readouterr().out
+    came = 0
+    for _ in range(3):
+        server.finish(good)
+        came += steps.collect()[0]
+        steps.submit(token_limit=limit)
+    assert came == 7 and [one["status"] for one in server.batches.values()] == ["completed"] * 3
+
+
+def test_the_limit_that_the_api_names_is_kept_from_then_on(server, steps, capsys):
+    tokens = split.estimate(TEXTS[:1], "m", PROMPT).input_tokens
+    server.token_limit = round(2.5 * tokens / batch.SHARE)
+    steps.submit()
+    assert server.batches["batch-0"]["status"] == "failed"
+    steps.submit()
+    said = capsys.readouterr().out
+    assert f"Limit: {server.token_limit:,} enqueued tokens" in said and "what fits is handed in" in said
+    assert [len(one["keys"]) for one in json.loads(steps.state.read_text())["batches"].values()] == [7, 2]
+    assert server.batches["batch-1"]["status"] == "in_progress"
+
+
+def test_a_limit_without_a_number_halves_what_is_sent(server, steps):
+    steps.submit()
+    server.fail({"code": "token_limit_exceeded", "message": "Too many."})
+    assert [len(one["keys"]) for one in steps.submit()["batches"].values()] == [7, 3]
+
+
+def test_a_found_batch_keeps_its_own_questions_and_its_tokens(server, steps):
+    steps.submit(TEXTS[:5])
+    steps.state.unlink()
+    tokens = split.estimate(TEXTS[:1], "m", PROMPT).input_tokens
+    found = steps.submit(token_limit=round(6.5 * tokens / batch.SHARE))["batches"]
+    assert [len(one["keys"]) for one in found.values()] == [5, 1]
+    assert found["batch-0"]["tokens"] == split.estimate(TEXTS[:5], "m", PROMPT).input_tokens
+
+
+def test_why_requests_have_no_answer_is_counted(server, steps, capsys):
+    reasons = [
+        {"response": {"status_code": 400, "body": {"error": {"message": "Too long."}}}},
+        {"response": {"status_code": 400, "body": {"error": {"message": "Too long."}}}},
+        {"response": None, "error": {"code": "batch_expired", "message": "Not in time."}},
+        {"response": {"status_code": 502, "body": "<html>"}},
+    ]
+    steps.submit()
+    server.finish(lambda text: dict(enumerate(reasons)).get(TEXTS.index(text), good(text)), status="expired")
+    assert steps.collect() == (3, 4)
+    said = capsys.readouterr().out
+    assert "batch-0 is expired; 3 of 7 have an answer. 2 times: Too long. 1 times: Not in time." in said
+    assert "HTTP 502" in said
+    steps.collect()
+    assert capsys.readouterr().out == ""  # said once
+
+
+def test_a_batch_in_which_all_requests_fail_says_why(server, steps, capsys):
+    steps.submit()
+    server.finish(lambda text: {"response": {"status_code": 404, "body": {"error": "no such model"}}})
+    assert steps.collect() == (0, 7)
+    assert "0 of 7 have an answer. 7 times: no such model." in capsys.readouterr().out
+
+
 def test_no_key_is_said_before_anything_is_sent(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)

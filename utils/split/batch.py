@@ -7,24 +7,39 @@ which that engine asks for once more, with the reason, when the collection is sp
 """
 
 import json
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import openai
 
 from utils.workspace import write_json
 
-from .questions import Cache, Spending, SplitError, asked_again, estimate, question
+from .questions import (
+    Cache,
+    Spending,
+    SplitError,
+    asked_again,
+    estimate,
+    question,
+    question_tokens,
+    token_counter,
+)
 from .reading import read_answer
 from .remote import DEFAULT_MODEL, FORMATS, client_options, hide, message_of
 
 MOST_REQUESTS = 50_000  # in one batch, by OpenAI's rule
 MOST_BYTES = 190_000_000  # of one batch's file; OpenAI takes 200 MB
+TOKEN_LIMIT = 2_000_000  # input tokens that may wait at once; what OpenAI gives many accounts, some have less
+SHARE = 0.9  # of that limit that is used: OpenAI counts tokens that we do not, such as the answer's form
 MARK = "chest_xray_split"  # in a batch's metadata: by it one is found again whose answer never arrived
 ALIVE = ("validating", "in_progress", "finalizing", "completed")
 OVER = ("completed", "expired", "cancelled", "failed")  # a batch in one of these changes no more
+TOO_MANY = "token_limit_exceeded"  # why a batch failed: more tokens wait than the account may have waiting
+_LIMIT = re.compile(r"limit: ([\d,]+) enqueued tokens", re.IGNORECASE)
 
 
 def submit(
@@ -37,47 +52,72 @@ def submit(
     base_url: str | None = None,
     api_key: str | None = None,
     budget: float = 0,
+    token_limit: int | None = None,
     show: Callable[[str], None] = print,
 ) -> dict:
-    """Hands in every text that the cache has no answer for; the state, as `state` holds it.
+    """Hands in the texts that the cache has no answer for, as many as fit; the state, as `state` holds it.
 
-    Before anything is sent, `show` is given the estimate of the cost. Raises SplitError where that is above
-    `budget` dollars (0: no limit), and for a budget with a model whose price is not known. As many
-    batches are made as OpenAI's limits ask for; on this side one of them is on the disk at a time.
-    Run again, it hands in what is missing and nothing twice: a batch that was
-    handed in before the state was written is found at the server.
+    Before anything is sent, `show` is given the estimate of the cost of all of them. Raises SplitError where
+    that is above `budget` dollars (0: no limit), for a budget with a model whose price is not known, and,
+    once, with the reason, where a batch has failed. As many batches are made as OpenAI's limits ask for; on
+    this side one of them is on the disk at a time. `token_limit` is the number of tokens that the account may
+    have waiting at once, from OpenAI's page of limits (None: what the API gave as the reason of a failed
+    batch, else `TOKEN_LIMIT`); `show` is told what does not fit, for the next time. Run again, it hands
+    in what is missing and nothing twice: a batch that was handed in before
+    the state was written is found at the server.
     """
     state = Path(state)
     held = _read(state) if state.exists() else {"model": model, "batches": {}}
     if held["model"] != model:
         raise SplitError(f"{state} belongs to {held['model']}, not to {model}. Collect it first.")
     waiting = Cache(cache).open_questions(model, prompt, list(texts))
-    under_way = {key for batch in held["batches"].values() for key in batch["keys"] if not batch["collected"]}
-    todo = {key: same[0] for key, same in waiting.items() if key not in under_way}
-    cost, limit = estimate(list(todo.values()), model, prompt, batch=True), Spending(model, budget).budget
-    show(str(cost))
-    if limit and cost.dollars > limit:
-        raise SplitError(
-            f"The estimate of ${cost.dollars:,.2f} is above the budget of ${limit:g}, so nothing was sent. "
-            "Raise the budget, or submit fewer reports."
-        )
+    todo = {key: same[0] for key, same in waiting.items()}
     with _Client(base_url, api_key) as client:
-        for keys, file in _files(todo, model, prompt):
-            found = _found(client, keys[0], held["batches"])
-            batch = found or _create(client, file, keys[0])
-            held["batches"][batch.id] = {"status": batch.status, "keys": keys, "collected": False}
+        failed = _look(client, held, state, show)
+        if failed:
+            raise SplitError(f"{' '.join(failed)} Nothing was sent. Mend that, then submit again.")
+        if _find_again(client, held, todo, prompt):
             write_json(state, held)
+        under_way = {key for batch in held["batches"].values() if _holds(batch) for key in batch["keys"]}
+        todo = {key: text for key, text in todo.items() if key not in under_way}
+        cost, limit = estimate(list(todo.values()), model, prompt, batch=True), Spending(model, budget).budget
+        show(str(cost))
+        if limit and cost.dollars > limit:
+            raise SplitError(
+                f"The estimate of ${cost.dollars:,.2f} is above the budget of ${limit:g}, so nothing was "
+                "sent. Raise the budget, or submit fewer reports."
+            )
+        most = token_limit or held.get("token_limit") or TOKEN_LIMIT
+        queued = sum(one.get("tokens", 0) for one in held["batches"].values() if one["status"] not in OVER)
+        sent = 0
+        for portion in _portions(todo, model, prompt, int(most * SHARE) - queued):
+            batch = _create(client, portion.file, portion.keys[0])
+            held["batches"][batch.id] = _entry(batch.status, portion.keys, portion.tokens)
+            sent += len(portion.keys)
+            write_json(state, held)
+    if sent < len(todo):
+        show(
+            f"{sent:,} of {len(todo):,} reports were handed in. The others do not fit into the {most:,} "
+            "tokens that may wait at the API at once. Collect, then submit again."
+        )
     return held
 
 
-def poll(state: Path, *, base_url: str | None = None, api_key: str | None = None) -> dict[str, str]:
-    """The status of each batch, asked of the server and kept in the state; all in `OVER`: time to collect."""
+def poll(
+    state: Path,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    show: Callable[[str], None] = print,
+) -> dict[str, str]:
+    """The status of each batch, asked of the server and kept in the state; all in `OVER`: time to collect.
+
+    `show` is told once why a batch failed.
+    """
     held = _read(state)
     with _Client(base_url, api_key) as client:
-        for name, batch in held["batches"].items():
-            if batch["status"] not in OVER:
-                batch["status"] = client.batches.retrieve(name).status
-                write_json(state, held)
+        for reason in _look(client, held, state, show):
+            show(reason)
     return {name: batch["status"] for name, batch in held["batches"].items()}
 
 
@@ -89,23 +129,28 @@ def collect(
     cache: Path,
     base_url: str | None = None,
     api_key: str | None = None,
+    show: Callable[[str], None] = print,
 ) -> tuple[int, int]:
     """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask.
 
     Left are those that got no answer or failed the audit, and those of batches
-    that are not over. `split_findings` with the same cache asks them, and asks
-    what failed only once more, with the reason.
+    that are not over; `show` is told how many have no answer, and why.
+    `split_findings` with the same cache asks them, and asks what failed only
+    once more, with the reason; `submit` hands them in again.
     """
     held, known = _read(state), Cache(cache)
     waiting = known.open_questions(held["model"], prompt, list(texts))
     before = len(waiting)
-    poll(state, base_url=base_url, api_key=api_key)
+    poll(state, base_url=base_url, api_key=api_key, show=show)
     held = _read(state)
     with _Client(base_url, api_key) as client:
         for name, batch in held["batches"].items():
-            if batch["collected"] or batch["status"] not in OVER:
+            if not _holds(batch) or batch["status"] not in OVER:
                 continue
-            for key, content in _answers(client, name):
+            lacking: Counter[str] = Counter()
+            answered = 0
+            for key, content in _answers(client, name, lacking):
+                answered += 1
                 if key not in waiting:
                     continue
                 if asked_again(prompt, waiting[key][0], content):
@@ -113,9 +158,48 @@ def collect(
                 else:
                     known.add(key, read_answer(content, waiting[key][0]))
                     del waiting[key]
+            if answered < len(batch["keys"]):
+                reasons = "".join(f" {count:,} times: {why}." for why, count in lacking.most_common(3))
+                told = f"{name} is {batch['status']}; {answered:,} of {len(batch['keys']):,} have an answer."
+                show(hide(told + reasons, client.api_key))
             batch["collected"] = True
             write_json(state, held)
     return before - len(waiting), len(waiting)
+
+
+def _entry(status: str, keys: list[str], tokens: int) -> dict:
+    return {"status": status, "keys": keys, "tokens": tokens, "collected": False}
+
+
+def _holds(batch: dict) -> bool:
+    """Whether a batch has, or will have, answers that were not fetched; a failed one never has any."""
+    return not batch["collected"] and batch["status"] != "failed"
+
+
+def _look(client: openai.OpenAI, held: dict, state: Path, show: Callable[[str], None]) -> list[str]:
+    """Brings the statuses up to date; of those that failed since, a sentence with the API's reason.
+
+    The reason that too many tokens wait is shown only: what fits can be sent.
+    """
+    failed = []
+    for name, batch in held["batches"].items():
+        if batch["status"] in OVER and (batch["status"] != "failed" or "reason" in batch):
+            continue
+        found = client.batches.retrieve(name)
+        batch["status"] = found.status
+        if found.status == "failed":
+            errors = getattr(found.errors, "data", None) or []
+            said = " ".join(dict.fromkeys(one.message or one.code or "" for one in errors[:3]))
+            batch["reason"] = hide(" ".join(said.split()), client.api_key) or "The API gives no reason."
+            told = f"{name} failed: {batch['reason']}"
+            if any(one.code == TOO_MANY for one in errors):
+                limit = _LIMIT.search(said)
+                held["token_limit"] = int(limit[1].replace(",", "")) if limit else batch.get("tokens", 0) // 2
+                show(f"{told} Submit again: what fits is handed in.")
+            else:
+                failed.append(told)
+        write_json(state, held)
+    return failed
 
 
 class _Client:
@@ -142,29 +226,47 @@ def _line(key: str, model: str, prompt: str, text: str) -> bytes:
     return json.dumps(request, ensure_ascii=False).encode() + b"\n"
 
 
-def _files(todo: dict[str, str], model: str, prompt: str) -> Iterator[tuple[list[str], BinaryIO]]:
-    """The questions in portions that one batch may hold: their keys, and a file that the next one takes."""
+class _Portion(NamedTuple):
+    """The questions of one batch: their keys, the file, which the next one takes, and their tokens."""
+
+    keys: list[str]
+    file: BinaryIO
+    tokens: int
+
+
+def _portions(todo: dict[str, str], model: str, prompt: str, room: int) -> Iterator[_Portion]:
+    """The first of the questions, as many as fit into `room` tokens, in portions that one batch may hold."""
     keys: list[str] = []
+    count, tokens = token_counter(model)[0], 0
     with tempfile.TemporaryFile() as file:
         for key, text in todo.items():
-            line = _line(key, model, prompt, text)
+            line, more = _line(key, model, prompt, text), question_tokens(count, prompt, text)
+            if more > room:
+                break
             if keys and (len(keys) == MOST_REQUESTS or file.tell() + len(line) > MOST_BYTES):
-                yield keys, file
+                yield _Portion(keys, file, tokens)
                 file.seek(0)
                 file.truncate()
-                keys = []
+                keys, tokens = [], 0
             file.write(line)
             keys.append(key)
+            tokens, room = tokens + more, room - more
         if keys:
-            yield keys, file
+            yield _Portion(keys, file, tokens)
 
 
-def _found(client: openai.OpenAI, mark: str, held: dict):
-    """The batch of this mark that the server has and the state has not, None if there is none."""
+def _find_again(client: openai.OpenAI, held: dict, todo: dict[str, str], prompt: str) -> bool:
+    """Adds the batches with questions of `todo` that the server has and the state has not; whether any."""
+    before = len(held["batches"])
+    count = token_counter(held["model"])[0]
     for batch in client.batches.list():
-        if (batch.metadata or {}).get(MARK) == mark and batch.id not in held and batch.status in ALIVE:
-            return batch
-    return None
+        mark = (batch.metadata or {}).get(MARK)
+        if mark not in todo or batch.id in held["batches"] or batch.status not in ALIVE:
+            continue
+        keys = [request["custom_id"] for request in _lines(client, batch.input_file_id)]
+        tokens = sum(question_tokens(count, prompt, todo[key]) for key in keys if key in todo)
+        held["batches"][batch.id] = _entry(batch.status, keys, tokens)
+    return len(held["batches"]) > before
 
 
 def _create(client: openai.OpenAI, file: BinaryIO, mark: str):
@@ -179,24 +281,35 @@ def _create(client: openai.OpenAI, file: BinaryIO, mark: str):
     )
 
 
-def _answers(client: openai.OpenAI, name: str):
-    """(key, content) of each answer of a batch; requests that failed have none."""
+def _answers(client: openai.OpenAI, name: str, lacking: Counter[str]) -> Iterator[tuple[str, str | None]]:
+    """(key, content) of each answer of a batch; why requests have none is counted in `lacking`."""
     batch = client.batches.retrieve(name)
-    if not batch.output_file_id:
-        return
-    with tempfile.TemporaryFile() as file:  # read at once: a server does not wait while answers are audited
-        with client.files.with_streaming_response.content(batch.output_file_id) as answers:
+    for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+        for result in _lines(client, file):
+            response = result.get("response") or {}
+            body = response.get("body") if isinstance(response.get("body"), dict) else {}
+            choices = body.get("choices") or []
+            if response.get("status_code") == 200 and choices:
+                yield result["custom_id"], choices[0]["message"].get("content")
+                continue
+            error = result.get("error") or body.get("error")
+            if isinstance(error, dict):
+                error = error.get("message") or error.get("code")
+            said = str(error or f"HTTP {response.get('status_code')}")
+            lacking[" ".join(said.split()).rstrip(".")] += 1
+
+
+def _lines(client: openai.OpenAI, name: str) -> Iterator[dict]:
+    """The lines of a file at the server; it is read at once: a server does not wait while they are used."""
+    with tempfile.TemporaryFile() as file:
+        with client.files.with_streaming_response.content(name) as answers:
             try:
                 for piece in answers.iter_bytes():
                     file.write(piece)
             except Exception as error:  # of the HTTP library, which is another one under newer clients
                 raise openai.OpenAIError(str(error)) from None
         file.seek(0)
-        for result in map(json.loads, filter(bytes.strip, file)):
-            response = result.get("response") or {}
-            choices = (response.get("body") or {}).get("choices") or []
-            if response.get("status_code") == 200 and choices:
-                yield result["custom_id"], choices[0]["message"].get("content")
+        yield from map(json.loads, filter(bytes.strip, file))
 
 
 def _read(state: Path) -> dict:

@@ -192,7 +192,7 @@ def estimate(
     """
     waiting = [same[0] for same in Cache(cache).open_questions(model, prompt, list(texts)).values()]
     count, counted = token_counter(model)
-    sent = sum(_question_tokens(count, prompt, text) for text in waiting)
+    sent = sum(question_tokens(count, prompt, text) for text in waiting)
     answered = sum(_answer_tokens(count, text) for text in waiting)
     price = price_of(model)
     dollars = None
@@ -201,7 +201,8 @@ def estimate(
     return Estimate(model, len(waiting), sent, answered, dollars, counted, price.as_of if price else "")
 
 
-def _question_tokens(count: Callable[[str], int], prompt: str, text: str) -> int:
+def question_tokens(count: Callable[[str], int], prompt: str, text: str) -> int:
+    """The tokens of the question about `text`, by the counter of `token_counter`."""
     return count(prompt) + count(question(prompt, text)[1]["content"]) + MESSAGE_TOKENS
 
 
