@@ -153,7 +153,8 @@ def test_half_a_character_in_an_answer_ends_no_run(server, tmp_path, spoil):
 
 def test_half_a_character_in_a_report_is_not_sent(server, tmp_path):
     server.behave = lambda text, turn, body: good(text)
-    splits, _ = ask(server, [TEXTS[0] + HALF], cache=tmp_path / "answers.jsonl")
+    splits, audit = ask(server, [TEXTS[0] + HALF], cache=tmp_path / "answers.jsonl")
+    audit.to_csv(tmp_path / "audit.csv")
     assert splits == [split_offline(TEXTS[0])] and [call["text"] for call in server.calls] == TEXTS[:1]
 
 

@@ -13,6 +13,7 @@ from .auditing import audit, left_to_offline, repair, repair_one
 from .gold import agreement, by_region, confusion, gold_pairs, with_examples
 from .offline import split_offline
 from .questions import Estimate, Spending, SplitError, estimate, price_of
+from .reading import whole
 
 __all__ = [
     "Estimate",
@@ -110,6 +111,7 @@ def split_findings(
     """
     options = {"model": model, "base_url": base_url, "api_key": api_key, "prompt": prompt}
     options |= {"concurrency": concurrency, "cache": cache, "progress": progress}
+    texts = _whole(texts)
     splits = _unrepaired(texts, engine, budget=budget, spending=spending, **options)
     if engine == "offline":
         return splits
@@ -120,7 +122,14 @@ def split_and_audit(
     texts: list[str], engine: str = "offline", **options
 ) -> tuple[list[dict[str, str]], pd.DataFrame]:
     """`split_findings`, with the same options, and the audit of what it gives, as `repair` has it."""
+    texts = _whole(texts)
     return repair(texts, _unrepaired(texts, engine, **options))
+
+
+def _whole(texts: list[str]) -> list[str]:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise SplitError("texts must be a list of strings, one report each.")
+    return [whole(text) for text in texts]
 
 
 def _unrepaired(
@@ -136,8 +145,6 @@ def _unrepaired(
     spending: Spending | None = None,
     **options,
 ) -> list[dict[str, str]]:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise SplitError("texts must be a list of strings, one report each.")
     model = model_of(engine, model)
     if engine == "offline":
         return [split_offline(text) for text in texts]
