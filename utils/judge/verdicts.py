@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from utils.regions import tidy
+
+from . import green_score
 
 OFFLINE_LABEL = "offline judge (stand-in, not GREEN)"
 
@@ -67,13 +69,27 @@ class Judgement:
 
 
 def parse_completion(text: str, judge: str = "") -> Judgement:
-    """Read a judge's completion; pure, and never raises.
+    """Read a judge's completion; never raises.
 
-    Counts and score are green-score 0.0.12's on every text, with one
-    difference that is said aloud: where it counts 0 because no number of
-    matched findings can be read (the judge refused, or was cut off), `score`
-    is None, and `score_as_published` is its 0. As there, a missing error
-    section counts as no errors, and a section ends at its first blank line.
+    Counts and score are green-score 0.0.12's on every text: read by its own
+    parser once `green_score.take` has it, by ours until then. One difference is
+    said aloud: where it counts 0 because no number of matched findings can be
+    read (the judge refused, or was cut off), `score` is None, and
+    `score_as_published` is its 0. The words are read by ours.
+    """
+    ours, package = our_reading(text, judge), green_score.taken()
+    if package is None:
+        return ours
+    significant, insignificant, matched = package.counts(text)
+    score = None if ours.score is None and not matched else float(package.score(text))
+    return replace(ours, score=score, significant=significant, insignificant=insignificant, matched=matched)
+
+
+def our_reading(text: str, judge: str = "") -> Judgement:
+    """What our own parser reads.
+
+    As in green-score, a missing error section counts as no errors, and a
+    section ends at its first blank line.
     """
     significant, sentences = _errors(_section(text, SIGNIFICANT))
     insignificant, minor = _errors(_section(text, INSIGNIFICANT))

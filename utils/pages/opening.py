@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from IPython.display import HTML
 
+from utils.judge import green_score
 from utils.machine import COLAB_DISK, DRIVE, INTERNET, gpus, in_colab, in_kaggle
 from utils.settings import TIMES, Preset
 from utils.workspace import STEPS, StepError, Workspace, duration, status, versions
@@ -22,16 +23,17 @@ from .page import html, tag
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-colab.txt"
+GREEN_SCORE = ROOT / "requirements-green-score.txt"
 _A_GPU = {
     "Colab": "choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all",
     "Kaggle": "choose Settings > Accelerator > GPU T4 x2, then Run all",
 }
 
 
-def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
+def install_missing(requirements: Path = REQUIREMENTS, *options: str) -> list[str]:
     """Install those of `requirements` that are not installed in any version, and return them.
 
-    Installed packages do not change, so the runtime needs no restart.
+    Installed packages do not change, so the runtime needs no restart. `options` are pip's.
     Raises StepError if pip fails.
     """
     lines = requirements.read_text(encoding="utf-8").splitlines()
@@ -39,13 +41,26 @@ def install_missing(requirements: Path = REQUIREMENTS) -> list[str]:
     missing = [line for line in asked if not _is_installed(line.split("==")[0])]
     if missing:
         print("Installing", " and ".join(missing))
-        command = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", *options, *missing]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             advice = f"\n{INTERNET}" if in_kaggle() else ""
             raise StepError(f"pip could not install {' and '.join(missing)}: {done.stderr.strip()}{advice}")
         importlib.invalidate_caches()
     return missing
+
+
+def take_green_score(requirements: Path = GREEN_SCORE) -> str:
+    """Take the judge's prompt and parser from green-score, which is installed where it is missing.
+
+    Without its dependencies, of which it pins versions that no Colab has. The sentence says whose prompt
+    and parser are used, and why, where they are not the package's.
+    """
+    try:
+        install_missing(requirements, "--no-deps", "--ignore-requires-python", "--retries", "1")
+    except StepError as error:
+        return f"{green_score.take()} {' '.join(str(error).split())}"
+    return green_score.take()
 
 
 def _is_installed(package: str) -> bool:

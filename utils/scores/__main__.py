@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from utils import processes
-from utils.judge import JudgeError
+from utils.judge import JudgeError, green_score
 from utils.workspace import StepError
 
 from . import several
@@ -23,6 +23,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     processes.join()
+    said = green_score.take() if options.what != "write" else ""
+    if options.what == "judge" and processes.rank() == 0:
+        print(said)
     try:
         if options.what == "answer":
             several.answer(options.folder)
