@@ -10,6 +10,7 @@ from judged_rows import GREEN, OFFLINE, judgement, seen_rows, table
 from utils import scores
 from utils.findings.groups import GROUPS
 from utils.scores import baselines, findings, report
+from utils.scores import in_short as short
 
 PHANTOMS = "phantom radiographs"
 
@@ -59,45 +60,52 @@ def test_report_says_what_it_is_first(write, tmp_path):
 
 def test_report_holds_its_parts(write):
     text = write()
-    parts = ["In short", "Method", "Results", "Sample reports", "Limits", "Settings", "Versions", "Commands"]
+    parts = ["What it can and cannot do", "Results", "Sample reports", "Method", "Limits"]
+    parts += ["Settings", "Versions", "Commands"]
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == parts
     assert "| `training.lora_rank` | 16 | rank of the adapter's matrices |" in text
     assert "| `studies.train` | 7 |" in text and "| torch | 2.11.0 |" in text and "\nmake demo\n" in text
     assert "![Bars (of) scores.](bars%201.png)" in text
-    assert "### The quiz's tables" in text and "| Data Split | Lung | Heart | Mediastinal | Bone |" in text
-    assert "| test | bone | 4 | +0.00 [+0.00, +0.00] | 1.000 |" in text
-    assert "| test | lung | 20 | +0.78 [+0.62, +0.90] | under 0.001 |" in text
+    assert "| Data Split | Lung | Heart | Mediastinal | Bone |" in text
+    assert "| constant | test | bone | 4 | +0.00 [+0.00, +0.00] | 1.000 |" in text
+    assert "| constant | test | lung | 20 | +0.78 [+0.62, +0.90] | under 0.001 |" in text
+
+
+def in_short(text):
+    """The bullets that say what the model can and cannot do."""
+    return text.partition("## What it can and cannot do\n\n")[2].partition("\n\n")[0].splitlines()
 
 
 def test_plain_words_follow_the_numbers(write):
     text = write()
-    assert (
-        "intervals of the model and of *constant* do not overlap in 1 of 2 regions: the model higher in lung."
-        in text
-    )
+    assert in_short(text) == [
+        "- On the test studies the mean scores of the model are lung 0.88 [0.72, 1.00] n=20, "
+        "bone 0.50 [0.50, 0.50] n=4.",
+        '- Its most frequent significant error is "missing finding", 2 of 2.',
+        "- The intervals of the model and of *constant* do not overlap in 1 of 2 regions: "
+        "the model higher in lung.",
+    ]
     assert (
         "Test: the model wrote 4 different reports for 20 studies and left 1 of the 24 regions empty" in text
     )
-    assert 'the most frequent significant error of the model is "missing finding", 2 of 2.' in text
 
 
 def test_plain_words_are_of_the_test_split_with_n_and_interval(write):
     rows = two_systems()
     text = write(pd.concat([rows.assign(split="val", score=0.2), rows]))
-    short = text.partition("## In short")[2].partition("## Method")[0]
-    assert "- Test: the mean scores of the model are lung 0.88 [0.72, 1.00] n=20, bone" in short
-    assert "Validation" not in short and "| validation | lung |" in text
+    assert "On the test studies the mean scores of the model are lung 0.88 [0.72, 1.00] n=20" in text
+    assert "validation" not in "".join(in_short(text)) and "| validation | lung |" in text
 
 
 def test_plain_words_are_of_what_was_judged_where_that_is_not_the_test(write):
-    assert "- Validation: the mean scores of the model are" in write(two_systems().assign(split="val"))
+    assert "On the validation studies the mean scores" in write(two_systems().assign(split="val"))
 
 
 def test_plain_words_claim_nothing_where_systems_are_alike(write):
     same = two_systems().assign(score=0.5, significant=[[0] * 6] * 48)
     text = write(same)
     assert "do not overlap in 0 of 2 regions.\n" in text
-    assert "higher" not in text and "most frequent significant error" not in text
+    assert "higher" not in text and "The judge counts no significant error." in text
 
 
 def test_a_worse_model_is_called_lower(write):
@@ -141,34 +149,135 @@ def test_abnormal_studies_and_the_best_baseline_come_first(write):
     rows = two_systems().replace({"system": {"constant": baselines.CONSTANT}})
     best = baselines.beside_best(rows, {"s0": "abnormal", "s1": "abnormal", "s2": "normal"})
     text = write(rows, best=("Normal: so indexed.", best))
-    first = text.index("### All and abnormal studies, beside the best baseline")
-    assert text.index("## Results") < first < text.index("**Mean score by region")
+    assert text.index("## Results") < text.index("### All and abnormal studies, beside the best baseline")
     assert (
         "Normal: so indexed.\n\n| split | region | all: model | all: best baseline | all: difference |"
         in text
     )
     assert "| +0.78 [+0.62, +0.90] | 0.75 [0.50, 1.00] n=2 | 0.10 [0.10, 0.10] best constant report |" in text
-    short = text[: text.index("## Method")]
-    assert (
-        "- Test, abnormal studies: the model minus the best baseline is "
-        "lung +0.65 [+0.40, +0.90] (best constant report), bone +0.00 [+0.00, +0.00]" in short
+    assert in_short(text)[2] == (
+        "- On abnormal studies its mean score is higher than the best baseline's in lung "
+        "(+0.65 [+0.40, +0.90]); it does not differ clearly from it in bone (+0.00 [+0.00, +0.00])."
     )
-    assert "do not overlap" not in short  # said by the paired difference
+    assert "do not overlap" not in text.partition("## Limits")[0]  # said by the paired difference
 
 
-def test_the_findings_come_first_with_their_chart(write, tmp_path):
-    counted = findings.count([seen_rows()], GROUPS)
+@pytest.fixture
+def whole(write, tmp_path):
+    """A report with findings, charts and further tables: its text and its page."""
     (tmp_path / "findings.png").write_bytes(b"png")
     figures = {title: (tmp_path / "findings.png", title) for title in ("All systems", report.SEEN)}
-    text = write(seen_rows(), findings=counted, figures=figures)
-    short = text.partition("## In short\n\n")[2].partition("## Method")[0].splitlines()
-    assert short[0].startswith("- Test: of 2 findings in 6 studies the model names 1 (recall")
-    assert short[1].startswith("- Test: of 2 studies with an enlarged heart the model names 1,")
-    first, chart = text.index("### Does it see?"), text.index("![Findings](findings.png)")
-    assert text.index("## Results") < first < chart < text.index("**Mean score by region")
-    assert text.count("![Findings]") == 1 and text.index("![All systems]") > chart
-    assert text[first:].splitlines()[2].startswith("**Findings named rightly, phantom radiographs")
-    assert "Does it see?" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    rows = pd.DataFrame({"region": ["lung"], "n": [20], "ROUGE-L": [0.25]})
+    text = write(
+        seen_rows(),
+        findings=findings.count([seen_rows()], GROUPS),
+        figures=figures,
+        tables={"Shared <words>": ("ROUGE-L says little.", rows)},
+        samples=["s0"],
+    )
+    return text, (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_it_opens_with_the_chart_the_quizs_table_and_three_sentences(whole):
+    text, page = whole
+    said = ["![Findings](findings.png)", "| Data Split |", "## What it can and cannot do", "## Results"]
+    places = [text.index(part) for part in said]
+    assert places == sorted(places) and text[: places[1]].count("\n|") == 0
+    assert text.count("![Findings]") == 1 and text.index("![All systems]") > places[-1]
+    assert in_short(text) == [
+        "- On the test studies (n=6) the model names 1 of 2 findings (recall 0.50 [0.00, 1.00]), most often "
+        "an enlarged heart (1 of 2), and 1 that are not there (precision 0.50 [0.50, 0.50]).",
+        "- What it misses most often is an enlarged heart (1 of 2 missed).",
+        in_short(text)[2],
+    ]
+    assert in_short(text)[2].startswith("- The intervals of the model and of *constant* do not overlap in")
+    assert page.index("<img") < page.index("<table>") < page.index("What it can") < page.index("<details>")
+
+
+def test_settings_and_long_tables_are_folded_and_the_rest_is_not(whole):
+    _, page = whole
+    folded = re.findall(r"<details><summary><h[23]>(.*?)</h[23]></summary>(.*?)</details>", page, re.DOTALL)
+    assert [title for title, _ in folded] == [
+        "Findings, by system and one by one",
+        "Mean scores of all systems",
+        "The model minus each other system",
+        "Different reports and empty regions",
+        "Shared &lt;words&gt;",
+        "Settings",
+        "Versions",
+        "Commands",
+    ]
+    inside = dict(folded)
+    assert "training.lora_rank" in inside["Settings"] and "make demo" in inside["Commands"]
+    assert "0.250" in inside["Shared &lt;words&gt;"] and "Findings named rightly" in folded[0][1]
+    open_parts = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    assert open_parts.count("<table>") == 2  # the quiz's, and a sample
+    assert re.findall(r"<h2>(.*?)</h2>", open_parts) == [
+        "What it can and cannot do",
+        "Results",
+        "Sample reports",
+        "Method",
+        "Limits",
+    ]
+
+
+def test_each_table_stands_there_once(whole):
+    for tables in (
+        [part for part in whole[0].split("\n\n") if part.startswith("|")],
+        re.findall(r"<table>.*?</table>", whole[1], re.DOTALL),
+    ):
+        assert len(tables) == len(set(tables)) >= 9
+    assert whole[0].count("| Data Split |") == 1  # nothing was judged of validation
+
+
+def test_no_heading_that_a_model_writes_folds_anything(write, tmp_path):
+    rows = two_systems()
+    rows.loc[rows["id"] == "s5", "prediction"] = "<h2>Settings</h2>\n## Settings\n</details>"
+    write(rows)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("<h2>Settings</h2>") == page.count("<summary><h2>Settings</h2></summary>") == 1
+    assert page.count("<details>") == page.count("</details>") and "&lt;h2&gt;Settings" in page
+
+
+def seen(*findings_named):
+    """`findings.count` of reports (reference, prediction) of lungs and hearts, a study each."""
+    rows = [
+        judgement(f"s{i}", region, reference=reference, prediction=prediction)
+        for i, (region, reference, prediction) in enumerate(findings_named)
+    ]
+    return findings.count([table(*rows)], GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "can", "cannot"),
+    [
+        ([("heart", "Cardiomegaly.", "Cardiomegaly.")] * 3, "3 of 3 findings", "It misses none of them."),
+        (
+            [("heart", "Cardiomegaly.", "Normal heart.")] * 3,
+            "0 of 3 findings (recall 0.00 [0.00, 0.00]), and 0 that are not there (precision –).",
+            "It names fewer than half of these: an enlarged heart (0 of 3).",
+        ),
+        (
+            [("heart", "Cardiomegaly.", "Cardiomegaly.")] * 3 + [("lung", "Effusion.", "Clear lungs.")] * 2,
+            "3 of 5 findings (recall 0.60 [0.20, 1.00]), most often an enlarged heart (3 of 3)",
+            "It names fewer than half of these: an effusion (0 of 2).",
+        ),
+        (
+            [
+                ("lung", f"{one}.", "Clear lungs.")
+                for one in ("Effusion", "Pneumothorax", "Nodule", "Granuloma")
+            ],
+            "0 of 4 findings",
+            " and 1 more.",
+        ),
+        ([("heart", "Normal heart.", "Cardiomegaly.")] * 3, "mean scores", "no significant error"),
+    ],
+)
+def test_what_it_can_and_cannot_do_is_said_of_the_findings(rows, can, cannot):
+    judged = table(*(judgement(f"s{i}") for i in range(3)))
+    found = short.in_short(scores.summary(judged), judged, findings=seen(*rows))
+    assert can in found[0] and cannot in found[1]
+    assert found[2] == "It was set against no other system."
 
 
 def test_a_single_system_has_nothing_to_be_set_against(write):

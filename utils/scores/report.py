@@ -1,10 +1,12 @@
-"""The report of a run, `report.md` and `report.html`: what was done, what came out, what it cannot show.
+"""The report of a run, `report.md` and `report.html`: what came out, how, and what it cannot show.
 
-Every sentence about results is written from the numbers given.
+It opens with what most readers want: the chart of findings, the quiz's tables, three sentences. In the page
+settings and long tables are folded. Every sentence about results is written from the numbers given.
 """
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -17,8 +19,8 @@ from utils.settings import explained
 from utils.workspace import write_text
 
 from . import findings as seen
-from .baselines import BASELINES
-from .means import SPLITS, cell, compare, diversity, error_counts, is_green, one_judge, one_split, scored
+from .in_short import further, in_short
+from .means import SPLITS, compare, diversity, is_green, one_judge, one_split, scored
 from .tables import FEW, beside, comparison, grid, markdown, p_text, quiz_tables, table_markdown
 
 METHOD = f"""\
@@ -32,10 +34,9 @@ COMPARED = """\
 Systems are compared study by study. The tables show the interval of the paired difference, and the p-value \
 of a two-sided sign-flip test, not corrected for the number of comparisons."""
 
-SEEN = "Findings"  # the figure that stands with the findings
+SEEN = "Findings"  # the figure that opens the report
+BESIDE = "All and abnormal studies, beside the best baseline"
 BEST = """\
-### All and abnormal studies, beside the best baseline
-
 One normal report for everyone scores well wherever a study is normal; abnormal studies test whether the \
 model sees. A study is abnormal if any of its regions is. The best baseline has the highest mean on these \
 very studies; the difference is the model's mean minus that, paired by study."""
@@ -52,11 +53,13 @@ body{font:16px/1.55 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width
 padding:0 1rem}
 h1,h2,h3{line-height:1.25;margin:1.8em 0 .5em}h1{margin-top:0}
 h2{border-bottom:1px solid #d9dce0;padding-bottom:.2em}
-table{border-collapse:collapse;font-size:.88em}.wide{overflow-x:auto}
+table{border-collapse:collapse;font-size:.88em}.wide{overflow-x:auto;margin:.8em 0}
 th,td{text-align:left;vertical-align:top;padding:.35em .9em .35em 0;border-bottom:1px solid #d9dce0}
 img{max-width:100%;height:auto}code{font-size:.92em}
+summary{cursor:pointer;margin:.6em 0}summary h2,summary h3{display:inline;font-size:1.1em;border:0}
 pre{background:#f4f5f6;padding:.8em 1em;border-radius:6px;overflow-x:auto}
-@media print{body{max-width:none;margin:0}h2,h3{break-after:avoid}tr,img{break-inside:avoid}}
+@media print{details::details-content{content-visibility:visible}
+body{max-width:none;margin:0}h2,h3{break-after:avoid}tr,img{break-inside:avoid}}
 """
 
 
@@ -85,64 +88,107 @@ def write_report(
     `tables` a title to (what it shows, rows), for results beside the scores;
     `best` is what tells normal from abnormal studies, as `scores.normality` says
     it, and the table of `baselines.beside_best`; `findings` are those of
-    `findings.count`, which come first, with the figure `SEEN`;
+    `findings.count`; the figure `SEEN` of them comes first;
     `left` names systems that the time limit left unjudged; `samples` are study
     ids, as `pick_samples` gives them; `iu_xray` as in `tables.table_markdown`.
     Raises ValueError where a figure or a sample is missing, or the summary is of
     more than one judge.
     """
     folder, judge = Path(folder), one_judge(summary)
-    systems = list(judgements["system"].unique())
+    model, *others = judgements["system"].unique()
+    figures, cautions = dict(figures), _cautions(judge, data_label)
     left = [f"Not judged yet, as the time limit came first: {', '.join(left)}."] if left else []
-    figures, short, found = dict(figures), [], []
-    if findings is not None:
-        short = seen.sentences(findings)
-        found = [f"### Does it see?\n\n{seen.tables(findings, data_label=data_label).strip()}"]
-        found += [_figure(folder, SEEN, *figures.pop(SEEN))] if SEEN in figures else []
-        found += filter(None, [seen.others(findings).strip()])
-    parts = [
-        f"# Chest X-ray findings by region: {systems[0]}",
-        f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.",
-        "## In short",
-        _bullets([*short, *_plain_words(summary, judgements, best), *limits(summary, data_label)[:1], *left]),
-        "## Method",
-        f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)} {COMPARED}",
-        "## Results",
-        *found,
-        *([f"{BEST}\n\n{best[0]}", markdown(beside(best[1])).strip()] if best else []),
-        table_markdown(summary, data_label=data_label, iu_xray=iu_xray).strip(),
-        f"### The quiz's tables\n\n{quiz_tables(summary).strip()}",
-        *_comparisons(judgements, systems),
-        "### Different reports and empty regions",
-        _written(judgements),
-        *(
-            f"### {title}\n\n{said}\n\n{grid(rows.columns, _shown(rows))}"
-            for title, (said, rows) in (tables or {}).items()
+    long = dict(_long_tables(summary, judgements, best, findings, data_label, iu_xray))
+    long |= {
+        title: f"{said}\n\n{grid(rows.columns, _shown(rows))}"
+        for title, (said, rows) in (tables or {}).items()
+    }
+    last = {
+        "Settings": grid(
+            ["setting", "value", "meaning"], [(f"`{name}`", *rest) for name, *rest in explained(settings)]
         ),
-        *(_figure(folder, title, path, alt) for title, (path, alt) in figures.items()),
+        "Versions": grid(["package", "version"], versions.items()),
+        "Commands": "```\n" + "\n".join(commands) + "\n```",
+    }
+    parts = [
+        f"# Chest X-ray findings by region: {model}",
+        " ".join([f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.", *cautions]),
+        *([_picture(folder, *figures.pop(SEEN))] if SEEN in figures else []),
+        quiz_tables(summary).strip(),
+        "## What it can and cannot do",
+        _bullets([*in_short(summary, judgements, best, findings), *left]),
+        "## Results",
+        *(f"### {title}\n\n{_picture(folder, path, alt)}" for title, (path, alt) in figures.items()),
+        _bullets(further(summary, judgements)),
+        *(f"### {title}\n\n{text}" for title, text in long.items()),
         "## Sample reports",
-        f"Reports by the {systems[0]}, of studies evenly spread from its lowest to its highest mean score. "
+        f"Reports by the {model}, of studies evenly spread from its lowest to its highest mean score. "
         "That score covers the regions that the reference mentions.",
-        *(_sample(judgements, systems[0], study) for study in samples),
+        *(_sample(judgements, model, study) for study in samples),
+        "## Method",
+        f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)}{f' {COMPARED}' if others else ''}",
         "## Limits",
         _bullets(limits(summary, data_label)),
-        "## Settings",
-        grid(["setting", "value", "meaning"], [(f"`{name}`", *rest) for name, *rest in explained(settings)]),
-        "## Versions",
-        grid(["package", "version"], versions.items()),
-        "## Commands",
-        "```\n" + "\n".join(commands) + "\n```",
+        *(f"## {title}\n\n{text}" for title, text in last.items()),
     ]
     text = "\n\n".join(parts) + "\n"
-    write_text(folder / "report.html", html(text, folder))
+    write_text(folder / "report.html", html(text, folder, {*long, *last}))
     return write_text(folder / "report.md", text)
 
 
-def html(text: str, folder: Path) -> str:
-    """`text`, Markdown, as one page that needs no other file: the pictures under `folder` are inside it."""
+def _long_tables(
+    summary: pd.DataFrame,
+    judgements: pd.DataFrame,
+    best: tuple[str, pd.DataFrame] | None,
+    findings: pd.DataFrame | None,
+    data_label: str,
+    iu_xray: bool,
+) -> Iterator[tuple[str, str]]:
+    """The tables of every run, each with its title."""
+    if findings is not None:
+        each = [seen.tables(findings, data_label=data_label).strip(), seen.others(findings).strip()]
+        yield "Findings, by system and one by one", "\n\n".join(filter(None, each))
+    yield (
+        "Mean scores of all systems",
+        table_markdown(summary, data_label=data_label, iu_xray=iu_xray).strip(),
+    )
+    if best:
+        yield BESIDE, f"{BEST}\n\n{best[0]}\n\n{markdown(beside(best[1])).strip()}"
+    if judgements["system"].nunique() > 1:
+        yield "The model minus each other system", markdown(_comparisons(judgements)).strip()
+    yield "Different reports and empty regions", _written(judgements)
+
+
+def _comparisons(judgements: pd.DataFrame) -> pd.DataFrame:
+    """The model set against each other system, paired by study: a row for each system, split and region."""
+    model, *others = judgements["system"].unique()
+    tables = []
+    for other in others:
+        pairs = compare(*(judgements[judgements["system"] == name] for name in (model, other)))
+        rows = comparison(pairs, (model, other)).drop(columns=[model, other])
+        rows.insert(0, "minus", other)
+        tables.append(rows)
+    return pd.concat(tables, ignore_index=True)
+
+
+def html(text: str, folder: Path, folded: Collection[str] = ()) -> str:
+    """`text`, Markdown, as one page that needs no other file: the pictures under `folder` are inside it.
+
+    What stands under the headings in `folded`, up to the next heading, shows when its heading is clicked.
+    """
     markdown = mistune.create_markdown(renderer=_Page(folder), plugins=["table"])
     title = escape(text.partition("\n")[0].lstrip("# "))
-    return _PAGE.format(title=title, style=_STYLE, body=markdown(text))
+    return _PAGE.format(title=title, style=_STYLE, body=_fold(markdown(text), folded))
+
+
+def _fold(body: str, titles: Collection[str]) -> str:
+    first, *sections = re.split(r"(?=<h[123]>)", body)
+    closed = {escape(title, quote=False) for title in titles}
+    for number, section in enumerate(sections):
+        heading, end, rest = section.partition("\n")
+        if re.sub("<.*?>", "", heading) in closed:
+            sections[number] = f"<details><summary>{heading}</summary>{end}{rest}</details>\n"
+    return first + "".join(sections)
 
 
 class _Page(mistune.HTMLRenderer):
@@ -160,7 +206,7 @@ class _Page(mistune.HTMLRenderer):
         return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
 
     def table(self, text: str) -> str:
-        return f'<div class="wide"><table>{text}</table></div>'
+        return f'<div class="wide"><table>{text}</table></div>\n'
 
 
 def pick_samples(judgements: pd.DataFrame, count: int = 3) -> list[str]:
@@ -177,79 +223,21 @@ def pick_samples(judgements: pd.DataFrame, count: int = 3) -> list[str]:
     return [means.index[place] for place in places]
 
 
-def _plain_words(
-    summary: pd.DataFrame, judgements: pd.DataFrame, best: tuple[str, pd.DataFrame] | None
-) -> Iterator[str]:
-    """The results on the test split as sentences; on the first split where there is no test."""
-    model, *others = judgements["system"].unique()
-    own = one_split(summary[summary["system"] == model])
-    split, means = own["split"].iloc[0], own.set_index("region")
-    rows, errors, written = (
-        table[table["split"] == split] for table in (summary, error_counts(judgements), diversity(judgements))
-    )
-    name = SPLITS.get(split, split).capitalize()
-    scores = ", ".join(f"{region} {cell(own, region)}" for region in means.index)
-    yield f"{name}: the mean scores of the {model} are {scores}."
-    if best:
-        yield from _beside_best(name, best[1][best[1]["split"] == split], model)
-    for other in others:
-        if not best or other not in BASELINES:
-            theirs = rows[rows["system"] == other].set_index("region")
-            yield from _set_against(name, means, theirs, model, other)
-    found = written[written["system"] == model].iloc[0]
-    yield (
-        f"{name}: the {model} wrote {found['reports']:,} different reports for {found['studies']:,} "
-        f"studies and left {found['empty']:,} of the {found['described']:,} regions empty that the "
-        "references describe."
-    )
-    types = errors[errors["system"] == model].groupby("error", sort=False)["significant"].sum()
-    if types.sum():
-        yield (
-            f'{name}: the most frequent significant error of the {model} is "{types.idxmax()}", '
-            f"{types.max():,} of {types.sum():,}."
-        )
-
-
-def _beside_best(name: str, best: pd.DataFrame, model: str) -> Iterator[str]:
-    for studies, rows in best.groupby("studies", sort=False):
-        parts = [
-            f"{row.region} {row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
-            f" ({row.baseline})"
-            for row in rows.itertuples()
-        ]
-        yield f"{name}, {studies} studies: the {model} minus the best baseline is {', '.join(parts)}."
-
-
-def _set_against(
-    name: str, means: pd.DataFrame, theirs: pd.DataFrame, model: str, other: str
-) -> Iterator[str]:
-    """Where the intervals of the model and one other system do not overlap."""
-    both = [region for region in REGIONS if region in means.index and region in theirs.index]
-    if not both:
-        return
-    above = [region for region in both if means.loc[region, "low"] > theirs.loc[region, "high"]]
-    below = [region for region in both if means.loc[region, "high"] < theirs.loc[region, "low"]]
-    where = [
-        f"the {model} {word} in {', '.join(regions)}"
-        for word, regions in (("higher", above), ("lower", below))
-        if regions
-    ]
-    yield (
-        f"{name}: the intervals of the {model} and of *{other}* do not overlap in {len(above) + len(below)} "
-        f"of {len(both)} regions{': ' if where else ''}{'; '.join(where)}."
-    )
+def _cautions(judge: str, data_label: str) -> list[str]:
+    """What keeps the scores from being read as others are."""
+    found = []
+    if not is_green(judge):
+        found.append("The judge is not GREEN. Do not compare its scores with GREEN scores.")
+    if "phantom" in data_label.lower():
+        found.append("Phantom radiographs are drawings: results on them say nothing about patients.")
+    return found
 
 
 def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
     """What the scores of `summary` cannot show, a sentence each; those of judge and data come first."""
-    judge, own = one_judge(summary), []
-    if not is_green(judge):
-        own.append(f"The judge is the {judge}. Do not compare its scores with GREEN scores.")
-    if "phantom" in data_label.lower():
-        own.append("Phantom radiographs are drawings: results on them say nothing about patients.")
     few, many = summary["n"].min(), summary["n"].max()
     return [
-        *own,
+        *_cautions(one_judge(summary), data_label),
         f"Each mean of a split is over {few:,} to {many:,} studies, those of normal or abnormal studies "
         "alone over fewer. Intervals cover the choice of studies, not another training run or another judge.",
         "What a report says of a region that the reference leaves out is not scored: an invented finding "
@@ -257,14 +245,6 @@ def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
         "Overlapping intervals do not show that two systems are equal.",
         "The judge is a program and makes errors. No radiologist has read these reports.",
     ]
-
-
-def _comparisons(judgements: pd.DataFrame, systems: list[str]) -> Iterator[str]:
-    for other in systems[1:]:
-        pairs = compare(*(judgements[judgements["system"] == name] for name in (systems[0], other)))
-        rows = comparison(pairs, (systems[0], other)).drop(columns=[systems[0], other])
-        yield f"### {systems[0]} minus {other}"
-        yield markdown(rows).strip()
 
 
 def _written(judgements: pd.DataFrame) -> str:
@@ -281,7 +261,7 @@ def _written(judgements: pd.DataFrame) -> str:
     return grid(["system", "split", "studies", "different reports", "described regions left empty"], rows)
 
 
-def _figure(folder: Path, title: str, path: str | Path, alt: str) -> str:
+def _picture(folder: Path, path: str | Path, alt: str) -> str:
     path = Path(path).resolve()
     if not path.is_file():
         raise ValueError(f"the figure {path.name} is missing: save it before the report")
@@ -291,7 +271,7 @@ def _figure(folder: Path, title: str, path: str | Path, alt: str) -> str:
         )
     link = quote(path.relative_to(folder.resolve()).as_posix())
     alt = tidy(alt).replace("[", "(").replace("]", ")")
-    return f"### {title}\n\n![{alt}]({link})"
+    return f"![{alt}]({link})"
 
 
 def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
@@ -313,7 +293,7 @@ def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
     return head + "\n\n" + grid(["region", "reference", "written by the model", "score"], cells)
 
 
-def _bullets(lines: list[str]) -> str:
+def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 

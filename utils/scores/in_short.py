@@ -1,0 +1,165 @@
+"""What a run shows, in sentences: three that say what the model can and cannot do, and what else came out.
+
+They are of the test split, or of the first split where there is no test.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from utils.findings import counts
+from utils.regions import REGIONS
+
+from . import findings as seen
+from .baselines import BASELINES
+from .judging import ABNORMAL
+from .means import SPLITS, cell, diversity, error_counts, one_split
+
+MOST = 3  # findings that a sentence names
+
+
+def in_short(
+    summary: pd.DataFrame,
+    judgements: pd.DataFrame,
+    best: tuple[str, pd.DataFrame] | None = None,
+    findings: pd.DataFrame | None = None,
+) -> list[str]:
+    """Three sentences: what the model can do, what it cannot, and how it stands beside the others.
+
+    The arguments are those of `report.write_report`. Without findings the first two are of its scores and
+    errors, without `best` the third is of the other systems by name.
+    """
+    named = _of_findings(findings) if findings is not None else None
+    can, cannot = named or (_of_scores(summary), _of_errors(summary, judgements))
+    return [can, cannot, _of_best(best[1]) if best and len(best[1]) else _of_others(summary)]
+
+
+def further(summary: pd.DataFrame, judgements: pd.DataFrame) -> Iterator[str]:
+    """What else came out, a sentence each: beside systems that are no baselines, and of what was written."""
+    model, *others = judgements["system"].unique()
+    _, name, own = _own(summary)
+    rows = one_split(summary)
+    for other in others:
+        if other not in BASELINES:
+            yield f"{name.capitalize()}: {_set_against(own, rows[rows['system'] == other], model, other)}."
+    written = diversity(judgements)
+    found = written[(written["system"] == model) & (written["split"] == own["split"].iloc[0])].iloc[0]
+    yield (
+        f"{name.capitalize()}: the {model} wrote {found['reports']:,} different reports for "
+        f"{found['studies']:,} studies and left {found['empty']:,} of the {found['described']:,} regions "
+        "empty that the references describe."
+    )
+
+
+def _own(summary: pd.DataFrame) -> tuple[str, str, pd.DataFrame]:
+    """The model, the split as it is called, and the model's means on it."""
+    model = summary["system"].iloc[0]
+    own = one_split(summary[summary["system"] == model])
+    split = own["split"].iloc[0]
+    return model, SPLITS.get(split, split), own.set_index("region", drop=False)
+
+
+def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:
+    """What the model names and what it does not; None where no study has a finding that is counted."""
+    if counted.empty:
+        return None
+    rows = one_split(counted)
+    own = rows[rows["system"] == rows["system"].iloc[0]].set_index("finding")
+    whole = own.loc[counts.MICRO]
+    there = own.drop(index=[counts.MICRO, counts.MACRO]).query("present > 0")
+    if there.empty:
+        return None
+    there = there.sort_values(["recall", "present"], ascending=False, kind="stable")
+    split = SPLITS.get(rows["split"].iloc[0], rows["split"].iloc[0])
+    best = f", most often {_said(there.iloc[0])}" if whole["right"] else ""
+    can = (
+        f"On the {split} studies (n={whole['n']:,}) the {rows['system'].iloc[0]} names {whole['right']:,} "
+        f"of {whole['present']:,} findings (recall {seen.value(whole, 'recall')}){best}, "
+        f"and {whole['named'] - whole['right']:,} that are not there "
+        f"(precision {seen.value(whole, 'precision')})."
+    )
+    few = there[there["recall"] < 0.5].iloc[::-1]
+    if len(few):
+        more = f" and {len(few) - MOST} more" if len(few) > MOST else ""
+        listed = ", ".join(_said(row) for _, row in few.head(MOST).iterrows())
+        return can, f"It names fewer than half of these: {listed}{more}."
+    worst = there.iloc[-1]
+    if worst["right"] == worst["present"]:
+        return can, "It misses none of them."
+    missed = f"{worst['present'] - worst['right']:,} of {worst['present']:,} missed"
+    return can, f"What it misses most often is {seen.PLAIN[worst.name]} ({missed})."
+
+
+def _said(row: pd.Series) -> str:
+    return f"{seen.PLAIN[row.name]} ({row['right']:,} of {row['present']:,})"
+
+
+def _of_scores(summary: pd.DataFrame) -> str:
+    model, split, own = _own(summary)
+    means = ", ".join(f"{region} {cell(own.reset_index(drop=True), region)}" for region in own.index)
+    return f"On the {split} studies the mean scores of the {model} are {means}."
+
+
+def _of_errors(summary: pd.DataFrame, judgements: pd.DataFrame) -> str:
+    model, _, own = _own(summary)
+    errors = error_counts(judgements)
+    errors = errors[(errors["system"] == model) & (errors["split"] == own["split"].iloc[0])]
+    types = errors.groupby("error", sort=False)["significant"].sum()
+    if not types.sum():
+        return "The judge counts no significant error."
+    return f'Its most frequent significant error is "{types.idxmax()}", {types.max():,} of {types.sum():,}.'
+
+
+def _of_best(best: pd.DataFrame) -> str:
+    """Beside the best baseline, on abnormal studies where there are any."""
+    rows = one_split(best)
+    kind = ABNORMAL if ABNORMAL in set(rows["studies"]) else rows["studies"].iloc[0]
+    rows = rows[rows["studies"] == kind]
+
+    def listed(of: pd.DataFrame) -> str:
+        return ", ".join(
+            f"{row.region} ({row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}])"
+            for row in of.itertuples()
+        )
+
+    higher, lower = rows[rows["difference_low"] > 0], rows[rows["difference_high"] < 0]
+    alike = rows.drop(index=[*higher.index, *lower.index])
+    parts = [
+        *([f"is higher than the best baseline's in {listed(higher)}"] if len(higher) else []),
+        *([f"is lower than the best baseline's in {listed(lower)}"] if len(lower) else []),
+        *([f"does not differ clearly from it in {listed(alike)}"] if len(alike) else []),
+    ]
+    if not len(higher) and not len(lower):
+        parts = [f"does not differ clearly from the best baseline's in any region: {listed(alike)}"]
+    return f"On {kind} studies its mean score {'; it '.join(parts)}."
+
+
+def _of_others(summary: pd.DataFrame) -> str:
+    model, _, own = _own(summary)
+    rows = one_split(summary)
+    others = [name for name in rows["system"].unique() if name != model]
+    if not others:
+        return "It was set against no other system."
+    said = "; ".join(_set_against(own, rows[rows["system"] == other], model, other) for other in others)
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _set_against(own: pd.DataFrame, theirs: pd.DataFrame, model: str, other: str) -> str:
+    """Where the intervals of the model and one other system do not overlap."""
+    theirs = theirs.set_index("region")
+    both = [region for region in REGIONS if region in own.index and region in theirs.index]
+    above = [region for region in both if own.loc[region, "low"] > theirs.loc[region, "high"]]
+    below = [region for region in both if own.loc[region, "high"] < theirs.loc[region, "low"]]
+    return (
+        f"the intervals of the {model} and of *{other}* do not overlap in {len(above) + len(below)} "
+        f"of {len(both)} regions{_where(model, above, below)}"
+    )
+
+
+def _where(model: str, above: Sequence[str], below: Sequence[str]) -> str:
+    where = [
+        f"the {model} {word} in {', '.join(regions)}"
+        for word, regions in (("higher", above), ("lower", below))
+        if regions
+    ]
+    return f": {', '.join(where)}" if where else ""
