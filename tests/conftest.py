@@ -3,6 +3,7 @@
 import types
 from pathlib import Path
 
+import faulty_disk
 import published_models
 import pytest
 
@@ -100,3 +101,26 @@ def shown(monkeypatch):
 
     monkeypatch.setattr(page, "display", display)
     return found
+
+
+@pytest.fixture
+def impatient(monkeypatch, tmp_path):
+    """A disk that is away is not tried again, and what waits for it waits in the test's own folder."""
+    from utils.machine import disk
+
+    monkeypatch.setattr(disk, "PATIENCE", 0)
+    monkeypatch.setattr(disk, "WAITING", tmp_path / "waiting")
+
+
+@pytest.fixture(params=[faulty_disk.Mounted, faulty_disk.Patched], ids=["mounted", "patched"])
+def drive(request, impatient, monkeypatch, tmp_path):
+    """A disk that goes away and comes back, by a dead mount and by calls that fail."""
+    disk = request.param(tmp_path / "drive", monkeypatch)
+    yield disk
+    disk.back()
+
+
+@pytest.fixture
+def faulty(impatient, monkeypatch, tmp_path):
+    """A disk whose calls fail with any error."""
+    return faulty_disk.Patched(tmp_path / "drive", monkeypatch)

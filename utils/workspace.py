@@ -14,7 +14,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .machine import attached, runs, session_disk
+from .machine.disk import patiently, replacing, replacing_file
 
 STEPS = {
     "regions": "01_region_split",
@@ -278,42 +278,16 @@ def file_hash(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file as a whole or not at all."""
-    with replacing_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Write a text file as a whole or not at all; where its disk is away, as `patiently` says."""
+
+    def write() -> None:
+        with replacing_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    patiently(write, path)
     return path
 
 
 def write_json(path: Path, content: dict) -> Path:
     """Write a JSON file as a whole or not at all."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def replacing_file(path: Path):
-    """A temporary file that takes the place of `path` if all goes well, and vanishes if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing(folder: Path):
-    """A temporary folder that takes the place of `folder` if all goes well, and vanishes if not."""
-    temporary, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("part", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    temporary.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)

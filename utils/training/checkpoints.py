@@ -10,12 +10,14 @@ session.
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 from datasets import Dataset
 
 from utils.judge import judge_pairs
+from utils.machine.disk import discard, listed, patiently, reason_of
 from utils.models.writer import Writer
 from utils.regions import REGIONS, parse
 from utils.workspace import StepError, file_hash, progress, write_json
@@ -31,52 +33,74 @@ class Store:
         self.trouble = ""  # why the last copy failed
 
     def add(self, step: int, log_history: list[dict]) -> None:
-        """Seal the checkpoint that was written at `step`, and keep it and any that could not be kept before.
-
-        Where it cannot be copied it stays where it was written, and that is said once.
-        """
+        """Seal the checkpoint that was written at `step`, keep it, and any that could not be kept before."""
         seal(self.local / f"checkpoint-{step}")
+        self.catch_up(log_history)
+        prune(self.local, self.keep, log_history)
+
+    def catch_up(self, log_history: list[dict]) -> None:
+        """Keep the checkpoints that wait in `local`.
+
+        Those that cannot be copied stay where they were written, and that is said once.
+        """
         try:
-            for path in _checkpoints(self.local):
-                if is_sealed(path):
-                    _move(path, self.kept / path.name)
+            if self.trouble:  # was waited for already
+                self._copy(log_history)
+            else:
+                patiently(lambda: self._copy(log_history), self.kept)
             if self.trouble:
                 print(f"Checkpoints are copied to {self.kept} again.")
             self.trouble = ""
         except OSError as error:
-            # A folder's copy comes with a list of (from, to, why), a single file's with its reason.
-            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error.strerror)
+            reason = reason_of(error)
             if reason != self.trouble:
+                waiting = ", ".join(path.name for path in self.behind())
+                what = f"{waiting} could not be copied to" if waiting else "An old checkpoint stays in"
                 print(
-                    f"checkpoint-{step} could not be copied to {self.kept} ({reason}). It stays in "
-                    f"{self.local}, and training continues. Free some space: it is copied with the next one."
+                    f"{what} {self.kept} ({reason}). What is not there stays in {self.local}, and training "
+                    "continues. Free some space, or mount the disk again: the next checkpoint takes it along."
                 )
             self.trouble = reason
-        for folder in (self.kept, self.local):
-            prune(folder, self.keep, log_history)
+
+    def behind(self) -> list[Path]:
+        """The whole checkpoints that are not in `kept` yet, oldest first."""
+        return list(filter(is_sealed, _checkpoints(self.local)))
+
+    def _copy(self, log_history: list[dict]) -> None:
+        self.kept.parent.stat()  # where Drive is no longer mounted, a folder would be made in its place
+        self.kept.mkdir(exist_ok=True)
+        try:
+            for path in self.behind():
+                _move(path, self.kept / path.name)
+        finally:  # also makes room
+            prune(self.kept, self.keep, log_history)
 
     def newest(self) -> tuple[Path | None, list[Path]]:
         """The newest whole checkpoint, and the damaged ones newer than it."""
         damaged = []
-        for path in sorted((*_checkpoints(self.kept), *_checkpoints(self.local)), key=step_of, reverse=True):
-            if is_sealed(path):
+        for path in reversed(self._all()):
+            if patiently(lambda path=path: is_sealed(path), path):
                 return path, damaged
             damaged.append(path)
         return None, damaged
 
     def whole(self) -> list[Path]:
         """All whole checkpoints, oldest first."""
-        paths = (*_checkpoints(self.kept), *_checkpoints(self.local))
-        return sorted(filter(is_sealed, paths), key=step_of)
+        return [path for path in self._all() if patiently(lambda path=path: is_sealed(path), path)]
+
+    def _all(self) -> list[Path]:
+        kept = patiently(lambda: _checkpoints(self.kept), self.kept)
+        return sorted([*kept, *_checkpoints(self.local)], key=step_of)
 
     def resume_from(self) -> Path | None:
         """The newest whole checkpoint; damaged ones are named and deleted, unfinished copies deleted."""
-        for part in self.kept.glob(".checkpoint-*.part"):
-            shutil.rmtree(part)
         newest, damaged = self.newest()
         for path in damaged:
             print(f"{path.name} is incomplete or damaged. It is skipped and deleted.")
-            shutil.rmtree(path)
+            discard(path)
+        for part in listed(self.kept):
+            if part.match(".checkpoint-*.part"):
+                discard(part)
         return newest
 
 
@@ -91,11 +115,14 @@ def seal(checkpoint: Path) -> None:
 
 
 def is_sealed(checkpoint: Path) -> bool:
-    """Whether `checkpoint` is whole: its seal is there and every file is as it was sealed."""
+    """Whether `checkpoint` is whole: its seal is there and every file is as it was sealed.
+
+    Raises OSError where that cannot be read now.
+    """
     try:
         files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
         return bool(files) and all(file_hash(checkpoint / name) == digest for name, digest in files.items())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return False
 
 
@@ -104,7 +131,7 @@ def prune(folder: Path, keep: int, log_history: list[dict]) -> None:
     best = best_step(log_history, {step_of(path) for path in _checkpoints(folder)})
     for path in _checkpoints(folder)[:-keep]:
         if step_of(path) != best:
-            shutil.rmtree(path)
+            discard(path)
 
 
 def best_step(log_history: list[dict], steps: set[int]) -> int | None:
@@ -146,20 +173,21 @@ def _move(path: Path, target: Path) -> None:
     """Copy a checkpoint under a temporary name, verify it, rename it, and only then delete the first."""
     part = target.with_name(f".{target.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
+        discard(part)
         shutil.copytree(path, part)
         if not is_sealed(part):
             raise OSError(0, "the copy differs from the original")
+        discard(target)  # of an earlier try that was found damaged
+        part.replace(target)
     except OSError:
-        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # what is left of it is deleted before the next try
+            discard(part)
         raise
-    shutil.rmtree(target, ignore_errors=True)  # of an earlier try that was found damaged
-    part.replace(target)
-    shutil.rmtree(path)
+    discard(path)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"), key=step_of)
+    return sorted((path for path in listed(folder) if path.match("checkpoint-*")), key=step_of)
 
 
 MOST_TOKENS = 200  # of a report

@@ -1,0 +1,205 @@
+"""Disks that come and go, as Google Drive does: whole writes, trying again, what waits until they are back.
+
+Drive is mounted by a program of its own. It may stop ("Transport endpoint is not connected"), be full, or
+come back later. What it deletes stays in its trash.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+Result = TypeVar("Result")
+PATIENCE = 30.0  # seconds in which a disk that is away is tried again
+WAITING = Path.home() / ".cache" / "xray_reports" / "waiting"  # lines for files that cannot be written
+_AWAY = (
+    "ENOTCONN",
+    "EIO",
+    "ESTALE",
+    "ETIMEDOUT",
+    "ECONNABORTED",
+    "ECONNRESET",
+    "EHOSTDOWN",
+    "EAGAIN",
+    "EBUSY",
+)
+AWAY = {getattr(errno, name) for name in _AWAY if hasattr(errno, name)}
+
+
+class DiskError(OSError):
+    """A disk that stayed away; the message says which, why, and what to do."""
+
+    def __str__(self) -> str:
+        return self.strerror
+
+
+def number_of(error: OSError) -> int | None:
+    """The errno of an error; of a folder's copy, that of its first file."""
+    if isinstance(error, shutil.Error):  # holds texts only
+        found = re.search(r"\[Errno (\d+)\]", str(error))
+        return int(found[1]) if found else None
+    return error.errno
+
+
+def reason_of(error: OSError) -> str:
+    """Why a disk did not do it, in the system's words: `No space left on device`."""
+    number = number_of(error)
+    return os.strerror(number) if number else str(error.strerror or error)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether `error` says that a disk is away, and may come back."""
+    return isinstance(error, OSError) and number_of(error) in AWAY
+
+
+def patiently(act: Callable[[], Result], path: Path) -> Result:
+    """What `act` gives, which needs `path`. While the disk is away, it is tried again for `PATIENCE` seconds.
+
+    Raises DiskError where it stays away, and any other error at once.
+    """
+    again = Retrying(
+        retry=retry_if_exception(lambda error: is_away(error) and not isinstance(error, DiskError)),
+        stop=stop_after_delay(PATIENCE),
+        wait=wait_exponential(max=8),
+        reraise=True,
+    )
+    try:
+        return again(act)
+    except OSError as error:
+        if not is_away(error) or isinstance(error, DiskError):
+            raise
+        raise DiskError(
+            number_of(error),
+            f"{path} cannot be reached ({reason_of(error)}). Mount its disk again, then run this cell again. "
+            'In Colab: drive.mount("/content/drive", force_remount=True).',
+        ) from error
+
+
+def listed(folder: Path) -> list[Path]:
+    """What a folder holds, sorted; nothing where it is not there. Unlike `glob`, raises where it is away."""
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def discard(path: Path) -> None:
+    """Delete a file or a folder, if it is there. Its files are emptied first: Drive's trash keeps them."""
+    folder = path.is_dir() and not path.is_symlink()
+    for file in path.rglob("*") if folder else [path]:
+        if file.is_file() and not file.is_symlink() and file.stat().st_nlink == 1:  # else others need it
+            with suppress(PermissionError):  # a file that is read only can be deleted all the same
+                os.truncate(file, 0)
+    if folder:
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_file(path: Path):
+    """A temporary file that takes the place of `path` if all goes well, and vanishes if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        discard(temporary)
+
+
+@contextmanager
+def replacing(folder: Path):
+    """A temporary folder that takes the place of `folder` if all goes well, and vanishes if not."""
+    temporary, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("part", "old"))
+    discard(temporary)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    except BaseException:
+        with suppress(OSError):  # what is left of it is swept away the next time
+            discard(temporary)
+        raise
+    discard(old)
+    if folder.exists():
+        folder.replace(old)
+    temporary.replace(folder)
+    with suppress(OSError):
+        discard(old)
+
+
+# Lines that wait
+
+
+def append(path: Path, line: bytes) -> None:
+    """Add a line to the end of a file, in one write. Raises OSError where that was perhaps not done."""
+    with path.open("a+b", buffering=0) as file:
+        _lock(file)
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        after_half_a_line = file.read(1) not in (b"", b"\n")  # of another run that was killed
+        whole = b"\n" * after_half_a_line + line
+        if file.write(whole) < len(whole):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def waits_at(path: Path) -> Path:
+    """The file on this machine's own disk where lines for `path` wait."""
+    path = path.absolute()  # not resolved: links on a disk that is away cannot be followed
+    return WAITING / path.relative_to(path.anchor)
+
+
+def keep_here(path: Path, line: bytes) -> None:
+    """Keep a line for `path` until it can be added there."""
+    waiting = waits_at(path)
+    waiting.parent.mkdir(parents=True, exist_ok=True)
+    append(waiting, line)
+
+
+def catch_up(path: Path) -> int:
+    """Add the lines that wait for `path`, each once; their number. Raises OSError, and loses none then."""
+    waiting = waits_at(path)
+    if not waiting.exists():
+        return 0
+    with waiting.open("r+b") as file:
+        _lock(file)
+        lines = [line for line in dict.fromkeys(file.read().split(b"\n")) if _is_whole(line)]
+        if lines:
+            there = set(path.read_bytes().split(b"\n")) if path.exists() else set()
+            missing = [line + b"\n" for line in lines if line not in there]
+            append(path, b"".join(missing))
+        file.truncate(0)
+    return len(lines)
+
+
+def waiting_below(folder: Path) -> list[Path]:
+    """The files below `folder` for which lines wait here."""
+    kept = waits_at(folder)
+    files = sorted(path for path in kept.rglob("*") if path.is_file() and path.stat().st_size)
+    return [folder / path.relative_to(kept) for path in files]
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:  # nothing, or a line that a kill cut off
+        return False
+    return True
+
+
+def _lock(file: BinaryIO) -> None:
+    """Hold `file` for this process alone until it is closed, where the system and the disk know locks."""
+    if fcntl:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
