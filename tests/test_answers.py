@@ -1,14 +1,19 @@
 """The store of answers: nothing is lost, whoever is killed and whoever else writes."""
 
+import errno
 import fcntl
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+from faulty_disk import Mounted, small
 
+from utils import answers as module
 from utils.answers import AnswerFile
+from utils.machine import disk
 
 HEADER = {"file": "answers", "version": 1}
 START = json.dumps(HEADER) + "\n"
@@ -140,3 +145,156 @@ def test_runs_on_one_file_lose_nothing_even_where_one_is_killed(tmp_path):
         _, keys = opened(path)
     assert {f"{name} {number}" for name in ("one", "two") for number in range(300)} <= set(keys)
     assert len(keys) == len(set(keys)) and any(key.startswith("three") for key in keys)
+
+
+# A disk that goes away
+
+
+def answers(drive, header=HEADER):
+    """A file of answers on a disk, with one in it."""
+    file, _ = opened(drive.root / "run" / "answers.jsonl", header)
+    file.add({"key": "a"})
+    return file
+
+
+@pytest.mark.parametrize("header", [HEADER, None])
+def test_while_a_disk_is_away_answers_wait_here_and_are_added_when_it_is_back(
+    drive, header, capsys, monkeypatch
+):
+    monkeypatch.setattr(module, "PAUSE", 0)
+    file = answers(drive, header)
+    drive.lose()
+    for key in "bcd":
+        file.add({"key": key})
+    said = capsys.readouterr().out
+    assert said.count("cannot be written (Transport endpoint is not connected)") == 1
+    assert str(disk.waits_at(file.path)) in said
+    drive.back()
+    file.add({"key": "e"})
+    assert f"4 lines that waited are in {file.path} now" in capsys.readouterr().out
+    file.add({"key": "f"})
+    assert opened(file.path, header)[1] == [*"abcdef"]
+    assert disk.waits_at(file.path).stat().st_size == 0
+
+
+def test_a_disk_that_is_away_once_costs_nothing_and_is_not_spoken_of(drive, monkeypatch, capsys):
+    file = answers(drive)
+    monkeypatch.setattr(disk, "PATIENCE", 30)
+    monkeypatch.setattr("time.sleep", lambda _: drive.back())
+    drive.lose()
+    file.add({"key": "b"})
+    assert opened(file.path)[1] == ["a", "b"] and capsys.readouterr().out == ""
+
+
+def test_a_disk_that_stays_away_is_not_tried_again_at_every_answer(faulty):
+    file = answers(faulty)
+    faulty.lose(times=100)
+    for key in "bcdef":
+        file.add({"key": key})
+    assert faulty.times == 99
+
+
+@pytest.mark.parametrize("drive", [Mounted], indirect=True)  # the run is a process of its own
+def test_what_a_killed_run_could_not_add_is_read_and_added_by_the_next(drive, capsys):
+    path = answers(drive).path
+    drive.lose()
+    code = (
+        "import os, pathlib, sys\n"
+        "from utils.machine import disk\nfrom utils.answers import AnswerFile\n"
+        "disk.PATIENCE, disk.WAITING = 0, pathlib.Path(sys.argv[2])\n"
+        "file = object.__new__(AnswerFile)\n"
+        "file.path = file._first = pathlib.Path(sys.argv[1])\nfile._behind = False\n"
+        "[file.add({'key': key}) for key in 'bc']\nos.kill(os.getpid(), 9)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(path), str(disk.WAITING)], cwd=ROOT)
+    assert run.returncode == -9
+    drive.back()
+    assert opened(path)[1] == ["a", "b", "c"]
+    assert "2 lines that waited" in capsys.readouterr().out and opened(path)[1] == ["a", "b", "c"]
+
+
+def test_lines_that_wait_are_added_once_also_where_a_kill_came_between(impatient, tmp_path):
+    path = opened(tmp_path / "answers.jsonl")[0].path
+    for key in "ab":
+        disk.keep_here(path, json.dumps({"key": key}).encode() + b"\n")
+    disk.append(disk.waits_at(path), b'{"key": "half')
+    with path.open("ab") as file:  # the first was added, the second cut off
+        file.write(b'{"key": "a"}\n{"key": "')
+    with pytest.warns(UserWarning, match="cut off"):
+        assert opened(path)[1] == ["a", "b"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+def test_a_disk_that_can_only_be_read_is_read_and_the_rest_waits(faulty, number, monkeypatch, capsys):
+    monkeypatch.setattr(module, "PAUSE", 0)
+    path = answers(faulty).path
+    faulty.lose(number, writing=True)
+    for key in "bc":
+        file, keys = opened(path)
+        file.add({"key": key})
+        assert keys == [*"ab"][: len(keys)] and os.strerror(number) in capsys.readouterr().out
+    file.more()
+    faulty.back()
+    assert opened(path)[1] == ["a", "b", "c"]
+
+
+def test_a_full_disk_takes_no_half_line_for_a_whole_one(impatient, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PAUSE", 0)
+    for place in small(tmp_path / "small", "16k"):
+        file, _ = opened(place / "answers.jsonl")
+        ballast = place / "ballast"
+        ballast.write_bytes(bytes(4096))
+        keys = [*"abcde"]
+        for key in keys:
+            file.add({"key": key, "text": key * 3000})
+        assert disk.waits_at(file.path).stat().st_size > 3000
+        with pytest.warns(UserWarning, match="cut off"):
+            assert sorted(opened(file.path)[1]) == keys
+        ballast.unlink()
+        subprocess.run(["mount", "-o", "remount,size=64k", str(place)], check=True)
+        with pytest.warns(UserWarning, match="cut off"):
+            assert opened(file.path)[1] == keys
+
+
+def test_a_read_only_mount_is_read_and_the_rest_waits(impatient, tmp_path, monkeypatch, capsys):
+    for place in small(tmp_path / "small", "64k"):
+        path = opened(place / "answers.jsonl")[0].path
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        opened(path)[0].add({"key": "a"})
+        assert "Read-only file system" in capsys.readouterr().out and opened(path)[1] == ["a"]
+        subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+        assert opened(path)[1] == ["a"] and b'"a"' in path.read_bytes()
+
+
+def test_where_nothing_can_be_kept_the_run_ends_in_a_sentence(faulty, monkeypatch):
+    file = answers(faulty)
+    monkeypatch.setattr(disk, "WAITING", faulty.root / "too")
+    faulty.lose(errno.ENOSPC, writing=True)
+    with pytest.raises(
+        ValueError, match=r"Neither .* can be written \(No space left on device\)\. Free some"
+    ):
+        file.add({"key": "b"})
+
+
+def test_a_file_whose_disk_is_away_is_not_taken_for_a_new_one(drive):
+    path = answers(drive).path
+    drive.lose()
+    for look in (lambda: opened(path), lambda: module.files_of(path)):
+        with pytest.raises(disk.DiskError, match=r"answers.jsonl cannot be reached .*run this cell again"):
+            look()
+
+
+def test_answers_of_other_processes_are_read_while_the_disk_is_away(drive, monkeypatch):
+    path = answers(drive).path
+    first, keys = opened(path)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    second, _ = opened(path)
+    drive.lose()
+    second.add({"key": "b"})
+    first.more()
+    assert keys == ["a", "b"]
+    drive.back()
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert opened(path)[1] == ["a", "b"] and b'"b"' in path.with_name("answers.1.jsonl").read_bytes()

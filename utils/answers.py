@@ -2,30 +2,39 @@
 
 Splits, reports and judgements are kept in such files. Of several processes that share the work, the first
 appends to the file itself, `answers.jsonl`, the second to `answers.1.jsonl` beside it, and so on, which needs
-no locks: Google Drive has none. They are read as one.
+no locks: Google Drive has none. They are read as one. While a file cannot be written, because Drive is away
+or full, its lines wait on this machine's own disk, and are added as soon as they can be.
 """
 
 import json
-import os
 import re
+import time
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
-from .processes import rank
+from tqdm import tqdm
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from .machine.disk import (
+    DiskError,
+    append,
+    catch_up,
+    keep_here,
+    listed,
+    make_folder,
+    patiently,
+    reason_of,
+    waits_at,
+)
+from .processes import rank, started
+
+PAUSE = 30.0  # seconds between two tries to write a file that could not be written
 
 
 def files_of(path: Path) -> list[Path]:
     """The file `path` and those of other processes beside it, as far as they are there."""
     name = re.compile(rf"{re.escape(path.stem)}(\.\d+)?{re.escape(path.suffix)}")
-    found = [one for one in path.parent.glob("*") if name.fullmatch(one.name)]
+    found = [one for one in patiently(lambda: listed(path.parent), path) if name.fullmatch(one.name)]
     return sorted(found, key=lambda one: (len(one.name), one.name))
 
 
@@ -41,6 +50,8 @@ class AnswerFile:
     What other processes have left beside it is read, too. A line that a kill
     cut off is left out, and said in a warning. Runs that know nothing of each
     other may append to one file: each line is one write at its end.
+
+    Raises DiskError where the file cannot be read, and `error` where a line can be kept nowhere.
     """
 
     def __init__(
@@ -57,28 +68,37 @@ class AnswerFile:
         self._what, self._take, self._error = what, take, error
         self._header = json.dumps(header).encode() if header else None
         self._read: dict[Path, tuple[int, int]] = {}  # of each file the bytes and lines that were taken
+        self._behind, self._next_try = False, 0.0
         if rank():
             self.path = self.path.with_suffix(f".{rank()}{self.path.suffix}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        cut_off = [path.name for path in files_of(self._first) if self._take_new(path)]
+        patiently(lambda: make_folder(self.path.parent), self.path)
+        self._catch_up()
+        cut_off = [path.name for path in self._files() if self._take_new(path)]
         if header and (not self.path.exists() or self._header not in self.path.read_bytes().split(b"\n")):
             self.add(header)
         for name in cut_off:
             warnings.warn(f"{name}: ignored a line that was cut off while it was written.", stacklevel=4)
 
     def more(self) -> None:
-        """Take what this and other processes have added since the file was read."""
-        for path in files_of(self._first):
-            self._take_new(path)
+        """Take what this and other processes have added since then, also while the disk is away."""
+        try:
+            for path in self._files():
+                self._take_new(path)
+        except DiskError:  # the rest is read the next time
+            for path in files_of(waits_at(self._first)):
+                self._take_new(path)
+
+    def _files(self) -> list[Path]:
+        """The files of all processes, and what waits for them."""
+        return [*files_of(self._first), *files_of(waits_at(self._first))]
 
     def _take_new(self, path: Path) -> int:
         """Take the entries that are new in a file; the number of lines that do not end, or never will."""
-        start, before = self._read.get(path, (0, 0))
-        with path.open("rb") as file:
-            file.seek(start)
-            content = file.read()
-        lines, cut_off = content.split(b"\n"), 0
-        if self._header and not start and self._header not in lines and not self._header.startswith(content):
+        waits = path.parent != self._first.parent  # such a file is emptied again
+        start, before = (0, 0) if waits else self._read.get(path, (0, 0))
+        content = patiently(lambda: _from(path, start), path)
+        lines, cut_off, first = content.split(b"\n"), 0, not start and not waits
+        if self._header and first and self._header not in lines and not self._header.startswith(content):
             raise self._error(f"{path} does not have {self._what} on each line. Name another file.")
         for number, line in enumerate(lines, before + 1):
             if not line or (self._header and self._header.startswith(line)):
@@ -95,23 +115,55 @@ class AnswerFile:
         return cut_off
 
     def add(self, entry: dict) -> None:
-        """Append `entry`, in the file at once."""
+        """Append `entry`, in the file at once, or as soon as it can be written again."""
         if not self.path:
             return
         # Half a character (a lone surrogate), which UTF-8 cannot hold, becomes JSON's own escape.
         line = json.dumps(entry, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-        with self.path.open("a+b", buffering=0) as file:
-            _lock(file)
-            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-            after_half_a_line = file.read(1) not in (b"", b"\n")  # of another run that was killed
-            file.write(b"\n" * after_half_a_line + line)
+        if self._behind:
+            self._keep_here(line)
+            if time.monotonic() >= self._next_try:
+                self._catch_up()
+            return
+        try:
+            patiently(lambda: append(self.path, line), self.path)
+        except OSError as error:
+            self._keep_here(line)
+            self._wait(error)
+
+    def _keep_here(self, line: bytes) -> None:
+        try:
+            keep_here(self.path, line)
+        except OSError as error:
+            raise self._error(
+                f"Neither {self.path} nor {waits_at(self.path)} can be written ({reason_of(error)}). Free "
+                "some space, then run this cell again: what was kept so far is not asked for again."
+            ) from error
+
+    def _wait(self, error: OSError) -> None:
+        if not self._behind:
+            tqdm.write(
+                f"{self.path} cannot be written ({reason_of(error)}). What comes is kept in "
+                f"{waits_at(self.path)}, which goes with this machine, until it can be. The work continues."
+            )
+        self._behind, self._next_try = True, time.monotonic() + PAUSE
+
+    def _catch_up(self) -> None:
+        """Add what waits: this process's lines, and those of others where no other is at work."""
+        waiting = files_of(waits_at(self._first)) if started() == 1 else [waits_at(self.path)]
+        try:
+            for path in waiting:
+                if number := catch_up(self.path.with_name(path.name)):
+                    tqdm.write(f"{number:,} lines that waited are in {self.path.with_name(path.name)} now.")
+            self._behind = False
+        except OSError as error:
+            self._wait(error)
 
 
-def _lock(file: BinaryIO) -> None:
-    """Hold `file` for this process alone until it is closed, where the system and the disk know locks."""
-    if fcntl:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+def _from(path: Path, start: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read()
 
 
 def _foreign(path: Path, number: int, what: str) -> str:

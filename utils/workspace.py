@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .machine import attached, runs, session_disk
-from .machine.disk import patiently, replacing, replacing_file
+from .machine.disk import catch_up_below, make_folder, patiently, replacing, replacing_file
 
 STEPS = {
     "regions": "01_region_split",
@@ -92,9 +92,11 @@ class Workspace:
         `inputs` and `outputs` are files or folders; a folder stands for every
         file in it. `facts` is whatever else the next reader should know.
 
-        Raises FileNotFoundError where one of them is not there.
+        Raises FileNotFoundError where one of them is not there, and DiskError
+        where the folder's disk is away or full.
         """
         folder, inputs, outputs = self.folder(step), list(inputs), list(outputs)
+        catch_up_below(folder)
         for path in (*inputs, *outputs):
             if not path.exists():
                 raise FileNotFoundError(f"Step '{step}' cannot be finished: {path} does not exist.")
@@ -132,7 +134,7 @@ class Workspace:
         """The manifest of `step`, or None where the step is not finished."""
         path = self.folder(step) / "manifest.json"
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = json.loads(patiently(lambda: path.read_text(encoding="utf-8"), path))
         except FileNotFoundError:
             return None
         except ValueError:  # neither JSON nor, at times, text
@@ -184,7 +186,7 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
         if not (root.is_dir() and any(root.iterdir())):
             _from_attached(Workspace(root, training_run))
     root = Path(root).expanduser()
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     return Workspace(root, training_run)
 
 
@@ -273,8 +275,12 @@ def counter(label: str, note: object = None) -> Callable[[int, int], None]:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def digest() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return patiently(digest, path)
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -16,6 +16,8 @@ from typing import BinaryIO, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
+from utils import machine
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -24,6 +26,10 @@ except ImportError:  # Windows
 Result = TypeVar("Result")
 PATIENCE = 30.0  # seconds in which a disk that is away is tried again
 WAITING = Path.home() / ".cache" / "xray_reports" / "waiting"  # lines for files that cannot be written
+ADVICE = (
+    'Mount its disk again, in Colab by drive.mount("/content/drive", force_remount=True), then run this cell '
+    "again."
+)
 _AWAY = (
     "ENOTCONN",
     "EIO",
@@ -39,7 +45,7 @@ AWAY = {getattr(errno, name) for name in _AWAY if hasattr(errno, name)}
 
 
 class DiskError(OSError):
-    """A disk that stayed away; the message says which, why, and what to do."""
+    """A disk that stayed away, or is full; the message says which, why, and what to do."""
 
     def __str__(self) -> str:
         return self.strerror
@@ -82,9 +88,15 @@ def patiently(act: Callable[[], Result], path: Path) -> Result:
             raise
         raise DiskError(
             number_of(error),
-            f"{path} cannot be reached ({reason_of(error)}). Mount its disk again, then run this cell again. "
-            'In Colab: drive.mount("/content/drive", force_remount=True).',
+            f"{path} cannot be reached ({reason_of(error)}). {ADVICE}",
         ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` where it is not there. Raises DiskError where it is on a Drive that is not mounted."""
+    if machine.in_colab() and folder.is_relative_to(machine.DRIVE) and not machine.DRIVE.exists():
+        raise DiskError(errno.ENOENT, f"{folder} is on Google Drive, which is not mounted. {ADVICE}")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def listed(folder: Path) -> list[Path]:
@@ -111,7 +123,7 @@ def discard(path: Path) -> None:
 @contextmanager
 def replacing_file(path: Path):
     """A temporary file that takes the place of `path` if all goes well, and vanishes if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.part")
     try:
         yield temporary
@@ -125,7 +137,7 @@ def replacing(folder: Path):
     """A temporary folder that takes the place of `folder` if all goes well, and vanishes if not."""
     temporary, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("part", "old"))
     discard(temporary)
-    temporary.mkdir(parents=True)
+    make_folder(temporary)
     try:
         yield temporary
     except BaseException:
@@ -183,11 +195,19 @@ def catch_up(path: Path) -> int:
     return len(lines)
 
 
-def waiting_below(folder: Path) -> list[Path]:
-    """The files below `folder` for which lines wait here."""
+def catch_up_below(folder: Path) -> None:
+    """Add the lines that wait for files below `folder`. Raises DiskError where that cannot be done yet."""
     kept = waits_at(folder)
-    files = sorted(path for path in kept.rglob("*") if path.is_file() and path.stat().st_size)
-    return [folder / path.relative_to(kept) for path in files]
+    for waiting in sorted(path for path in kept.rglob("*") if path.is_file()):
+        path = folder / waiting.relative_to(kept)
+        try:
+            patiently(lambda path=path: catch_up(path), path)
+        except OSError as error:
+            raise DiskError(
+                number_of(error),
+                f"{path} cannot be written ({reason_of(error)}), and lacks what waits in {waiting}. "
+                f"If it is full, free some space. {ADVICE}",
+            ) from error
 
 
 def _is_whole(line: bytes) -> bool:
