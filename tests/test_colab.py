@@ -220,8 +220,21 @@ def test_steps_that_are_done_are_named(tmp_path):
     assert "not Colab" in found(run) and "done: 01, 02" in found(run)
 
 
+def test_what_is_done_at_another_size_is_said_with_the_value_to_set(tmp_path):
+    for step in ("regions", "dataset"):
+        Workspace(tmp_path / "demo").finish(step, settings={}, outputs=[])
+    shown = found(Workspace(tmp_path / "t4"), "t4")
+    assert (
+        'no step is done yet; 01, 02 are done at size demo. To go on with that, set PRESET to "demo"' in shown
+    )
+    assert "PRESET" not in found(Workspace(tmp_path / "demo"))
+
+
 def test_a_size_that_needs_a_gpu_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "Without a GPU, the size t4 does not run" in found(Workspace(tmp_path), "t4")
-    assert "Without a GPU, the demo runs instead" in found(Workspace(tmp_path))
+    shown = found(Workspace(tmp_path))
+    assert (
+        "Without a GPU, the demo runs instead. 01 and 02 need none" in shown and 'set PRESET to "t4"' in shown
+    )

@@ -110,7 +110,19 @@ def test_of_two_attached_versions_the_latest_one_is_taken_with_its_unfinished_st
 
 def test_a_version_of_another_size_is_not_taken(kaggle):
     saved(kaggle / "input/one", *STEPS)
-    assert list(open_workspace(preset="t4").root.iterdir()) == []
+    assert set(workspace.status(open_workspace(preset="t4")).values()) == {"not done"}
+
+
+def test_on_kaggle_a_version_of_another_size_is_named_with_the_value_to_set(kaggle, monkeypatch):
+    saved(kaggle / "input/notebooks/me/one", "regions", "dataset")
+    with pytest.raises(StepError, match='at size demo it is done: to go on with that, set PRESET to "demo"'):
+        open_workspace(preset="t4").require("dataset")
+
+
+def test_an_opened_workspace_without_a_step_still_takes_an_attached_version(kaggle):
+    assert open_workspace(preset="demo").manifest("regions") is None
+    saved(kaggle / "input/notebooks/me/one", "regions")
+    assert open_workspace(preset="demo").require("regions")
 
 
 # Secrets

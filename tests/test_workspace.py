@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from utils import workspace
+from utils import machine, workspace
+from utils.machine import disk
 from utils.workspace import STEPS, StepError, Workspace
 
 
@@ -206,3 +207,114 @@ def test_progress_says_what_and_how_far(monkeypatch):
     printed = sys.stdout.getvalue()
     assert "studies: 100%" in printed and "2/2" in printed
     assert "judged: 100%" in printed and "4/4" in printed
+
+
+# A disk that goes away
+
+
+def test_a_step_is_finished_only_when_what_waits_for_it_is_there(drive):
+    run = Workspace(drive.root / "run")
+    path = workspace.write_text(run.folder("regions") / "answers.jsonl", "{}\n")
+    for number in (1, 2):
+        disk.keep_here(path, b'{"key": %d}\n' % number)
+    drive.lose()
+    with pytest.raises(disk.DiskError, match=r"answers.jsonl cannot be (reached|written).*Mount its disk"):
+        run.finish("regions", settings={}, outputs=[])
+    for look in (lambda: run.manifest("regions"), lambda: workspace.file_hash(path)):
+        with pytest.raises(disk.DiskError, match=r"cannot be reached \(Transport endpoint"):
+            look()
+    drive.back()
+    run.finish("regions", settings={}, outputs=[path])
+    assert path.read_text() == '{}\n{"key": 1}\n{"key": 2}\n' and run.require("regions")
+
+
+def test_a_write_waits_for_a_short_absence_and_ends_a_long_one_in_a_sentence(drive, monkeypatch):
+    path = workspace.write_text(drive.root / "a.json", "old\n")
+    drive.lose()
+    with pytest.raises(disk.DiskError, match=r"a.json cannot be reached .*run this cell again"):
+        workspace.write_text(path, "new\n")
+    monkeypatch.setattr(disk, "PATIENCE", 30)
+    monkeypatch.setattr("time.sleep", lambda _: drive.back())
+    assert workspace.write_text(path, "new\n").read_text() == "new\n"
+
+
+def test_a_workspace_is_not_made_where_drive_is_not_mounted(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    monkeypatch.setattr(machine, "DRIVE", tmp_path / "drive" / "MyDrive")
+    for make in (workspace.open_workspace, lambda root: workspace.write_text(root / "a", "a")):
+        with pytest.raises(disk.DiskError, match="is on Google Drive, which is not mounted"):
+            make(machine.DRIVE / "mine")
+    assert not list(tmp_path.iterdir())
+
+
+# The size
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    """Whether the machine has one, to be set; workspaces lie in a folder of their own."""
+    for name in ("XRAY_WORKSPACE", "XRAY_PRESET", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(workspace, "__file__", str(tmp_path / "utils" / "workspace.py"))
+
+    def there(is_there: bool) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: is_there)
+
+    there(False)
+    return there
+
+
+def test_a_workspace_remembers_its_size_on_another_machine(gpu, tmp_path):
+    for asked, is_there in (("t4", False), ("demo", True), ("", True), ("", False)):
+        gpu(is_there)
+        root = tmp_path / f"{asked}{is_there}"
+        first = workspace.open_workspace(root, asked)
+        first.finish("regions", settings={}, outputs=[])
+        size = asked or ("t4" if is_there else "demo")
+        for later in (True, False):
+            gpu(later)
+            assert workspace.open_workspace(root).size == first.size == size
+
+
+@pytest.mark.parametrize(("done", "now"), [("demo", "t4"), ("t4", "demo"), ("small", "t4")])
+def test_a_step_that_finds_the_series_at_another_size_names_the_value_to_set(gpu, done, now):
+    workspace.open_workspace(preset=done).finish("dataset", settings={}, outputs=[])
+    gpu(now == "t4")
+    here = workspace.open_workspace()
+    assert here.size == now
+    with pytest.raises(StepError, match=rf'is missing in .*02_build.*at size {done} .* PRESET to "{done}"'):
+        here.require("dataset")
+    with pytest.raises(StepError) as caught:
+        here.require("regions")  # done at no size
+    assert "PRESET" not in str(caught.value)
+    assert workspace.open_workspace(preset=done).require("dataset")
+
+
+def test_a_workspace_of_another_size_is_not_mixed_and_says_what_to_set(gpu, tmp_path):
+    run = workspace.open_workspace(tmp_path / "mine", "demo")
+    assert workspace.open_workspace(run.root, "t4").size == "t4"  # nothing is done in it yet
+    run.finish("regions", settings={}, outputs=[])
+    with pytest.raises(StepError, match=r'at size t4: set PRESET to "t4" .* WORKSPACE to another'):
+        workspace.open_workspace(run.root, "demo")
+    assert workspace.open_workspace(run.root).size == "t4"
+
+
+def test_the_size_of_a_folder_of_before_is_that_of_its_name_or_as_asked(gpu, tmp_path):
+    for name, size in (("t4", "t4"), ("mine", "demo")):
+        Workspace(tmp_path / name).finish("regions", settings={}, outputs=[])
+        assert workspace.open_workspace(tmp_path / name).size == size
+    gpu(True)
+    assert workspace.open_workspace(tmp_path / "mine").size == "t4"  # the machine told nothing of it
+    assert workspace.open_workspace(tmp_path / "mine", "small").size == "small"
+    gpu(False)
+    assert workspace.open_workspace(tmp_path / "mine").size == "small"
+
+
+def test_an_unknown_size_and_the_environments_are_taken_as_asked_for(gpu, tmp_path, monkeypatch):
+    with pytest.raises(StepError, match="no size called 'T4': set PRESET to one of t4, small, demo"):
+        workspace.open_workspace(tmp_path / "mine", "T4")
+    monkeypatch.setenv("XRAY_PRESET", "small")
+    assert workspace.open_workspace(tmp_path / "other").size == "small"
+    monkeypatch.delenv("XRAY_PRESET")
+    assert workspace.open_workspace(tmp_path / "other").size == "small"

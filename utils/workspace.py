@@ -5,7 +5,6 @@ A run is one folder with a folder a step. A step's last act is to write its
 step reads. A step without a manifest is not finished.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -20,8 +19,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .machine import attached, runs, session_disk
-from .machine.disk import catch_up_below, make_folder, patiently, replacing, replacing_file
+from .machine import attached, default_preset, runs, session_disk
+from .machine.disk import catch_up_below, file_hash, make_folder, patiently, replacing, write_json
+from .machine.disk import replacing_file as replacing_file
+from .machine.disk import write_text as write_text
+from .settings import PRESETS
 
 STEPS = {
     "regions": "01_region_split",
@@ -45,6 +47,7 @@ _PACKAGES = (
     "scikit-learn",
     "ipywidgets",
 )
+SIZE = "size.json"  # in a workspace: the size that it is used at
 COMMANDS = {"demo": "make demo", "small": "make collection"}  # that run all steps at a preset
 
 
@@ -64,6 +67,20 @@ class Workspace:
         if step in ("training", "evaluation"):
             return self.root / step / self.training_run
         return self.root / step
+
+    @property
+    def noted_size(self) -> str:
+        """The size that this workspace remembers, or is named after; "" where neither tells."""
+        path = self.root / SIZE
+        try:
+            return json.loads(patiently(lambda: path.read_text(encoding="utf-8"), path))["size"]
+        except FileNotFoundError:
+            return self.root.name if self.root.name in PRESETS else ""
+
+    @property
+    def size(self) -> str:
+        """The workspace's size, `t4`, `small` or `demo`: the one it remembers, else that of this machine."""
+        return self.noted_size or default_preset()
 
     @property
     def data(self) -> Path:
@@ -110,7 +127,7 @@ class Workspace:
             "inputs": self._hashes(inputs),
             "outputs": self._hashes(outputs),
         }
-        return write_json(folder / "manifest.json", manifest)
+        return write_json(self._manifest(step), manifest)
 
     def require(self, step: str) -> dict:
         """The manifest of a finished `step`.
@@ -121,7 +138,12 @@ class Workspace:
         manifest, notebook = self.manifest(step), f"run notebooks/{STEPS[step]}.ipynb first"
         if manifest is None:
             state = "was not finished" if self.folder(step).exists() else "is missing"
-            raise StepError(f"Step '{step}' {state} in {self.root}: {notebook}.")
+            others = [
+                f'at size {size} it is done: to go on with that, set PRESET to "{size}"'
+                for size in self.other_sizes(step)
+            ]
+            sizes = f"; {'; '.join(others)}" if others else ""
+            raise StepError(f"Step '{step}' {state} in {self.root}: {notebook}{sizes}.")
         for name, digest in manifest["outputs"].items():
             path = self.root / name
             if not path.is_file():
@@ -130,9 +152,22 @@ class Workspace:
                 raise StepError(f"Step '{step}' left {name}, which has changed since: {notebook}.")
         return manifest
 
+    def other_sizes(self, step: str) -> list[str]:
+        """The other sizes at which `step` is done, beside this workspace or in what is attached on Kaggle."""
+        return [
+            size
+            for size in PRESETS
+            if self.root.name in PRESETS and size != self.root.name
+            for places in [(self.root.with_name(size), *attached(size))]
+            if any(Workspace(place, self.training_run)._manifest(step).exists() for place in places)
+        ]
+
+    def _manifest(self, step: str) -> Path:
+        return self.folder(step) / "manifest.json"
+
     def manifest(self, step: str) -> dict | None:
         """The manifest of `step`, or None where the step is not finished."""
-        path = self.folder(step) / "manifest.json"
+        path = self._manifest(step)
         try:
             manifest = json.loads(patiently(lambda: path.read_text(encoding="utf-8"), path))
         except FileNotFoundError:
@@ -174,20 +209,38 @@ class Workspace:
 
 
 def open_workspace(root: str | Path = "", preset: str = "", training_run: str = "default") -> Workspace:
-    """The workspace at `root`, made if it is not there.
+    """The workspace at `root`, made if it is not there, which remembers its size.
 
     Without a root it is `xray_reports/<preset>` in Colab, on Google Drive where that is mounted and else
     on the session's disk, and among the output on Kaggle; elsewhere `runs/<preset>` beside the notebooks.
     `XRAY_WORKSPACE` overrides all. On Kaggle a new one starts with what an attached version holds of it.
+    Without a preset it is the workspace's own, and that of this machine for a new one.
+
+    Raises StepError where steps are done at another size.
     """
-    root = root or os.environ.get("XRAY_WORKSPACE", "")
+    root, asked = root or os.environ.get("XRAY_WORKSPACE", ""), preset or os.environ.get("XRAY_PRESET", "")
     if not root:
-        root = (runs() or Path(__file__).resolve().parents[1] / "runs") / (preset or "demo")
-        if not (root.is_dir() and any(root.iterdir())):
+        root = (runs() or Path(__file__).resolve().parents[1] / "runs") / (asked or default_preset())
+        if not (
+            root.is_dir() and any(path for path in root.rglob("*") if path.is_file() and path.name != SIZE)
+        ):
             _from_attached(Workspace(root, training_run))
     root = Path(root).expanduser()
     make_folder(root)
-    return Workspace(root, training_run)
+    workspace = Workspace(root, training_run)
+    noted, begun = workspace.noted_size, any((root / step).exists() for step in STEPS)
+    size = asked or workspace.size
+    if size not in PRESETS:
+        raise StepError(f"There is no size called {size!r}: set PRESET to one of {', '.join(PRESETS)}.")
+    if noted not in ("", size) and any(workspace.manifest(step) for step in STEPS):
+        raise StepError(
+            f'{root} holds the series at size {noted}: set PRESET to "{noted}" to go on with it, or set '
+            f"WORKSPACE to another folder for {size}."
+        )
+    is_known = asked or noted or not begun  # of a folder of an earlier version the machine tells nothing
+    if is_known and not (noted == size and (root / SIZE).exists()) and os.access(root, os.W_OK):
+        write_json(root / SIZE, {"size": size})
+    return workspace
 
 
 def _from_attached(workspace: Workspace) -> None:
@@ -271,29 +324,3 @@ def counter(label: str, note: object = None) -> Callable[[int, int], None]:
             bars[0].close()
 
     return show
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-
-    def digest() -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    return patiently(digest, path)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file as a whole or not at all; where its disk is away, as `patiently` says."""
-
-    def write() -> None:
-        with replacing_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-    patiently(write, path)
-    return path
-
-
-def write_json(path: Path, content: dict) -> Path:
-    """Write a JSON file as a whole or not at all."""
-    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

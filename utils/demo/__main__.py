@@ -19,7 +19,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from utils.data.hf_dataset import load
 from utils.settings import SMALL_BASE, TIMES
-from utils.workspace import STEPS, open_workspace, write_text
+from utils.workspace import STEPS, StepError, open_workspace, write_text
 
 from . import collection
 
@@ -74,7 +74,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
     place = options.workspace or ROOT / "runs" / options.preset
-    workspace, times = open_workspace(place.resolve()), TIMES[options.preset]
+    try:
+        workspace, times = open_workspace(place.resolve(), options.preset), TIMES[options.preset]
+    except StepError as error:
+        print(error)
+        return 1
     for number, (step, name) in enumerate(STEPS.items(), 1):
         html = workspace.root / f"{name}.html"
         print(f"[{number}/{len(STEPS)}] {name} ", end="", flush=True)

@@ -5,6 +5,7 @@ come back later. What it deletes stays in its trash.
 """
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -150,6 +151,32 @@ def replacing(folder: Path):
     temporary.replace(folder)
     with suppress(OSError):
         discard(old)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+
+    def digest() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return patiently(digest, path)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file as a whole or not at all; where its disk is away, as `patiently` says."""
+
+    def write() -> None:
+        with replacing_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    patiently(write, path)
+    return path
+
+
+def write_json(path: Path, content: dict) -> Path:
+    """Write a JSON file as a whole or not at all."""
+    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 # Lines that wait

@@ -89,9 +89,17 @@ def found(workspace: Workspace, preset: Preset) -> HTML:
         ", ".join(f"{name} {version}" for name, version in versions().items()),
     )
     lines = [escape(" · ".join(facts))]
+    if not done:
+        lines += [
+            f"{tag(f'size {size}')} {escape(f'Here no step is done yet; {steps} done at size {size}.')} "
+            + escape(f'To go on with that, set PRESET to "{size}" above and run all cells again.')
+            for size, steps in _elsewhere(workspace).items()
+        ]
     if place and not gpu():
         so = "the demo runs instead" if preset.name == "demo" else f"the size {preset.name} does not run"
-        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU[place]}. Without a GPU, {so}.')}")
+        full = ' 01 and 02 need none: for the full size, set PRESET to "t4" in every notebook.'
+        so += "." + full * (preset.name == "demo")
+        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU[place]}. Without a GPU, {so}')}")
     if in_colab() and workspace.root.is_relative_to(COLAB_DISK) and not workspace.root.is_relative_to(DRIVE):
         lines.append(f"{tag('not on Drive')} Results are lost when this session ends.")
     if in_kaggle():
@@ -100,6 +108,15 @@ def found(workspace: Workspace, preset: Preset) -> HTML:
             "In the next notebook, attach that version's output (Add Input)."
         )
     return HTML(html("<br>".join(lines)))
+
+
+def _elsewhere(workspace: Workspace) -> dict[str, str]:
+    """By other size, which steps are done at it: `01, 02 are`."""
+    found: dict[str, list[str]] = {}
+    for step, name in STEPS.items():
+        for size in workspace.other_sizes(step):
+            found.setdefault(size, []).append(name[:2])
+    return {size: f"{', '.join(steps)} {'is' if len(steps) == 1 else 'are'}" for size, steps in found.items()}
 
 
 def gpu() -> str:

@@ -20,7 +20,6 @@ from datasets import DatasetDict
 from utils import processes
 from utils.data.hf_dataset import load
 from utils.judge import Cache, Engine, Pair, judge_pairs
-from utils.machine import default_preset
 from utils.models.features import FOLDER, block_features, blocks
 from utils.models.writer import (
     MODEL,
@@ -190,7 +189,7 @@ def _noted(folder: Path) -> dict:
 
 def _settings(folder: Path) -> Preset:
     """The preset with what is noted in `folder` in place of some settings."""
-    return with_values(preset(default_preset()), _noted(folder))
+    return with_values(preset(processes.workspace_of(folder, "evaluation").size), _noted(folder))
 
 
 def _asked(dataset: DatasetDict) -> list[tuple[str, str]]:

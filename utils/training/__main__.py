@@ -7,7 +7,6 @@ from accelerate import PartialState
 
 from utils import processes
 from utils.data.hf_dataset import load
-from utils.machine import default_preset
 from utils.settings import TrainingSettings, preset
 from utils.workspace import StepError
 
@@ -30,8 +29,8 @@ def main() -> None:
         if noted:
             settings = TrainingSettings.model_validate(noted)
         else:
-            settings = preset(default_preset()).training
-            say(f"{run.name} is new and uses the settings of the preset {default_preset()}.")
+            settings = preset(workspace.size).training
+            say(f"{run.name} is new and uses the settings of the preset {workspace.size}.")
         tell = (lambda progress: write_progress(progress, options.progress)) if options.progress else None
         outcome = train(settings, load(workspace.folder("dataset")), run, tell, workspace.scratch)
         if outcome.finished and PartialState().is_main_process:
