@@ -5,24 +5,30 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import probes
+import psutil
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 
 from utils.data import hf_dataset
+from utils.processes import _LAUNCH as LAUNCH
 from utils.processes import COUNT
 from utils.settings import TrainingSettings, preset, with_values
 from utils.training import trainer as training
-from utils.workspace import Workspace
+from utils.workspace import Workspace, write_json
 
 pytestmark = pytest.mark.slow
 
 STEPS, KILLS = 32, 10
+HANGS = 900  # seconds after which two processes wait for each other for good
 FEW = {
     "batch_size": 1,
     "views": 1,
@@ -139,6 +145,35 @@ def test_two_processes_learn_what_one_does_and_tell_how_far_they_are(
     last = told[2][-1]
     assert (last.step, last.steps) == (told[1][-1].step, told[1][-1].steps) == (6, 6)
     assert last.samples[0].id == told[1][-1].samples[0].id and last.samples[0].report
+
+
+@pytest.mark.parametrize("speed", [0, 2])
+def test_of_two_processes_whose_clocks_differ_the_first_ends_training(tiny_base, saved, tmp_path, speed):
+    changes = {**FEW, "base": str(tiny_base), "max_steps": 8, "accumulation": 2, "hours": 2.5}
+    settings = with_values(preset("demo").training, changes)
+    workspace = Workspace(tmp_path / "run")
+    dataset = Path(shutil.copytree(saved, workspace.folder("dataset")))
+    workspace.finish("dataset", settings={}, outputs=[dataset / "data"], data_label="phantoms")
+    write_json(workspace.folder("training") / "settings.json", settings.model_dump())
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH.split(), "--num_processes", "2"]
+    script, run = Path(__file__).with_name("two_clocks.py"), workspace.folder("training")
+    team = subprocess.Popen(
+        [*launch, script, run],
+        cwd=ROOT,
+        env={**os.environ, "XRAY_SPEED": str(speed), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said, _ = team.communicate(timeout=HANGS)
+    except subprocess.TimeoutExpired:
+        for process in (*psutil.Process(team.pid).children(recursive=True), team):
+            process.kill()
+        pytest.fail("the processes wait for each other")
+    assert team.returncode == 0, said
+    assert "The time limit of 2.5 hours stopped training at checkpoint-3 of 8 steps." in said
+    assert len(list(run.glob("checkpoints/checkpoint-3/rng_state*"))) == 2
 
 
 def test_an_accumulation_that_cannot_be_shared_out_is_refused(

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from torch.utils.data import Sampler
 from transformers import ProgressCallback, set_seed
@@ -207,6 +208,7 @@ def train(
         same_settings_or_stop(settings.model_dump(), folder / "settings.json", FREE)
         checkpoint = store.resume_from()
         probe = run_probe(settings, dataset, folder)
+    checkpoint = broadcast_object_list([checkpoint])[0]  # the first process decides
     last = steps(settings, len(dataset["train"]))
     if checkpoint is None or step_of(checkpoint) < last:
         if checkpoint:
@@ -216,18 +218,25 @@ def train(
         del trainer
         gc.collect()
         torch.cuda.empty_cache()
-        checkpoint, _ = store.newest()  # the trainer's last act is to save
+        PartialState().wait_for_everyone()  # the trainer's last act is to save, in the first process
+        checkpoint, _ = store.newest()
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     log = log_table(state["log_history"])
+    PartialState().wait_for_everyone()  # before checkpoints move
     if PartialState().is_main_process:
+        store.catch_up(state["log_history"])
         write_text(folder / "log.csv", log.to_csv(index=False))
         if step_of(checkpoint) >= last:
             _leave_adapter(settings, dataset, folder, store, state["log_history"])
-    finished = step_of(checkpoint) >= last
-    if not finished:
+    if not (finished := step_of(checkpoint) >= last):
         say(
             f"The time limit of {settings.hours:g} hours stopped training at {checkpoint.name} of {last:,} "
             "steps. Run all cells again, now or in another session, to continue from there."
+        )
+    if behind := store.behind():
+        say(
+            f"Only in {store.local}: {', '.join(path.name for path in behind)}. Free some space for "
+            f"{store.kept}, then run this cell again in this session."
         )
     return Outcome(log, finished, memory())
 

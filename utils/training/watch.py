@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import torch
+from accelerate.utils import broadcast
 from datasets import Dataset
 from transformers import TrainerCallback
 
@@ -81,7 +83,7 @@ class Watch(TrainerCallback):
             self.measured = now
         if state.global_step >= state.max_steps:
             control.should_evaluate = args.eval_strategy != "no"
-        if self.settings.hours and now - self.started > 3600 * self.settings.hours:
+        if self.settings.hours and self._first_says(now - self.started > 3600 * self.settings.hours):
             control.should_save = control.should_training_stop = True
         self.skipped = self.skipped + 1 if self.trainer.accelerator.optimizer_step_was_skipped else 0
         if self.skipped >= MOST_SKIPPED:
@@ -110,6 +112,10 @@ class Watch(TrainerCallback):
             write_json(folder / READING, {**reading, "findings": self.probe.names})
             self.probe.save(folder / PROBE)
             self.store.add(state.global_step, state.log_history)
+
+    def _first_says(self, answer: bool) -> bool:
+        """The first process's answer: one that stops alone waits for the others, and they for it."""
+        return bool(broadcast(torch.tensor(int(answer), device=self.trainer.accelerator.device)))
 
     def rate(self, step: int) -> float | None:
         """Seconds a step in this session, once it has made enough of them."""
