@@ -248,6 +248,17 @@ def test_a_workspace_is_not_made_where_drive_is_not_mounted(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+def test_a_drive_that_is_away_is_not_taken_for_one_that_was_refused(drive, monkeypatch):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    for name in ("KAGGLE_KERNEL_RUN_TYPE", "XRAY_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(machine, "DRIVE", drive.root)
+    assert workspace.open_workspace(preset="t4").root == drive.root / "xray_reports" / "t4"
+    drive.lose()
+    with pytest.raises(disk.DiskError, match=r"cannot be reached .*force_remount=True"):
+        workspace.open_workspace(preset="t4")
+
+
 # The size
 
 

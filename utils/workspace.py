@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .machine import attached, default_preset, runs, session_disk
+from .machine import DRIVE, attached, default_preset, runs, session_disk
 from .machine.disk import catch_up_below, file_hash, make_folder, patiently, replacing, write_json
 from .machine.disk import replacing_file as replacing_file
 from .machine.disk import write_text as write_text
@@ -220,7 +220,9 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
     """
     root, asked = root or os.environ.get("XRAY_WORKSPACE", ""), preset or os.environ.get("XRAY_PRESET", "")
     if not root:
-        root = (runs() or Path(__file__).resolve().parents[1] / "runs") / (asked or default_preset())
+        root = (patiently(runs, DRIVE) or Path(__file__).resolve().parents[1] / "runs") / (
+            asked or default_preset()
+        )
         if not (
             root.is_dir() and any(path for path in root.rglob("*") if path.is_file() and path.name != SIZE)
         ):

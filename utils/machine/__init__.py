@@ -26,10 +26,22 @@ def in_colab() -> bool:
 
 
 def runs() -> Path | None:
-    """The folder of all runs: in Colab on Drive where that is mounted, on Kaggle in the output; else None."""
+    """The folder of all runs: in Colab on Drive where that is mounted, on Kaggle in the output; else None.
+
+    Raises OSError where Drive is mounted and away: another folder would be taken for a new series.
+    """
     if in_kaggle():
         return KAGGLE_OUTPUT / RUNS
-    return (DRIVE if DRIVE.is_dir() else COLAB_DISK) / RUNS if in_colab() else None
+    return (DRIVE if _is_there(DRIVE) else COLAB_DISK) / RUNS if in_colab() else None
+
+
+def _is_there(folder: Path) -> bool:
+    """As `exists`, which in newer versions of Python also says no where the disk is away."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def attached(run: str) -> list[Path]:
