@@ -1,6 +1,8 @@
 """The house: which package may import which, and how long a file is."""
 
 import ast
+import importlib.util
+import inspect
 import re
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -11,6 +13,7 @@ from conftest import ROOT
 UTILS = ROOT / "utils"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = re.findall(r"^\| `utils/(\w+)(?:/|\.py)`", README[README.index("## Map of the files") :], re.M)
+SUFFIXES = {"json", "jsonl", "csv", "md", "html", "parquet", "toml"}
 FILES = sorted(UTILS.rglob("*.py"))
 
 
@@ -90,3 +93,27 @@ def test_the_way_from_a_notebook_to_the_ground_is_short():
 @pytest.mark.parametrize("path", FILES, ids=module)
 def test_a_file_is_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 330
+
+
+def named(text: str) -> list[str]:
+    """The modules, and what they define, that a text names in backticks: `scores.means`."""
+    found = re.findall(r"`((?:utils\.)?[a-z]\w*(?:\.\w+)+)`", text)
+    return [name.removeprefix("utils.") for name in found if name.split(".")[-1] not in SUFFIXES]
+
+
+def is_there(name: str) -> bool:
+    """Whether a module of the project, or what stands in it, has this name; or a library begins it."""
+    first, *rest = name.split(".")
+    homes = [home for home in MODULES if home.split(".")[-1] == first]
+    values = [importlib.import_module(f"utils.{home}") for home in homes]
+    for part in rest:
+        for value in filter(inspect.ismodule, values):
+            if f"{value.__name__}.{part}".removeprefix("utils.") in MODULES:
+                importlib.import_module(f"{value.__name__}.{part}")
+        values = [getattr(value, part) for value in values if hasattr(value, part)]
+    return bool(values) or not homes and importlib.util.find_spec(first) is not None
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_what_a_text_names_is_there(path):
+    assert [name for name in named(path.read_text(encoding="utf-8")) if not is_there(name)] == []

@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from utils import machine, settings, workspace
 from utils.machine import T4, secret
@@ -252,3 +253,36 @@ def test_a_preset_follows_the_machine(monkeypatch):
     assert (machine.device(), machine.default_preset()) == ("cpu", "demo")
     monkeypatch.setenv("XRAY_PRESET", "t4")
     assert machine.default_preset() == "t4"
+
+
+@pytest.mark.parametrize(
+    ("cells", "worked"),
+    [
+        ((), 5),  # the cell that imports the project still runs
+        (("advance(20)",), 25),
+        (("advance(20)", "advance(2)"), 27),
+        (("advance(20); no_such_name",), 25),  # a cell that fails has worked, too
+        (("advance(", "advance(20)"), 25),  # one that is no Python has not
+        (("raise KeyboardInterrupt", "%time advance(20)"), 25),
+        (("advance(20); said.append(clock.seconds())",), 25),
+    ],
+)
+def test_a_session_works_while_its_cells_run_and_not_between_them(monkeypatch, capsys, cells, worked):
+    now, said = [1000.0], []
+    monkeypatch.setattr(machine.time, "monotonic", lambda: now[0])
+    shell, first = InteractiveShell(), ["now[0] += 100", "clock = Clock(shell); now[0] += 5"]
+    shell.user_ns.update(now=now, said=said, Clock=machine.Clock, shell=shell)
+    shell.user_ns["advance"] = lambda seconds: now.__setitem__(0, now[0] + seconds)
+    for cell in (*first, *cells):
+        shell.run_cell(cell)
+        now[0] += 3600  # read, before the next cell is run
+    assert shell.user_ns["clock"].seconds() == worked
+    assert said in ([], [worked])
+
+
+def test_outside_a_notebook_a_process_works_all_the_time(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(machine.time, "monotonic", lambda: now[0])
+    clock = machine.Clock()
+    now[0] += 90
+    assert clock.seconds() == 90

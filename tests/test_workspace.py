@@ -145,6 +145,14 @@ def test_memory_is_in_gib(monkeypatch):
     assert figures["gpu_total"] == 16 and figures["gpu_peak"] == 0.5
 
 
+@pytest.mark.parametrize(("system", "peak"), [("linux", 3 * 2**20), ("darwin", 3 * 2**30)])
+def test_peak_memory_is_read_in_the_systems_own_unit(monkeypatch, system, peak):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("resource.getrusage", lambda _: types.SimpleNamespace(ru_maxrss=peak))
+    monkeypatch.setattr(sys, "platform", system)
+    assert workspace.memory() == {"host_peak": 3}
+
+
 def test_versions_leave_out_what_is_not_installed(monkeypatch):
     monkeypatch.setattr(workspace, "_PACKAGES", ("pydantic", "no-such-package"))
     assert set(workspace.versions()) == {"python", "pydantic"}

@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .machine import DRIVE, attached, default_preset, runs, session_disk
+from .machine import CLOCK, DRIVE, attached, default_preset, runs, session_disk
 from .machine.disk import catch_up_below, file_hash, make_folder, patiently, replacing, write_json
 from .machine.disk import replacing_file as replacing_file
 from .machine.disk import write_text as write_text
@@ -31,7 +30,6 @@ STEPS = {
     "training": "03_qlora_finetune_T4",
     "evaluation": "04_generate_and_green",
 }
-_STARTED = time.monotonic()
 # How the official client asks a language model's server, whatever the question.
 MAX_RETRIES = 8  # a request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
 TIMEOUT = 120.0  # seconds a request
@@ -120,7 +118,7 @@ class Workspace:
         manifest = {
             "step": step,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - _STARTED),  # of this session, from its first cell on
+            "seconds": round(CLOCK.seconds()),  # of this session, without the pauses between its cells
             "settings": settings,
             **facts,
             "versions": versions(),
@@ -267,7 +265,8 @@ def memory() -> dict[str, float]:
 
     import torch
 
-    figures = {"host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on macOS
+    figures = {"host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
     if torch.cuda.is_available():
         figures["gpu_total"] = torch.cuda.get_device_properties(0).total_memory / 2**30
         figures["gpu_peak"] = torch.cuda.max_memory_allocated() / 2**30

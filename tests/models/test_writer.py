@@ -9,6 +9,7 @@ import probes
 import pytest
 import torch
 from peft import get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessor
 
 from utils.decoding.drafts import Drafts, Width
@@ -311,6 +312,29 @@ def test_shuffled_studies_have_the_plan_of_the_study_they_are_written_from(
     plans, order = plans_of(planning, split), other_studies(len(split))
     rows = write_reports(planning, split, "test", tmp_path / "g.jsonl", SHORT, SHUFFLED)
     assert [row["plan"] for row in rows] == [plans[other] for other in order] != plans
+
+
+def test_a_closed_writer_loads_its_model_again(adapter, phantom_dataset, tmp_path):
+    writer, views = Writer(adapter), phantom_dataset["test"]["images"][:2]
+    before, seen = writer.write(views, 16), writer.tower.see(views)
+    writer.close()
+    assert not {"model"} & (vars(writer).keys() | vars(writer.tower).keys())
+    assert writer.write(views, 16) == before and np.array_equal(writer.tower.see(views), seen)
+    writer.close()
+    writer.close()  # nothing is left to free
+
+
+def test_a_closed_writer_keeps_the_adapter_that_it_took(adapter, phantom_dataset, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(adapter, other)
+    weights = load_file(other / loading.ADAPTER_FILES[0])
+    torch.manual_seed(0)
+    save_file({name: torch.randn_like(one) for name, one in weights.items()}, other / loading.ADAPTER_FILES[0])
+    writer, views = Writer(adapter), phantom_dataset["test"]["images"][:2]
+    first = writer.write(views, 16)
+    taken = writer.take(other).write(views, 16)
+    writer.close()
+    assert writer.write(views, 16) == taken != first
 
 
 def test_a_few_studies_are_written_as_they_are_in_a_split(planning, phantom_dataset, tmp_path):

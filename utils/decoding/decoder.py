@@ -16,10 +16,10 @@ longest row of a batch.
 
 import inspect
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -33,10 +33,10 @@ ENOUGH_SEEN = 32  # texts whose lengths say more than what was expected before
 
 
 def free_memory() -> int:
-    """Free bytes, of the GPU where there is one."""
+    """Bytes that can be had: of the GPU where there is one, else of the host, without swapping."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available
 
 
 class Decoder:

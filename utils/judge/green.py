@@ -1,7 +1,7 @@
 """GREEN-radllama2-7b as an engine of `judge_pairs`: on this machine's GPU, or behind a server.
 
 Prompt, chat format and end of input are those that the model was published
-with (package green-score 0.0.12, `utils.make_prompt` and `green.GREEN`): they
+with (`make_prompt` and `GREEN` of the package green-score 0.0.12): they
 are the model's input format, and other wordings give other verdicts. The prompt
 is the package's own once `green_score.take` has it; ours is the same text.
 """

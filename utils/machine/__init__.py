@@ -1,8 +1,10 @@
-"""The machine that this runs on: Colab, Kaggle or elsewhere, its secrets, and its GPUs."""
+"""The machine that this runs on: Colab, Kaggle or elsewhere, its secrets, its GPUs, and its clock."""
 
 import argparse
 import os
 import re
+import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -178,3 +180,30 @@ def asked_cards(what: str) -> tuple[Card, int]:
     parser.add_argument("--gpus", type=int, default=1)
     options = parser.parse_args()
     return next(card for card in CARDS if card.name == options.card), max(options.gpus, 1)
+
+
+class Clock:
+    """How long this session has worked: in a notebook, the time in which a cell ran; elsewhere, all time.
+
+    shell: the notebook's IPython; the cell that makes the clock is running
+    """
+
+    def __init__(self, shell: object | None = None):
+        self._before, self._since = 0.0, time.monotonic()
+        if shell:
+            shell.events.register("pre_run_cell", self._start)
+            shell.events.register("post_run_cell", self._stop)
+
+    def seconds(self) -> float:
+        """The seconds so far."""
+        return self._before + (0 if self._since is None else time.monotonic() - self._since)
+
+    def _start(self, *_: object) -> None:
+        self._before, self._since = self.seconds(), time.monotonic()
+
+    def _stop(self, *_: object) -> None:
+        self._before, self._since = self.seconds(), None
+
+
+# Where IPython is not loaded there is no notebook; loading it to ask would slow down every process.
+CLOCK = Clock(sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None)

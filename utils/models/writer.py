@@ -98,12 +98,12 @@ class Writer:
         self.model.delete_adapter("default")
         self.model.load_adapter(adapter, "default")
         self.model.set_adapter("default")
-        self.adapter = file_hash(adapter / ADAPTER_FILES[0])[:16]
+        self._folder, self.adapter = adapter, file_hash(adapter / ADAPTER_FILES[0])[:16]
         return self
 
     def close(self) -> None:
-        """Free the model's memory, which the judge needs."""
-        self.model = None
+        """Free the model's memory, which the judge needs; the model is loaded again when it next writes."""
+        vars(self).pop("model", None)
         self.tower.close()
         gc.collect()
         torch.cuda.empty_cache()

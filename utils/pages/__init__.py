@@ -2,6 +2,6 @@
 
 `page`: how pages look; `forms`: forms made from the settings
 `opening`: what a notebook opens with, and the map of the steps
-`charts`, `score_charts`: figures of studies and training, and of scores
-`viewers`, `dataset_browser`, `training_desk`, `reading_room`: one a step
+`charts`, `score_charts`, `finding_charts`: figures of studies and training, of scores, and of findings
+`viewers`, `dataset_browser`, `training_desk`, `evaluation_desk`, `reading_room`: what the steps show
 """

@@ -192,7 +192,7 @@ def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Chart:
 def confusion(tables: Mapping[str, pd.DataFrame], *, data_label: str) -> Chart:
     """Where gold has the sentences against where each split has them, a panel a split.
 
-    `tables` by the split's name, each from `split_gold.confusion`: gold in the
+    `tables` by the split's name, each from `split.gold.confusion`: gold in the
     index, the split in the columns. The colour is the share of gold's row, one
     hue from white to blue; the number is the count.
     """
