@@ -327,9 +327,9 @@ def test_a_closed_writer_loads_its_model_again(adapter, phantom_dataset, tmp_pat
 def test_a_closed_writer_keeps_the_adapter_that_it_took(adapter, phantom_dataset, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(adapter, other)
-    weights = load_file(other / loading.ADAPTER_FILES[0])
+    file = other / loading.ADAPTER_FILES[0]
     torch.manual_seed(0)
-    save_file({name: torch.randn_like(one) for name, one in weights.items()}, other / loading.ADAPTER_FILES[0])
+    save_file({name: torch.randn_like(one) for name, one in load_file(file).items()}, file)
     writer, views = Writer(adapter), phantom_dataset["test"]["images"][:2]
     first = writer.write(views, 16)
     taken = writer.take(other).write(views, 16)
