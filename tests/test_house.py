@@ -111,7 +111,7 @@ def is_there(name: str) -> bool:
             if f"{value.__name__}.{part}".removeprefix("utils.") in MODULES:
                 importlib.import_module(f"{value.__name__}.{part}")
         values = [getattr(value, part) for value in values if hasattr(value, part)]
-    return bool(values) or not homes and importlib.util.find_spec(first) is not None
+    return bool(values) or (not homes and importlib.util.find_spec(first) is not None)
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)

@@ -197,7 +197,7 @@ def with_values(settings: Settings, values: dict) -> Settings:
 
 
 def explained(settings: Mapping[str, Mapping]) -> list[tuple[str, object, str]]:
-    """Rows (step and name, value, meaning) of settings by step; meaning is empty where no form has the name."""
+    """Rows (step and name, value, meaning) of settings; meaning is empty where no form has the name."""
     rows = []
     for step, values in settings.items():
         form = Preset.model_fields.get(step)
