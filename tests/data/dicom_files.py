@@ -19,7 +19,10 @@ def write(path: Path, samples: np.ndarray | None = RAMP, photometric="MONOCHROME
     if samples is not None:
         dataset.set_pixel_data(samples, photometric, bits)
     for name, value in tags.items():
-        setattr(dataset, name, value)
+        if isinstance(value, tuple):  # with another type than the dictionary's
+            dataset.add_new(name, value[1], value[0])
+        else:
+            setattr(dataset, name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
     return path

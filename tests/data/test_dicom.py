@@ -7,13 +7,14 @@ import numpy as np
 import pydicom.examples
 import pytest
 from dicom_files import RAMP
+from PIL import Image
 
 from utils.data import dicom
 from utils.data.studies import DataError, read_view
 
 
-def pixels(path) -> np.ndarray:
-    view = read_view(path, 64)
+def pixels(path, side: int = 64) -> np.ndarray:
+    view = read_view(path, side)
     assert view.mode == "L"
     return np.asarray(view).ravel().astype(int)
 
@@ -74,6 +75,132 @@ def test_a_lookup_table_comes_before_the_window(file):
     assert np.array_equal(pixels(dicom_files.write(file, **rescaled)), shown)
 
 
+BODY = np.linspace(1000, 3000, 48 * 64).reshape(48, 64)  # of a radiograph whose last rows are padding
+SHOWN = np.rint(np.linspace(0, 255, BODY.size))
+
+
+def padded(value: int | np.ndarray, kind: type = np.uint16) -> np.ndarray:
+    samples = np.empty((64, 64), kind)
+    samples[:48], samples[48:] = np.rint(BODY), value
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("samples", "bits", "tags"),
+    [
+        (padded(65535), 16, {"PixelPaddingValue": 65535}),
+        (padded(4095), 12, {"PixelPaddingValue": 4095}),
+        (padded(0), 12, {"PixelPaddingValue": 0}),
+        (padded(-32768, np.int16), 16, {"PixelPaddingValue": -32768}),
+        (padded(np.arange(64) + 60000), 16, {"PixelPaddingValue": 60000, "PixelPaddingRangeLimit": 60063}),
+        (padded(np.arange(64) + 60000), 16, {"PixelPaddingValue": 60063, "PixelPaddingRangeLimit": 60000}),
+        (
+            padded(np.arange(64) - 2064, np.int16),
+            16,
+            {"PixelPaddingValue": -2001, "PixelPaddingRangeLimit": -2064},
+        ),
+        (padded(-2000, np.int16), 16, {"PixelPaddingValue": (63536, "US")}),  # as if it were unsigned
+        (padded(65535), 16, {"PixelPaddingValue": (-1, "SS")}),  # as if it were signed
+        # Counted before rescale.
+        (padded(65535), 16, {"PixelPaddingValue": 65535, "RescaleSlope": 0.5, "RescaleIntercept": -1024}),
+    ],
+)
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_padding_is_black_and_does_not_count_where_there_is_no_window(file, photometric, samples, bits, tags):
+    shown = pixels(dicom_files.write(file, samples, photometric, bits, **tags))
+    assert abs(shown[: BODY.size] - (SHOWN if photometric == "MONOCHROME2" else 255 - SHOWN)).max() <= 1
+    assert set(shown[BODY.size :]) == {0}
+
+
+def test_padding_is_black_in_a_window_and_by_a_lookup_table_too(file):
+    tags = {"PixelPaddingValue": 4095, "WindowCenter": 2000, "WindowWidth": 2001}
+    shown = pixels(dicom_files.write(file, padded(4095), **tags))
+    assert abs(shown[: BODY.size] - SHOWN).max() <= 1 and set(shown[BODY.size :]) == {0}
+    tags = {"PixelPaddingValue": 0, "VOILUTSequence": dicom_files.lookup(0, 8, list(range(255, -1, -1)))}
+    shown = pixels(dicom_files.write(file, padded(0), **tags))
+    assert set(shown[BODY.size :]) == {0}
+
+
+def test_a_file_of_nothing_but_padding_is_refused(file):
+    dicom_files.write(file, np.full((8, 8), 7, np.uint16), PixelPaddingValue=7)
+    with pytest.raises(DataError, match="nothing but padding"):
+        read_view(file, 64)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(
+    ("kind", "strays"),
+    [
+        (np.uint16, [((0, 0), 65535)]),
+        (np.uint16, [((5, 7), 65535), ((9, 9), 0)]),
+        (np.uint16, [(slice(0, 1), 0)]),  # a dead row of the detector
+        (np.uint16, [((slice(0, 100), 99), 65535)]),
+        (np.int16, [((3, 3), -32768), ((60, 60), 32767)]),
+    ],
+)
+def test_stray_pixels_do_not_count_where_there_is_no_window(file, photometric, kind, strays):
+    samples = np.rint(np.linspace(20000, 22000, 100 * 100)).astype(kind).reshape(100, 100)
+    clean = pixels(dicom_files.write(file, samples, photometric, 16), 100)
+    assert clean.min() == 0 and clean.max() == 255
+    for place, value in strays:
+        samples[place] = value
+    shown = pixels(dicom_files.write(file, samples, photometric, 16), 100)
+    apart = np.abs(shown - clean).reshape(100, 100)
+    for place, _ in strays:
+        apart[place] = 0
+    assert apart.max() <= 3
+
+
+def test_stray_pixels_of_a_picture_of_sixteen_bits_do_not_count_either(tmp_path):
+    samples = np.rint(np.linspace(20000, 22000, 4096)).astype(np.uint16).reshape(64, 64)
+    samples[5, 5], samples[60, 60] = 65535, 0
+    Image.fromarray(samples).save(tmp_path / "a.png")
+    shown = pixels(tmp_path / "a.png").reshape(64, 64)
+    assert (shown[0, 0], shown[5, 5], shown[60, 60], shown[-1, -1]) == (0, 255, 0, 255)
+
+
+@pytest.mark.parametrize("function", ["", None, "LINEAR"])
+def test_a_window_without_a_function_is_linear(file, function):
+    tags = {"WindowCenter": 2048, "WindowWidth": 1001}
+    plain = pixels(dicom_files.write(file, **tags))
+    assert np.array_equal(pixels(dicom_files.write(file, **tags, VOILUTFunction=function)), plain)
+
+
+def test_what_is_bright_and_small_but_not_far_away_counts(file):
+    """A marker of lead, or a chest that fills a hundredth of the view."""
+    samples = np.rint(np.random.default_rng(0).normal(2000, 300, (64, 64))).astype(np.uint16)
+    samples[:4, :4] = 3300
+    shown = pixels(dicom_files.write(file, samples)).reshape(64, 64)
+    assert set(shown[:4, :4].ravel()) == {255} and np.sort(shown.ravel())[-17] < 250
+    small = np.full((64, 64), 100, np.uint16)
+    small[:4, :4] = 3600
+    assert pixels(dicom_files.write(file, small)).reshape(64, 64)[:4, :4].min() == 255
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"WindowCenter": 5, "WindowWidth": 0},
+        {"WindowCenter": 5, "WindowWidth": -100},
+        {"WindowCenter": 5},
+        {"WindowWidth": 5},
+        {"WindowCenter": "", "WindowWidth": ""},
+        {"WindowCenter": 0, "WindowWidth": 0.5, "VOILUTFunction": "LINEAR"},
+    ],
+)
+def test_a_window_that_cannot_be_is_none(file, tags):
+    without = pixels(dicom_files.write(file))
+    assert np.array_equal(pixels(dicom_files.write(file, **tags)), without)
+
+
+def test_the_first_window_that_can_be_is_shown(file):
+    good = pixels(dicom_files.write(file, WindowCenter=2048, WindowWidth=1001))
+    tags = {"WindowCenter": [5, 2048], "WindowWidth": [0, 1001]}
+    assert np.array_equal(pixels(dicom_files.write(file, **tags)), good)
+    exact = pixels(dicom_files.write(file, WindowCenter=2048, WindowWidth=0.5, VOILUTFunction="LINEAR_EXACT"))
+    assert set(exact) <= {0, 128, 255}
+
+
 @pytest.mark.parametrize(
     ("samples", "tags", "words"),
     [
@@ -82,7 +209,6 @@ def test_a_lookup_table_comes_before_the_window(file):
         (RAMP, {"Modality": ""}, "modality unknown"),
         (None, {}, "no pixels"),
         (np.stack([RAMP] * 3), {}, "3 frames, not one"),
-        (RAMP, {"WindowCenter": 5, "WindowWidth": 0}, "Window Width"),
         (RAMP, {"Rows": 65}, "pixel data"),
     ],
 )

@@ -73,16 +73,33 @@ def read(path: Path) -> Image.Image:
 
     The order is the standard's: modality LUT or rescale, then the first VOI
     LUT or window, then MONOCHROME1 inverted. Without a window the samples are
-    stretched over their own range. Raises ValueError where it cannot be done.
+    stretched over their own range. Padding is black. Raises ValueError where
+    it cannot be done.
     """
     with _sentences():
         dataset = _library().dcmread(path)
         _check(dataset)
-        samples, low, high = _windowed(dataset)
+        stored = dataset.pixel_array
+        padding = _padding(dataset, stored)
+        if padding.all():
+            raise ValueError("nothing but padding")
+        samples, low, high = _windowed(dataset, stored, ~padding)
         grey = np.clip((samples - low) / ((high - low) or 1), 0, 1) * 255
         if dataset.PhotometricInterpretation == "MONOCHROME1":
             grey = 255 - grey
+        grey[padding] = 0
         return Image.fromarray(np.uint8(np.rint(grey)))
+
+
+def own_range(samples: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest sample, but for strays such as dead pixels.
+
+    A stray lies further from the middle 98 % of the samples than half of their spread.
+    """
+    low, high = np.percentile(samples, (1, 99))
+    reach = (high - low) / 2
+    near = samples[(samples >= low - reach) & (samples <= high + reach)] if reach else samples
+    return float(near.min()), float(near.max())
 
 
 def _library():
@@ -117,17 +134,46 @@ def _check(dataset: "Dataset") -> None:
         raise ValueError("in colour")
 
 
-def _windowed(dataset: "Dataset") -> tuple[np.ndarray, float, float]:
-    """The samples after modality and VOI, and the two values that are shown black and white."""
+def _padding(dataset: "Dataset", stored: np.ndarray) -> np.ndarray:
+    """Which samples only fill the frame round the picture, by the value or the range that the file gives."""
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if value is None:
+        return np.zeros(stored.shape, bool)
+    ends = sorted(_of_type(int(end), stored.dtype) for end in (value, value if limit is None else limit))
+    return (stored >= ends[0]) & (stored <= ends[1])
+
+
+def _of_type(value: int, kind: np.dtype) -> int:
+    """A value that was written with the other sign, such as 65535 for -1, as the samples have it."""
+    least, most = np.iinfo(kind).min, np.iinfo(kind).max
+    return value + (most - least + 1) * (int(value < least) - int(value > most))
+
+
+def _windowed(dataset: "Dataset", stored: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """The samples after modality and VOI, and the two values that are shown black and white.
+
+    picture: which samples are no padding
+    """
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-    samples = apply_modality_lut(dataset.pixel_array, dataset)
+    samples = apply_modality_lut(stored, dataset)
     if table := dataset.get("VOILUTSequence"):
         shown = apply_voi_lut(np.rint(samples).astype(np.int32), dataset).astype(np.float64)
         return shown, 0, 2 ** table[0].LUTDescriptor[2] - 1
-    if dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
-        return samples.astype(np.float64), float(samples.min()), float(samples.max())
+    window = _window(dataset)
+    if window is None:
+        return samples.astype(np.float64), *own_range(samples[picture])
     # What lies far below and far above the window; a negative slope turns the two round.
     with np.errstate(over="ignore"):
-        low, high = apply_voi_lut(np.array([-1e12, 1e12]), dataset)
-    return apply_voi_lut(samples, dataset), float(low), float(high)
+        low, high = apply_voi_lut(np.array([-1e12, 1e12]), dataset, window)
+    return apply_voi_lut(samples, dataset, window), float(low), float(high)
+
+
+def _window(dataset: "Dataset") -> int | None:
+    """The number of the first window that has a centre and a width that can be; None without one."""
+    if not dataset.get("VOILUTFunction"):
+        dataset.VOILUTFunction = "LINEAR"  # the standard's default, where the element is missing or empty
+    least = 1 if dataset.VOILUTFunction == "LINEAR" else 0
+    ends = (np.atleast_1d(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    windows = enumerate(zip(*ends, strict=False))
+    return next((n for n, (at, width) in windows if at is not None and width and width >= least), None)

@@ -28,7 +28,7 @@ from .studies import DataError, read_view
 
 STUDIES = 500  # a shard: a kill costs a process what it did in less than a minute
 GROUP = 32  # rows that are written, and later read, at a time
-VERSION = 1  # of how a radiograph is stored; shards of another are made again
+VERSION = 2  # of how a radiograph is stored; shards of another are made again
 NO_READABLE_IMAGE = "no image that can be read"
 
 

@@ -128,8 +128,8 @@ def data_label(folder: Path, splits: dict[str, list[Study]]) -> str:
 def read_view(path: Path, longest_side: int) -> Image.Image:
     """A radiograph as 8-bit grey (mode L), upright, scaled down to `longest_side` pixels where it is larger.
 
-    Samples of more than 8 bits are stretched over the image's own range, and
-    DICOM is shown in its own window; transparent parts become black. Raises
+    Samples of more than 8 bits are stretched over the image's own range (see
+    `dicom.own_range`), and DICOM is shown in its own window; transparent parts become black. Raises
     DataError naming a file that cannot be read.
     """
     try:
@@ -223,8 +223,9 @@ def _listed(images: object, where: str, folder: Path) -> tuple[Path, ...]:
 def _grey(image: Image.Image) -> Image.Image:
     if image.mode[0] in "IF":  # more than 8 bits a sample
         samples = np.asarray(image, dtype=np.float64)
-        low, high = samples.min(), samples.max()
-        return Image.fromarray(np.uint8(np.rint((samples - low) * (255 / (high - low or 1)))))
+        low, high = dicom.own_range(samples)
+        grey = np.clip((samples - low) * (255 / (high - low or 1)), 0, 255)
+        return Image.fromarray(np.uint8(np.rint(grey)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, "black")
