@@ -8,6 +8,9 @@ import pydicom.examples
 import pytest
 from dicom_files import RAMP
 from PIL import Image
+from pydicom import uid
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.uid import UID
 
 from utils.data import dicom
 from utils.data.studies import DataError, read_view
@@ -201,12 +204,25 @@ def test_the_first_window_that_can_be_is_shown(file):
     assert set(exact) <= {0, 128, 255}
 
 
+def of(modality: str | None, storage: str) -> dict:
+    return {"Modality": modality, "SOPClassUID": storage}
+
+
 @pytest.mark.parametrize(
     ("samples", "tags", "words"),
     [
         (RAMP, {"Modality": "CT"}, "modality CT, not CR or DX"),
         (RAMP, {"Modality": "MR"}, "modality MR, not CR or DX"),
-        (RAMP, {"Modality": ""}, "modality unknown"),
+        (RAMP, {"Modality": "US"}, "modality US, not CR or DX"),
+        (RAMP, {"Modality": "MG"}, "modality MG, not CR or DX"),
+        (RAMP, of("OT", uid.CTImageStorage), "modality OT (CT Image Storage), not CR or DX"),
+        (RAMP, of("", uid.MRImageStorage), "modality unknown (MR Image Storage)"),
+        (RAMP, of(None, uid.UltrasoundImageStorage), "modality unknown (Ultrasound"),
+        (RAMP, of("DR", uid.XRayRadiofluoroscopicImageStorage), "modality DR (X-Ray Radio"),
+        (RAMP, {"Modality": "OT", "SliceThickness": 5}, "modality OT (a slice)"),
+        (RAMP, {"Modality": "", "ImagePositionPatient": [0, 0, 0]}, "modality unknown (a slice)"),
+        (RAMP, {"Modality": "OT", "ConversionType": "SD"}, "modality OT (conversion SD)"),
+        (RAMP, {"PhotometricInterpretation": "PALETTE COLOR"}, "in colour"),
         (None, {}, "no pixels"),
         (np.stack([RAMP] * 3), {}, "3 frames, not one"),
         (RAMP, {"Rows": 65}, "pixel data"),
@@ -217,6 +233,92 @@ def test_what_is_no_single_radiograph_is_refused_in_words(file, samples, tags, w
     with pytest.raises(DataError, match=r"^S1/a\.dcm cannot be read: ") as caught:
         read_view(file, 64)
     assert words.lower() in str(caught.value).lower() and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("modality", ["DR", "RG", "OT", "", None, "dx", "CR "])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"SOPClassUID": uid.ComputedRadiographyImageStorage},
+        {"SOPClassUID": uid.SecondaryCaptureImageStorage, "ConversionType": "WSD"},
+        {"SOPClassUID": "1.2.3.4"},  # made anew with the other ids, to hide whose it is
+        {"SliceThickness": None},
+    ],
+)
+def test_radiographs_are_read_though_their_modality_says_less(file, modality, tags):
+    shown = pixels(dicom_files.write(file))
+    assert np.array_equal(pixels(dicom_files.write(file, Modality=modality, **tags)), shown)
+    assert dicom.header(file).modality == (modality or "").strip().upper()
+
+
+def jpeg_2000(samples: np.ndarray) -> bytes:
+    return dicom_files.picture(samples, "JPEG2000", no_jp2=True)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(
+    ("syntax", "compress"),
+    [
+        (uid.RLELossless, None),
+        (uid.JPEG2000Lossless, jpeg_2000),
+        (uid.JPEG2000, jpeg_2000),
+    ],
+)
+def test_what_is_compressed_without_loss_is_read_as_if_it_were_not(file, photometric, syntax, compress):
+    samples = padded(60000)
+    how = {"samples": samples, "photometric": photometric, "bits": 16, "PixelPaddingValue": 60000}
+    shown = pixels(dicom_files.write(file, **how))
+    stream = compress(samples) if compress else None
+    assert np.array_equal(pixels(dicom_files.compressed(file, syntax, stream, **how)), shown)
+
+
+def test_a_jpeg_of_eight_bits_is_read(file):
+    samples = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    stream = dicom_files.picture(samples, "JPEG", quality=100)
+    dicom_files.compressed(file, uid.JPEGBaseline8Bit, stream, samples=samples, bits=8)
+    assert abs(pixels(file) - np.rint(samples.ravel() * (255 / 252))).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("syntax", "words"),
+    [
+        (uid.JPEGLosslessSV1, "DICOM files in JPEG Lossless need a decoder: run %pip install pylibjpeg"),
+        (uid.JPEGLossless, "DICOM files in JPEG Lossless need a decoder"),
+        (uid.JPEGLSLossless, "DICOM files in JPEG-LS Lossless Image Compression need a decoder"),
+        (uid.HTJ2KLossless, "need a decoder: run %pip install pylibjpeg[all], restart the runtime"),
+        (uid.MPEG2MPML, "No pixel data decoders have been implemented"),
+        (UID("1.2.3.4"), "No pixel data decoders have been implemented for '1.2.3.4'"),
+    ],
+)
+def test_the_head_says_that_a_decoder_is_missing(file, monkeypatch, syntax, words):
+    monkeypatch.setattr(Decoder, "is_available", False)  # as where pylibjpeg is not installed
+    dicom_files.compressed(file, syntax, b"\xff\xd8 whatever")
+    for read in (dicom.header, dicom.read):
+        with pytest.raises(ValueError) as caught:
+            read(file)
+        assert words in str(caught.value)
+        assert isinstance(caught.value, dicom.NoPackage) == ("need a decoder" in words)
+
+
+def test_of_each_kind_of_pixels_one_file_is_read_with_the_heads(tmp_path, monkeypatch):
+    opened, read = [], dicom.read
+    monkeypatch.setattr(dicom, "read", lambda path: opened.append(path.name) or read(path))
+    eight = dicom_files.picture(np.zeros((64, 64), np.uint8), "JPEG")
+    jpeg = {"samples": np.zeros((64, 64), np.uint8), "bits": 8}
+    files = [
+        dicom_files.compressed(tmp_path / "damaged.dcm", uid.JPEGBaseline8Bit, eight[:100], **jpeg),
+        *(dicom_files.compressed(tmp_path / f"{n}.dcm", uid.JPEGBaseline8Bit, eight, **jpeg) for n in (1, 2)),
+        *(dicom_files.compressed(tmp_path / f"{n}.dcm", uid.RLELossless) for n in (3, 4)),
+        *(dicom_files.write(tmp_path / f"{n}.dcm") for n in (5, 6)),
+        *(dicom_files.write(tmp_path / f"{n}.dcm", padded(0), bits=16) for n in (7, 8)),
+    ]
+    decoded = set()
+    with pytest.raises(ValueError, match="pixels that cannot be read, JPEG Baseline") as caught:
+        dicom.header(files[0], decoded)
+    assert caught.value.__cause__
+    assert all(dicom.header(file, decoded) for file in files[1:])
+    assert opened == ["damaged.dcm", "1.dcm", "3.dcm", "5.dcm", "7.dcm"]
 
 
 @pytest.mark.parametrize("kind", ["ct", "mr"])
@@ -239,7 +341,7 @@ def test_colour_and_damage_are_refused_in_words(file):
 def test_the_head_tells_whose_it_is_and_reads_no_pixels(file):
     tags = {"AccessionNumber": "A7", "StudyInstanceUID": "1.2.3", "PatientID": "P", "ViewPosition": "LL"}
     dicom_files.write(file, **tags, InstanceNumber=2)
-    assert dicom.header(file) == (("A7", "1.2.3"), "P", (3, 2))
+    assert dicom.header(file) == (("A7", "1.2.3"), "P", (3, 2), "DX")
     dicom_files.write(file, **tags | {"Modality": "CT"})
     with pytest.raises(ValueError, match="modality CT"):
         dicom.header(file)

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 from pathlib import Path
 
 import dicom_files
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from PIL import Image
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.uid import JPEGExtended12Bit, JPEGLosslessSV1
 
 from utils.data import dicom, hf_dataset, own
 from utils.data.sources import open_data, origin
@@ -338,7 +341,7 @@ def test_a_folder_of_dicom_is_joined_to_its_table_and_what_is_no_radiograph_coun
 
 def test_the_head_of_a_dicom_file_is_read_once(tmp_path, ws, monkeypatch):
     read, header = [], dicom.header
-    monkeypatch.setattr(dicom, "header", lambda path: read.append(path.name) or header(path))
+    monkeypatch.setattr(dicom, "header", lambda path, *rest: read.append(path.name) or header(path, *rest))
     found = dicom_files.write(tmp_path / "found" / "a.dcm", AccessionNumber="A1", PatientID="P1")
     table(found.parent / "t.csv", [{"study": "A1", "split": "train", "findings": CLEAR}])
     named = dicom_files.write(tmp_path / "named" / "b.dcm")
@@ -367,6 +370,46 @@ def test_a_table_may_name_dicom_files_and_those_of_other_machines_are_counted(mi
     data = open_data(table(mine / "t.csv", rows), "iu_xray", ws)
     assert [path.name for path in load_studies(data)["train"][0].images] == ["x.dcm"]
     assert "DICOM files left out (modality CT, not CR or DX): 1, ct.dcm" in capsys.readouterr().out
+
+
+def test_modalities_that_say_less_are_taken_and_counted(mine, ws, capsys):
+    for name, modality in (("a", "OT"), ("b", "OT"), ("c", ""), ("d", "RG"), ("e", "CR"), ("f", "US")):
+        dicom_files.write(mine / f"{name}.dcm", Modality=modality)
+    rows = [study("S1", images="a.dcm;b.dcm;c.dcm;d.dcm;e.dcm;f.dcm")]
+    data = open_data(table(mine / "t.csv", rows), "iu_xray", ws)
+    assert len(load_studies(data)["train"][0].images) == 5
+    said = capsys.readouterr().out
+    taken = "DICOM files taken for radiographs, though their modality is"
+    assert f"{taken} OT: 2, such as a.dcm." in said and f"{taken} not given: 1, c.dcm." in said
+    assert f"{taken} RG: 1, d.dcm." in said and "(modality US, not CR or DX): 1, f.dcm" in said
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_dicom_that_needs_a_decoder_is_refused_before_anything_is_split(mine, ws, monkeypatch, named):
+    monkeypatch.setattr(Decoder, "is_available", property(lambda one: one.UID != JPEGLosslessSV1))
+    dicom_files.write(mine / "a.dcm", AccessionNumber="S1")
+    dicom_files.compressed(mine / "b.dcm", JPEGLosslessSV1, b"\xff\xd8", AccessionNumber="S1")
+    row = study("S1", images="a.dcm;b.dcm")
+    table(mine / "t.csv", [row if named else {key: row[key] for key in row if key != "images"}])
+    with pytest.raises(
+        DataError, match=r"JPEG Lossless need a decoder: run %pip .* run this notebook again\.$"
+    ):
+        open_data(mine / "t.csv", "iu_xray", ws)
+    assert folders(ws) == []
+
+
+def test_dicom_that_no_decoder_here_can_read_is_left_out_and_counted(mine, ws, capsys):
+    """JPEG of 12 bits, which Pillow does not read; and a file that is cut off."""
+    for name in ("a", "b"):
+        dicom_files.compressed(mine / f"{name}.dcm", JPEGExtended12Bit, b"\xff\xd8 cut off")
+    dicom_files.write(mine / "c.dcm", Rows=65)
+    dicom_files.write(mine / "d.dcm", WindowCenter=5, WindowWidth=0)
+    data = open_data(table(mine / "t.csv", [study("S1", images="a.dcm;b.dcm;c.dcm;d.dcm")]), "iu_xray", ws)
+    assert [path.name for path in load_studies(data)["train"][0].images] == ["d.dcm"]
+    said = capsys.readouterr().out
+    assert re.search(r"pixels that cannot be read, JPEG Extended.*\): 2, such as a\.dcm \(.+\)", said)
+    assert re.search(r"pixels that cannot be read, Explicit VR Little Endian\): 1, c\.dcm \(.+\)", said)
+    assert built(data)["train"]["views"] == [1]
 
 
 def test_without_pydicom_a_table_with_dicom_is_refused(mine, ws, monkeypatch):

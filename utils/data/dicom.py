@@ -4,6 +4,7 @@ pydicom reads them. It is optional: only who has DICOM files needs it.
 """
 
 import os
+import re
 import warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -17,29 +18,52 @@ from .views import rank
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 RADIOGRAPHS = ("CR", "DX")
 MISSING = "DICOM files need the package pydicom: run %pip install pydicom, then this cell again"
+NO_DECODER = (
+    "DICOM files in {} need a decoder: run %pip install pylibjpeg[all], restart the runtime, then run "
+    "this notebook again"
+)
 
 _SUFFIXES = (".dcm", ".dicom")
 _PICTURES = (".png", ".jpg", ".jpeg")
+_MAY_BE = ("DR", "RG", "OT", "")  # modalities that radiographs of public collections have, and others, too
+_CLASSES = (  # of files that are radiographs, or may be
+    "Computed Radiography Image Storage",
+    "Digital X-Ray Image Storage - For Presentation",
+    "Digital X-Ray Image Storage - For Processing",
+    "Secondary Capture Image Storage",
+    "Multi-frame Grayscale Byte Secondary Capture Image Storage",
+    "Multi-frame Grayscale Word Secondary Capture Image Storage",
+)
+_NO_FILM = ("SD", "DRW", "DV")  # conversions: a scanned document, a drawing, a video
+_SLICE = ("SliceThickness", "ImagePositionPatient")
+_DECODING = ("PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation")
 _HEAD = [
     *("AccessionNumber", "StudyInstanceUID", "PatientID", "Modality", "ViewPosition", "InstanceNumber"),
-    *("NumberOfFrames", "SamplesPerPixel", "PixelData"),
+    *("NumberOfFrames", "SamplesPerPixel", "PixelData", "SOPClassUID", "ConversionType"),
+    *_SLICE,
+    *_DECODING,
 ]
 _LONG = 1024  # bytes; a longer value, such as the pixels, is passed over when only the head is wanted
 
 
-class NoPydicom(ValueError):
-    """The package is missing; the message says what to do."""
+class NoPackage(ValueError):
+    """A package is missing; the message says what to do."""
 
 
 class Header(NamedTuple):
-    """Of one file: the ids that a table may name its study by, its patient, and its place among the views."""
+    """Of one file: the ids that a table may name its study by, its patient, its place among the views.
+
+    modality: as the file has it, "" where it has none
+    """
 
     ids: tuple[str, ...]
     patient: str
     order: tuple[int, int]
+    modality: str
 
 
 def is_dicom(path: Path) -> bool:
@@ -58,14 +82,27 @@ def find(folder: Path) -> Iterable[Path]:
         yield from (path for name in sorted(names) if is_dicom(path := Path(place, name)))
 
 
-def header(path: Path) -> Header:
-    """The head of a DICOM file. Raises ValueError, saying why, where it is no radiograph or has no pixels."""
+def header(path: Path, decoded: set[tuple] | None = None) -> Header:
+    """The head of a DICOM file. Raises ValueError, saying why, where it is no radiograph or has no pixels.
+
+    decoded: the kinds of pixels of which a file was read before. The pixels of the first of each kind are
+    read here; where they cannot be, the error's cause says why.
+    """
     with _sentences():
         dataset = _library().dcmread(path, defer_size=_LONG, specific_tags=_HEAD)
         _check(dataset)
         ids = (dataset.get(name) for name in ("AccessionNumber", "StudyInstanceUID"))
         order = rank(dataset.get("ViewPosition")), int(dataset.get("InstanceNumber") or 0)
-        return Header(tuple(str(name) for name in ids if name), str(dataset.get("PatientID") or ""), order)
+        patient, modality = str(dataset.get("PatientID") or ""), _modality(dataset)
+        head = Header(tuple(str(name) for name in ids if name), patient, order, modality)
+    kind = (_syntax(dataset), *(str(dataset.get(name)) for name in _DECODING))
+    if decoded is not None and kind not in decoded:
+        try:
+            read(path)
+        except ValueError as error:
+            raise ValueError(f"pixels that cannot be read, {_short(kind[0])}{_advice(kind[0])}") from error
+        decoded.add(kind)
+    return head
 
 
 def read(path: Path) -> Image.Image:
@@ -106,7 +143,7 @@ def _library():
     try:
         import pydicom.pixels
     except ModuleNotFoundError:
-        raise NoPydicom(MISSING) from None
+        raise NoPackage(MISSING) from None
     return pydicom
 
 
@@ -123,15 +160,66 @@ def _sentences():
 
 
 def _check(dataset: "Dataset") -> None:
-    modality, frames = dataset.get("Modality") or "unknown", int(dataset.get("NumberOfFrames") or 1)
-    if modality not in RADIOGRAPHS:
-        raise ValueError(f"modality {modality}, not {' or '.join(RADIOGRAPHS)}")
+    _check_modality(dataset)
+    frames = int(dataset.get("NumberOfFrames") or 1)
     if "PixelData" not in dataset:
         raise ValueError("no pixels")
     if frames > 1:
         raise ValueError(f"{frames} frames, not one")
-    if dataset.get("SamplesPerPixel", 1) != 1:
+    grey = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).startswith("MONOCHROME")
+    if dataset.get("SamplesPerPixel", 1) != 1 or not grey:
         raise ValueError("in colour")
+    _check_decoder(_syntax(dataset))
+
+
+def _modality(dataset: "Dataset") -> str:
+    return str(dataset.get("Modality") or "").strip().upper()
+
+
+def _check_modality(dataset: "Dataset") -> None:
+    """Raises ValueError for what is no projection radiograph: where the modality says little, by the rest."""
+    modality = _modality(dataset)
+    if modality in RADIOGRAPHS:
+        return
+    kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    kind = kind.name if kind and kind.name != kind else ""  # "" for a private class, too
+    conversion = str(dataset.get("ConversionType") or "")
+    if modality not in _MAY_BE:
+        what = ""
+    elif kind and kind not in _CLASSES:
+        what = f" ({kind})"
+    elif conversion in _NO_FILM:
+        what = f" (conversion {conversion})"
+    elif any(dataset.get(name) is not None for name in _SLICE):
+        what = " (a slice)"
+    else:
+        return
+    raise ValueError(f"modality {modality or 'unknown'}{what}, not {' or '.join(RADIOGRAPHS)}")
+
+
+def _syntax(dataset: "Dataset") -> "UID":
+    return dataset.file_meta.TransferSyntaxUID
+
+
+def _short(syntax: "UID") -> str:
+    """The name of a transfer syntax without its details."""
+    return re.split(r", | \(", syntax.name)[0]
+
+
+def _advice(syntax: "UID") -> str:
+    """What may help where the decoders that are here cannot read a file."""
+    from pydicom.pixels import get_decoder
+
+    lacks = any(package.startswith("pylibjpeg") for package in get_decoder(syntax).missing_dependencies)
+    return "; %pip install pylibjpeg[all] and a restart may help" if lacks else ""
+
+
+def _check_decoder(syntax: "UID") -> None:
+    """Raises NoPackage where pixels are compressed in a way that needs one more package."""
+    from pydicom.pixels import get_decoder
+
+    if not get_decoder(syntax).is_available:
+        raise NoPackage(NO_DECODER.format(_short(syntax)))
 
 
 def _padding(dataset: "Dataset", stored: np.ndarray) -> np.ndarray:

@@ -39,10 +39,14 @@ class Row(NamedTuple):
 
 
 class Faults:
-    """What is wrong, by kind, with how often and the first case."""
+    """What is wrong, by kind, with how often and the first case.
+
+    decoded: the kinds of DICOM pixels that can be read; see `dicom.header`
+    """
 
     def __init__(self) -> None:
         self.counts, self.first = Counter(), {}
+        self.decoded: set[tuple] = set()
 
     def add(self, kind: str, case: str) -> None:
         self.counts[kind] += 1
@@ -195,15 +199,20 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
 def dicom_head(path: Path, name: str, faults: Faults) -> dicom.Header | None:
     """The head of a DICOM file; None where it is no radiograph, which is counted.
 
-    Raises DataError without pydicom.
+    Raises DataError without pydicom, or without the decoder that the file needs.
     """
     try:
-        return dicom.header(path)
-    except dicom.NoPydicom as error:
+        head = dicom.header(path, faults.decoded)
+    except dicom.NoPackage as error:
         raise DataError(f"{error}.") from None
     except (OSError, ValueError) as error:
-        faults.add(f"DICOM files left out ({regions.tidy(str(error))})", name)
+        why = f" ({regions.tidy(str(error.__cause__))})" if error.__cause__ else ""
+        faults.add(f"DICOM files left out ({regions.tidy(str(error))})", f"{name}{why}")
         return None
+    if head.modality not in dicom.RADIOGRAPHS:
+        said = head.modality or "not given"
+        faults.add(f"DICOM files taken for radiographs, though their modality is {said}", name)
+    return head
 
 
 def _usable(path: Path, name: str, faults: Faults, opened: bool) -> bool:
