@@ -119,6 +119,14 @@ def test_a_workspace_is_where_it_is_asked_for(tmp_path, monkeypatch):
     assert workspace.open_workspace(preset="t4").root == tmp_path / "from the environment"
 
 
+@pytest.mark.parametrize("name", ["a::b", "$HOME", "x${HOME}"])
+def test_a_workspace_that_datasets_cannot_read_is_refused_at_once(tmp_path, name):
+    with pytest.raises(StepError, match=r"datasets cannot read .*: choose one without :: and \$"):
+        workspace.open_workspace(tmp_path / name / "run")
+    assert list(tmp_path.iterdir()) == []
+    assert workspace.open_workspace(tmp_path / "50 $").root.is_dir()
+
+
 def test_a_workspace_lies_beside_the_notebooks(monkeypatch, tmp_path):
     monkeypatch.delenv("XRAY_WORKSPACE", raising=False)
     monkeypatch.setattr(workspace, "__file__", str(tmp_path / "utils" / "workspace.py"))

@@ -214,7 +214,7 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
     `XRAY_WORKSPACE` overrides all. On Kaggle a new one starts with what an attached version holds of it.
     Without a preset it is the workspace's own, and that of this machine for a new one.
 
-    Raises StepError where steps are done at another size.
+    Raises StepError where steps are done at another size, or the dataset could not be read from the folder.
     """
     root, asked = root or os.environ.get("XRAY_WORKSPACE", ""), preset or os.environ.get("XRAY_PRESET", "")
     if not root:
@@ -226,6 +226,8 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
         ):
             _from_attached(Workspace(root, training_run))
     root = Path(root).expanduser()
+    if "::" in (path := str(root.absolute())) or os.path.expandvars(path) != path:
+        raise StepError(f"The library datasets cannot read the folder {root}: choose one without :: and $.")
     make_folder(root)
     workspace = Workspace(root, training_run)
     noted, begun = workspace.noted_size, any((root / step).exists() for step in STEPS)

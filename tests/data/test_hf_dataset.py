@@ -443,3 +443,56 @@ def test_radiographs_that_have_gone_since_are_told(splits, tmp_path, full_disk):
     shutil.rmtree(tmp_path / "images")
     with pytest.raises(DataError, match=r"\w/0\.png, which is not there any more: put"):
         load(tmp_path / "dataset")
+
+
+NAMES = [
+    *(
+        "run [v2]",
+        "[!a]",
+        "a]b",
+        "a*b",
+        "a?b",
+        "**",
+        "{a,b}",
+        "a#b",
+        "50%",
+        "a%20b",
+        "with spaces",
+        "Übung",
+        "日本",
+    ),
+    *(
+        "it's",
+        'say "x"',
+        "a:b",
+        "a,b",
+        "a=b&c;d",
+        "back\\slash",
+        "!(a)",
+        "~x",
+        "$5",
+        "-x",
+        ".hidden",
+        "data",
+        "train",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_may_have_any_name(splits, tmp_path, full_disk, name):
+    """Of a run, of the radiographs that stay where they are, and of the library's copy."""
+    datasets.config.HF_DATASETS_CACHE = tmp_path / name / "cache"
+    for other in ("aXb", "ab", "v"):  # what a pattern would find besides
+        made({"val": splits["val"]}, tmp_path / other / "dataset")
+    there = view(tmp_path / name / "images", "T2/0.png", 40)
+    splits["train"][1] = replace(splits["train"][1], images=(there,))
+    dataset, skipped = made(splits, tmp_path / name / "dataset")
+    assert {split: list(rows["id"]) for split, rows in dataset.items()} == {
+        "train": ["T1", "T2"],
+        "val": ["V1"],
+        "test": ["E1"],
+    }
+    assert skipped.empty and dataset["train"][1]["images"][0].getextrema() == (40, 40)
+    made(splits, tmp_path / "plain" / "dataset")
+    assert bytes_of(tmp_path / name / "dataset") == bytes_of(tmp_path / "plain" / "dataset")

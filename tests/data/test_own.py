@@ -386,7 +386,7 @@ def test_modalities_that_say_less_are_taken_and_counted(mine, ws, capsys):
 
 @pytest.mark.parametrize("named", [True, False])
 def test_dicom_that_needs_a_decoder_is_refused_before_anything_is_split(mine, ws, monkeypatch, named):
-    monkeypatch.setattr(Decoder, "is_available", property(lambda one: one.UID != JPEGLosslessSV1))
+    monkeypatch.setattr(Decoder, "is_available", property(lambda one: JPEGLosslessSV1 != one.UID))
     dicom_files.write(mine / "a.dcm", AccessionNumber="S1")
     dicom_files.compressed(mine / "b.dcm", JPEGLosslessSV1, b"\xff\xd8", AccessionNumber="S1")
     row = study("S1", images="a.dcm;b.dcm")

@@ -6,6 +6,7 @@ study does not mention it; and `views`, the number of images. The prompt names
 the regions that the completion has, and no other.
 """
 
+import glob
 import math
 import os
 import shutil
@@ -211,7 +212,10 @@ def load(folder: Path) -> DatasetDict:
     shards = sorted((folder / "data").glob("*.parquet"))
     if not shards:
         raise DataError(f"There is no dataset in {folder}: run notebooks/02_build_hf_dataset.ipynb first.")
-    found, side = load_dataset(str(folder)), longest_side_by_path(folder)
+    files: dict[str, list[str]] = {}
+    for path in shards:  # named one by one, as the library takes a folder's own name for a pattern
+        files.setdefault(path.name.rsplit("-", 3)[0], []).append(glob.escape(str(path)))
+    found, side = load_dataset("parquet", data_files=files), longest_side_by_path(folder)
     dataset = DatasetDict({**{split: found[split] for split in SPLITS if split in found}, **found})
     if side:
         first = Path(pq.read_table(shards[0], columns=["images"])["images"][0][0]["path"].as_py())
