@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT
 
 from utils import scores
+from utils.demo import __main__ as demo_run
 from utils.demo.__main__ import as_page, run_notebook
 from utils.models.writer import MODEL, SHUFFLED
 from utils.pages.opening import ABOUT
@@ -23,6 +24,7 @@ from utils.scores.baselines import CONSTANT, FREQUENT, NEAREST
 from utils.settings import DatasetSettings, JudgeSettings, Preset, SplitSettings, TrainingSettings
 from utils.workspace import STEPS
 
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in STEPS.values()]
 
 
@@ -130,6 +132,16 @@ def test_a_page_folds_the_code_and_shows_what_came_out():
     body = page[page.index("<main") :]
     folded = "".join(re.findall(r"<details.*?</details>", body, re.DOTALL))
     assert "was run" in folded and "what came out" not in folded and "what came out" in body
+
+
+def test_a_notebook_is_run_in_a_folder_of_any_name(tmp_path, monkeypatch):
+    home, cell = tmp_path / "{x} [v2] 50%", nbformat.v4.new_code_cell("print('in', WORKSPACE)")
+    (home / "notebooks").mkdir(parents=True)
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": KERNEL})
+    nbformat.write(notebook, home / "notebooks" / "one.ipynb")
+    monkeypatch.setattr(demo_run, "ROOT", home)
+    run_notebook("one", home, home / "one.html", {})
+    assert f"in {home}" in (home / "one.html").read_text() and len(list(home.iterdir())) == 2
 
 
 def run_demo(workspace: Path, *arguments: str) -> subprocess.CompletedProcess:

@@ -38,8 +38,8 @@ def run_notebook(name: str, workspace: Path, html: Path, parameters: dict) -> No
     executed = html.with_name(f".{name}.ipynb")
     try:
         papermill.execute_notebook(
-            ROOT / "notebooks" / f"{name}.ipynb",
-            executed,
+            _literally(ROOT / "notebooks" / f"{name}.ipynb"),
+            _literally(executed),
             parameters={"WORKSPACE": str(workspace), **parameters},
             kernel_name="python3",
             cwd=ROOT / "notebooks",
@@ -49,6 +49,11 @@ def run_notebook(name: str, workspace: Path, html: Path, parameters: dict) -> No
         if executed.exists():
             write_text(html, as_page(nbformat.read(executed, as_version=4)))
             executed.unlink()
+
+
+def _literally(path: Path) -> str:
+    """A path for papermill, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def as_page(notebook: nbformat.NotebookNode) -> str:
