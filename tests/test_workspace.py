@@ -161,6 +161,17 @@ def test_peak_memory_is_read_in_the_systems_own_unit(monkeypatch, system, peak):
     assert workspace.memory() == {"host_peak": 3}
 
 
+def test_peak_memory_is_read_on_windows_too(monkeypatch):
+    class Process:
+        def memory_info(self):
+            return types.SimpleNamespace(peak_wset=3 * 2**30)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(machine.psutil, "Process", Process)
+    assert workspace.memory() == {"host_peak": 3}
+
+
 def test_versions_leave_out_what_is_not_installed(monkeypatch):
     monkeypatch.setattr(workspace, "_PACKAGES", ("pydantic", "no-such-package"))
     assert set(workspace.versions()) == {"python", "pydantic"}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .machine import CLOCK, DRIVE, attached, default_preset, runs, session_disk
+from .machine import CLOCK, DRIVE, attached, default_preset, host_peak, runs, session_disk
 from .machine.disk import catch_up_below, file_hash, make_folder, patiently, replacing, write_json
 from .machine.disk import replacing_file as replacing_file
 from .machine.disk import write_text as write_text
@@ -263,12 +263,9 @@ def _how_far(workspace: Workspace) -> tuple[str, int]:
 
 def memory() -> dict[str, float]:
     """Memory in GiB: this process's peak, and on a GPU the device's total and its peak so far."""
-    import resource
-
     import torch
 
-    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on macOS
-    figures = {"host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    figures = {"host_peak": host_peak() / 2**30}
     if torch.cuda.is_available():
         figures["gpu_total"] = torch.cuda.get_device_properties(0).total_memory / 2**30
         figures["gpu_peak"] = torch.cuda.max_memory_allocated() / 2**30

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 COLAB_DISK = Path("/content")  # goes with the session
 DRIVE = COLAB_DISK / "drive" / "MyDrive"  # there once the notebook has mounted it
 KAGGLE_OUTPUT = Path("/kaggle/working")  # kept by a saved version, up to 20 GB
@@ -180,6 +182,15 @@ def asked_cards(what: str) -> tuple[Card, int]:
     parser.add_argument("--gpus", type=int, default=1)
     options = parser.parse_args()
     return next(card for card in CARDS if card.name == options.card), max(options.gpus, 1)
+
+
+def host_peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return psutil.Process().memory_info().peak_wset
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
 
 
 class Clock:
