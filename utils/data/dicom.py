@@ -99,7 +99,7 @@ def header(path: Path, decoded: set[tuple] | None = None) -> Header:
     if decoded is not None and kind not in decoded:
         try:
             read(path)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise ValueError(f"pixels that cannot be read, {_short(kind[0])}{_advice(kind[0])}") from error
         decoded.add(kind)
     return head
