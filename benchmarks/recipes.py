@@ -8,7 +8,8 @@ are not looked at. Runs are kept in `runs/small/recipes` and go on where they we
 
 - plain: headings say nothing, as reports are usually taught
 - findings only: headings name the findings of the text; when a report is written, those that the probe reads
-- plan: they also say `normal`
+- plan: they also say `normal`, and what they name comes first in the text that is taught
+- plan, sentences as reported: the texts keep the order of their sentences
 - plan in three quarters: a quarter of the training studies, drawn by chance, keep plain headings
 - plan, abnormal twice: training studies that name a counted finding are met twice in an epoch
 - plan, tower too: the adapter also reaches the last stage of the vision tower
@@ -76,6 +77,8 @@ def recipe(name: str, probe: Probe, dataset: DatasetDict) -> tuple[Probe, Datase
         return silent, dataset, [patch.object(trainer, "words", lambda *_: Words((), {}))]
     if name == "findings only":
         return replace(probe, normal=()), dataset, []
+    if name == "plan, sentences as reported":
+        return probe, dataset, [patch.object(probing, "lead", lambda text, *_: text)]
     if name == "plan in three quarters":
         return probe, dataset, [patch.object(trainer, "planned", some_unplanned)]
     if name == "plan, abnormal twice":
@@ -90,6 +93,7 @@ RECIPES = (
     "plain",
     "findings only",
     "plan",
+    "plan, sentences as reported",
     "plan in three quarters",
     "plan, abnormal twice",
     "plan, tower too",
