@@ -1,5 +1,7 @@
 """The host memory that loading a model takes: `python peak_memory.py KIND=FOLDER...` prints bytes by kind.
 
+The kind `merge` merges the adapter in FOLDER into the model that it was taught on, into a folder beside it.
+
 Each folder is loaded in a child process, which this one watches: a thread of the child would miss what
 happens while another holds the interpreter's lock. Only anonymous memory counts: the pages of a mapped
 file belong to the page cache, and the system takes them back when it needs them.
@@ -19,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.judge.green import GreenEngine
 from utils.models.loading import load_model
+from utils.models.merging import merge
 
 SECONDS = 0.001  # between two looks
+SHARD = 15 * 10**6  # bytes in a file of weights
 
 
 def load(kind: str, folder: str) -> None:
@@ -33,6 +37,8 @@ def load(kind: str, folder: str) -> None:
         modeling_utils._is_on_hf_mount = lambda _: True
     if kind == "judge":
         GreenEngine(folder, "nf4").load()
+    elif kind == "merge":
+        merge(Path(folder), Path(folder).with_name("merged"), SHARD)
     else:
         load_model(folder)
 

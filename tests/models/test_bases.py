@@ -11,6 +11,7 @@ import numpy as np
 import probes
 import pytest
 import torch
+from adapters import reader_of
 from bitsandbytes.nn import Linear4bit
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -144,12 +145,15 @@ def test_it_trains_and_writes_reports_that_name_every_region(base, settings, pha
     writer = Writer(tmp_path / "adapter")
     quantised = [n for n, module in writer.model.named_modules() if isinstance(module, Linear4bit)]
     assert sum("language_model" in name for name in quantised) == 7 * 2  # layers of the fixtures
-    reports = writer.write([study["images"] for study in phantom_dataset["test"].select(range(2))], 40)
+    studies = [study["images"] for study in phantom_dataset["test"].select(range(2))]
+    reports = writer.write(studies, 40)
     for report in reports:
         named = [
             name for name in (line.split(":")[0].strip() for line in report.split("\n")) if name in REGIONS
         ]
         assert named and tuple(named) == REGIONS[: len(named)]  # the last ones may lie beyond the limit
+    elsewhere = reader_of(tmp_path / "adapter", tmp_path / "shared", 40)
+    assert [elsewhere.report(views) for views in studies] == reports
 
 
 @pytest.mark.slow

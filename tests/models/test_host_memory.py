@@ -1,4 +1,4 @@
-"""Loading takes little host memory: Colab has 12.7 GiB of it, and the base model or the judge more in files.
+"""Loading and merging take little host memory: Colab has 12.7 GiB, and base model or judge more in files.
 
 transformers maps the shards and quantises one weight at a time. Without a GPU the quantised model lies in
 host memory too, and so does what bitsandbytes needs to quantise one weight: the limits count both.
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from peak_memory import SHARD
+from peft import get_peft_model
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -24,9 +26,10 @@ from transformers import (
 )
 
 from utils.demo import base_model
-from utils.models.loading import load_model
+from utils.models.loading import READING, load_model, lora_config
+from utils.settings import preset
+from utils.workspace import write_json
 
-SHARD = 15 * 10**6
 TEXT = {
     "vocab_size": 1024,
     "hidden_size": 1024,
@@ -67,9 +70,16 @@ def models(tmp_path_factory) -> dict[str, Path]:
     with torch.device("meta"):
         judge, base = LlamaForCausalLM(LlamaConfig(**TEXT)), LlavaNextForConditionalGeneration(config)
     made = {"judge": save(judge, folder / "judge"), "base": save(base, folder / "base")}
-    base_model.new_processor(["The heart is normal."]).tokenizer.save_pretrained(made["judge"])
-    load_model(str(made["base"])).save_pretrained(folder / "copy", max_shard_size=SHARD)
-    return {**made, "copy": folder / "copy"}
+    processor = base_model.new_processor(["The heart is normal."])
+    processor.tokenizer.save_pretrained(made["judge"])
+    processor.save_pretrained(made["base"])
+    quantised = load_model(str(made["base"]))
+    quantised.save_pretrained(folder / "copy", max_shard_size=SHARD)
+    adapter = folder / "adapter"
+    get_peft_model(quantised, lora_config(preset("demo").training)).save_pretrained(adapter)
+    how = {"base": str(made["base"]), "image_tokens": "pooled", "precision": "fp16", "views": 2}
+    write_json(adapter / READING, how)
+    return {**made, "copy": folder / "copy", "merge": adapter}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +113,12 @@ def test_quantising_while_loading_holds_the_quantised_model_and_a_few_shards(mod
 
 def test_a_copy_in_4_bits_stays_in_its_files_until_it_is_moved(models, peaks):
     assert peaks["copy"] < SHARD < 0.3 * sum(shards(models["copy"]))
+
+
+def test_merging_holds_the_quantised_model_and_a_few_shards(models, peaks):
+    merged = shards(models["merge"].with_name("merged"))
+    assert len(merged) >= 20 and sum(merged) > 0.99 * sum(shards(models["base"]))
+    assert peaks["merge"] < sum(shards(models["copy"])) + 6 * SHARD < 0.6 * sum(merged)
 
 
 def test_a_loader_that_held_all_weights_would_be_noticed(models, peaks):

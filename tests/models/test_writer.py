@@ -14,7 +14,7 @@ from transformers import LogitsProcessor
 
 from utils.decoding.drafts import Drafts, Width
 from utils.findings.probe import WEIGHTS
-from utils.models import loading
+from utils.models import loading, reading
 from utils.models import writer as writing
 from utils.models.headings import EveryRegion
 from utils.models.loading import READING
@@ -270,7 +270,7 @@ def plans_of(writer, split):
 
 
 def test_a_report_has_its_plan_beside_it_and_plain_headings(planning, phantom_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(EveryRegion, "up_to_newline", lambda *_: "\n")  # else an untrained model ends no line
+    monkeypatch.setattr(reading, "line_end", lambda *_: (False, "\n"))  # an untrained model ends no line
     split, long = phantom_dataset["test"], SHORT.model_copy(update={"max_new_tokens": 160})
     rows = write_reports(planning, split, "test", tmp_path / "g.jsonl", long)
     assert [row["plan"] for row in rows] == plans_of(planning, split)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import hub_server
@@ -16,6 +17,8 @@ from judged_rows import judgement, table
 from utils import scores
 from utils.data import hf_dataset, phantoms
 from utils.findings import probe as probes
+from utils.models import anywhere, loading
+from utils.models.bases import REGISTRY
 from utils.models.loading import PROBE
 from utils.scores import sharing, tables
 from utils.scores.sharing import share_adapter, share_dataset
@@ -25,6 +28,16 @@ from utils.workspace import StepError, Workspace, write_json, write_text
 
 TOKEN = "hf_secretsecretsecret"
 LLAVA, ON_HUB = "llava-v1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf"
+READ_BY = {  # what transformers reads a study by
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "reading.json",
+    "reading.py",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 OFFLINE, GREEN = "offline judge (stand-in, not GREEN)", "GREEN-radllama2-7b (nf4)"
 
 
@@ -48,7 +61,8 @@ def finished(root, studies, label=phantoms.WHAT, judge=OFFLINE, base="demo", pro
     ws.finish("dataset", settings={}, outputs=[folder / "data", folder / "README.md"], data_label=label)
     adapter = ws.folder("training") / "adapter"
     write_json(adapter / "adapter_config.json", {"r": 16, "base_model_name_or_path": "/home/me/secret/base"})
-    write_json(adapter / "reading.json", {"base": base})
+    how = {"base": base, "image_tokens": "pooled", "precision": "fp32", "views": 2}
+    write_json(adapter / "reading.json", how)
     write_text(adapter / "adapter_model.safetensors", "weights")
     write_text(adapter / "optimizer.pt", "not to be shared")
     if probe:
@@ -111,7 +125,7 @@ def test_the_adapter_goes_with_a_card_and_without_paths_of_this_machine(hub, ws,
     before = {path: path.read_bytes() for path in ws.root.rglob("*") if path.is_file()}
     assert share_adapter(ws, "me/chest") == f"{hub.url}/me/chest"
     assert hub.private is True
-    names = {"README.md", "adapter_config.json", "adapter_model.safetensors", "reading.json"}
+    names = {"README.md", "adapter_config.json", "adapter_model.safetensors", *READ_BY}
     assert set(hub.committed) == names
     assert "probe" not in hub.committed["README.md"].decode()
     config = json.loads(hub.committed["adapter_config.json"])
@@ -144,7 +158,9 @@ def test_the_probe_goes_with_the_adapter_and_the_card_says_what_it_is_how_well_i
     note_validation(ws)
     share_adapter(ws, "me/chest")
     assert hub.committed[PROBE] == (ws.folder("training") / "adapter" / PROBE).read_bytes()
-    assert json.loads(hub.committed["reading.json"]) == {"base": "demo"}
+    reading = json.loads(hub.committed["reading.json"])
+    assert reading["base"] == "demo"
+    assert reading["probe"]["findings"] == [["effusion", "lung"], ["cardiomegaly", "heart"]]
     card = ModelCard(hub.committed["README.md"].decode()).text
     said = " ".join(card.split())
     assert "A findings probe decides which findings a report names" in said and "**not a diagnosis**" in said
@@ -154,7 +170,8 @@ def test_the_probe_goes_with_the_adapter_and_the_card_says_what_it_is_how_well_i
     assert "| cardiomegaly | heart | 38 | 0 | not known |" in card
     code = card.split("```python")[1].split("```")[0]
     compile(code, "card", "exec")
-    assert "recall_weight=0.4)" in code and "max_new_tokens=200)" in code
+    assert 'snapshot_download("me/chest")' in code and "utils" not in code
+    assert json.loads(hub.committed["generation_config.json"])["max_new_tokens"] == 200
 
 
 def test_of_a_probe_only_what_is_known_is_said(hub, tmp_path, phantom_studies):
@@ -195,16 +212,23 @@ def test_a_dataset_without_its_radiographs_is_not_shared(hub, tmp_path, phantom_
     assert not hub.asked
 
 
-def test_the_real_thing_names_its_base_model_and_green(hub, tmp_path, phantom_studies):
+def test_the_real_thing_names_its_base_model_and_green(
+    hub, tmp_path, phantom_studies, published, monkeypatch
+):
+    places = {"processor": str(published / LLAVA), "weights": str(published / "copies" / "vision-in-4-bits")}
+    for module in (loading, anywhere):
+        monkeypatch.setattr(module, "find", lambda base: replace(REGISTRY[base], **places))
     ws = finished(tmp_path / "t4", phantom_studies, "IU X-Ray", GREEN, LLAVA)
     share_adapter(ws, "me/chest")
     card = ModelCard(hub.committed["README.md"].decode())
     assert card.data.base_model == ON_HUB and f"adapter of `{ON_HUB}`" in card.text
+    code = card.text.split("```python")[1].split("```")[0]
+    assert f'"{REGISTRY[LLAVA].weights}",' in code and "bits" not in code  # it is in 4 bits already
     assert GREEN in card.text and "stand-in" not in card.text and "drawings" not in card.text
 
 
-def test_a_base_model_of_ones_own_is_named_without_its_path(hub, tmp_path, phantom_studies):
-    (tmp_path / "mine" / "my_llava").mkdir(parents=True)
+def test_a_base_model_of_ones_own_is_named_without_its_path(hub, tmp_path, phantom_studies, tiny_base):
+    shutil.copytree(tiny_base, tmp_path / "mine" / "my_llava")
     ws = finished(tmp_path / "run", phantom_studies, base=str(tmp_path / "mine" / "my_llava"))
     share_adapter(ws, "me/chest")
     assert "`my_llava`" in hub.committed["README.md"].decode()

@@ -1,17 +1,14 @@
 """The headings of a report, set where the model would leave one out."""
 
-import itertools
 from collections.abc import Iterable, Mapping
-from functools import cache
+from os.path import commonprefix
 
-from PIL import Image
 from transformers import ProcessorMixin
-from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from utils.data.hf_dataset import instruction
 from utils.regions import REGIONS, heading
 
-_FIRST_WORDS = ("a", "clear", "no", "unremarkable")  # of findings: whatever begins differently
+from . import reading
 
 
 class EveryRegion:
@@ -30,78 +27,34 @@ class EveryRegion:
     """
 
     def __init__(self, processor: ProcessorMixin):
-        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.tokenizer, self.lead = processor.tokenizer, lead(processor)
         self.end = self.tokenizer.eos_token_id
-        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        self.ends = {self.end, *special}
 
     def __call__(self, plan: Mapping[str, Iterable[str]] | None = None) -> "Headings":
-        return Headings(self, [heading(region, (plan or {}).get(region, ())) for region in REGIONS])
+        texts = [heading(region, (plan or {}).get(region, ())) for region in REGIONS]
+        return Headings(self.tokenizer, self.lead, texts)
 
     def first(self, text: str) -> list[int]:
         """The tokens of an answer's first heading."""
-        return _first_heading(self.processor, text)
-
-    @cache  # noqa: B019  (lives as long as one run)
-    def up_to_newline(self, token: int) -> str:
-        """A token's text up to its last line break, that included."""
-        text = self.tokenizer.decode([token])
-        return text[: text.rfind("\n") + 1]
-
-    @cache  # noqa: B019
-    def heading(self, kept: str, text: str) -> list[int]:
-        """The tokens of `kept` and of a heading."""
-        return self.inside(kept + text)
+        return Headings(self.tokenizer, self.lead, [text]).ahead()
 
     def inside(self, text: str) -> list[int]:
         """The tokens of `text` where it does not begin a text."""
-        one, both = (self.tokenizer.encode(part, add_special_tokens=False) for part in ("x", f"x{text}"))
-        return both[len(one) :]
+        return reading.inside(self.tokenizer, text)
 
 
-class Headings:
-    """The headings of one report."""
-
-    def __init__(self, form: EveryRegion, texts: list[str]):
-        self.form, self.texts = form, texts
-        self.queue = list(form.first(texts[0]))  # the tokens that come whatever the model would write
-        self.written = 1  # headings so far
-
-    def choose(self, best: int) -> int:
-        """The token to write where the model would write `best`."""
-        self.queue = self.queue or self._instead_of(best)
-        return self.queue.pop(0) if self.queue else best
+class Headings(reading.Headings):
+    """The headings of one report, a `decoding.rows.Rule`; an adapter that is shared takes the same along."""
 
     def ahead(self) -> list[int]:
         """The tokens that come next whatever the model would write."""
         return list(self.queue)
 
-    def _instead_of(self, token: int) -> list[int]:
-        """What comes in place of `token`, the model's choice; empty: the choice stands."""
-        ended = token in self.form.ends
-        kept = "\n" if ended else self.form.up_to_newline(token)
-        if not kept:
-            return []
-        if self.written == len(REGIONS):
-            return [self.form.end] if ended else []
-        self.written += 1
-        return list(self.form.heading(kept, self.texts[self.written - 1]))
 
-
-@cache
-def _first_heading(processor: ProcessorMixin, text: str) -> list[int]:
-    """What all answers with this first heading begin with, in the tokens of the trainer's collator."""
-    collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
-    reports = [f"{text} {word}" for word in _FIRST_WORDS]
-    view = Image.new("RGB", (32, 32))
-    rows = [
-        {
-            "images": [view],
-            "prompt": [{"role": "user", "content": instruction()}],
-            "completion": [{"role": "assistant", "content": report}],
-        }
-        for report in reports
-    ]
-    answers = [row[row != -100].tolist() for row in collate(rows)["labels"]]
-    alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*answers, strict=False))
-    return [tokens[0] for tokens in alike]
+def lead(processor: ProcessorMixin) -> str:
+    """What stands between the prompt and the answer's first word, which training gives with the answer."""
+    asked = [{"role": "user", "content": [{"type": "text", "text": instruction()}]}]
+    said = [{"role": "assistant", "content": [{"type": "text", "text": REGIONS[0]}]}]
+    prompt = processor.apply_chat_template(asked, add_generation_prompt=True)
+    whole = processor.apply_chat_template(asked + said)
+    return whole[len(commonprefix([prompt, whole])) : whole.rindex(REGIONS[0])]  # noqa: RUF071

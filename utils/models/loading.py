@@ -48,6 +48,12 @@ PROBE = "probe.safetensors"  # beside an adapter: what decides which findings it
 READING_SETTINGS = ("base", "image_tokens", "precision", "views")
 POOL = {"base": 1, "pooled": 2}
 UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+NF4 = {
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "llm_int8_skip_modules": UNQUANTISED,
+}
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 PROJECTOR_TARGETS = r".*multi_modal_projector\.linear_\d"
 OLD_LANGUAGE_MODEL, LANGUAGE_MODEL = (
@@ -110,6 +116,15 @@ def load_processor(base: str, image_tokens: str = "base") -> ProcessorMixin:
     return processor
 
 
+def load_config(base: str) -> PretrainedConfig:
+    """The configuration of the base model's weights; those in 4 bits have it name modules as they are now."""
+    place = find(base).weights
+    config = AutoConfig.from_pretrained(place)
+    if hasattr(config, "quantization_config"):
+        config.quantization_config = _as_named_now(config.quantization_config, place)
+    return config
+
+
 def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -> PreTrainedModel:
     """The base model with its language model in 4-bit NF4, double quantisation, on the GPU if there is one.
 
@@ -120,17 +135,9 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
     """
     computes_or_stop(precision, card())
     place, dtype = find(base).weights, DTYPES[precision]
-    config = AutoConfig.from_pretrained(place)
+    config = load_config(base)
     is_quantised = hasattr(config, "quantization_config")
-    if is_quantised:
-        config.quantization_config = _as_named_now(config.quantization_config, place)
-    ours = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=UNQUANTISED,
-    )
+    ours = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(
             place,

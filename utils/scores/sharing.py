@@ -46,9 +46,12 @@ def share_dataset(workspace: Workspace, repository: str) -> str:
 def share_adapter(workspace: Workspace, repository: str) -> str:
     """Push the adapter of step 3 and its probe, with the scores of step 4 in its card; returns its address.
 
+    With them goes what transformers needs to read studies as in training, see `models.anywhere`.
     Raises StepError as `share_dataset` does.
     """
-    from utils.models.loading import ADAPTER_FILES, PROBE, READING
+    from utils.models import anywhere
+    from utils.models.bases import find
+    from utils.models.loading import ADAPTER_FILES, PROBE, READING, how_to_read
 
     training, evaluation = workspace.require("training"), workspace.require("evaluation")
     results, run = workspace.folder("evaluation"), workspace.folder("training")
@@ -58,20 +61,24 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
         raise StepError(
             f"The scores belong to another adapter. Run notebooks/{STEPS['evaluation']}.ipynb first."
         )
+    how, generation = how_to_read(adapter), evaluation["settings"]["generation"]
+    base = _without_path(find(how["base"]).weights)
     card = model_card(
         training=training["settings"],
         evaluation=evaluation["settings"],
+        use=anywhere.snippet(how, f'snapshot_download("{repository}")', base),
         judgements=pd.read_parquet(results / "judgements.parquet"),
         table=(results / "table.md").read_text(encoding="utf-8"),
         data_label=training["data_label"],
-        what_it_names=_what_it_names(run, evaluation["settings"]["generation"]) if has_probe else "",
+        what_it_names=_what_it_names(run, generation) if has_probe else "",
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name in (*ADAPTER_FILES, *([PROBE] if has_probe else [])):
+        anywhere.write_files(adapter, folder, generation["recall_weight"], generation["max_new_tokens"])
+        for name in ADAPTER_FILES:
             shutil.copyfile(adapter / name, folder / name)
         for name, key in (("adapter_config.json", "base_model_name_or_path"), (READING, "base")):
-            content = json.loads((adapter / name).read_bytes())
+            content = json.loads((folder / name).read_bytes())
             write_json(folder / name, content | {key: _without_path(content[key])})
         card.save(folder / "README.md")
         return _push(repository, "model", folder, ["*"], training["data_label"])
@@ -84,12 +91,14 @@ def model_card(
     judgements: pd.DataFrame,
     table: str,
     data_label: str,
+    use: str,
     what_it_names: str = "",
 ) -> ModelCard:
     """The adapter's card: data, method, settings, base model, scores and their judge, limits, licence.
 
     training, evaluation: the settings of the two steps
     judgements: rows of `judgements.parquet`; table: what `table.md` holds of them
+    use: Python code that writes a report
     what_it_names: a section on the findings probe, where there is one
     """
     from utils.models.bases import REGISTRY
@@ -111,8 +120,17 @@ def model_card(
 **Data: {data_label}. Judge: {one_judge(scores)}. Not for clinical use.**
 
 A LoRA adapter of {where}. From the views of a chest X-ray study, the model writes the findings of
-{", ".join(REGIONS)}, one line for each region. The project's `utils.models.writer.Writer` loads the adapter
-and shows studies to the model as in training.
+{", ".join(REGIONS)}, one line for each region.
+
+## Use
+
+With `pip install "transformers>=5" peft accelerate bitsandbytes torchvision pillow`:
+
+```python
+{use}```
+
+If the base model is a folder of yours, put its path in place of its name. The files beside the adapter show a
+study to the model as in training. `reading.py`, a hundred lines of Python, sets the headings of a report.
 
 ## Method
 
@@ -175,21 +193,6 @@ The scored reports were written at `recall_weight` {weight:g}: more names more f
         parts += [_ranked(seen)]
     elif names:
         parts.append("How well it ranks validation studies was not computed.")
-    parts.append(
-        f"""
-To write reports with the project's code, frontal view first:
-
-```python
-from pathlib import Path
-from PIL import Image
-from utils.models.writer import Writer
-
-writer = Writer(Path("a folder with the files of this repository"), recall_weight={weight:g})
-views = [Image.open("frontal.png"), Image.open("lateral.png")]
-(text,) = writer.write([views], max_new_tokens={generation["max_new_tokens"]})
-```
-"""
-    )
     return "\n".join(parts)
 
 
