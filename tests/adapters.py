@@ -43,7 +43,7 @@ def shared(adapter: Path, folder: Path, max_new_tokens: int, recall_weight: floa
 
 
 def reader_of(adapter: Path, folder: Path, *options):
-    """The reader that the card's code makes, in this process; `folder` and `options` as `shared` takes them."""
+    """The reader that the card's code makes, here; `folder` and `options` are as `shared` takes them."""
     shared(adapter, folder, *options)
     how = how_to_read(adapter)
     code = anywhere.snippet(how, repr(str(folder)), str(anywhere.find(how["base"]).weights))

@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from utils.data import phantoms
+from utils.machine import Card
 from utils.models import loading, merging
 from utils.models.loading import READING
 from utils.models.reading import Reader
@@ -60,6 +61,8 @@ def test_they_come_in_shards_with_all_that_reading_needs(merged):
     index = json.loads((merged / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"].values()) == {path.name for path in shards}
     assert "quantization_config" not in json.loads((merged / "config.json").read_text())
+        path.read_text() for path in merged.glob("*.json")
+    )
     assert not list(merged.parent.glob(".*"))
 
 
@@ -81,12 +84,21 @@ def test_small_weights_are_one_file_and_those_of_bf16_stay_bf16(adapter, tmp_pat
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
 
 
-def test_nothing_is_overwritten(adapter, tmp_path, capsys):
+def test_a_gpu_without_bf16_is_no_hindrance(adapter, tmp_path, monkeypatch):
+    gpu = Card("Tesla T4", 15, bf16=False)
+    for module in (merging, loading):
+        monkeypatch.setattr(module, "card", lambda: gpu)
+    other = tmp_path / "adapter"
+    shutil.copytree(adapter, other)
+    (other / READING).write_text(json.dumps({**loading.how_to_read(adapter), "precision": "bf16"}))
+    merging.merge(other, tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_nothing_is_overwritten(adapter, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit, match=f"^{tmp_path} is there already: name a new folder.$"):
         merging.main([str(adapter), str(tmp_path)])
-    assert ended.value.code == 1
-    assert capsys.readouterr().err == f"{tmp_path} is there already: name a new folder.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -52,6 +52,7 @@ def write_files(adapter: Path, folder: Path, recall_weight: float, max_new_token
         shutil.copyfile(adapter / PROBE, folder / PROBE)
         probe = _of_probe(adapter / PROBE, recall_weight)
     told = {
+        "base": without_path(how["base"]),
         "regions": REGIONS,
         "instruction": instruction(),
         "lead": lead(processor),
@@ -124,6 +125,12 @@ def _of_probe(path: Path, recall_weight: float) -> dict:
         "normal": {region: [NORMAL] for region in probe.normal},
         "threshold": probe.threshold(recall_weight),
     }
+
+
+def without_path(base: str) -> str:
+    """The name of a base model; of a folder on this machine its last part."""
+    path = Path(base)
+    return path.name if path.is_absolute() or path.is_dir() else base
 
 
 def snippet(how: dict, folder: str, base: str) -> str:

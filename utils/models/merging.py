@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
+from utils.machine import card
 from utils.settings import GenerationSettings
 from utils.workspace import StepError, progress, replacing, write_json
 
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> None:
     try:
         merge(chosen.adapter, chosen.folder)
     except StepError as error:
-        parser.exit(1, f"{error}\n")
+        raise SystemExit(str(error)) from None
     print(f"{chosen.folder} has the merged weights. AutoModelForImageTextToText loads them.")
 
 
@@ -54,13 +55,15 @@ def merge(adapter: Path, folder: Path, shard: int = SHARD) -> None:
     how = how_to_read(adapter)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StepError(f"{folder} is there already: name a new folder.")
-    how["precision"] = _precision(how)
+    how["precision"] = precision = _precision(how)
     config = config_of(how)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     files, index = _files(config, shard)
     _room_or_stop(folder, index["metadata"]["total_size"])
-    model = load_adapter(load_model(how["base"], how["image_tokens"], how["precision"]), adapter)
+    if precision == "bf16" and (gpu := card()) and not gpu.bf16:
+        precision = "fp32"  # nothing is computed with the model, but such a GPU is not given bf16
+    model = load_adapter(load_model(how["base"], how["image_tokens"], precision), adapter)
     defaults = GenerationSettings()
     with replacing(folder) as room:
         write_files(adapter, room, defaults.recall_weight, defaults.max_new_tokens)

@@ -51,7 +51,7 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
     """
     from utils.models import anywhere
     from utils.models.bases import find
-    from utils.models.loading import ADAPTER_FILES, PROBE, READING, how_to_read
+    from utils.models.loading import ADAPTER_FILES, PROBE, how_to_read
 
     training, evaluation = workspace.require("training"), workspace.require("evaluation")
     results, run = workspace.folder("evaluation"), workspace.folder("training")
@@ -62,7 +62,7 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
             f"The scores belong to another adapter. Run notebooks/{STEPS['evaluation']}.ipynb first."
         )
     how, generation = how_to_read(adapter), evaluation["settings"]["generation"]
-    base = _without_path(find(how["base"]).weights)
+    base = anywhere.without_path(find(how["base"]).weights)
     card = model_card(
         training=training["settings"],
         evaluation=evaluation["settings"],
@@ -77,9 +77,9 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
         anywhere.write_files(adapter, folder, generation["recall_weight"], generation["max_new_tokens"])
         for name in ADAPTER_FILES:
             shutil.copyfile(adapter / name, folder / name)
-        for name, key in (("adapter_config.json", "base_model_name_or_path"), (READING, "base")):
-            content = json.loads((folder / name).read_bytes())
-            write_json(folder / name, content | {key: _without_path(content[key])})
+        config = json.loads((adapter / ADAPTER_FILES[1]).read_bytes())
+        named = {"base_model_name_or_path": anywhere.without_path(config["base_model_name_or_path"])}
+        write_json(folder / ADAPTER_FILES[1], config | named)
         card.save(folder / "README.md")
         return _push(repository, "model", folder, ["*"], training["data_label"])
 
@@ -101,9 +101,10 @@ def model_card(
     use: Python code that writes a report
     what_it_names: a section on the findings probe, where there is one
     """
+    from utils.models.anywhere import without_path
     from utils.models.bases import REGISTRY
 
-    scores, base = summary(judgements), _without_path(training["base"])
+    scores, base = summary(judgements), without_path(training["base"])
     on_hub = REGISTRY[base].processor if base in REGISTRY else base if "/" in base else None
     head = ModelCardData(
         language="en",
@@ -205,12 +206,6 @@ def _ranked(seen: pd.DataFrame) -> str:
     )
     head = "| finding | region | validation studies | that have it | AUC |"
     return "\n".join(["", head, "|---|---|---|---|---|", *rows])
-
-
-def _without_path(base: str) -> str:
-    """The name of a base model; of a folder on this machine its last part."""
-    path = Path(base)
-    return path.name if path.is_absolute() or path.is_dir() else base
 
 
 def _settings(values: Mapping) -> str:
