@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import clean_site
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from utils.data import phantoms
-from utils.models import anywhere, loading
+from utils.models import anywhere, bases, loading
 from utils.models.writer import Writer
 from utils.settings import BUDGETS
 
@@ -28,6 +29,7 @@ NEEDED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "pillow
 STUDIES, TOKENS, WEIGHT = 20, 80, 1.0
 RUN = """
 import importlib.util, json, sys
+from pathlib import Path
 packages, project, *repositories = sys.argv[1:]
 sys.path.append(packages)
 for name in ("utils", "trl", "datasets", "sklearn", "pandas", "tests"):
@@ -36,7 +38,7 @@ said = {}
 for name in repositories:
     space = {}
     exec(open(f"{name}.py").read(), space)
-    views = lambda number: [space["Image"].open(f"{number}/{view}.png") for view in range(2)]
+    views = lambda number: [space["Image"].open(path) for path in sorted(Path(str(number)).iterdir())]
     said[name] = [space["reader"].report(views(number)) for number in range(int(open("count").read()))]
 assert not any(project in (getattr(module, "__file__", None) or "") for module in sys.modules.values())
 json.dump(said, open("said.json", "w"))
@@ -134,6 +136,28 @@ def test_views_of_any_number_size_and_mode_are_read_the_same(both, changed):
     writer, reader = both
     views = changed(phantoms.draw((12, 2, 0)).views)
     assert [reader.report(views)] == writer.write([views], 40)
+
+
+@pytest.fixture(params=["vision-in-4-bits", "vision-in-16-bits"])
+def copied(request, published, monkeypatch):
+    """A base of the registry whose weights are a published copy in 4 bits, of bfloat16."""
+    name = "llava-v1.6-mistral-7b"
+    places = {"processor": str(published / name), "weights": str(published / "copies" / request.param)}
+    monkeypatch.setitem(bases.REGISTRY, name, replace(bases.REGISTRY[name], **places))
+    bases.find.cache_clear()
+    yield name
+    bases.find.cache_clear()
+
+
+def test_a_published_copy_in_4_bits_computes_as_in_training(copied, tmp_path):
+    adapter = an_adapter(tmp_path / "adapter", copied, "pooled")
+    reader, writer = reader_of(adapter, tmp_path / "shared", 30), Writer(adapter)
+    kinds = {name: weight.dtype for name, weight in writer.model.named_parameters()}
+    assert {name: kinds[name] for name, _ in reader.model.named_parameters()} == {
+        name: weight.dtype for name, weight in reader.model.named_parameters()
+    }
+    studies = [phantoms.draw((11, 2, number)).views for number in range(3)]
+    assert [reader.report(views) for views in studies] == writer.write(studies, 30)
 
 
 @pytest.mark.parametrize("image_tokens", ["base", "pooled"])

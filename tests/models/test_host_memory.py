@@ -97,7 +97,7 @@ def peaks(models) -> dict[str, int]:
     command += [f"{kind}={folder}" for kind, folder in folders.items()]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])  # after what merging shows
 
 
 def shards(folder: Path) -> list[int]:

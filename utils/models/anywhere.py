@@ -47,12 +47,13 @@ def write_files(adapter: Path, folder: Path, recall_weight: float, max_new_token
     generation = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=end)
     for part in (processor, config, generation):
         part.save_pretrained(folder)
-    probe = {"findings": []}
+    probe = {"findings": [], "normal": {}}
     if (adapter / PROBE).exists():
         shutil.copyfile(adapter / PROBE, folder / PROBE)
         probe = _of_probe(adapter / PROBE, recall_weight)
     told = {
         "base": without_path(how["base"]),
+        "dtype": str(DTYPES[how["precision"]]).removeprefix("torch."),
         "regions": REGIONS,
         "instruction": instruction(),
         "lead": lead(processor),

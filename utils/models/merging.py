@@ -118,5 +118,5 @@ def _merged(model: PeftModel, name: str) -> torch.Tensor:
     if isinstance(layer, Linear4bit):
         weight = dequantize_bnb_weight(weight, weight.quant_state)
     for adapter in adapters:
-        weight = weight.float() + adapter.get_delta_weight("default").float()
+        weight = adapter.get_delta_weight("default").float().add_(weight)
     return weight

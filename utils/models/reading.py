@@ -22,10 +22,16 @@ class Reader:
         self.how = json.loads((self.folder / "reading.json").read_bytes())
         self.inner = model.base_model.model.model if hasattr(model, "peft_config") else model.model
         model.generation_config = GenerationConfig.from_pretrained(folder)  # no sampling, no penalties
-        for layer in model.modules():
-            if state := getattr(getattr(layer, "weight", None), "quant_state", None):
-                layer.compute_dtype = state.dtype = model.dtype
-                layer.support_avx512bf16_for_cpu = False  # it would repack weights with coarser scales
+        dtype = getattr(torch, self.how["dtype"])
+        layers = [
+            one for one in model.modules() if getattr(getattr(one, "weight", None), "quant_state", None)
+        ]
+        for layer in layers:  # in 4 bits
+            layer.compute_dtype = layer.weight.quant_state.dtype = dtype
+            layer.support_avx512bf16_for_cpu = False  # it would repack weights with coarser scales
+        for tensor in (*model.parameters(), *model.buffers()) if layers else ():
+            if tensor.dtype == torch.bfloat16:  # as copies in 4 bits come
+                tensor.data = tensor.data.to(dtype)
         projector, pool = self.inner.multi_modal_projector, self.how["pool"]
         if pool:  # a view is read whole, pool x pool patches a token
             projector.register_forward_pre_hook(lambda _, patches: as_rows(patches[0]))
