@@ -18,7 +18,7 @@ from conftest import ROOT
 from utils import scores
 from utils.demo import __main__ as demo_run
 from utils.demo.__main__ import as_page, run_notebook
-from utils.models.writer import MODEL, SHUFFLED
+from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.pages.opening import ABOUT
 from utils.scores.baselines import CONSTANT, FREQUENT, NEAREST
 from utils.settings import DatasetSettings, JudgeSettings, Preset, SplitSettings, TrainingSettings
@@ -192,10 +192,11 @@ class TestDemo:
     def test_the_model_reads_its_pictures(self, demo):
         judgements = pd.read_parquet(demo / "evaluation/default/judgements.parquet")
         summary = scores.summary(judgements[judgements["split"] == "test"]).set_index(["system", "region"])
-        model, constant, shuffled = (summary.loc[name] for name in (MODEL, CONSTANT, SHUFFLED))
+        model, constant, shuffled, base = (summary.loc[name] for name in (MODEL, CONSTANT, SHUFFLED, BASE))
         assert {FREQUENT, NEAREST} <= set(judgements["system"])
         assert (model["low"] > constant["high"]).sum() >= 3
         assert ((shuffled["mean"] - constant["mean"]) < 0.1).all()
+        assert (model["low"] > base["high"]).sum() >= 1 and (base["n"] == shuffled["n"]).all()
         assert (model["empty"] <= 0.02 * model["n"]).all()
 
     def test_a_few_studies_and_the_model_alone_make_a_whole_report(self, demo, tmp_path):

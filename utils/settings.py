@@ -152,7 +152,10 @@ class GenerationSettings(Knobs):
     )
     studies: int = Field(0, ge=0, description="maximum studies per split; 0: all")
     shuffled: int = Field(
-        150, ge=0, description="test studies also written from another study's views, as a control; 0: none"
+        150,
+        ge=0,
+        description="test studies also written by two controls: the model with the images of other studies, "
+        "and the base model without fine-tuning; 0: none",
     )
 
 

@@ -18,9 +18,8 @@ from utils.models import loading, reading
 from utils.models import writer as writing
 from utils.models.headings import EveryRegion
 from utils.models.loading import READING
+from utils.models.systems import MODEL, SHUFFLED
 from utils.models.writer import (
-    MODEL,
-    SHUFFLED,
     Decoder,
     Writer,
     _question,

@@ -16,6 +16,7 @@ from PIL import Image
 
 from utils import scores
 from utils.findings.groups import GROUPS
+from utils.models.systems import SYSTEMS
 from utils.pages import charts, finding_charts, score_charts
 from utils.regions import REGIONS
 from utils.scores import baselines, findings
@@ -157,9 +158,25 @@ def test_systems_differ_by_hatch_as_well_as_colour(drawn):
 
 
 def test_more_systems_than_can_be_told_apart_are_refused():
-    rows = table(*(judgement(system=f"system {i}") for i in range(7)))
+    rows = table(*(judgement(system=f"system {i}") for i in range(8)))
     with pytest.raises(ValueError, match="draw fewer"):
         score_charts.region_bars(scores.summary(rows), data_label=PHANTOMS)
+
+
+def test_all_systems_of_step_4_are_named_within_the_picture():
+    names = [*SYSTEMS, *baselines.BASELINES]
+    rows = table(*(judgement(system=name, significant=[1, 0, 0, 0, 0, 0]) for name in names))
+    for fig in (
+        score_charts.region_bars(scores.summary(rows), data_label=PHANTOMS),
+        score_charts.error_types(scores.error_counts(rows), data_label=PHANTOMS),
+    ):
+        (legend,) = fig.legends
+        assert {text.get_text() for text in legend.get_texts()} == set(names) and inside(fig)
+        fig.draw_without_rendering()
+        titles = [ax.title for ax in fig.axes] + [t for ax in fig.axes for t in ax.texts]
+        below = legend.get_window_extent().y0
+        assert all(text.get_window_extent().y1 <= below + 1 for text in titles if text.get_text())
+        assert len({colour for colour, _ in charts.SERIES}) == len(charts.SERIES) == len(names)
 
 
 def test_a_region_without_any_judgement_is_said_not_drawn():

@@ -6,7 +6,7 @@ from page_text import text
 
 from utils.machine import CARDS, Card
 from utils.models.loading import READING
-from utils.models.writer import MODEL, SHUFFLED
+from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.pages import evaluation_desk
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.probing import POINTS
@@ -32,6 +32,16 @@ def test_judging_is_planned_by_system_and_follows_the_form(systems, tmp_path):
     assert "T4" not in text(draw(JudgeSettings(engine="offline")))
 
 
+def test_the_base_models_questions_are_counted_before_its_reports_are_there(systems, tmp_path):
+    draw = evaluation_desk.judging_beside(systems, tmp_path / "answers.jsonl", 7)
+    shown = text(draw(JudgeSettings(engine="green")))
+    assert f"{BASE} 7" in shown and "all 9" in shown
+    assert BASE not in text(draw(JudgeSettings(engine="green", systems="model and shuffled")))
+    systems[BASE] = systems[SHUFFLED].assign(system=BASE, prediction="Some reports are there.")
+    shown = text(evaluation_desk.judging_beside(systems, tmp_path / "answers.jsonl", 6)(JudgeSettings()))
+    assert f"{BASE} 7" in shown and "all 9" in shown
+
+
 def test_the_plan_is_for_the_cards_of_the_machine(systems, tmp_path, monkeypatch):
     draw = evaluation_desk.judging_beside(systems, tmp_path / "answers.jsonl")
     monkeypatch.setattr(evaluation_desk, "planned_on", lambda: (CARDS[1], 2))
@@ -52,9 +62,12 @@ def test_writing_is_planned_from_the_studies_and_the_adapter(phantom_dataset, tm
     write_json(tmp_path / READING, {"base": "demo", "image_tokens": "base", "precision": "fp32", "views": 2})
     draw = evaluation_desk.writing_beside(phantom_dataset, tmp_path)
     shown = text(draw(GenerationSettings()))
-    assert "validation 4" in shown and "test 5" in shown and f"{SHUFFLED} 5" in shown and "all 14" in shown
+    assert "validation 4" in shown and "test 5" in shown and "all 19" in shown
+    assert f"{SHUFFLED} 5" in shown and f"{BASE} 5" in shown
     assert "look at the test radiographs once under a minute" in shown  # no report, so it has no number
     assert "all 4" in text(draw(GenerationSettings(studies=2, shuffled=0)))
+    few = text(draw(GenerationSettings(studies=2)))  # as many as are written, which the controls share
+    assert f"{SHUFFLED} 2" in few and f"{BASE} 2" in few and "all 8" in few
 
 
 def test_the_form_says_what_the_nearest_known_recall_weight_names(phantom_dataset, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from judged_rows import GREEN, OFFLINE, judgement, table
 
 from utils import scores
+from utils.models.systems import BASE, MODEL, OF_BASE
 from utils.regions import REGIONS
 from utils.scores import baselines
 from utils.scores.tables import quiz_tables, table_markdown
@@ -265,6 +266,14 @@ def test_table_says_where_an_interval_says_less_than_it_seems(values, flat, few)
 def test_table_tells_how_many_had_no_verdict():
     text = table_markdown(scores.summary(table(*studies([1.0, None]))), data_label="x")
     assert "no verdict on 1 of 2 rows" in text
+
+
+def test_a_table_with_the_base_model_says_what_it_lacks():
+    rows = [judgement(system=MODEL), judgement(system=BASE)]
+    shown = scores.table_markdown(scores.summary(table(*rows)), data_label="phantoms")
+    assert f"| test | {BASE} | 1.00" in shown and f"- {OF_BASE}\n" in shown
+    alone = scores.table_markdown(scores.summary(table(*rows[:1])), data_label="phantoms")
+    assert OF_BASE not in alone
 
 
 def test_scores_by_kind_of_study_leave_out_studies_without_a_kind():

@@ -16,6 +16,7 @@ from conftest import ROOT
 
 from utils.answers import files_of
 from utils.models.features import FOLDER
+from utils.models.systems import BASE, MODEL
 from utils.models.writer import read_generations
 from utils.processes import COUNT, Processes
 from utils.scores import several
@@ -106,11 +107,21 @@ def test_reports_are_those_of_one_process_though_one_of_two_is_killed_and_then_b
     after = kept(path)
     assert len(after) == 2 and sum(map(len, before)) < sum(map(len, after))
     assert reports(workspace) == reports(alone)
+    assert sum(system == BASE for system, *_ in reports(alone)) == SHUFFLED
     features = [
         {one.name: one.read_bytes() for one in (run.folder("training") / FOLDER).iterdir()}
         for run in (workspace, alone)
     ]
     assert features[0] == features[1] and len(features[0]) == 3  # a file for each split
+
+
+def test_the_base_model_comes_later_by_two_processes_too(alone, workspace):
+    settings = GenerationSettings(batch_size=1, shuffled=2)
+    several.write_on_all(workspace, settings, [MODEL])
+    assert {system for system, *_ in reports(workspace)} == {MODEL}
+    several.write_on_all(workspace, settings, [BASE])
+    later = {key: text for key, text in reports(workspace).items() if key[0] == BASE}
+    assert len(later) == 2 and later.items() <= reports(alone).items()
 
 
 def reports(workspace):
@@ -153,7 +164,9 @@ from utils.workspace import Workspace
 workspace = Workspace(Path(sys.argv[1]))
 engine = several.judge_on_all(workspace, JudgeSettings(precision="fp16"))
 pairs = [(f"Nodule of {n} mm.", "The lungs are clear.") for n in range(5)]
-for asked in (pairs[:2], pairs):
+for asked in (pairs[:2], pairs[:3], pairs):
+    if asked == pairs:
+        several.let_go(engine)  # its processes end, and the next question starts others
     judged = judge_pairs(asked, engine, cache=workspace.folder("evaluation") / several.ANSWERS)
 print(json.dumps([one.completion for one in judged]), flush=True)
 sys.stdin.read()

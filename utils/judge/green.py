@@ -1,13 +1,13 @@
 """GREEN-radllama2-7b as an engine of `judge_pairs`: on this machine's GPU, or behind a server.
 
-Prompt, chat format and end of input are those that the model was published
-with (`make_prompt` and `GREEN` of the package green-score 0.0.12): they
-are the model's input format, and other wordings give other verdicts. The prompt
-is the package's own once `green_score.take` has it; ours is the same text.
+Prompt, chat format and end of input are those that the model was published with (`make_prompt` and `GREEN`
+of the package green-score 0.0.12): they are the model's input format, and other wordings give other
+verdicts. The prompt is the package's own once `green_score.take` has it; ours is the same text.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cached_property
@@ -123,12 +123,6 @@ def _is_of_published_size(model: str) -> bool:
     return (config.num_hidden_layers, config.hidden_size) == GREEN_SIZE
 
 
-def _common_start(rows: list[list[int]]) -> list[int]:
-    shortest = min(rows, key=len)
-    differ = (i for i, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
-    return shortest[: next(differ, len(shortest))]
-
-
 def _fingerprint(max_new_tokens: int) -> str:
     asked = prompt("{reference}", "{prediction}")
     return hashlib.sha256(f"{asked}{_CHAT}{max_new_tokens}".encode()).hexdigest()
@@ -182,6 +176,11 @@ class GreenEngine:
                     "the runtime and run this notebook alone"
                 ) from None
         return self._loaded
+
+    def close(self) -> None:
+        """Let go of the model; the next question loads it again."""
+        self._loaded, self._to_learn, self._learnt = None, [*self._to_learn, *self._learnt], set()
+        vars(self).pop("decoder", None)
 
     def _load(self):
         import torch
@@ -257,7 +256,8 @@ class GreenEngine:
         model, tokenizer = self.load()
         # Almost half of a question: the judge's instruction before the reference.
         examples = [tokenizer.bos_token + chat(text, text) for text in ("a", "B")]
-        start = _common_start(tokenizer(examples, add_special_tokens=False)["input_ids"])
+        rows = tokenizer(examples, add_special_tokens=False)["input_ids"]
+        start = os.path.commonprefix(rows)  # noqa: RUF071  (of tokens, not of paths)
         return Decoder(
             model, {tokenizer.eos_token_id}, self.max_new_tokens, expected=ANSWER_TOKENS, start=start
         )

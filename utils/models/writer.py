@@ -8,6 +8,7 @@ the adapter and what it was told.
 import gc
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -30,8 +31,7 @@ from utils.workspace import StepError, file_hash, progress
 from .features import Tower, study_features
 from .headings import EveryRegion
 from .loading import ADAPTER_FILES, PROBE, how_to_read, load_adapter, load_model, load_processor
-
-MODEL, SHUFFLED = "fine-tuned model", "images shuffled"
+from .systems import BASE, MODEL, SHUFFLED
 
 
 class Writer:
@@ -53,8 +53,9 @@ class Writer:
 
     @cached_property
     def model(self) -> PeftModel:
-        base = load_model(*(self.reading[name] for name in ("base", "image_tokens", "precision")))
-        return load_adapter(base, self._folder)
+        how = (self.reading[name] for name in ("base", "image_tokens", "precision"))
+        with torch.inference_mode(False):  # else, where the tower asks first, no adapter could be switched on
+            return load_adapter(load_model(*how), self._folder)
 
     def write(self, studies: list[list], max_new_tokens: int) -> list[str]:
         """A report text for each study, given as its list of views (PIL images). Greedy."""
@@ -84,6 +85,8 @@ class Writer:
         plans: for each study, what `plans` gives
         """
         first = _FirstViews(studies, self.reading["views"])
+        if not studies:
+            return iter(())  # for nothing the model need not be loaded
         return stream(self.model, self.processor, first, max_new_tokens, at_once, self.drafts, plans)
 
     def learn(self, reports: Iterable[str]) -> None:
@@ -92,6 +95,10 @@ class Writer:
         for report in reports:
             rest = report.strip().removeprefix(f"{REGIONS[0]}:")
             self.drafts.learn([*form.first(f"{REGIONS[0]}:"), *form.inside(rest), form.end])
+
+    def writing(self, system: str) -> AbstractContextManager:
+        """While it is entered, the model writes as `system` does: BASE without the adapter."""
+        return self.model.disable_adapter() if system == BASE else nullcontext()
 
     def take(self, adapter: Path) -> "Writer":
         """Write with another adapter of the same base model from now on."""
@@ -191,8 +198,9 @@ def write_reports(
     """The reports on the studies of `split`, called `name`, in order; those in `path` are not written again.
 
     With `system` SHUFFLED each study is written from the views of another,
-    which shows how much of a score comes from the pictures. A report in `path` that was to name other
-    findings, as with another `recall_weight`, is written anew.
+    which shows how much of a score comes from the pictures. With BASE the adapter is switched off, and so
+    is the probe: the headings are set, but name nothing, as the base model was never taught plans.
+    A report in `path` that was to name other findings, as with another `recall_weight`, is written anew.
     Of several processes, each writes its share, and has the reports that are there.
     Raises StepError where `path` holds the reports of another adapter.
     """
@@ -207,21 +215,22 @@ def write_reports(
     views = split.select([source[study] for study in todo])["images"]
     writer.learn(row["text"] for row in done.values())
     asked = [plans[study] for study in todo]
-    written = writer.stream(views, settings.max_new_tokens, settings.batch_size, asked) if todo else ()
     try:
-        for number, text in show(written, f"{name}: {system}", len(todo)):
-            study = todo[number]
-            row = {
-                "system": system,
-                "split": name,
-                "id": study,
-                "text": text,
-                "report": parse(text),
-                "plan": {region: list(names) for region, names in plans[study].items()},
-                "adapter": writer.adapter,
-            }
-            file.add(row)
-            done[study] = row
+        with writer.writing(system) if todo else nullcontext():
+            written = writer.stream(views, settings.max_new_tokens, settings.batch_size, asked)
+            for number, text in show(written, f"{name}: {system}", len(todo)):
+                study = todo[number]
+                row = {
+                    "system": system,
+                    "split": name,
+                    "id": study,
+                    "text": text,
+                    "report": parse(text),
+                    "plan": {region: list(names) for region, names in plans[study].items()},
+                    "adapter": writer.adapter,
+                }
+                file.add(row)
+                done[study] = row
     except torch.OutOfMemoryError:
         raise StepError(
             "The GPU's memory does not hold one study: restart the runtime, or use an adapter with "
@@ -233,7 +242,12 @@ def write_reports(
 def plans_to_write(
     writer: Writer, split: Dataset, name: str, system: str, show: Callable[..., Iterable] = progress
 ) -> dict[str, Plan]:
-    """By study of `split`, called `name`, the plan of the study whose views `system` writes it from."""
+    """By study of `split`, called `name`, the plan of the study whose views `system` writes it from.
+
+    Those of BASE are empty.
+    """
+    if system == BASE:
+        return {study: {} for study in split["id"]}
     plans = writer.plans(writer.features(split, name, show)) if writer.probe else [{}] * len(split)
     sources = sources_of(split, system)
     return {study: plans[source] for study, source in zip(split["id"], sources, strict=True)}
@@ -257,10 +271,11 @@ def sources_of(split: Dataset, system: str) -> list[int]:
 def ids_to_write(split: Dataset, settings: GenerationSettings, system: str = MODEL) -> list[str]:
     """The studies of `split` that `system` writes reports on.
 
-    The control takes them evenly spread: in IU X-Ray's test split, most of the first ones are normal.
+    The controls take the same ones, evenly spread: in IU X-Ray's test split, most of the first ones are
+    normal.
     """
     ids = split["id"][: settings.studies or len(split)]
-    if system != SHUFFLED:
+    if system == MODEL:
         return ids
     count = min(settings.shuffled, len(ids))
     return [ids[number * len(ids) // count] for number in range(count)]

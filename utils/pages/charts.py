@@ -8,6 +8,7 @@ travel without their captions. Lengths are in inches.
 
 import base64
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -35,6 +36,7 @@ SERIES = (
     (GREEN, "\\\\\\\\"),
     (PURPLE, "xxxx"),
     (GREY, "oooo"),
+    (VERMILION, "||||"),
 )
 WIDTH, DPI = 9.0, 110
 STYLE = {
@@ -132,20 +134,41 @@ def bar(ax, at: float, value: float, thickness: float, i: int, horizontal: bool 
 
 
 def legend(fig, entries: list[tuple[str, str, str]]) -> None:
-    """A legend under the subtitle; an entry is a name, a colour and a hatch."""
+    """A legend under the subtitle; an entry is a name, a colour and a hatch. It comes last in a figure.
+
+    Where it is too wide for one row the figure grows by the others.
+    """
     handles = [
         Patch(facecolor=colour, hatch=hatch, edgecolor=hatch_colour(colour), label=name)
         for name, colour, hatch in entries
     ]
-    fig.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(0.02 / WIDTH, 1 - 0.52 / fig.get_figheight()),
-        ncols=len(handles),
-        fontsize=8.5,
-        handlelength=1.4,
-        columnspacing=1.6,
-    )
+    for rows in range(1, len(handles) + 1):
+        columns = math.ceil(len(handles) / rows)
+        shown = fig.legend(
+            handles=[handle for column in range(columns) for handle in handles[column::columns]],
+            loc="upper left",
+            bbox_to_anchor=(0.02 / WIDTH, 1 - 0.52 / fig.get_figheight()),
+            ncols=columns,
+            fontsize=8.5,
+            handlelength=1.4,
+            columnspacing=1.6,
+        )
+        if shown.get_window_extent().width <= WIDTH * fig.dpi:
+            return
+        shown.remove()
+        _grow(fig, 0.19)
+
+
+def _grow(fig, more: float) -> None:
+    """Make room of `more` inches below the subtitle; what there is keeps its size."""
+    height = fig.get_figheight()
+    share = height / (height + more)
+    for ax in fig.axes:
+        box = ax.get_position()
+        ax.set_position((box.x0, box.y0 * share, box.width, box.height * share))
+    for text in fig.texts:
+        text.set_y(1 - (1 - text.get_position()[1]) * share)
+    fig.set_figheight(height + more)
 
 
 def region_axis(ax, notes: list[str]) -> None:

@@ -10,7 +10,8 @@ from datasets import DatasetDict
 from utils.judge import JudgeError
 from utils.machine import Card, planned_on, several
 from utils.models.loading import how_to_read
-from utils.models.writer import SHUFFLED
+from utils.models.systems import BASE, SHUFFLED
+from utils.models.writer import ids_to_write
 from utils.scores import plan
 from utils.scores.judging import judge_of
 from utils.scores.means import SPLITS
@@ -36,13 +37,19 @@ def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationS
         counts = {SPLITS[name]: len(dataset[name]) for name in ("val", "test") if name in dataset}
         if settings.studies:
             counts = {name: min(count, settings.studies) for name, count in counts.items()}
-        counts[SHUFFLED] = min(len(dataset["test"]), settings.shuffled)
-        note = "A saved report is not written again."
+        for control in (SHUFFLED, BASE):
+            counts[control] = len(ids_to_write(dataset["test"], settings, control))
+        note = "A saved report is not written again. That of the base model comes after the first scores."
+
+        def seconds(name: str, card: Card) -> Hours:
+            untaught = settings.max_new_tokens if name == BASE else 0
+            return plan.report_seconds(reading, prompt, settings.batch_size, card, untaught)
+
         planned = _plan(
             counts,
             "reports",
             note,
-            lambda card: plan.report_seconds(reading, prompt, settings.batch_size, card),
+            seconds,
             lambda card, gpus: [plan.looked_at(reading, len(dataset["test"]), card, gpus)],
         )
         return planned + _named(points, settings.recall_weight)
@@ -50,8 +57,13 @@ def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationS
     return draw
 
 
-def judging_beside(systems: dict[str, pd.DataFrame], cache: Path) -> Callable[[JudgeSettings], str]:
-    """For a form: the plan of judging `systems`, their rows by name, with the answers saved in `cache`."""
+def judging_beside(
+    systems: dict[str, pd.DataFrame], cache: Path, of_base: int = 0
+) -> Callable[[JudgeSettings], str]:
+    """For a form: the plan of judging `systems`, their rows by name, with the answers saved in `cache`.
+
+    of_base: questions that the base model's reports will add that are not written yet
+    """
 
     def draw(settings: JudgeSettings) -> str:
         try:
@@ -64,12 +76,18 @@ def judging_beside(systems: dict[str, pd.DataFrame], cache: Path) -> Callable[[J
             cache=cache,
             identical_without_asking=settings.identical_without_asking,
         )
+        if of_base and settings.systems == "all":
+            counts[BASE] = counts.get(BASE, 0) + of_base
         note = "A question is a distinct pair of reference and report without a saved answer."
         if settings.engine != "green":
             return _counted(counts, "questions", f"{note} The time depends on the {settings.engine} judge.")
-        return _plan(counts, "questions", f"{note} The bar shows the measured rate.", plan.judge_seconds)
+        return _plan(counts, "questions", f"{note} The bar shows the measured rate.", _of_judge)
 
     return draw
+
+
+def _of_judge(_: str, card: Card) -> Hours:
+    return plan.judge_seconds(card)
 
 
 def _named(points: pd.DataFrame, recall_weight: float) -> str:
@@ -84,18 +102,21 @@ def _plan(
     counts: dict[str, int],
     unit: str,
     note: str,
-    seconds: Callable[[Card], Hours],
+    seconds: Callable[[str, Card], Hours],
     before: Callable[[Card, int], list[plan.Item]] = lambda *_: [],
 ) -> str:
-    """The plan on this machine's GPUs, or on a T4 where there is none; `seconds` are those of one piece.
+    """The plan on this machine's GPUs, or on a T4 where there is none.
 
+    seconds: those of one piece of a name in `counts`
     before: what comes first, on so many cards: its hours count, its pieces are of another kind
     """
     card, gpus = planned_on()
     on, rows = several(card, gpus), []
     if not card.peak_16:
         return _counted(counts, unit, f"{note} The time is not known for {on}.")
-    first, items = before(card, gpus), plan.planned(counts, seconds(card), gpus)
+    first, items = before(card, gpus), []
+    for name, count in counts.items():
+        items += plan.planned({name: count}, seconds(name, card), gpus)
     for item in [*first, *items, plan.total([*first, *items])]:
         fast, likely, slow = map(time_text, item.hours)
         between = fast if fast == slow else f"{fast} to {slow}"

@@ -58,7 +58,7 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
                 ax.plot([at, at], [row["low"], row["high"]], color=INK, linewidth=1.1, solid_capstyle="butt")
                 mean, size = f"{row['mean']:.2f}", 8
                 if len(systems) * len(splits) > 6:  # so that neighbours do not touch
-                    mean, size = mean.removeprefix("0"), 6.5
+                    mean, size = mean.removeprefix("0"), 6.5 if len(present) < 7 else 5.5
                 ax.text(at, row["high"] + 0.015, mean, ha="center", va="bottom", fontsize=size)
         counts = rows.groupby("region")["n"].agg(["min", "max"])
         region_axis(ax, [_count(counts, region) for region in REGIONS])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from utils import processes
 from utils.judge import JudgeError, green_score
+from utils.models.systems import SYSTEMS
 from utils.workspace import StepError
 
 from . import several
@@ -21,6 +22,9 @@ def main() -> None:
     parser.add_argument(
         "folder", type=Path, help="<workspace>/evaluation/<run>; of answer, the questions' folder"
     )
+    parser.add_argument(
+        "--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="whose reports to write (all)"
+    )
     options = parser.parse_args()
     processes.join()
     said = green_score.take() if options.what != "write" else ""
@@ -29,8 +33,9 @@ def main() -> None:
     try:
         if options.what == "answer":
             several.answer(options.folder)
-        else:
-            getattr(several, options.what)(processes.workspace_of(options.folder, "evaluation"))
+            return
+        workspace = processes.workspace_of(options.folder, "evaluation")
+        several.write(workspace, options.systems) if options.what == "write" else several.judge(workspace)
     except (StepError, JudgeError) as error:
         raise SystemExit(str(error)) from None
 

@@ -18,7 +18,7 @@ from utils.judge import Engine, open_questions
 from utils.judge.green import ANSWER_TOKENS
 from utils.machine import CARDS, T4, Card, asked_cards, several
 from utils.models.bases import Shape, find
-from utils.models.writer import MODEL, SHUFFLED
+from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.regions import tidy
 from utils.settings import GenerationSettings
 from utils.training import plan as training
@@ -113,12 +113,16 @@ def judge_seconds(card: Card = T4) -> Hours:
     )
 
 
-def report_seconds(reading: dict, prompt: int, most_at_once: int, card: Card = T4) -> Hours:
+def report_seconds(
+    reading: dict, prompt: int, most_at_once: int, card: Card = T4, untaught: int = 0
+) -> Hours:
     """Seconds a report on `card`, of known speed: fast, likely, slow.
 
     reading: how the adapter reads a study, as `loading.how_to_read` gives it
     prompt: tokens of a study's views and its question
     most_at_once: studies written together at most; 0: as many as fit
+    untaught: the most tokens of a report, where the model was taught none, as the base model: it may use
+        them all, and no draft from training reports holds; 0: the model was taught
 
     Counted are the prompt, the vision tower and the passes; reports are taken to be as long as
     training's. What share of a draft holds is known only once a model is trained: 2 tokens a pass are
@@ -128,11 +132,13 @@ def report_seconds(reading: dict, prompt: int, most_at_once: int, card: Card = T
     rates = [share * card.peak_16 for share in SHARES]
     if reading["precision"] == "fp32":
         rates = speeds.rates(card, "fp32")[::-1]
-    rows = min(rows_at_once(shape, _slots(prompt + 2 * REPORT), card), most_at_once or MOST_ROWS)
+    rows = min(
+        rows_at_once(shape, _slots(prompt + (untaught or 2 * REPORT)), card), most_at_once or MOST_ROWS
+    )
     tower = 2 * speeds.vision_weights(shape) * shape.patches * reading["views"]
     return tuple(
-        _seconds(shape, prompt, REPORT, rows, rate, kept, card) + tower / rate
-        for rate, kept in zip(rates, (2, 2, 1), strict=True)
+        _seconds(shape, prompt, untaught or REPORT, rows, rate, kept, card) + tower / rate
+        for rate, kept in zip(rates, (1, 1, 1) if untaught else (2, 2, 1), strict=True)
     )
 
 
@@ -249,21 +255,26 @@ def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
 
     The counts of questions are those of one run's reports; a run's own are shown in notebook 04. That of
     the probe's sentences, which stand where it names a finding, is of a run of the preset `small`: elsewhere
-    the constant stands, which is asked already. A prompt is taken as two views of 144 tokens and 78 of
+    the constant stands, which is asked already. Of the base model every region that the references of its
+    studies mention counts as a question. A prompt is taken as two views of 144 tokens and 78 of
     text, as in `training.plan`.
     """
     reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
     counts = {
         "judge: fine-tuned model": 1424,
+        f"judge: {BASE}": 494,
         "judge: images shuffled": 470,
         "judge: best constant report": 1281,
         "judge: most frequent sentences": 1281,
         "judge: nearest training study": 2268,
         "judge: probe's own sentences": 298,
     }
-    each = report_seconds(reading, 2 * 144 + 78, GenerationSettings().batch_size, card)
+    default = GenerationSettings()
+    how = (reading, 2 * 144 + 78, default.batch_size, card)
     items = [looked_at(reading, 590, card, gpus)]
-    items += planned({"write reports": 296 + 590 + 150}, each, gpus)
+    items += planned({"write reports": 296 + 590 + default.shuffled}, report_seconds(*how), gpus)
+    of_base = report_seconds(*how, untaught=default.max_new_tokens)
+    items += planned({f"write reports: {BASE}": default.shuffled}, of_base, gpus)
     return items + planned(counts, judge_seconds(card), gpus)
 
 

@@ -8,6 +8,7 @@ was killed goes on, on any number of processes. Settings are those of the notebo
 preset's.
 """
 
+import gc
 import itertools
 import json
 import tempfile
@@ -15,15 +16,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
+import torch
 from datasets import DatasetDict
 
 from utils import processes
 from utils.data.hf_dataset import load
 from utils.judge import Cache, Engine, Pair, judge_pairs
 from utils.models.features import FOLDER, block_features, blocks
+from utils.models.systems import BASE, MODEL, SHUFFLED, SYSTEMS
 from utils.models.writer import (
-    MODEL,
-    SHUFFLED,
     Writer,
     as_planned,
     ids_to_write,
@@ -40,16 +42,40 @@ from .judging import all_systems, judge_of, references
 REPORTS, ANSWERS, NOTED = "generations.jsonl", "answers.jsonl", "settings.json"
 
 
-def write_on_all(workspace: Workspace, settings: GenerationSettings) -> None:
-    """Write all reports and image features on all GPUs of this machine; with one GPU or none do nothing.
+def write_on_all(
+    workspace: Workspace, settings: GenerationSettings, systems: Sequence[str] = SYSTEMS
+) -> None:
+    """Write the reports of `systems` and image features on all GPUs of this machine; with one or none do
+    nothing.
 
     Whoever asks for them afterwards finds them written.
     """
     folder, count = workspace.folder("evaluation"), processes.how_many()
     _note(folder, generation=settings)
     if count > 1:
-        with processes.Processes(count, "utils.scores", "write", folder) as team:
+        with processes.Processes(count, "utils.scores", "write", folder, "--systems", *systems) as team:
             list(team.rounds())
+
+
+def base_so_far(
+    workspace: Workspace, dataset: DatasetDict, settings: GenerationSettings
+) -> tuple[dict[str, pd.DataFrame], int]:
+    """The base model's reports that are written: its rows to judge by system, `{}` where there are none; and
+    how many regions its other reports will have to judge, for the plan.
+    """
+    ids, known = ids_to_write(dataset["test"], settings, BASE), references(dataset["test"])
+    kept = read_generations(workspace.folder("evaluation") / REPORTS)
+    done = as_planned(kept, BASE, "test", {study: {} for study in ids})
+    left = sum(len(known[study]) for study in ids if study not in done)
+    return all_systems(dataset, {BASE: {"test": [*done.values()]}}, {}), left
+
+
+def let_go(engine: Engine) -> None:
+    """Free the memory that a judge has taken, which a model needs; the next question takes it again."""
+    if hasattr(engine, "close"):
+        engine.close()
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def judge_on_all(workspace: Workspace, settings: JudgeSettings) -> Engine:
@@ -100,19 +126,24 @@ class SharedJudge:
                     break
         finally:
             if waiting:
-                self._team.end()
-                self._team = None
+                self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._team is not None:
+            self._team.end()
+            self._team = None
 
 
-def write(workspace: Workspace) -> None:
-    """Write this process's share of a run's reports, and of its studies' image features."""
+def write(workspace: Workspace, systems: Sequence[str] = SYSTEMS) -> None:
+    """Write this process's share of a run's reports by `systems`, and of its studies' image features."""
     folder, dataset, writer = _opened(workspace)
     settings = _settings(folder).generation
     writer.learn(study[0]["content"] for study in dataset["train"]["completion"])
     for studies in dataset.values():
         for block in _show(processes.mine(blocks(studies)), "image features"):
             block_features(writer.tower, block, writer.kept)
-    for system, name in _asked(dataset):
+    for system, name in _asked(dataset, systems):
         write_reports(writer, dataset[name], name, folder / REPORTS, settings, system, _show)
 
 
@@ -121,8 +152,9 @@ def judge(workspace: Workspace) -> None:
     folder, dataset, writer = _opened(workspace)
     settings = _settings(folder)
     kept = read_generations(folder / REPORTS, writer.adapter)
-    reports: dict[str, dict[str, list[dict]]] = {MODEL: {}, SHUFFLED: {}}
-    for system, name in _asked(dataset):
+    judged = plan.chosen(dict.fromkeys(SYSTEMS), settings.judge.systems)
+    reports: dict[str, dict[str, list[dict]]] = {system: {} for system in judged}
+    for system, name in _asked(dataset, [*judged]):
         ids = ids_to_write(dataset[name], settings.generation, system)
         plans = plans_to_write(writer, dataset[name], name, system, _show)
         found = as_planned(kept, system, name, plans)
@@ -192,9 +224,10 @@ def _settings(folder: Path) -> Preset:
     return with_values(preset(processes.workspace_of(folder, "evaluation").size), _noted(folder))
 
 
-def _asked(dataset: DatasetDict) -> list[tuple[str, str]]:
-    """System and split of all reports of step 4."""
-    return [(MODEL, name) for name in ("val", "test") if name in dataset] + [(SHUFFLED, "test")]
+def _asked(dataset: DatasetDict, systems: Sequence[str] = SYSTEMS) -> list[tuple[str, str]]:
+    """System and split of all reports of step 4 by `systems`."""
+    splits = {MODEL: ("val", "test"), BASE: ("test",), SHUFFLED: ("test",)}
+    return [(system, name) for system in systems for name in splits[system] if name in dataset]
 
 
 def _show(items: Iterable, label: str, total: int | None = None) -> Iterable:

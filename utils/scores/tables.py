@@ -21,6 +21,7 @@ import pandas as pd
 from nltk.translate.bleu_score import corpus_bleu
 
 from utils.judge import Pair
+from utils.models.systems import BASE, OF_BASE
 from utils.regions import REGIONS, tidy
 from utils.workspace import write_text
 
@@ -174,6 +175,8 @@ def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
         notes.append(f"Intervals over fewer than {FEW} studies are too narrow: take them as a rough guide.")
     if not is_green(judge):
         notes.append(f"Judged by the {judge}. Do not compare these scores with GREEN scores.")
+    if BASE in set(summary["system"]):
+        notes.append(OF_BASE)
     unjudged = int(summary["no_verdict"].sum())
     if unjudged:
         notes.append(
