@@ -24,9 +24,10 @@ def reading(tiny_base):
 
 @pytest.fixture(scope="module")
 def taught(reading, phantom_dataset, tmp_path_factory):
-    """An adapter that changes what is written, with a probe beside it that finds something."""
+    """An adapter of all that can be taught, which changes what is written, and a probe beside it."""
     folder = tmp_path_factory.mktemp("taught") / "adapter"
-    model = get_peft_model(loading.load_model(**reading), loading.lora_config(preset("demo").training))
+    settings = preset("demo").training.model_copy(update={"projector": True})
+    model = get_peft_model(loading.load_model(**reading), loading.lora_config(settings))
     torch.manual_seed(0)
     for name, weight in model.named_parameters():
         if "lora_B" in name:  # zero, so that an adapter changes nothing at first
