@@ -32,6 +32,11 @@ def without_plan(text: str) -> str:
     return _PLANNED.sub(r"\1:", text)
 
 
+def plan_places(text: str) -> list[tuple[int, int]]:
+    """Where the plans stand that `without_plan` takes out of a report text, in order."""
+    return [(planned.end(1), planned.end() - 1) for planned in _PLANNED.finditer(text)]
+
+
 def tidy(text: str) -> str:
     """`text` on one line: every run of white space becomes one space."""
     return " ".join(text.split())
@@ -64,17 +69,24 @@ def render(findings: dict[str, str], plan: Mapping[str, Iterable[str]] | None = 
     return "\n".join(lines)
 
 
-def parse(text: str) -> dict[str, str]:
-    """The regions of a report text, `{}` where it has none.
+def places(text: str) -> dict[str, tuple[int, int]]:
+    """Where in a report text the findings of each region stand, `{}` where it has none.
 
     Reads what `render` writes and what models make of it: headings in any
     case, with Markdown marks or numbers, in any order. Text before the first
     heading is dropped. Of a region that comes twice, the first with findings
     is kept.
     """
-    found: dict[str, str] = {}
-    _, *parts = _HEADING.split(text)  # heading, findings, heading, findings, ...
-    for name, findings in zip(map(str.lower, parts[::2]), parts[1::2], strict=True):
-        if not found.get(name):
-            found[name] = tidy(findings)
+    heads = list(_HEADING.finditer(text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    found: dict[str, tuple[int, int]] = {}
+    for head, end in zip(heads, ends, strict=True):
+        name = head[1].lower()
+        if name not in found or not text[slice(*found[name])].strip():
+            found[name] = head.end(), end
     return {name: found[name] for name in ALL if name in found}
+
+
+def parse(text: str) -> dict[str, str]:
+    """The regions of a report text, `{}` where it has none: what stands at their `places`, on one line."""
+    return {name: tidy(text[start:end]) for name, (start, end) in places(text).items()}

@@ -124,8 +124,8 @@ def test_views_are_small_pictures_with_their_names():
 
 
 def test_a_large_view_is_scaled_down():
-    largest = viewers._view(Image.effect_noise((1200, 800), 64), "view")
-    as_it_is = viewers._view(Image.effect_noise((320, 213), 64), "view")
+    largest = viewers.view(Image.effect_noise((1200, 800), 64), "view")
+    as_it_is = viewers.view(Image.effect_noise((320, 213), 64), "view")
     assert len(largest) < 1.5 * len(as_it_is)
 
 

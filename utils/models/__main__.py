@@ -1,10 +1,90 @@
-"""`python -m utils.models merge ADAPTER FOLDER`: see `merging`."""
+"""`python -m utils.models ADAPTER IMAGE...`: the report of a trained adapter on a study of your own.
 
+`python -m utils.models merge ADAPTER FOLDER`: see `merging`.
+"""
+
+import argparse
+import json
 import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from utils.data.studies import DataError
+from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
+from utils.workspace import StepError
+
+UNSURE = 0.5  # words below this probability are listed under their region
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the report on the study whose views are named, or merge an adapter into its base model."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["merge"]:
+        from .merging import main as merge
+
+        merge(arguments[1:])
+    else:
+        read(arguments)
+
+
+def read(arguments: list[str]) -> None:
+    """Print the report on one study. Nothing leaves the machine."""
+    parser = argparse.ArgumentParser(prog="python -m utils.models", description=read.__doc__)
+    parser.add_argument(
+        "adapter", type=Path, help="folder of the adapter: <workspace>/training/<run>/adapter"
+    )
+    parser.add_argument(
+        "image",
+        type=Path,
+        nargs="+",
+        help="views of one study, the frontal one first: DICOM, PNG or JPEG",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+    options = parser.parse_args(arguments)
+    # After the help, as torch takes seconds; and what is quickly seen to be wrong is said before it loads.
+    from .loading import how_to_read
+    from .study import open_views, open_writer, read_study, side_of
+
+    try:
+        views = open_views(options.image, side_of(how_to_read(options.adapter)))
+        found = read_study(open_writer(options.adapter), views)
+    except (DataError, StepError) as error:
+        raise SystemExit(str(error)) from None
+    print(as_json(found) if options.json else as_text(found, len(views)))
+
+
+def as_json(found) -> str:
+    """A `StudyReport` as JSON: report, words, plan and findings; probabilities to four digits."""
+    told = asdict(found)
+    words = {
+        region: [{"word": text, "probability": round(sure, 4)} for text, sure in words]
+        for region, words in told["words"].items()
+    }
+    findings = {name: round(seen, 4) for name, seen in told["findings"].items()}
+    kept = {name: told[name] for name in ("report", "plan", "views")}
+    answer = {**kept, "findings": findings, "threshold": round(told["threshold"], 4), "words": words}
+    return json.dumps({**answer, "note": NOT_FOR_CLINICAL_USE}, indent=1, ensure_ascii=False)
+
+
+def as_text(found, given: int) -> str:
+    """A `StudyReport` as a page of plain text; `given` is how many views there were to read."""
+    lines = []
+    if given > found.views:
+        lines += [f"Read: the first {found.views} of {given} views, as the adapter was taught.", ""]
+    for region in REGIONS:
+        lines.append(f"{region + ':':13}{found.report.get(region) or '(nothing written)'}")
+        unsure = [word for word in found.words.get(region, ()) if word.probability < UNSURE]
+        if unsure:
+            listed = ", ".join(f"{word.text} {word.probability:.2f}" for word in unsure)
+            lines.append(f"{'':13}least sure of: {listed}")
+    if found.findings:
+        lines += ["", f"findings that the probe sees (named from {found.threshold:.2f} on):"]
+        named = {name for names in found.plan.values() for name in names}
+        for name, seen in found.findings.items():
+            bar = "#" * round(20 * seen)
+            lines.append(f"  {name:28} {seen:.2f} {bar:20} {'named' if name in named else ''}".rstrip())
+    return "\n".join([*lines, "", f"Words of less than {UNSURE:.0%} are listed. {NOT_FOR_CLINICAL_USE}"])
+
 
 if __name__ == "__main__":
-    if sys.argv[1:2] != ["merge"]:
-        sys.exit("usage: python -m utils.models merge ADAPTER FOLDER")
-    from .merging import main
-
-    main(sys.argv[2:])
+    main()

@@ -11,6 +11,7 @@ Other families read a view whole in their own number of tokens: `base`.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from functools import cache
@@ -21,8 +22,9 @@ from types import MethodType
 import torch
 from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from PIL import Image
+from safetensors import safe_open
 from torch.nn.functional import avg_pool2d
 from transformers import (
     AutoConfig,
@@ -38,13 +40,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from utils.machine import card
 from utils.settings import TrainingSettings
-from utils.workspace import StepError
+from utils.workspace import StepError, write_json
 
 from .bases import computes_or_stop, find
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 READING = "reading.json"  # beside an adapter: how it was taught to read a study
 PROBE = "probe.safetensors"  # beside an adapter: what decides which findings its reports name
+SIDE = "longest_side"  # in that note: to what its radiographs were scaled, see `DatasetSettings`
 READING_SETTINGS = ("base", "image_tokens", "precision", "views")
 POOL = {"base": 1, "pooled": 2}
 UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
@@ -261,9 +264,29 @@ def how_to_read(adapter: Path) -> dict:
         raise StepError(f"There is no adapter in {adapter}: run {notebook} first.") from None
 
 
+def note_side(adapter: Path, side: int | None) -> None:
+    """Note beside the adapter in folder `adapter` to what its radiographs were scaled, if that is known."""
+    if side:
+        write_json(adapter / READING, {**how_to_read(adapter), SIDE: side})
+
+
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """`model` with the adapter in `folder`, for inference."""
-    return PeftModel.from_pretrained(model, folder).eval()
+    """`model` with the adapter in `folder`, for inference. Raises StepError where it is of another base."""
+    another = StepError(
+        f"{folder} is an adapter of another base model than {model.name_or_path}: correct its {READING}."
+    )
+    try:
+        loaded = PeftModel.from_pretrained(model, folder).eval()
+    except (RuntimeError, ValueError) as error:
+        if not re.search("size mismatch|[Tt]arget module", str(error)):
+            raise
+        raise another from None
+    with safe_open(
+        folder / ADAPTER_FILES[0], "pt"
+    ) as file:  # what is missing is drawn at random, and not said
+        if set(file.keys()) != set(get_peft_model_state_dict(loaded)):
+            raise another
+    return loaded
 
 
 def view_tokens(processor: ProcessorMixin, size: tuple[int, int]) -> int:

@@ -156,17 +156,23 @@ def stream(
     drafts: what reports are drafted after, which learns each report
     plans: for each study, by region, the findings that its headings name; the text has plain headings
     """
+    for number, tokens in stream_tokens(model, processor, studies, max_new_tokens, at_once, drafts, plans):
+        yield number, without_plan(processor.decode(tokens, skip_special_tokens=True))
+
+
+def stream_tokens(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    studies: Sequence[list],
+    max_new_tokens: int,
+    at_once: int = 0,
+    drafts: Drafts | None = None,
+    plans: Sequence[Plan] = (),
+) -> Iterator[tuple[int, list[int]]]:
+    """As `stream`, the tokens of each report, those of the plans in its headings and its end included."""
 
     def prepare(numbers: list[int]) -> BatchFeature:
-        views = [studies[number] for number in numbers]
-        return processor(
-            images=views,
-            text=[_question(processor, len(one)) for one in views],
-            padding=True,
-            padding_side="right",
-            add_special_tokens=False,  # the prompt holds those it needs, as in training
-            return_tensors="pt",
-        ).to(model.device, model.dtype)
+        return questions(model, processor, [studies[number] for number in numbers])
 
     if not studies:
         return
@@ -177,8 +183,19 @@ def stream(
     form = EveryRegion(processor)
     rules = [partial(form, plan) for plan in plans] or [form] * len(studies)
     requests = [Request(length=length, rule=rule) for rule in rules]
-    for number, tokens in decoder.write(requests, prepare):
-        yield number, without_plan(processor.decode(tokens, skip_special_tokens=True))
+    yield from decoder.write(requests, prepare)
+
+
+def questions(model: PreTrainedModel, processor: ProcessorMixin, studies: Sequence[list]) -> BatchFeature:
+    """What `model` reads before it writes reports on `studies`, each a list of views; padded on the right."""
+    return processor(
+        images=list(studies),
+        text=[_question(processor, len(views)) for views in studies],
+        padding=True,
+        padding_side="right",
+        add_special_tokens=False,  # the prompt holds those it needs, as in training
+        return_tensors="pt",
+    ).to(model.device, model.dtype)
 
 
 def _question(processor: ProcessorMixin, views: int) -> str:

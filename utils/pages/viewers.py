@@ -83,7 +83,7 @@ def browser(
     return Browser(items, draw, label)
 
 
-def _view(image: Image.Image, alt: str) -> str:
+def view(image: Image.Image, alt: str) -> str:
     """A radiograph as a captioned picture of at most VIEW_SIDE pixels."""
     small = image.convert("RGB")
     small.thumbnail((VIEW_SIDE, VIEW_SIDE))
@@ -192,7 +192,7 @@ def report_view(
         ("region", "reference", "prediction", "score")[:columns], (row[:columns] for row in rows)
     )
     labels = " ".join(tag(text) for text in (note, judge_label, NOT_FOR_CLINICAL_USE) if text)
-    views = "".join(_view(image, f"view {n} of {len(images)}") for n, image in enumerate(images, start=1))
+    views = "".join(view(image, f"view {n} of {len(images)}") for n, image in enumerate(images, start=1))
     verdicts = "".join(_verdict(name, judgement) for name, judgement in judged.items())
     return HTML(
         html(

@@ -31,7 +31,7 @@ from utils import processes
 from utils.findings.plans import Words
 from utils.findings.probe import Probe
 from utils.models.bases import fits_or_stop
-from utils.models.loading import PROBE, load_model, load_processor, lora_config, save_adapter
+from utils.models.loading import PROBE, SIDE, load_model, load_processor, lora_config, note_side, save_adapter
 from utils.settings import TrainingSettings
 from utils.workspace import StepError, Workspace, counter, memory, replacing, write_text
 
@@ -284,14 +284,15 @@ def _leave_adapter(
 
 def finish(workspace: Workspace, settings: TrainingSettings, outcome: Outcome, *outputs: Path) -> None:
     """Write the manifest of a finished run in `workspace`; `outputs` come on top of what training left."""
-    folder = workspace.folder("training")
+    folder, built = workspace.folder("training"), workspace.require("dataset")
+    note_side(folder / "adapter", built["settings"].get(SIDE))
     of_probe = [path for name in (PROBE, QUALITY, POINTS) if (path := folder / name).exists()]
     workspace.finish(
         "training",
         settings=settings.model_dump(),
         inputs=[workspace.folder("dataset") / "data"],
         outputs=[folder / "adapter", folder / "log.csv", folder / "choice.csv", *of_probe, *outputs],
-        data_label=workspace.require("dataset")["data_label"],
+        data_label=built["data_label"],
         memory_gib=outcome.memory,
     )
 

@@ -1,0 +1,190 @@
+"""One study read: its report by region, what the probe sees, and how sure the model was of each word."""
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, ProcessorMixin
+
+from utils.data.studies import DataError, read_view
+from utils.decoding import Decoder
+from utils.decoding.slots import SlotCache
+from utils.findings.plans import Plan
+from utils.regions import places, plan_places, without_plan
+from utils.settings import DatasetSettings, GenerationSettings
+from utils.workspace import StepError
+
+from .loading import SIDE
+from .writer import Writer, questions, stream_tokens
+
+MOST_TOKENS = GenerationSettings().max_new_tokens
+FORMS = "Use chest radiographs as DICOM, PNG or JPEG files, of at most 13,000 x 13,000 pixels."
+
+
+class Word(NamedTuple):
+    """A word of a report, and the probability that the model gave it where it stands."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """What a model and its probe make of one study.
+
+    report: by region, what the model wrote
+    words: by region, the words of that, each with its probability
+    findings: the probe's probability of each finding
+    threshold: the probability from which on the report is to name a finding
+    plan: by region, the findings that the report was to name
+    tokens: of the whole answer
+    views: how many of the study's views were read
+    seconds: how long the model takes to read the answer through once
+    """
+
+    report: dict[str, str]
+    words: dict[str, list[Word]]
+    findings: dict[str, float]
+    threshold: float
+    plan: Plan
+    tokens: list[int]
+    views: int
+    seconds: float
+
+
+def open_views(paths: Sequence[Path], longest_side: int) -> list[Image.Image]:
+    """The radiographs at `paths` as step 2 reads them: see `data.studies.read_view`.
+
+    Raises DataError, in one sentence, where there is none, or one is no radiograph.
+    """
+    if not paths:
+        raise DataError(f"There is no image. {FORMS}")
+    views = []
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path} is not a file. {FORMS}")
+        try:
+            views.append(read_view(path, longest_side))
+        except DataError as error:
+            said = str(error).replace(f"{path.parent.name}/{path.name}", path.name, 1).rstrip(".")
+            raise DataError(f"{said}. {FORMS}") from None
+    return views
+
+
+def open_writer(adapter: Path) -> Writer:
+    """The adapter in folder `adapter` with its base model, loaded.
+
+    Raises StepError where one of them is not there or damaged, or they do not fit.
+    """
+    try:
+        writer = Writer(adapter)
+        _ = writer.model
+    except (OSError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StepError(f"The adapter {adapter} or its base model cannot be read: {reason}") from None
+    return writer
+
+
+def side_of(reading: Mapping) -> int:
+    """To what an adapter's radiographs were scaled: the longest side in pixels."""
+    return reading.get(SIDE, DatasetSettings().longest_side)
+
+
+def read_study(
+    writer: Writer, views: Sequence[Image.Image], max_new_tokens: int = MOST_TOKENS
+) -> StudyReport:
+    """The report that `writer` writes on the study with these views, frontal first, and what goes with it.
+
+    It is the report that `Writer.write` gives. Raises StepError where the adapter does not fit its base model
+    or memory does not hold the study.
+    """
+    views = list(views[: writer.reading["views"]])
+    try:
+        (plan,) = writer.plans(seen := writer.tower.see([views]))
+        model, processor = writer.model, writer.processor
+        ((_, tokens),) = stream_tokens(
+            model, processor, [views], max_new_tokens, drafts=writer.drafts, plans=[plan]
+        )
+        started = time.perf_counter()
+        (sure,) = log_probabilities(model, processor, [views], tokens)
+        seconds = time.perf_counter() - started
+    except torch.OutOfMemoryError:
+        raise StepError("Memory does not hold the study: restart the runtime and run this alone.") from None
+    text, owners = plain_text(processor, tokens)
+    spans, probe = places(text), writer.probe
+    named = probe is not None and probe.names
+    return StudyReport(
+        report={region: " ".join(text[slice(*span)].split()) for region, span in spans.items()},
+        words={region: _words(text, span, owners, sure) for region, span in spans.items()},
+        findings=dict(zip(probe.names, map(float, probe.probabilities(seen)[0]), strict=True))
+        if named
+        else {},
+        threshold=probe.threshold(writer.recall_weight) if named else 0.0,
+        plan=plan,
+        tokens=tokens,
+        views=len(views),
+        seconds=seconds,
+    )
+
+
+@torch.inference_mode()
+def log_probabilities(
+    model: PreTrainedModel, processor: ProcessorMixin, studies: Sequence[list], tokens: Sequence[int]
+) -> np.ndarray:
+    """(studies, tokens) of one answer, `tokens`: the log-probability of each token after those before it.
+
+    studies: each a list of views
+    """
+    inputs = questions(model, processor, studies)
+    ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(1)[:, None]
+    cache, decoder = SlotCache(model.config), Decoder(model, set(), len(tokens))
+    slots = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
+    cache.write_at(0, slots, ids.shape[1])
+    decoder.logits(cache, 1, **inputs)
+    answer = torch.tensor(tokens, device=ids.device).expand(len(ids), -1)
+    read = torch.cat([ids.gather(1, lengths - 1), answer[:, :-1]], dim=1)
+    place = lengths - 1 + torch.arange(len(tokens), device=ids.device)
+    found = decoder.read(cache, 0, read, place).float().log_softmax(-1)
+    return found.gather(2, answer[:, :, None])[:, :, 0].double().cpu().numpy()
+
+
+def plain_text(processor: ProcessorMixin, tokens: Sequence[int]) -> tuple[str, list[int]]:
+    """The text of an answer with plain headings, and for each of its characters the number of its token."""
+
+    def text_of(count: int) -> str:
+        return processor.decode(tokens[:count], skip_special_tokens=True)
+
+    text, owners = text_of(len(tokens)), []
+    for number in range(len(tokens)):
+        owners += [number] * (min(len(text_of(number + 1)), len(text)) - len(owners))
+    for start, end in reversed(plan_places(text)):
+        del owners[start:end]
+    return without_plan(text), owners
+
+
+def lines_of(processor: ProcessorMixin, tokens: Sequence[int]) -> dict[str, range]:
+    """By region, the numbers of the tokens of its line: of its heading, with its plan, and of its text."""
+    text, owners = plain_text(processor, tokens)
+    lines, start = {}, 0
+    for region, (_, end) in sorted(places(text).items(), key=lambda place: place[1]):
+        stop = owners[end - 1] + 1 if end else 0
+        lines[region] = range(start, stop)
+        start = stop
+    return lines
+
+
+def _words(text: str, span: tuple[int, int], owners: Sequence[int], sure: Sequence[float]) -> list[Word]:
+    """The words of `text` within `span`; a word of several tokens has the product of their probabilities."""
+    found = re.compile(r"\S+").finditer(text, *span)
+    return [Word(word.group(), _together(sure, owners[word.start() : word.end()])) for word in found]
+
+
+def _together(sure: Sequence[float], owners: Iterable[int]) -> float:
+    return float(np.exp(sum(sure[number] for number in sorted(set(owners)))))

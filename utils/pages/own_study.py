@@ -1,0 +1,120 @@
+"""A study of one's own in notebook 04: chosen or named, read by the fine-tuned model, and shown."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import ipywidgets as widgets
+from PIL import Image
+
+from utils.data.studies import DataError
+from utils.models.study import StudyReport, Word, open_views, read_study, side_of
+from utils.models.writer import Writer
+from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
+from utils.workspace import StepError
+
+from .page import Live, html, quiet, table, tag
+from .reading_room import bars
+from .viewers import view
+
+UNSURE = "230,140,20"  # red, green and blue of the shade behind a word
+DARKEST = 0.75  # opacity of that shade where the probability is 0
+LEGEND = (1.0, 0.75, 0.5, 0.25, 0.0)
+EXAMPLE = "This is a test study, as an example."
+
+
+def study_view(images: Sequence[Image.Image], found: StudyReport, writer: Writer, note: str = "") -> str:
+    """A study that was read, as markup: views, what the probe sees, and the report with its words shaded.
+
+    note: what the radiographs are, such as "phantom", where that is known
+    """
+    labels = " ".join(tag(text) for text in (note, NOT_FOR_CLINICAL_USE) if text)
+    read = images[: found.views]
+    views = "".join(view(image, f"view {n} of {len(images)}") for n, image in enumerate(read, start=1))
+    left = len(images) - found.views
+    more = quiet(f"Not read: {left} more, as the model was taught on {found.views} views a study.")
+    rows = (
+        (tag(region, region), shaded(found.words.get(region, ())) or quiet("nothing written"))
+        for region in REGIONS
+    )
+    probe, seen = writer.probe, list(found.findings.values())
+    beside = bars(probe, seen, found.plan, writer.recall_weight) if seen else ""
+    return (
+        f'<p>{labels}</p><div class="side">{views}{beside}</div>{more if left else ""}'
+        f"{table(('region', 'report'), rows)}{_legend()}"
+    )
+
+
+def shaded(words: Sequence[Word]) -> str:
+    """Words as markup, the darker the less probable; the number shows where the pointer rests."""
+    return " ".join(_shade(escape(word.text), word.probability) for word in words)
+
+
+def _shade(text: str, probability: float) -> str:
+    opacity = DARKEST * (1 - probability)
+    number = f"{probability:.2f}"
+    return f'<span title="{number}" style="background:rgba({UNSURE},{opacity:.2f})">{text}</span>'
+
+
+def _legend() -> str:
+    steps = " ".join(_shade(f"&nbsp;{sure:.2f}&nbsp;", sure) for sure in LEGEND)
+    said = "Probability that the model gave each word where it stands: rest the pointer on a word to read it."
+    return f"<p>{steps} {quiet(said)}</p>"
+
+
+class Desk(Live):
+    """Takes the views of one study, as files or paths, and shows what the model makes of it.
+
+    It opens on `example`, the views of a study. What cannot be read is said in one sentence.
+    """
+
+    def __init__(self, writer: Writer, example: Sequence[Image.Image], note: str = ""):
+        self._writer = writer
+        self.files = widgets.FileUpload(accept=".dcm,.dicom,.png,.jpg,.jpeg", multiple=True)
+        self.files.description = "Choose files"
+        self.paths = widgets.Text(
+            description="or paths",
+            placeholder="frontal.dcm; lateral.dcm",
+            layout=widgets.Layout(width="420px"),
+            continuous_update=False,
+        )
+        self.shown = widgets.HTML()
+        self.files.observe(lambda change: change["new"] and self._take(self._chosen), names="value")
+        self.paths.observe(lambda change: change["new"].strip() and self._take(self._named), names="value")
+        bar = widgets.HBox([self.files, self.paths])
+        super().__init__(widgets.VBox([bar, self.shown]), lambda: self.shown.value)
+        self._show(lambda: list(example), EXAMPLE, note)
+
+    def _take(self, views: Callable[[], list[Image.Image]]) -> None:
+        self.shown.value = html(quiet("The model reads the study."))
+        self._show(views, "This is your study. Nothing left this machine.", "")
+
+    def _show(self, views: Callable[[], list[Image.Image]], said: str, note: str) -> None:
+        try:
+            images = views()
+            drawn = study_view(images, read_study(self._writer, images), self._writer, note)
+        except (DataError, StepError) as error:
+            drawn, said = f"<p>{tag('not read', 'refused')} {escape(str(error))}</p>", ""
+        self.shown.value = html(drawn + f"<small>{escape(said)}</small>")
+        self.refresh()
+
+    def _chosen(self) -> list[Image.Image]:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = []
+            for name, content in sorted(uploaded(self.files.value)):
+                paths.append(Path(folder) / Path(name).name)
+                paths[-1].write_bytes(content)
+            return open_views(paths, side_of(self._writer.reading))
+
+    def _named(self) -> list[Image.Image]:
+        parts = (part.strip(" '\"") for part in self.paths.value.split(";"))
+        paths = [Path(part).expanduser() for part in parts if part]
+        return open_views(paths, side_of(self._writer.reading))
+
+
+def uploaded(value: Mapping | Sequence[Mapping]) -> list[tuple[str, bytes]]:
+    """Name and content of each file in a FileUpload's `value`: a dict in ipywidgets 7, a tuple in 8."""
+    if isinstance(value, Mapping):
+        return [(name, file["content"]) for name, file in value.items()]
+    return [(file["name"], bytes(file["content"])) for file in value]
