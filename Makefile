@@ -39,8 +39,9 @@ test-latest: $(LATEST)/ready $(PUBLISHED)/ready  ## run the same tests on the ne
 rehearsal: $(VENV)/ready $(PUBLISHED)/ready  ## run the four notebooks with the t4 preset, offline, on small models in the published form
 	$(VENV)/bin/python tests/rehearsal.py
 
-browser: $(LATEST)/browser  ## run and use the notebooks in JupyterLab and Chromium
+browser: $(LATEST)/browser $(VENV)/page  ## run and use the notebooks in JupyterLab and Chromium
 	$(LATEST)/bin/python -m pytest -rs tests/test_browser.py $(ARGS)
+	$(VENV)/bin/python -m pytest -rs tests/pages/test_app.py $(ARGS)
 
 pictures: demo $(LATEST)/browser  ## make the README's pictures of the demo in runs/demo
 	$(LATEST)/bin/python tests/pictures.py
@@ -80,6 +81,11 @@ $(PUBLISHED)/ready: requirements-published.txt requirements-green-score.txt
 # Colab's ipywidgets is too old for JupyterLab 4, so the browser test has the newest versions.
 $(LATEST)/browser: $(LATEST)/ready requirements-browser.txt
 	$(LATEST)/bin/python $(PIP) --requirement requirements-browser.txt
+	touch $@
+
+# Colab's gradio is too old for the newest versions of what it needs.
+$(VENV)/page: $(VENV)/ready requirements-page.txt
+	$(VENV)/bin/python $(PIP) --requirement requirements-page.txt --constraint constraints-colab.txt
 	touch $@
 
 hooks: $(VENV)/ready  ## install the checks before each commit: ruff, and notebooks without outputs

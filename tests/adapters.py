@@ -52,3 +52,22 @@ def reader_of(adapter: Path, folder: Path, *options):
     sys.path.remove(str(folder))
     del sys.modules[anywhere.CODE.stem]
     return space["reader"]
+
+
+NAMES = ("effusion", "opacity", "cardiomegaly", "degenerative change")
+
+
+def untrained(base: Path, folder: Path) -> Path:
+    """An adapter of the base model in the folder `base` that changes nothing, without a probe."""
+    reading = {"base": str(base), "image_tokens": "base", "precision": "fp32"}
+    model = get_peft_model(load_model(**reading), lora_config(preset("demo").training))
+    model.save_pretrained(folder)
+    (folder / READING).write_text(json.dumps({**reading, "views": 2}))
+    return folder
+
+
+def with_probe(base: Path, folder: Path, studies) -> Path:
+    """The same with a probe that finds each of `NAMES` in some of `studies`."""
+    features = Writer(untrained(base, folder)).features(studies, "studies")
+    probes.by_chance(features, NAMES).save(folder / PROBE)
+    return folder

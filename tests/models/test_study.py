@@ -4,11 +4,10 @@ import json
 import shutil
 
 import numpy as np
-import probes
 import pytest
 import torch
+from adapters import NAMES, untrained, with_probe
 from data import dicom_files
-from peft import get_peft_model
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor, LlavaNextForConditionalGeneration
 
@@ -18,27 +17,14 @@ from utils.models import loading
 from utils.models.study import log_probabilities, open_views, plain_text, read_study, side_of
 from utils.models.writer import Writer, questions
 from utils.regions import REGIONS, parse, without_plan
-from utils.settings import preset
 
-NAMES = ("effusion", "opacity", "cardiomegaly", "degenerative change")
 TOKENS = 60
-
-
-def adapter_of(base, folder):
-    reading = {"base": str(base), "image_tokens": "base", "precision": "fp32"}
-    model = get_peft_model(loading.load_model(**reading), loading.lora_config(preset("demo").training))
-    model.save_pretrained(folder)
-    (folder / loading.READING).write_text(json.dumps({**reading, "views": 2}))
-    return folder
 
 
 @pytest.fixture(scope="module")
 def adapter(tiny_base, tmp_path_factory, phantom_dataset):
     """An adapter with a probe that finds each finding in some of the test studies."""
-    folder = adapter_of(tiny_base, tmp_path_factory.mktemp("run") / "adapter")
-    features = Writer(folder).features(phantom_dataset["test"], "test")
-    probes.by_chance(features, NAMES).save(folder / loading.PROBE)
-    return folder
+    return with_probe(tiny_base, tmp_path_factory.mktemp("run") / "adapter", phantom_dataset["test"])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +83,7 @@ def test_views_beyond_those_that_the_adapter_reads_change_nothing(writer, phanto
 
 
 def test_without_a_probe_there_are_no_findings(tiny_base, tmp_path, phantom_dataset):
-    writer, views = Writer(adapter_of(tiny_base, tmp_path)), phantom_dataset["test"][0]["images"]
+    writer, views = Writer(untrained(tiny_base, tmp_path)), phantom_dataset["test"][0]["images"]
     found = read_study(writer, views, TOKENS)
     assert found.findings == {} and found.plan == {} and set(found.words) <= set(REGIONS)
 
@@ -201,7 +187,7 @@ def refusal(adapter, path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"hidden_size": 192}, {"num_hidden_layers": 1}, {"num_hidden_layers": 6}],
+    [{"hidden_size": 256}, {"num_hidden_layers": 1}, {"num_hidden_layers": 6}],
     ids=["wider", "fewer layers", "more layers"],
 )
 def test_an_adapter_of_another_base_is_one_sentence(copied, tmp_path, paths, change, tiny_base):

@@ -30,7 +30,7 @@ def desk(monkeypatch):
 
     monkeypatch.setattr(own_study, "read_study", read)
     SEEN.clear()
-    return own_study.Desk(NoProbe(), [Image.new("L", (8, 8))], "phantom")
+    return own_study.Desk(NoProbe(), [Image.new("L", (8, 8))], None, "phantom")
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_it_opens_on_the_example_without_a_click(desk):
     assert len(SEEN) == 1 and own_study.EXAMPLE in text(desk.shown.value)
     assert "phantom" in text(desk.shown.value) and "Not for clinical use." in text(desk.shown.value)
     assert desk.static().data.count("<figure>") == 1
+    assert "about 5 s" in text(desk.looking.shown.value)  # where it looked: 49 times 0.1 s
 
 
 def test_words_are_escaped_and_shaded_with_their_numbers(desk):
@@ -97,6 +98,7 @@ def test_what_cannot_be_read_is_said_and_the_next_study_is_read(desk, paths, tmp
     ):
         desk.paths.value = given
         assert said in desk.shown.value and "<figure>" not in desk.shown.value
+        assert desk.looking.button.disabled
     desk.paths.value = str(paths[0])
     assert "<figure>" in desk.shown.value
 

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
+from datasets import Dataset
 from PIL import Image
 
 from utils.data.studies import DataError
@@ -14,6 +15,7 @@ from utils.models.writer import Writer
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
 from utils.workspace import StepError
 
+from .looking import Looking
 from .page import Live, html, quiet, table, tag
 from .reading_room import bars
 from .viewers import view
@@ -67,9 +69,10 @@ class Desk(Live):
     """Takes the views of one study, as files or paths, and shows what the model makes of it.
 
     It opens on `example`, the views of a study. What cannot be read is said in one sentence.
+    training: studies that a part of a view is replaced by, see `looking.Looking`
     """
 
-    def __init__(self, writer: Writer, example: Sequence[Image.Image], note: str = ""):
+    def __init__(self, writer: Writer, example: Sequence[Image.Image], training: Dataset, note: str = ""):
         self._writer = writer
         self.files = widgets.FileUpload(accept=".dcm,.dicom,.png,.jpg,.jpeg", multiple=True)
         self.files.description = "Choose files"
@@ -82,8 +85,9 @@ class Desk(Live):
         self.shown = widgets.HTML()
         self.files.observe(lambda change: change["new"] and self._take(self._chosen), names="value")
         self.paths.observe(lambda change: change["new"].strip() and self._take(self._named), names="value")
+        self.looking = Looking(writer, training)
         bar = widgets.HBox([self.files, self.paths])
-        super().__init__(widgets.VBox([bar, self.shown]), lambda: self.shown.value)
+        super().__init__(widgets.VBox([bar, self.shown, self.looking.widget]), lambda: self.shown.value)
         self._show(lambda: list(example), EXAMPLE, note)
 
     def _take(self, views: Callable[[], list[Image.Image]]) -> None:
@@ -93,9 +97,12 @@ class Desk(Live):
     def _show(self, views: Callable[[], list[Image.Image]], said: str, note: str) -> None:
         try:
             images = views()
-            drawn = study_view(images, read_study(self._writer, images), self._writer, note)
+            found = read_study(self._writer, images)
+            drawn = study_view(images, found, self._writer, note)
+            self.looking.offer(images, found)
         except (DataError, StepError) as error:
             drawn, said = f"<p>{tag('not read', 'refused')} {escape(str(error))}</p>", ""
+            self.looking.offer([])
         self.shown.value = html(drawn + f"<small>{escape(said)}</small>")
         self.refresh()
 

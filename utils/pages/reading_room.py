@@ -16,6 +16,7 @@ from utils.regions import REGIONS
 from utils.scores.judging import by_study
 from utils.scores.means import ERRORS, one_judge, scored
 
+from .looking import Looking
 from .page import quiet, table, tag
 from .viewers import Browser, report_view
 
@@ -62,7 +63,13 @@ class ReadingRoom(Browser):
     it opens on the study with the lowest score.
     """
 
-    def __init__(self, ids: Sequence[str], judgements: pd.DataFrame, draw: Callable[[int], "HTML | str"]):
+    def __init__(
+        self,
+        ids: Sequence[str],
+        judgements: pd.DataFrame,
+        draw: Callable[[int], "HTML | str"],
+        below: Sequence[widgets.Widget] = (),
+    ):
         self._ids, self._judgements = list(ids), judgements
         wide = widgets.Layout(width="300px")
         self.order = widgets.Dropdown(options=ORDERS, description="sort", layout=wide)
@@ -73,7 +80,7 @@ class ReadingRoom(Browser):
         for field in (self.order, self.region, self.error):
             field.observe(lambda _: self._choose(), names="value")
         filters = widgets.HBox([self.order, self.region, self.error])
-        self.widget.children = (filters, *self.widget.children)
+        self.widget.children = (filters, *self.widget.children, *below)
 
     def _chosen(self) -> list[tuple[int, float, int]]:
         return places(self._judgements, self._ids, self.order.value, self.region.value, self.error.value)
@@ -96,22 +103,26 @@ def open_room(
     beside: Sequence[str] = (),
     *,
     note: str = "",
+    looking: Looking | None = None,
 ) -> ReadingRoom:
     """The reading room of `studies`, each as in `viewers.report_view`.
 
     judgements: the rows of one system on these studies
     written: its reports, as `write_reports` gives them
     beside: for each study what stands next to its views, such as `probe_bars` gives; none: nothing
+    looking: shows below where the model looked, of a writer that may be closed
     """
     ids, reports = list(studies["id"]), {row["id"]: row["report"] for row in written}
     found, judge = by_study(judgements), one_judge(judgements)
 
     def draw(i: int) -> HTML:
         study, bars = studies[i], beside[i] if beside else ""
+        if looking:
+            looking.offer(study["images"])
         prediction, judged = reports[ids[i]], found.get(ids[i], {})
         return report_view(study["images"], study, prediction, judged, judge, note, bars)
 
-    return ReadingRoom(ids, judgements, draw)
+    return ReadingRoom(ids, judgements, draw, [looking.widget] if looking else ())
 
 
 def probe_bars(writer: Writer, studies: Dataset, name: str) -> list[str]:

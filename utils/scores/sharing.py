@@ -30,6 +30,24 @@ HOW = (
     "or to the environment, with the name HF_TOKEN. Then run this notebook again."
 )
 
+PAGE = """## A page for others
+
+`python -m utils.pages.app <folder with these files>` serves a page on your machine that reads a study. For a
+Space, make one with the SDK Gradio, private as this repository is. Put the project's folder `utils` into it,
+these files as the folder `adapter`, and a `requirements.txt` with torch, transformers, peft, accelerate,
+datasets, scikit-learn, matplotlib, ipywidgets, pydicom, and `requirements-colab.txt`'s lines. Its `app.py`:
+
+```python
+from pathlib import Path
+from utils.pages.app import page
+from utils.models.study import open_writer
+
+page(open_writer(Path("adapter"))).launch()
+```
+
+A base model of 7 billion weights needs a Space with a GPU. Whoever opens a Space sends their images to it.
+"""
+
 
 def share_dataset(workspace: Workspace, repository: str) -> str:
     """Push the dataset of step 2 to `repository` ("name/repository") as it lies on disk; returns its address.
@@ -148,6 +166,7 @@ normal.
 {table}
 {_settings({f"{part} {name}": value for part in evaluation for name, value in evaluation[part].items()})}
 
+{PAGE}
 ## Limits
 
 {chr(10).join(f"- {limit}" for limit in limits(scores, data_label))}

@@ -1,0 +1,124 @@
+"""Where the model looked, as a heat map on the views of one study: on demand, with its time said before."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+from datasets import Dataset
+from PIL import Image
+
+from utils.models.looked import mean_views, passes, where_it_looked
+from utils.models.study import StudyReport, read_study
+from utils.models.writer import Writer
+from utils.regions import REGIONS
+from utils.workspace import StepError
+
+from .page import html, quiet, tag
+from .viewers import view
+
+HOT = (230, 120, 20)  # red, green and blue
+ENOUGH = 200  # training studies, at most, make a mean view
+MOST = 0.7  # opacity of the hottest patch
+TIME_IT = "Where it looked"
+NOTE = (
+    "Each part of the views was replaced in turn by what the mean training view shows there. The more orange "
+    "a part, the less probable is the text on {region} without it, at most by {most:.1f} in log-probability."
+)
+NOWHERE = "Without any one part, the text on {region} is as probable as it was."
+
+
+def heated(image: Image.Image, heat: np.ndarray, most: float) -> Image.Image:
+    """A view with (rows, columns) of heat on it; `most` of it is the most opaque, and below 0 is none."""
+    grey = np.asarray(image.convert("L"), dtype=float)[..., None].repeat(3, axis=2)
+    share = np.clip(heat / most, 0, 1) if most > 0 else np.zeros_like(heat)
+    mask = Image.fromarray(np.uint8(255 * MOST * share)).resize(image.size, Image.Resampling.BILINEAR)
+    opacity = np.asarray(mask, dtype=float)[..., None] / 255
+    return Image.fromarray(np.uint8(grey * (1 - opacity) + np.array(HOT) * opacity))
+
+
+def heat_view(images: Sequence[Image.Image], heat: np.ndarray, region: str) -> str:
+    """The views with the heat of one region, (views, rows, columns), as markup."""
+    most = float(heat.max())
+    drawn = (
+        view(heated(image, one, most), f"{region}: where it looked, view {number}")
+        for number, (image, one) in enumerate(zip(images, heat, strict=False), start=1)
+    )
+    said = NOTE.format(region=region, most=most) if most > 0 else NOWHERE.format(region=region)
+    return f'<div class="side">{"".join(drawn)}</div>{quiet(escape(said))}'
+
+
+class Looking:
+    """A button, the region to show, and the heat map, for one study after the other: see `offer`.
+
+    training: studies for `looked.mean_views`
+    """
+
+    def __init__(self, writer: Writer, training: Dataset):
+        self._writer, self._training, self._means = writer, training, None
+        wide = widgets.Layout(width="260px")
+        self.button = widgets.Button(description=TIME_IT, icon="search", layout=wide)
+        self.region = widgets.Dropdown(options=REGIONS, description="region", layout=wide)
+        self.shown = widgets.HTML()
+        self.button.on_click(lambda _: self._clicked())
+        self.region.observe(lambda _: self._draw(), names="value")
+        self.widget = widgets.VBox([widgets.HBox([self.button, self.region]), self.shown])
+        self.offer([])
+
+    def offer(self, images: Sequence[Image.Image], found: StudyReport | None = None) -> None:
+        """Stand ready for a study, given as its views, and what `read_study` made of it, if that is known."""
+        self._images, self._found, self._heat = images, found, {}
+        self.button.disabled = not len(images)
+        self._say("The first click reads the study once and tells how long the rest takes.")
+        if found:
+            self._tell()
+
+    def _tell(self) -> None:
+        count = passes(self._found.views)
+        seconds = max(1, round(count * self._found.seconds))
+        self.button.description = f"{TIME_IT} ({time_text(seconds)})"
+        self._say(
+            f"The model will read the study {count} times, which takes about {time_text(seconds)} here."
+        )
+
+    def _say(self, text: str) -> None:
+        self.shown.value = html(quiet(escape(text)))
+
+    def _clicked(self) -> None:
+        self.button.disabled = True
+        try:
+            if self._found is None:
+                self._say("The model reads the study.")
+                self._found = read_study(self._writer, self._images)
+                self._tell()
+            else:
+                self._means = self._means or self._of_training()
+                self._heat = where_it_looked(
+                    self._writer, self._images, self._found, self._means, self._progress
+                )
+                self._draw()
+        except StepError as error:
+            self.shown.value = html(f"{tag('not done', 'refused')} {escape(str(error))}")
+        finally:
+            self.button.disabled = False
+
+    def _of_training(self) -> list[Image.Image]:
+        some = self._training.select(range(0, len(self._training), -(-len(self._training) // ENOUGH)))
+        return mean_views(some["images"], self._writer.reading["views"])
+
+    def _progress(self, batches: Sequence, _: str) -> Iterable:
+        for number, batch in enumerate(batches):
+            self._say(f"{number / len(batches):.0%} done")
+            yield batch
+
+    def _draw(self) -> None:
+        region = self.region.value
+        if self._heat:
+            heat = self._heat.get(region)
+            drawn = quiet(f"The model wrote nothing on {region}.") if heat is None else None
+            self.shown.value = html(drawn or heat_view(self._images, heat, region))
+
+
+def time_text(seconds: int) -> str:
+    """Seconds as a reader says them."""
+    return f"{seconds} s" if seconds < 100 else f"{seconds / 60:.0f} min"
