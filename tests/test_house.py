@@ -13,7 +13,7 @@ from conftest import ROOT
 UTILS = ROOT / "utils"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = re.findall(r"^\| `utils/(\w+)(?:/|\.py)`", README[README.index("## Map of the files") :], re.M)
-SUFFIXES = {"py", "json", "jsonl", "csv", "md", "html", "parquet", "toml"}
+SUFFIXES = {"py", "json", "jsonl", "csv", "md", "html", "parquet", "toml", "txt"}
 FILES = sorted(UTILS.rglob("*.py"))
 
 

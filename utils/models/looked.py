@@ -51,7 +51,7 @@ def where_it_looked(
     views, found: a study and what `read_study` made of it; means: see `mean_views`, the last one stands for
     further views. A line is a heading, with the findings that it is to name, and its text. Of a patch it is
     the mean over the windows that cover it; below zero, the line is more likely without them. It takes about
-    `passes` times `found.seconds`. Raises StepError where memory does not hold it.
+    `passes` times the `seconds` of `found`. Raises StepError where memory does not hold it.
     """
     views, lines = list(views[: found.views]), lines_of(writer.processor, found.tokens)
     if not lines:

@@ -1,8 +1,7 @@
 """Fine-tuning: TRL's SFTTrainer over the 4-bit model, on one GPU or several, stopped and resumed at will.
 
-A run's folder holds `settings.json`, `checkpoints/checkpoint-<step>/`,
-`log.csv`, `choice.csv` and, at the end, `adapter/`. On several processes, by
-accelerate's own configuration:
+A run's folder holds `settings.json`, `checkpoints/checkpoint-<step>/`, `log.csv`, `choice.csv` and, at the
+end, `adapter/`. On several processes, by accelerate's own configuration:
 
     accelerate launch --multi_gpu -m utils.training RUN
 
