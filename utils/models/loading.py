@@ -283,7 +283,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         raise another from None
     with safe_open(
         folder / ADAPTER_FILES[0], "pt"
-    ) as file:  # peft draws what is missing, and does not say so
+    ) as file:  # what is missing, peft draws unsaid
         if set(file.keys()) != set(get_peft_model_state_dict(loaded)):
             raise another
     return loaded
