@@ -281,9 +281,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         if not re.search("size mismatch|[Tt]arget module", str(error)):
             raise
         raise another from None
-    with safe_open(
-        folder / ADAPTER_FILES[0], "pt"
-    ) as file:  # what is missing, peft draws unsaid
+    with safe_open(folder / ADAPTER_FILES[0], "pt") as file:  # what is missing, peft draws unsaid
         if set(file.keys()) != set(get_peft_model_state_dict(loaded)):
             raise another
     return loaded
