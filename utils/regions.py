@@ -78,7 +78,7 @@ def places(text: str) -> dict[str, tuple[int, int]]:
     is kept.
     """
     heads = list(_HEADING.finditer(text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
+    ends = [*(head.start() for head in heads), len(text)][1:]
     found: dict[str, tuple[int, int]] = {}
     for head, end in zip(heads, ends, strict=True):
         name = head[1].lower()
