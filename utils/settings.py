@@ -25,7 +25,7 @@ BASES = (  # what each needs stands in bases.py
 # What `make demo` and `make collection` took once on two CPU cores, by step: the estimate. They print both.
 TIMES = {
     "demo": {"regions": "18 s", "dataset": "17 s", "training": "92 s", "evaluation": "34 s"},
-    "small": {"regions": "17 s", "dataset": "55 s", "training": "20 min", "evaluation": "85 s"},
+    "small": {"regions": "17 s", "dataset": "55 s", "training": "17 min", "evaluation": "97 s"},
 }
 BUDGETS = ("tiles", "base", "pooled")  # of image tokens
 RECALL_WEIGHT = 0.5  # see GenerationSettings
@@ -251,12 +251,12 @@ def preset(name: str) -> Preset:
                 precision="fp32",
                 optimizer="adamw_torch",
                 epochs=3,
-                batch_size=16,
+                batch_size=8,
                 accumulation=1,
                 learning_rate=2e-3,
                 lora_dropout=0,
-                evaluate_every=65,
-                save_every=65,
+                evaluate_every=130,
+                save_every=130,
                 choose="last",  # where the losses are level, the last names more of what the plan says
             ),
             generation=GenerationSettings(shuffled=1000),
