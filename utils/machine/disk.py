@@ -145,12 +145,14 @@ def replacing(folder: Path):
         with suppress(OSError):  # what is left of it is swept away the next time
             discard(temporary)
         raise
-    discard(old)
+    # What is replaced is not emptied: a process that has its weights or rows mapped would be killed.
+    if old.exists():
+        shutil.rmtree(old)
     if folder.exists():
         folder.replace(old)
     temporary.replace(folder)
     with suppress(OSError):
-        discard(old)
+        shutil.rmtree(old)
 
 
 def file_hash(path: Path) -> str:
