@@ -58,7 +58,7 @@ def house(project: Path) -> Path:
     """A copy of the project at `project`, whose notebooks can be changed."""
     for name in ("notebooks", "utils"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "requirements-colab.txt"):
+    for name in ("pyproject.toml", "requirements-colab.txt", "requirements-green-score.txt"):
         shutil.copy(ROOT / name, project)
     return project
 

@@ -35,7 +35,7 @@ class Runtime:
         ignored = shutil.ignore_patterns("__pycache__")
         for name in ("utils", "notebooks"):
             shutil.copytree(ROOT / name, self.public / name, ignore=ignored)
-        for name in ("pyproject.toml", "requirements-colab.txt"):
+        for name in ("pyproject.toml", "requirements-colab.txt", "requirements-green-score.txt"):
             shutil.copy(ROOT / name, self.public)
         for path in (self.public / "utils/machine/__init__.py", *self.public.glob("notebooks/*.ipynb")):
             text = path.read_text()
