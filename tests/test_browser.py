@@ -147,7 +147,7 @@ def test_04_the_reading_room_leafs_and_filters(opened, house):
     room.get_by_role("button", name="Next").click()
     room.get_by_text(f"2 of {STUDIES['test']}", exact=True).wait_for()
     playwright.expect(frontal).not_to_have_attribute("src", worst)
-    notebook.field("region").select_option("bone")
+    room.get_by_label("region", exact=True).first.select_option("bone")
     fewer = room.get_by_text(re.compile(r"^1 of \d+$")).first
     fewer.wait_for()
     assert int(fewer.inner_text().split()[-1]) < STUDIES["test"]
