@@ -17,7 +17,7 @@ from utils.data.studies import DataError, read_view
 from utils.decoding import Decoder
 from utils.decoding.slots import SlotCache
 from utils.findings.plans import Plan
-from utils.regions import places, plan_places, without_plan
+from utils.regions import parse, places, plan_places, without_plan
 from utils.settings import DatasetSettings, GenerationSettings
 from utils.workspace import StepError
 
@@ -121,7 +121,7 @@ def read_study(
     spans, probe = places(text), writer.probe
     named = probe is not None and probe.names
     return StudyReport(
-        report={region: " ".join(text[slice(*span)].split()) for region, span in spans.items()},
+        report=parse(text),
         words={region: _words(text, span, owners, sure) for region, span in spans.items()},
         findings=dict(zip(probe.names, map(float, probe.probabilities(seen)[0]), strict=True))
         if named
