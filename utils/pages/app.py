@@ -1,7 +1,7 @@
 """A page for others: `python -m utils.pages.app ADAPTER` serves a trained adapter to a browser, by Gradio.
 
 Local unless asked: it listens on this machine alone, asks for nothing from outside, and keeps no image for
-longer than an hour. Gradio is on Colab; elsewhere install it first.
+longer than two hours. Gradio is on Colab; elsewhere install it first.
 """
 
 import argparse
@@ -28,7 +28,7 @@ ABOUT = (
     "Choose one study's views, the frontal one first, as DICOM, PNG or JPEG. Files are read as they are "
     f"listed, from top to bottom. **{NOT_FOR_CLINICAL_USE}**"
 )
-KEPT = 3600  # seconds, at most, that Gradio keeps a chosen file
+KEPT = 3600  # seconds: as often, Gradio deletes the chosen files that are older
 LARGEST = "200mb"  # of a file
 FONTS = ["system-ui", "sans-serif"]  # of the machine: Gradio's own are asked for from outside
 
