@@ -22,7 +22,7 @@ from utils.settings import DatasetSettings, GenerationSettings
 from utils.workspace import StepError
 
 from .loading import SIDE
-from .writer import Writer, questions, stream_tokens
+from .writer import Writer, questions, stream
 
 MOST_TOKENS = GenerationSettings().max_new_tokens
 FORMS = "Use chest radiographs as DICOM, PNG or JPEG files, of at most 13,000 x 13,000 pixels."
@@ -109,9 +109,7 @@ def read_study(
     try:
         (plan,) = writer.plans(seen := writer.tower.see([views]))
         model, processor = writer.model, writer.processor
-        ((_, tokens),) = stream_tokens(
-            model, processor, [views], max_new_tokens, drafts=writer.drafts, plans=[plan]
-        )
+        ((_, tokens),) = stream(model, processor, [views], max_new_tokens, drafts=writer.drafts, plans=[plan])
         started = time.perf_counter()
         (sure,) = log_probabilities(model, processor, [views], tokens)
         seconds = time.perf_counter() - started

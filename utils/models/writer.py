@@ -87,7 +87,8 @@ class Writer:
         first = _FirstViews(studies, self.reading["views"])
         if not studies:
             return iter(())  # for nothing the model need not be loaded
-        return stream(self.model, self.processor, first, max_new_tokens, at_once, self.drafts, plans)
+        tokens = stream(self.model, self.processor, first, max_new_tokens, at_once, self.drafts, plans)
+        return ((number, as_text(self.processor, report)) for number, report in tokens)
 
     def learn(self, reports: Iterable[str]) -> None:
         """Draft reports after these, such as those of training."""
@@ -137,8 +138,8 @@ def write(
     plans: Sequence[Plan] = (),
 ) -> list[str]:
     """A report text by `model` for each study, given as its list of views (PIL images). Greedy."""
-    texts = dict(stream(model, processor, studies, max_new_tokens, plans=plans))
-    return [texts[number] for number in range(len(studies))]
+    tokens = dict(stream(model, processor, studies, max_new_tokens, plans=plans))
+    return [as_text(processor, tokens[number]) for number in range(len(studies))]
 
 
 def stream(
@@ -149,27 +150,13 @@ def stream(
     at_once: int = 0,
     drafts: Drafts | None = None,
     plans: Sequence[Plan] = (),
-) -> Iterator[tuple[int, str]]:
-    """The number of a study and the text of its report by `model`, each as soon as it is done. Greedy.
+) -> Iterator[tuple[int, list[int]]]:
+    """The number of a study and the tokens of its report by `model`, each as soon as it is done. Greedy.
 
     at_once: studies written together, at most, where memory holds as many; 0: as many as fit
     drafts: what reports are drafted after, which learns each report
-    plans: for each study, by region, the findings that its headings name; the text has plain headings
+    plans: for each study, by region, the findings that its headings name; see `as_text`
     """
-    for number, tokens in stream_tokens(model, processor, studies, max_new_tokens, at_once, drafts, plans):
-        yield number, without_plan(processor.decode(tokens, skip_special_tokens=True))
-
-
-def stream_tokens(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    studies: Sequence[list],
-    max_new_tokens: int,
-    at_once: int = 0,
-    drafts: Drafts | None = None,
-    plans: Sequence[Plan] = (),
-) -> Iterator[tuple[int, list[int]]]:
-    """As `stream`, the tokens of each report, those of the plans in its headings and its end included."""
 
     def prepare(numbers: list[int]) -> BatchFeature:
         return questions(model, processor, [studies[number] for number in numbers])
@@ -184,6 +171,11 @@ def stream_tokens(
     rules = [partial(form, plan) for plan in plans] or [form] * len(studies)
     requests = [Request(length=length, rule=rule) for rule in rules]
     yield from decoder.write(requests, prepare)
+
+
+def as_text(processor: ProcessorMixin, tokens: Sequence[int]) -> str:
+    """A report's text with plain headings: its plans and its end are taken out."""
+    return without_plan(processor.decode(tokens, skip_special_tokens=True))
 
 
 def questions(model: PreTrainedModel, processor: ProcessorMixin, studies: Sequence[list]) -> BatchFeature:
