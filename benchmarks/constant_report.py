@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from utils import judge, scores  # noqa: E402
 from utils.regions import REGIONS, mentioned  # noqa: E402
 from utils.scores import baselines  # noqa: E402
-from utils.scores.means import interval, scored  # noqa: E402
+from utils.scores.statistics import interval, scored  # noqa: E402
 
 RECORDED = "recorded model"
 

@@ -57,13 +57,13 @@ def prepare(root: Path, studies: int):
 
 def note(folder: Path, studies: int) -> None:
     """Settings: reports on so many studies of each split (0: all), judged are the model's alone."""
-    from utils.scores import several
+    from utils.scores import parallel
     from utils.settings import GenerationSettings, JudgeSettings
     from utils.workspace import write_json
 
     generation = GenerationSettings(studies=studies, shuffled=0)
     settings = {"generation": generation, "judge": JudgeSettings(precision="fp16", systems="model")}
-    write_json(folder / several.NOTED, {name: part.model_dump() for name, part in settings.items()})
+    write_json(folder / parallel.NOTED, {name: part.model_dump() for name, part in settings.items()})
 
 
 def process(what: str, folder: Path, times: Path) -> None:
@@ -71,7 +71,7 @@ def process(what: str, folder: Path, times: Path) -> None:
     from utils import processes
     from utils.judge.green import GreenEngine
     from utils.models import writer
-    from utils.scores import several
+    from utils.scores import parallel
 
     loaded = []
 
@@ -85,7 +85,7 @@ def process(what: str, folder: Path, times: Path) -> None:
 
     writer.load_adapter, GreenEngine._load = noting(writer.load_adapter), noting(GreenEngine._load)
     processes.join()
-    getattr(several, what)(processes.workspace_of(folder, "evaluation"))
+    getattr(parallel, what)(processes.workspace_of(folder, "evaluation"))
     wall, cpu = loaded[0]
     found = {"loaded": wall, "ended": time.time(), "cpu": time.process_time() - cpu}
     (times / f"{processes.rank()}.json").write_text(json.dumps(found))
@@ -114,9 +114,9 @@ def run(what: str, folder: Path, count: int) -> dict[str, float]:
 def files(what: str, folder: Path) -> list[Path]:
     """What the processes keep reports or verdicts in."""
     from utils.answers import files_of
-    from utils.scores import several
+    from utils.scores import parallel
 
-    return files_of(folder / (several.REPORTS if what == "write" else several.ANSWERS))
+    return files_of(folder / (parallel.REPORTS if what == "write" else parallel.ANSWERS))
 
 
 def features(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import lab
 
 from utils.models.writer import MODEL
-from utils.scores.means import scored
+from utils.scores.statistics import scored
 from utils.workspace import STEPS, Workspace
 
 DEMO, DOCS = Workspace(lab.ROOT / "runs" / "demo"), lab.ROOT / "docs"

@@ -96,7 +96,7 @@ def test_a_file_is_read_in_one_sitting(path):
 
 
 def named(text: str) -> list[str]:
-    """The modules, and what they define, that a text names in backticks: `scores.means`."""
+    """The modules, and what they define, that a text names in backticks: `scores.statistics`."""
     found = re.findall(r"`((?:utils\.)?[a-z]\w*(?:\.\w+)+)`", text)
     return [name.removeprefix("utils.") for name in found if name.split(".")[-1] not in SUFFIXES]
 

@@ -218,7 +218,10 @@ def test_another_card_is_what_torch_says_and_its_speed_is_not_known(gpu, name, m
 def test_plans_are_for_the_cards_found_or_for_a_t4(gpu, monkeypatch):
     gpu("Tesla T4", 14.74, 7, count=2)
     card, number = machine.planned_on()
-    assert machine.several(card, number) == "2 x T4" and machine.several(machine.CARDS[1], 1) == "an L4"
+    assert (
+        machine.cards_in_words(card, number) == "2 x T4"
+        and machine.cards_in_words(machine.CARDS[1], 1) == "an L4"
+    )
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert machine.planned_on() == (T4, 1) and machine.card() is None
 

@@ -39,7 +39,7 @@ def test_every_item_is_one_processs_and_shares_are_alike(monkeypatch, count):
     shares = []
     for number in range(count):
         as_process(monkeypatch, number, count)
-        shares.append(processes.mine(list(range(10))))
+        shares.append(processes.shard(list(range(10))))
     assert sorted(chain.from_iterable(shares)) == list(range(10))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -111,7 +111,7 @@ def test_questions_are_shared_where_their_answers_are(monkeypatch, tmp_path):
 def test_training_is_told_from_process_to_process(tmp_path):
     import pandas as pd
 
-    from utils.training.watch import Progress, Sample, read_progress, write_progress
+    from utils.training.callbacks import Progress, Sample, read_progress, write_progress
 
     log = pd.DataFrame({"step": [1, 2], "loss": [2.5, float("nan")], "eval_loss": [float("nan"), 1.25]})
     told = Progress(log, 2, 8, None, [Sample("a", "Clear.", "lung: Fine.")], {"host_peak": 1.5})

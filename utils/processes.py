@@ -45,7 +45,7 @@ def started() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def mine(items: Sequence) -> Sequence:
+def shard(items: Sequence) -> Sequence:
     """This process's share of `items`: every one, or every second of two processes.
 
     Shares depend on nothing but the order of `items`. So give it all of them, also those that are done:

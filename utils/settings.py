@@ -32,7 +32,7 @@ RECALL_WEIGHT = 0.5  # see GenerationSettings
 KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itself
 
 
-class Knobs(BaseModel):
+class StepSettings(BaseModel):
     """Settings that refuse unknown names and values out of range, also when changed later.
 
     A form shows first, of at most five, what is not `folded`; the rest it folds
@@ -43,11 +43,11 @@ class Knobs(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
-Settings = TypeVar("Settings", bound=Knobs)
+Settings = TypeVar("Settings", bound=StepSettings)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class SplitSettings(Knobs):
+class SplitSettings(StepSettings):
     """Step 1: findings to regions."""
 
     folded = {
@@ -72,13 +72,13 @@ class SplitSettings(Knobs):
     other_prompt: str = Field("", description="a second prompt file to compare with the first; empty: none")
 
 
-class PromptSettings(Knobs):
+class PromptSettings(StepSettings):
     """Step 1: the system prompt that a language model gets before each report."""
 
     text: str = Field(description="the system prompt; the report follows as the user's message")
 
 
-class DatasetSettings(Knobs):
+class DatasetSettings(StepSettings):
     """Step 2: radiographs and findings to a Hugging Face dataset."""
 
     views: int = Field(2, ge=1, le=4, description="maximum radiographs per study, frontal first")
@@ -87,7 +87,7 @@ class DatasetSettings(Knobs):
     )
 
 
-class TrainingSettings(Knobs):
+class TrainingSettings(StepSettings):
     """Step 3: 4-bit QLoRA fine-tuning."""
 
     folded = {
@@ -137,7 +137,7 @@ class TrainingSettings(Knobs):
     seed: int = Field(17, ge=0, description="random seed for the adapter, the order of studies, and dropout")
 
 
-class GenerationSettings(Knobs):
+class GenerationSettings(StepSettings):
     """Step 4, first half: reports for validation and test."""
 
     batch_size: int = Field(
@@ -159,7 +159,7 @@ class GenerationSettings(Knobs):
     )
 
 
-class JudgeSettings(Knobs):
+class JudgeSettings(StepSettings):
     """Step 4, second half: the judge of the reports."""
 
     folded = {"how the judge runs": ("precision", "batch_size", "identical_without_asking")}
@@ -182,7 +182,7 @@ class JudgeSettings(Knobs):
     )
 
 
-class Preset(Knobs):
+class Preset(StepSettings):
     """All steps' settings, and where the studies come from."""
 
     name: Literal[PRESETS]

@@ -179,7 +179,7 @@ def test_without_splits_patients_are_split_by_a_hash_of_their_ids(mine, ws, caps
 @pytest.mark.parametrize(
     ("patients", "images", "said"),
     [
-        (("P1", "P2", ""), "", "patients are split 80/10/10 by a hash of their ids, the same every time."),
+        (("P1", "P2", ""), "", "patients are split 80/10/10 by a hash of their ids, the same each time."),
         (
             ("P1", "P2", ""),
             "views/a.png",
@@ -188,7 +188,7 @@ def test_without_splits_patients_are_split_by_a_hash_of_their_ids(mine, ws, caps
         (
             ("", "", ""),
             "",
-            "studies are split 80/10/10 by a hash of their ids, the same every time; one patient",
+            "studies are split 80/10/10 by a hash of their ids, the same each time; one patient",
         ),
     ],
 )

@@ -20,9 +20,9 @@ from utils.decoding.decoder import Decoder
 from utils.decoding.rows import Batch
 from utils.judge import JudgeError, green, judge_pairs, write_completion
 from utils.judge.green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
-from utils.scores import several
+from utils.scores import parallel
 from utils.scores.judging import judge_of
-from utils.scores.means import is_green
+from utils.scores.statistics import is_green
 from utils.settings import JudgeSettings
 from utils.workspace import MAX_RETRIES
 
@@ -225,10 +225,10 @@ def test_answers_are_drafted_after_greens_form_and_those_in_the_cache(small_llam
 def test_a_judge_that_gave_its_memory_back_answers_as_before(small_llama):
     engine = GreenEngine(small_llama, "fp16", max_new_tokens=4)
     before, model = completions(engine, PAIRS), weakref.ref(engine.load()[0])
-    several.let_go(engine)
+    parallel.let_go(engine)
     assert model() is None
     assert completions(engine, PAIRS) == before
-    several.let_go(judge_of(JudgeSettings(engine="offline")))  # which has taken none
+    parallel.let_go(judge_of(JudgeSettings(engine="offline")))  # which has taken none
 
 
 def test_judging_through_the_small_llama_is_cached_and_resumed(small_llama, tmp_path, monkeypatch):

@@ -8,12 +8,12 @@ from page_text import HOSTILE, text
 from pydantic import Field
 
 from utils.pages import forms
-from utils.settings import BASES, GenerationSettings, Knobs, PromptSettings, TrainingSettings, preset
+from utils.settings import BASES, GenerationSettings, PromptSettings, StepSettings, TrainingSettings, preset
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-class Everything(Knobs):
+class Everything(StepSettings):
     """One knob of each kind."""
 
     switch: bool = Field(True, description="yes or no")

@@ -14,7 +14,7 @@ from utils.models.loading import ADAPTER_FILES, PROBE, READING, load_model
 from utils.models.writer import Writer
 from utils.pages import reading_room
 from utils.pages.reading_room import ALL_REGIONS, ANY_ERROR, ReadingRoom, places
-from utils.scores.means import ERRORS
+from utils.scores.statistics import ERRORS
 
 IDS = ["c", "a", "b", "unjudged"]
 

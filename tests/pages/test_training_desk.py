@@ -8,8 +8,8 @@ from utils.machine import T4 as T4_CARD
 from utils.machine import Card
 from utils.pages import training_desk
 from utils.settings import preset, with_values
+from utils.training.callbacks import Progress, Sample
 from utils.training.plan import Plan
-from utils.training.watch import Progress, Sample
 
 T4 = preset("t4").training
 LOG = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "eval_loss": [None, 1.5], "learning_rate": [0, 1e-4]})

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from utils.models.systems import BASE, SHUFFLED
-from utils.scores import several
+from utils.scores import parallel
 from utils.settings import GenerationSettings
 from utils.workspace import Workspace
 
@@ -18,7 +18,7 @@ def workspace(tmp_path):
 
 
 def write(workspace, *studies, system=BASE):
-    path = workspace.folder("evaluation") / several.REPORTS
+    path = workspace.folder("evaluation") / parallel.REPORTS
     with path.open("a") as file:
         for study in studies:
             row = {"system": system, "split": "test", "id": study, "text": "", "report": {"lung": "Clear."}}
@@ -26,23 +26,23 @@ def write(workspace, *studies, system=BASE):
 
 
 def regions(split, studies):
-    return sum(len(several.references(split)[study]) for study in studies)
+    return sum(len(parallel.references(split)[study]) for study in studies)
 
 
 def test_regions_of_reports_that_are_not_there_are_counted(workspace, phantom_dataset):
     split = phantom_dataset["test"]
-    rows, left = several.base_so_far(workspace, phantom_dataset, GenerationSettings())
+    rows, left = parallel.base_so_far(workspace, phantom_dataset, GenerationSettings())
     assert rows == {} and left == regions(split, split["id"])
     write(workspace, *split["id"][:2])
     write(workspace, *split["id"], system=SHUFFLED)
-    rows, left = several.base_so_far(workspace, phantom_dataset, GenerationSettings())
+    rows, left = parallel.base_so_far(workspace, phantom_dataset, GenerationSettings())
     assert list(rows) == [BASE] and list(rows[BASE]["id"].unique()) == split["id"][:2]
     assert left == regions(split, split["id"][2:])
     write(workspace, *split["id"][2:])
-    assert several.base_so_far(workspace, phantom_dataset, GenerationSettings())[1] == 0
+    assert parallel.base_so_far(workspace, phantom_dataset, GenerationSettings())[1] == 0
 
 
 def test_without_controls_nothing_is_to_come(workspace, phantom_dataset):
     write(workspace, phantom_dataset["test"]["id"][0])
     settings = GenerationSettings(shuffled=0)
-    assert several.base_so_far(workspace, phantom_dataset, settings) == ({}, 0)
+    assert parallel.base_so_far(workspace, phantom_dataset, settings) == ({}, 0)

@@ -21,7 +21,7 @@ from utils.judge import OFFLINE_LABEL, parse_completion
 from utils.judge.green import chat
 from utils.judge.offline import OfflineEngine
 from utils.regions import REGIONS, tidy
-from utils.scores import check_judge, judging, published_judgements, several
+from utils.scores import check_judge, judging, parallel, published_judgements
 from utils.scores.judging import read_recorded
 from utils.settings import JudgeSettings
 from utils.workspace import StepError
@@ -221,7 +221,7 @@ def run_cell(known, tmp_path, capsys):
             url = f"http://127.0.0.1:{http.server_port}/v1"
             judging = SimpleNamespace(settings=JudgeSettings(engine=engine, base_url=url))
             ws = workspace.Workspace(tmp_path / "run")
-            names = {"judge": judge, "scores": scores, "several": several, "workspace": workspace, "ws": ws}
+            names = {"judge": judge, "scores": scores, "parallel": parallel, "workspace": workspace, "ws": ws}
             names |= {
                 "judging": judging,
                 "RECORDED": "",

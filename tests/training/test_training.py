@@ -15,8 +15,8 @@ from utils.findings.probe import Probe
 from utils.models.loading import PROBE, READING
 from utils.settings import preset, with_values
 from utils.training import __main__ as command
+from utils.training import callbacks
 from utils.training import trainer as training
-from utils.training import watch
 from utils.training.checkpoints import Store, is_sealed
 from utils.training.probing import planned
 from utils.workspace import StepError
@@ -38,7 +38,7 @@ FEW = {
 def short_samples():
     """An untrained model never ends a report by itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch, "SAMPLE_TOKENS", 24)
+        patch.setattr(callbacks, "SAMPLE_TOKENS", 24)
         yield
 
 
@@ -231,7 +231,7 @@ def test_a_loss_that_is_no_number_stops_training_with_advice(
 
 
 def test_a_scaler_that_keeps_skipping_ends_training_with_advice(trainer, monkeypatch):
-    monkeypatch.setattr(watch, "MOST_SKIPPED", 2)
+    monkeypatch.setattr(callbacks, "MOST_SKIPPED", 2)
     made = trainer(precision="fp32", max_steps=4)
     # No GPU, no scaler: what accelerate reports of one is set by hand.
     monkeypatch.setattr(type(made.accelerator), "optimizer_step_was_skipped", property(lambda _: True))
@@ -247,7 +247,7 @@ def test_other_settings_stop_a_run_but_a_longer_time_limit_does_not(settings, ph
 
 
 def test_a_rate_is_measured_over_twenty_steps_and_not_before(settings, tmp_path):
-    watching = watch.Watch(settings, Store(tmp_path, tmp_path, 2), None, probes.NONE)
+    watching = callbacks.RunCallback(settings, Store(tmp_path, tmp_path, 2), None, probes.NONE)
     watching.first, watching.measured = 0, 0.0
     assert watching.rate(19) is None
     assert watching.rate(20) > 0

@@ -9,11 +9,11 @@ import types
 
 from utils.processes import rank
 from utils.training import __main__ as command
-from utils.training import watch
+from utils.training import callbacks
 
 SPEED = float(os.environ["XRAY_SPEED"]) if rank() else 1
 looks = itertools.count()
-watch.time = types.SimpleNamespace(monotonic=lambda: 3600 * SPEED * next(looks))
+callbacks.time = types.SimpleNamespace(monotonic=lambda: 3600 * SPEED * next(looks))
 
 if __name__ == "__main__":
     command.main()

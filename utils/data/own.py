@@ -21,7 +21,7 @@ from .studies import ANNOTATIONS, SPLITS, DataError, leads_out, load_studies
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val")
 ORIGIN = "origin.json"  # in the folder of studies: where they came from
-SHARES = "80/10/10"  # of train, val and test, where the table has no splits
+SPLIT_SHARES = "80/10/10"  # of train, val and test, where the table has no splits
 
 DIFFERENT = object()  # in place of the findings of a study whose rows contradict one another
 
@@ -187,7 +187,8 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
             "The splits are the table's own; not each study's patient is known, so one may be in two of them."
         )
     who = "patients" if any(patients) else "studies"
-    rule = f"Without a column of splits, {who} are split {SHARES} by a hash of their ids, the same every time"
+    rule = f"Without a column of splits, {who} are split {SPLIT_SHARES} by a hash of their ids"
+    rule += ", the same each time"
     if not unknown:
         return f"{rule}."
     if not any(patients):

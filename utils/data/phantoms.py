@@ -20,11 +20,11 @@ from PIL import Image
 from utils.workspace import replacing, write_json
 
 from .anatomy import Frontal, Lateral
+from .studies import SPLITS
 from .wording import Attributes, concise, original, report, sample
 
 VERSION = 2  # of the drawing and the wording; a set on disk of another version is not the same set
 WHAT = "phantom radiographs: drawn, not patients"
-SPLITS = ("train", "val", "test")
 DEMO_SET = {"train": 640, "val": 80, "test": 160, "seed": 2024}
 FRONTAL_ONLY = 0.1  # of the studies
 LEAST_SIZE = 64  # pixels a side, below which nothing can be seen

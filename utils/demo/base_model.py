@@ -34,6 +34,7 @@ from trl import SFTConfig, SFTTrainer
 from utils.data import phantoms
 from utils.data.hf_dataset import instruction
 from utils.data.phantoms import Phantom
+from utils.data.studies import SPLITS
 from utils.data.wording import OF_REGION, Attributes
 from utils.models.bases import DEMO_FOLDER
 from utils.models.loading import load_processor, set_budget
@@ -152,7 +153,7 @@ def untrained(
 
 def draw_small(seed: int, index: int) -> Phantom:
     """Phantom `index` of the pretraining stream, its views as small as the model sees them."""
-    phantom = phantoms.draw((seed, len(phantoms.SPLITS), index))
+    phantom = phantoms.draw((seed, len(SPLITS), index))
     return replace(
         phantom, views=[view.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for view in phantom.views]
     )
@@ -258,9 +259,7 @@ def attributes_read_right(model, processor, seed: int, studies: int) -> pd.DataF
     right = []
     model.eval()
     for start in range(0, studies, 50):
-        batch = [
-            phantoms.draw((seed, len(phantoms.SPLITS), i)) for i in range(start, min(start + 50, studies))
-        ]
+        batch = [phantoms.draw((seed, len(SPLITS), i)) for i in range(start, min(start + 50, studies))]
         prompts = [
             processor.apply_chat_template(
                 [

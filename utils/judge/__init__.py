@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from utils.answers import AnswerFile
-from utils.processes import mine
+from utils.processes import shard
 from utils.regions import REGIONS, mentioned, parse, tidy
 
 from .comparison import compare_green_score
@@ -125,7 +125,7 @@ def _known(
         if completion is not None:
             known[pair] = completion
     distinct = list(dict.fromkeys(asked))
-    return known, [pair for pair in (mine(distinct) if store else distinct) if pair not in known]
+    return known, [pair for pair in (shard(distinct) if store else distinct) if pair not in known]
 
 
 def offline_judge_reward(completions: list, **columns: object) -> list[float | None]:

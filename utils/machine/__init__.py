@@ -168,7 +168,7 @@ def planned_on() -> tuple[Card, int]:
     return card() or T4, max(gpus(), 1)
 
 
-def several(card: Card, number: int) -> str:
+def cards_in_words(card: Card, number: int) -> str:
     """So many cards in words: `a T4`, `2 x T4`."""
     return (
         f"{number} x {card.name}" if number > 1 else f"{'an' if card.name[0] in 'AHLN' else 'a'} {card.name}"

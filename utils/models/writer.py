@@ -23,7 +23,7 @@ from utils.data.hf_dataset import instruction
 from utils.decoding import MOST_ROWS, Decoder, Drafts, Request
 from utils.findings.plans import Plan
 from utils.findings.probe import load as load_probe
-from utils.processes import mine
+from utils.processes import shard
 from utils.regions import REGIONS, parse, without_plan
 from utils.settings import RECALL_WEIGHT, GenerationSettings
 from utils.workspace import StepError, file_hash, progress
@@ -220,7 +220,7 @@ def write_reports(
     done = as_planned(known, system, name, plans)
     counts = split["views"]
     order = sorted(ids, key=lambda study: counts[source[study]])  # as many views together: less padding
-    todo = [study for study in mine(order) if study not in done]
+    todo = [study for study in shard(order) if study not in done]
     views = split.select([source[study] for study in todo])["images"]
     writer.learn(row["text"] for row in done.values())
     asked = [plans[study] for study in todo]

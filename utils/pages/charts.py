@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
-from utils.scores.means import SPLITS
+from utils.scores.statistics import SPLIT_NAMES
 from utils.workspace import replacing_file
 
 INK, GREY, RULE = "#1a1a1a", "#5f6368", "#d9dce0"
@@ -202,11 +202,11 @@ def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Chart:
             label = f"{share:.0%}\n{counts.loc[split, region]:,}"
             ax.text(at, share + 0.015, label, ha="center", va="bottom", fontsize=7.5, linespacing=1.1)
         shares = [f"{r} {counts.loc[split, r] / counts.loc[split, 'studies']:.0%}" for r in REGIONS]
-        tell(fig, f"{SPLITS.get(split, split)}: {', '.join(shares)}")
+        tell(fig, f"{SPLIT_NAMES.get(split, split)}: {', '.join(shares)}")
     region_axis(ax, [""] * len(REGIONS))
     ax.set(ylim=(0, 1.2), yticks=np.arange(0, 1.01, 0.25))
     ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
-    names = [f"{SPLITS.get(s, s)} ({counts.loc[s, 'studies']:,} studies)" for s in splits]
+    names = [f"{SPLIT_NAMES.get(s, s)} ({counts.loc[s, 'studies']:,} studies)" for s in splits]
     legend(fig, [(name, *series(i)) for i, name in enumerate(names)])
     return fig
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from utils.data.drawing import LABEL
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
-from utils.scores.means import SPLITS
+from utils.scores.statistics import SPLIT_NAMES
 
 from .page import png, quiet, table, tag
 from .viewers import Browser
@@ -86,7 +86,7 @@ class DatasetBrowser(Browser):
         self._studies = self._found = texts(dataset)
         narrow, wide = widgets.Layout(width="240px"), widgets.Layout(width="340px")
         self.split = widgets.Dropdown(
-            options=[(SPLITS.get(name, name), name) for name in (ALL_SPLITS, *dataset)],
+            options=[(SPLIT_NAMES.get(name, name), name) for name in (ALL_SPLITS, *dataset)],
             description="split",
             layout=narrow,
         )
@@ -130,7 +130,7 @@ class DatasetBrowser(Browser):
 
     def _names(self) -> list[str]:
         return [
-            f"{row.id} · {SPLITS.get(row.split, row.split)} · {row.views} view{'s' * (row.views != 1)}"
+            f"{row.id} · {SPLIT_NAMES.get(row.split, row.split)} · {row.views} view{'s' * (row.views != 1)}"
             for row in self._found.itertuples()
         ]
 

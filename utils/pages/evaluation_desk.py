@@ -8,13 +8,13 @@ import pandas as pd
 from datasets import DatasetDict
 
 from utils.judge import JudgeError
-from utils.machine import Card, planned_on, several
+from utils.machine import Card, cards_in_words, planned_on
 from utils.models.loading import how_to_read
 from utils.models.systems import BASE, SHUFFLED
 from utils.models.writer import ids_to_write
 from utils.scores import plan
 from utils.scores.judging import judge_of
-from utils.scores.means import SPLITS
+from utils.scores.statistics import SPLIT_NAMES
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.lengths import study_lengths
 from utils.training.probing import POINTS
@@ -34,7 +34,7 @@ def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationS
     points = pd.read_csv(points) if points.exists() else pd.DataFrame()
 
     def draw(settings: GenerationSettings) -> str:
-        counts = {SPLITS[name]: len(dataset[name]) for name in ("val", "test") if name in dataset}
+        counts = {SPLIT_NAMES[name]: len(dataset[name]) for name in ("val", "test") if name in dataset}
         if settings.studies:
             counts = {name: min(count, settings.studies) for name, count in counts.items()}
         for control in (SHUFFLED, BASE):
@@ -111,7 +111,7 @@ def _plan(
     before: what comes first, on so many cards: its hours count, its pieces are of another kind
     """
     card, gpus = planned_on()
-    on, rows = several(card, gpus), []
+    on, rows = cards_in_words(card, gpus), []
     if not card.peak_16:
         return _counted(counts, unit, f"{note} The time is not known for {on}.")
     first, items = before(card, gpus), []

@@ -5,7 +5,7 @@ import pandas as pd
 
 from utils.findings import counts
 from utils.scores.findings import READER
-from utils.scores.means import SPLITS
+from utils.scores.statistics import SPLIT_NAMES
 from utils.settings import RECALL_WEIGHT
 
 from .charts import (
@@ -37,7 +37,7 @@ def findings_named(counted: pd.DataFrame, *, data_label: str) -> Chart:
     """
     if counted["split"].nunique() != 1:
         raise ValueError(f"a picture of one split, not of {list(counted['split'].unique())}")
-    split = SPLITS.get(counted["split"].iloc[0], counted["split"].iloc[0])
+    split = SPLIT_NAMES.get(counted["split"].iloc[0], counted["split"].iloc[0])
     rows = counted[(counted["finding"] != counts.MACRO) & ~counted["system"].str.contains(counts.SAME)]
     whole = rows[rows["finding"] == counts.MICRO].set_index("system")
     drawn = [name for i, name in enumerate(whole.index) if not i or whole.loc[name, "named"]][: len(SERIES)]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from utils.settings import Knobs, with_values
+from utils.settings import StepSettings, with_values
 from utils.workspace import write_json
 
 from .page import Live, as_text, html, markup, quiet, table, tag
@@ -36,9 +36,9 @@ class Form(Live):
 
     def __init__(
         self,
-        settings: Knobs,
-        preset: Knobs | None = None,
-        beside: Callable[[Knobs], "HTML | Figure | str"] | None = None,
+        settings: StepSettings,
+        preset: StepSettings | None = None,
+        beside: Callable[[StepSettings], "HTML | Figure | str"] | None = None,
         kept: Path | None = None,
         note: str = "",
     ):
@@ -123,11 +123,11 @@ class Form(Live):
 
 
 def open_form(
-    preset: Knobs,
+    preset: StepSettings,
     values: dict,
     kept: Path,
     noted: dict | None = None,
-    beside: Callable[[Knobs], "HTML | Figure | str"] | None = None,
+    beside: Callable[[StepSettings], "HTML | Figure | str"] | None = None,
 ) -> Form:
     """The form of a step as its run was last opened.
 
@@ -179,7 +179,7 @@ def _names_and_values(parameter: object) -> dict:
     return parameter
 
 
-def _with_parameter(settings: Knobs, values: dict) -> Knobs:
+def _with_parameter(settings: StepSettings, values: dict) -> StepSettings:
     """`settings` with the values of a notebook's parameter; what they refuse is told in one sentence."""
     try:
         return with_values(settings, _names_and_values(values))
@@ -196,7 +196,7 @@ def _row(field: widgets.Widget, note: widgets.HTML) -> widgets.Box:
     return (widgets.VBox if isinstance(field, widgets.Textarea) else widgets.HBox)([field, note])
 
 
-def _settings_rows(settings: Knobs, names: Iterable[str]) -> str:
+def _settings_rows(settings: StepSettings, names: Iterable[str]) -> str:
     known = _knobs(settings)
     rows = ((escape(_label(name)), _value(getattr(settings, name)), _help(known[name])) for name in names)
     return table(("setting", "value", "meaning"), rows)
@@ -212,11 +212,11 @@ def _is_long(value: object) -> bool:
     return isinstance(value, str) and (len(value) > _LONG_TEXT or "\n" in value)
 
 
-def _knobs(settings: Knobs) -> dict[str, FieldInfo]:
+def _knobs(settings: StepSettings) -> dict[str, FieldInfo]:
     return type(settings).model_fields
 
 
-def _first(settings: Knobs) -> list[str]:
+def _first(settings: StepSettings) -> list[str]:
     """The knobs that a form does not fold."""
     folded = {name for names in settings.folded.values() for name in names}
     return [name for name in _knobs(settings) if name not in folded]
@@ -250,7 +250,7 @@ def _is_slider(info: FieldInfo) -> bool:
     return {"ge", "le"} <= bounds.keys() and bounds["le"] - bounds["ge"] <= _SLIDER_SPAN
 
 
-def _field(name: str, info: FieldInfo, settings: Knobs) -> widgets.Widget:
+def _field(name: str, info: FieldInfo, settings: StepSettings) -> widgets.Widget:
     """The widget for one knob."""
     value = getattr(settings, name)
     look = {

@@ -14,7 +14,7 @@ from utils.findings.probe import Probe
 from utils.models.writer import Writer
 from utils.regions import REGIONS
 from utils.scores.judging import by_study
-from utils.scores.means import ERRORS, one_judge, scored
+from utils.scores.statistics import ERRORS, one_judge, scored
 
 from .looking import Looking
 from .page import quiet, table, tag

@@ -6,7 +6,7 @@ import pandas as pd
 
 from utils.regions import REGIONS
 from utils.scores.baselines import BASELINES
-from utils.scores.means import ERRORS, SPLITS, order_splits, scored
+from utils.scores.statistics import ERRORS, SPLIT_NAMES, order_splits, scored
 
 from .charts import (
     BLUE,
@@ -64,11 +64,11 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
         region_axis(ax, [_count(counts, region) for region in REGIONS])
         ax.set(ylim=(0, 1.09), yticks=np.arange(0, 1.01, 0.25))
         ax.tick_params(labelleft=ax is axes[0])
-        panel_title(ax, SPLITS.get(split, split))
+        panel_title(ax, SPLIT_NAMES.get(split, split))
         for system in systems:
             means = [f"{r} {rows.loc[(system, r), 'mean']:.2f}" for r in REGIONS if (system, r) in rows.index]
             if means:
-                tell(fig, f"{SPLITS.get(split, split)}, {system}: {', '.join(means)}")
+                tell(fig, f"{SPLIT_NAMES.get(split, split)}, {system}: {', '.join(means)}")
     legend(fig, [(name, *series(i)) for i, name in enumerate(systems)])
     return fig
 
@@ -88,7 +88,7 @@ def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
     axes = panels(fig, len(groups), top=1.02, bottom=0.52, left=0.42, gap=0.3)
     for ax, group in zip(axes, groups, strict=True):
         rows = best[best["studies"] == group].set_index("region")
-        name = f"{SPLITS.get(split, split)}, {group} studies"
+        name = f"{SPLIT_NAMES.get(split, split)}, {group} studies"
         for region, row in rows.iterrows():
             x = REGIONS.index(region)
             for at, side, i in ((x - 0.2, "", 0), (x + 0.2, "baseline_", looks[row["baseline"]])):
@@ -211,17 +211,17 @@ def differences(pairs: pd.DataFrame, names: tuple[str, str], *, data_label: str,
                 va="center",
                 fontsize=8,
             )
-            tell(fig, f"{SPLITS.get(split, split)}, {region}: {row['difference']:+.2f}, n={row['n']}")
+            tell(fig, f"{SPLIT_NAMES.get(split, split)}, {region}: {row['difference']:+.2f}, n={row['n']}")
         ax.axhline(0, color=GREY, linewidth=0.8)
         region_axis(ax, [f"n={rows.loc[r, 'n']}" if r in rows.index else "not mentioned" for r in REGIONS])
         ax.set_ylim(-reach, reach)
-        panel_title(ax, SPLITS.get(split, split))
+        panel_title(ax, SPLIT_NAMES.get(split, split))
     return fig
 
 
 def _where(data_label: str, rows: pd.DataFrame) -> str:
     """The line under a title: what the data are and who judged them."""
-    splits = ", ".join(SPLITS.get(s, s) for s in order_splits(rows["split"]))
+    splits = ", ".join(SPLIT_NAMES.get(s, s) for s in order_splits(rows["split"]))
     return f"{data_label}, {splits} · judged by {', '.join(rows['judge'].unique())}"
 
 

@@ -6,12 +6,12 @@ from html import escape
 from datasets import DatasetDict
 from IPython.display import HTML
 
-from utils.machine import planned_on, several
+from utils.machine import cards_in_words, planned_on
 from utils.regions import NOT_FOR_CLINICAL_USE
 from utils.settings import TrainingSettings
+from utils.training.callbacks import Progress, Sample
 from utils.training.plan import Plan, has_room, make_plan
 from utils.training.speeds import Hours
-from utils.training.watch import Progress, Sample
 from utils.workspace import StepError, in_minutes
 
 from . import charts
@@ -36,7 +36,7 @@ def plan_beside(dataset: DatasetDict) -> Callable[[TrainingSettings], str]:
 
 def plan_table(plan: Plan, settings: TrainingSettings) -> str:
     """A plan as markup."""
-    card, on = plan.card, escape(several(plan.card, plan.gpus))
+    card, on = plan.card, escape(cards_in_words(plan.card, plan.gpus))
     warning = "" if has_room(card, plan.memory) else f" {tag('does not fit', 'refused')}"
     each = " on each" if plan.gpus > 1 else ""
     rows = [

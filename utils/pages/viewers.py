@@ -14,7 +14,7 @@ from PIL import Image
 from utils.findings.reader import read_findings
 from utils.judge import Judgement
 from utils.regions import ALL, NOT_FOR_CLINICAL_USE, REGIONS, mentioned
-from utils.scores.means import ERRORS
+from utils.scores.statistics import ERRORS
 
 from .page import Live, as_text, html, markup, png, quiet, table, tag
 

@@ -4,7 +4,7 @@
 `baselines`: reports that the model must beat
 `means`: means with intervals, comparisons of systems; `tables`: to read
 `findings`: the findings that reports name rightly, to read
-`several`: reports written and judged on several processes
+`parallel`: reports written and judged on several processes
 `report`, `sharing`: the written report; dataset and adapter to the Hub
 """
 
@@ -23,7 +23,7 @@ from .judging import (
     references,
     save,
 )
-from .means import (
+from .statistics import (
     ERRORS,
     PUBLISHED_DATA,
     compare,

@@ -1,4 +1,4 @@
-"""`accelerate launch --multi_gpu -m utils.scores write|judge <workspace>/evaluation/<run>`: see `several`."""
+"""`accelerate launch --multi_gpu -m utils.scores write|judge WORKSPACE/evaluation/RUN`: see `parallel`."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from utils.judge import JudgeError, green_score
 from utils.models.systems import SYSTEMS
 from utils.workspace import StepError
 
-from . import several
+from . import parallel
 
 
 def main() -> None:
@@ -32,10 +32,10 @@ def main() -> None:
         print(said)
     try:
         if options.what == "answer":
-            several.answer(options.folder)
+            parallel.answer(options.folder)
             return
         workspace = processes.workspace_of(options.folder, "evaluation")
-        several.write(workspace, options.systems) if options.what == "write" else several.judge(workspace)
+        parallel.write(workspace, options.systems) if options.what == "write" else parallel.judge(workspace)
     except (StepError, JudgeError) as error:
         raise SystemExit(str(error)) from None
 

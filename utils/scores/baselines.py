@@ -23,7 +23,7 @@ from utils.regions import REGIONS, mentioned
 from utils.workspace import progress
 
 from .judging import ABNORMAL, references
-from .means import EVERY, SEED, compare, scored, summary
+from .statistics import EVERY, SEED, compare, scored, summary
 
 CONSTANT = "best constant report"
 FREQUENT = "most frequent sentences"

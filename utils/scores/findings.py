@@ -12,7 +12,7 @@ from utils.findings import counts
 from utils.findings.groups import Group
 from utils.judge import OFFLINE_LABEL
 
-from .means import SPLITS, one_split, order_splits
+from .statistics import SPLIT_NAMES, one_split, order_splits
 from .tables import FEW, markdown
 
 READER = f"the reader of the {OFFLINE_LABEL}"
@@ -63,7 +63,7 @@ def overview(counted: pd.DataFrame) -> pd.DataFrame:
         for row in of_split[of_split["finding"] == counts.MICRO].to_dict("records"):
             table.append(
                 {
-                    "split": SPLITS.get(split, split),
+                    "split": SPLIT_NAMES.get(split, split),
                     "system": row["system"],
                     "studies": row["n"],
                     "there": row["present"],
@@ -87,7 +87,7 @@ def by_finding(counted: pd.DataFrame) -> pd.DataFrame:
                 continue
             table.append(
                 {
-                    "split": SPLITS.get(split, split),
+                    "split": SPLIT_NAMES.get(split, split),
                     "system": row["system"],
                     "finding": row["finding"],
                     "have it": f"{row['present']} of {row['n']}",
@@ -117,7 +117,7 @@ def tables(counted: pd.DataFrame, *, data_label: str) -> str:
     if counted.empty:
         return NONE + "\n"
     split = one_split(counted)
-    name, model = SPLITS.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
+    name, model = SPLIT_NAMES.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
     each = by_finding(split[split["system"] == model]).drop(columns="system")
     parts = [
         f"**Findings named rightly, {data_label}, found by {READER}**",
@@ -133,7 +133,7 @@ def others(counted: pd.DataFrame) -> str:
     if counted.empty:
         return ""
     split = one_split(counted)
-    name, model = SPLITS.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
+    name, model = SPLIT_NAMES.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
     said = split[(split["finding"] == counts.MICRO) & (split["named"] > 0)]["system"]
     shown = [system for system in said if system != model and not system.startswith(model + counts.SAME)]
     if not shown:
@@ -168,7 +168,7 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
         yield NONE
         return
     rows = one_split(counted)
-    split, model = SPLITS.get(rows["split"].iloc[0], rows["split"].iloc[0]), rows["system"].iloc[0]
+    split, model = SPLIT_NAMES.get(rows["split"].iloc[0], rows["split"].iloc[0]), rows["system"].iloc[0]
     own = rows[rows["system"] == model].set_index("finding")
     there = own[own["present"] > 0].drop(index=[counts.MICRO, counts.MACRO], errors="ignore")
     whole, name = own.loc[counts.MICRO], split.capitalize()

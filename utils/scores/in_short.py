@@ -13,7 +13,7 @@ from utils.regions import REGIONS
 from . import findings as seen
 from .baselines import BASELINES
 from .judging import ABNORMAL
-from .means import SPLITS, cell, diversity, error_counts, one_split
+from .statistics import SPLIT_NAMES, cell, diversity, error_counts, one_split
 
 MOST = 3  # findings that a sentence names
 
@@ -56,7 +56,7 @@ def _own(summary: pd.DataFrame) -> tuple[str, str, pd.DataFrame]:
     model = summary["system"].iloc[0]
     own = one_split(summary[summary["system"] == model])
     split = own["split"].iloc[0]
-    return model, SPLITS.get(split, split), own.set_index("region", drop=False)
+    return model, SPLIT_NAMES.get(split, split), own.set_index("region", drop=False)
 
 
 def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:
@@ -70,7 +70,7 @@ def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:
     if there.empty:
         return None
     there = there.sort_values(["recall", "present"], ascending=False, kind="stable")
-    split = SPLITS.get(rows["split"].iloc[0], rows["split"].iloc[0])
+    split = SPLIT_NAMES.get(rows["split"].iloc[0], rows["split"].iloc[0])
     best = f", most often {_said(there.iloc[0])}" if whole["right"] else ""
     can = (
         f"On the {split} studies (n={whole['n']:,}) the {rows['system'].iloc[0]} names {whole['right']:,} "

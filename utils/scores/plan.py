@@ -16,7 +16,7 @@ from utils.decoding.decoder import CACHE_SHARE, MOST_ROWS
 from utils.decoding.rows import PREFILL_TOKENS, STEP
 from utils.judge import Engine, open_questions
 from utils.judge.green import ANSWER_TOKENS
-from utils.machine import CARDS, T4, Card, asked_cards, several
+from utils.machine import CARDS, T4, Card, asked_cards, cards_in_words
 from utils.models.bases import Shape, find
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.regions import tidy
@@ -29,7 +29,7 @@ from utils.workspace import StepError, counter, duration
 from .judging import judged
 
 # Shares of a card's peak, fast, likely, slow (a T4's is 65e12); and tokens kept a pass with DRAFT proposed.
-SHARES = (27 / 65, 16 / 65, 10 / 65)
+PEAK_SHARES = (27 / 65, 16 / 65, 10 / 65)
 DRAFT = 8
 KEPT = (5.9, 5.9, 4.8)
 QUESTION, LONGEST, START, ANSWER = 590, 652, 283, 250  # tokens, see `judge_seconds`
@@ -109,7 +109,7 @@ def judge_seconds(card: Card = T4) -> Hours:
     rows = min(rows_at_once(JUDGE, _slots(LONGEST + ANSWER_TOKENS), card), MOST_ROWS)
     return tuple(
         _seconds(JUDGE, QUESTION - START, ANSWER, rows, share * card.peak_16, kept, card)
-        for share, kept in zip(SHARES, KEPT, strict=True)
+        for share, kept in zip(PEAK_SHARES, KEPT, strict=True)
     )
 
 
@@ -129,7 +129,7 @@ def report_seconds(
     taken for fast and likely, none for slow.
     """
     shape = find(reading["base"]).shape
-    rates = [share * card.peak_16 for share in SHARES]
+    rates = [share * card.peak_16 for share in PEAK_SHARES]
     if reading["precision"] == "fp32":
         rates = speeds.rates(card, "fp32")[::-1]
     rows = min(
@@ -282,7 +282,7 @@ def table(card: Card = T4, gpus: int = 1) -> str:
     """The README's table: what step 4 costs on IU X-Ray, by the plan."""
     items = iu_xray(card, gpus)
     lines = [
-        f"| step 4 on IU X-Ray | studies, reports or questions | hours on {several(card, gpus)} |",
+        f"| step 4 on IU X-Ray | studies, reports or questions | hours on {cards_in_words(card, gpus)} |",
         "|---|---|---|",
     ]
     for item in [*items, total(items)]:

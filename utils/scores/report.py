@@ -20,7 +20,7 @@ from utils.workspace import write_text
 
 from . import findings as seen
 from .in_short import further, in_short
-from .means import SPLITS, compare, diversity, is_green, one_judge, one_split, scored
+from .statistics import SPLIT_NAMES, compare, diversity, is_green, one_judge, one_split, scored
 from .tables import FEW, beside, comparison, grid, markdown, p_text, quiz_tables, table_markdown
 
 METHOD = f"""\
@@ -251,7 +251,7 @@ def _written(judgements: pd.DataFrame) -> str:
     rows = [
         (
             row.system,
-            SPLITS.get(row.split, row.split),
+            SPLIT_NAMES.get(row.split, row.split),
             f"{row.studies:,}",
             f"{row.reports:,}",
             f"{row.empty:,} of {row.described:,}",
@@ -289,7 +289,7 @@ def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
             score = "no verdict" if pd.isna(row["score"]) else f"{row['score']:.2f}"
         cells.append((region, row["reference"] or "not mentioned", row["prediction"] or "left empty", score))
     mean = f"mean score {counted['value'].mean():.2f}" if len(counted) else "nothing to score"
-    head = f"### {study} ({SPLITS.get(rows['split'].iloc[0], rows['split'].iloc[0])}, {mean})"
+    head = f"### {study} ({SPLIT_NAMES.get(rows['split'].iloc[0], rows['split'].iloc[0])}, {mean})"
     return head + "\n\n" + grid(["region", "reference", "written by the model", "score"], cells)
 
 

@@ -21,8 +21,8 @@ from utils.regions import REGIONS, tidy
 from utils.settings import DEMO_BASE
 from utils.workspace import STEPS, StepError, Workspace, write_json
 
-from .means import one_judge, summary
 from .report import METHOD, limits
+from .statistics import one_judge, summary
 
 HOW = (
     "Nothing is shared. To push this to a private repository on the Hugging Face Hub, set SHARE_TO to "

@@ -25,11 +25,11 @@ from utils.models.systems import BASE, OF_BASE
 from utils.regions import REGIONS, tidy
 from utils.workspace import write_text
 
-from .means import (
+from .statistics import (
     EVERY,
     PUBLISHED,
     PUBLISHED_SOURCE,
-    SPLITS,
+    SPLIT_NAMES,
     cell,
     groups,
     interval,
@@ -64,7 +64,7 @@ def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
     """`scores.compare`'s table to be read: means under `names`, the difference with its interval, and p."""
     return pd.DataFrame(
         {
-            "split": pairs["split"].map(lambda split: SPLITS.get(split, split)),
+            "split": pairs["split"].map(lambda split: SPLIT_NAMES.get(split, split)),
             "region": pairs["region"],
             "n": pairs["n"],
             **{
@@ -103,7 +103,7 @@ def beside(best: pd.DataFrame) -> pd.DataFrame:
     """`baselines.beside_best`'s table to be read, a row a region: all and abnormal side by side."""
     table: dict[tuple[str, str], dict[str, str]] = {}
     for row in best.itertuples():
-        cells = table.setdefault((SPLITS.get(row.split, row.split), row.region), {})
+        cells = table.setdefault((SPLIT_NAMES.get(row.split, row.split), row.region), {})
         cells[f"{row.studies}: model"] = f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}] n={row.n}"
         baseline = f"{row.baseline_mean:.2f} [{row.baseline_low:.2f}, {row.baseline_high:.2f}]"
         cells[f"{row.studies}: best baseline"] = f"{baseline} {row.baseline}"
@@ -158,7 +158,7 @@ def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = Fa
     title = f"**Mean score by region, {data_label}, judge: {judge}**"
     lines = [title, "", _row(head), _row(["---"] * len(head))]
     for split, system, cells in rows:
-        lines.append(_row([SPLITS.get(split, split), *([system] if several else []), *cells]))
+        lines.append(_row([SPLIT_NAMES.get(split, split), *([system] if several else []), *cells]))
     lines += ["", *(f"- {note}" for note in _notes(summary, judge, published))]
     return "\n".join(lines) + "\n"
 

@@ -10,8 +10,8 @@ from utils.data.hf_dataset import load
 from utils.settings import TrainingSettings, preset
 from utils.workspace import StepError
 
+from .callbacks import write_progress
 from .trainer import finish, noted_settings, say, train
-from .watch import write_progress
 
 
 def main() -> None:

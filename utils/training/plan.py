@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from utils.machine import T4, Card, asked_cards, several
+from utils.machine import T4, Card, asked_cards, cards_in_words
 from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
 from utils.settings import TrainingSettings, with_values
 
@@ -323,4 +323,4 @@ def table(card: Card = T4, gpus: int = 1) -> str:
 
 if __name__ == "__main__":
     cards = asked_cards(__doc__)
-    print(f"On {several(*cards)}, computed:\n\n{table(*cards)}")
+    print(f"On {cards_in_words(*cards)}, computed:\n\n{table(*cards)}")

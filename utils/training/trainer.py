@@ -34,12 +34,12 @@ from utils.models.loading import PROBE, SIDE, load_model, load_processor, lora_c
 from utils.settings import TrainingSettings
 from utils.workspace import StepError, Workspace, counter, memory, replacing, write_text
 
+from .callbacks import Progress, RunCallback, log_table, read_progress
 from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .lengths import study_tokens
 from .plan import processes as divisor
 from .plan import steps
 from .probing import POINTS, QUALITY, planned, run_probe, words
-from .watch import Progress, Watch, log_table, read_progress
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
 FREE = {"save_every", "keep", "hours", "samples", "choose"}
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
     memory: dict[str, float]
 
 
-class ByLength(Sampler):
+class LengthGroupedSampler(Sampler):
     """Studies of similar length in a batch, for less padding, in an order of its own for each epoch.
 
     Only among `CHUNK` optimiser steps' worth of studies, and the batches in random order, so that a
@@ -85,14 +85,14 @@ class ByLength(Sampler):
                 yield from batch
 
 
-class ByLengthTrainer(SFTTrainer):
-    """TRL's trainer with `ByLength`, in the same order on any number of processes."""
+class LengthGroupedTrainer(SFTTrainer):
+    """TRL's trainer with `LengthGroupedSampler`, in the same order on any number of processes."""
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ByLength:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
         accumulation = self.args.gradient_accumulation_steps * self.accelerator.num_processes
         lengths = rows["length"][:]
-        return ByLength(lengths, self.args.train_batch_size, accumulation, self.args.seed)
+        return LengthGroupedSampler(lengths, self.args.train_batch_size, accumulation, self.args.seed)
 
 
 class Arguments(SFTConfig):
@@ -135,8 +135,8 @@ def make_trainer(
     on_gpu = torch.cuda.is_available()
     processor = load_processor(settings.base, settings.image_tokens)
     said = words(probe, dataset["train"])
-    watch = Watch(settings, store, validation, probe, on_progress)
-    trainer = ByLengthTrainer(
+    watch = RunCallback(settings, store, validation, probe, on_progress)
+    trainer = LengthGroupedTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
         train_dataset=_columns(dataset["train"], settings, processor, said),

@@ -141,7 +141,7 @@ def write(workspace: Workspace, systems: Sequence[str] = SYSTEMS) -> None:
     settings = _settings(folder).generation
     writer.learn(study[0]["content"] for study in dataset["train"]["completion"])
     for studies in dataset.values():
-        for block in _show(processes.mine(blocks(studies)), "image features"):
+        for block in _show(processes.shard(blocks(studies)), "image features"):
             block_features(writer.tower, block, writer.kept)
     for system, name in _asked(dataset, systems):
         write_reports(writer, dataset[name], name, folder / REPORTS, settings, system, _show)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from utils.regions import ALL, REGIONS, tidy
 
-SPLITS = {"val": "validation", "test": "test", "train": "training"}
+SPLIT_NAMES = {"val": "validation", "test": "test", "train": "training"}
 # The six error types of GREEN, a to f (Ostmeier et al. 2024), in short.
 ERRORS = (
     "false finding",
@@ -69,7 +69,7 @@ def one_judge(rows: pd.DataFrame) -> str:
 def order_splits(splits: Iterable[str]) -> list[str]:
     """The distinct splits: validation, test, then the others as they came."""
     seen = list(dict.fromkeys(splits))
-    return [s for s in SPLITS if s in seen] + [s for s in seen if s not in SPLITS]
+    return [s for s in SPLIT_NAMES if s in seen] + [s for s in seen if s not in SPLIT_NAMES]
 
 
 def one_split(rows: pd.DataFrame) -> pd.DataFrame:

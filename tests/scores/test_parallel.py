@@ -19,7 +19,7 @@ from utils.models.features import FOLDER
 from utils.models.systems import BASE, MODEL
 from utils.models.writer import read_generations
 from utils.processes import COUNT, Processes
-from utils.scores import several
+from utils.scores import parallel
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.workspace import StepError, Workspace
 
@@ -36,8 +36,8 @@ def alone(tmp_path_factory):
     """A run whose reports and judgements one process has made, by the offline judge."""
     workspace = two_processes.prepare(tmp_path_factory.mktemp("alone"), STUDIES)
     settings(workspace)
-    several.write(workspace)
-    several.judge(workspace)
+    parallel.write(workspace)
+    parallel.judge(workspace)
     return workspace
 
 
@@ -49,7 +49,9 @@ def settings(workspace):
     }
     folder = workspace.folder("evaluation")
     folder.mkdir(parents=True)
-    (folder / several.NOTED).write_text(json.dumps({name: part.model_dump() for name, part in parts.items()}))
+    (folder / parallel.NOTED).write_text(
+        json.dumps({name: part.model_dump() for name, part in parts.items()})
+    )
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def wait_for(condition, team):
 
 
 def test_reports_are_those_of_one_process_though_one_of_two_is_killed_and_then_both(alone, workspace):
-    folder, path = workspace.folder("evaluation"), workspace.folder("evaluation") / several.REPORTS
+    folder, path = workspace.folder("evaluation"), workspace.folder("evaluation") / parallel.REPORTS
     second = path.with_suffix(".1.jsonl")
     with Processes(2, "utils.scores", "write", folder) as team:
         victim = workers(team._process)["1"]
@@ -103,7 +105,7 @@ def test_reports_are_those_of_one_process_though_one_of_two_is_killed_and_then_b
             one.kill()
         psutil.wait_procs(both, timeout=60)
     before = kept(path)
-    several.write_on_all(workspace, GenerationSettings(batch_size=1, shuffled=SHUFFLED))
+    parallel.write_on_all(workspace, GenerationSettings(batch_size=1, shuffled=SHUFFLED))
     after = kept(path)
     assert len(after) == 2 and sum(map(len, before)) < sum(map(len, after))
     assert reports(workspace) == reports(alone)
@@ -117,57 +119,57 @@ def test_reports_are_those_of_one_process_though_one_of_two_is_killed_and_then_b
 
 def test_the_base_model_comes_later_by_two_processes_too(alone, workspace):
     settings = GenerationSettings(batch_size=1, shuffled=2)
-    several.write_on_all(workspace, settings, [MODEL])
+    parallel.write_on_all(workspace, settings, [MODEL])
     assert {system for system, *_ in reports(workspace)} == {MODEL}
-    several.write_on_all(workspace, settings, [BASE])
+    parallel.write_on_all(workspace, settings, [BASE])
     later = {key: text for key, text in reports(workspace).items() if key[0] == BASE}
     assert len(later) == 2 and later.items() <= reports(alone).items()
 
 
 def reports(workspace):
     """The texts and plans of a run by system, split and study, each of which was written once."""
-    rows = read_generations(workspace.folder("evaluation") / several.REPORTS)
+    rows = read_generations(workspace.folder("evaluation") / parallel.REPORTS)
     found = {(row["system"], row["split"], row["id"]): (row["text"], row["plan"]) for row in rows}
     assert len(found) == len(rows)
     return found
 
 
 def answers(folder):
-    lines = map(json.loads, chain.from_iterable(kept(folder / several.ANSWERS)))
+    lines = map(json.loads, chain.from_iterable(kept(folder / parallel.ANSWERS)))
     return {line["key"]: line["completion"] for line in lines if "key" in line}
 
 
 def test_verdicts_from_a_terminal_are_those_of_one_process(alone, workspace):
     folder, theirs = workspace.folder("evaluation"), alone.folder("evaluation")
-    lines = (theirs / several.REPORTS).read_bytes().splitlines(keepends=True)
-    (folder / several.REPORTS).write_bytes(b"".join(lines[:-1]))
+    lines = (theirs / parallel.REPORTS).read_bytes().splitlines(keepends=True)
+    (folder / parallel.REPORTS).write_bytes(b"".join(lines[:-1]))
     with pytest.raises(StepError, match="Not all reports are written"):
-        several.judge(workspace)
-    (folder / several.REPORTS).write_bytes(b"".join(lines))
+        parallel.judge(workspace)
+    (folder / parallel.REPORTS).write_bytes(b"".join(lines))
     kept_features = workspace.folder("training") / FOLDER  # those of training studies are not there yet
     shutil.copytree(alone.folder("training") / FOLDER, kept_features, dirs_exist_ok=True)
     with Processes(2, "utils.scores", "judge", folder) as team:
         for _ in team.rounds():
             pass
     assert answers(folder) == answers(theirs)
-    assert len(kept(folder / several.ANSWERS)) == 2
+    assert len(kept(folder / parallel.ANSWERS)) == 2
 
 
 JUDGING = """
 import json, sys
 from pathlib import Path
 from utils.judge import judge_pairs
-from utils.scores import several
+from utils.scores import parallel
 from utils.settings import JudgeSettings
 from utils.workspace import Workspace
 
 workspace = Workspace(Path(sys.argv[1]))
-engine = several.judge_on_all(workspace, JudgeSettings(precision="fp16"))
+engine = parallel.judge_on_all(workspace, JudgeSettings(precision="fp16"))
 pairs = [(f"Nodule of {n} mm.", "The lungs are clear.") for n in range(5)]
 for asked in (pairs[:2], pairs[:3], pairs):
     if asked == pairs:
-        several.let_go(engine)  # its processes end, and the next question starts others
-    judged = judge_pairs(asked, engine, cache=workspace.folder("evaluation") / several.ANSWERS)
+        parallel.let_go(engine)  # its processes end, and the next question starts others
+    judged = judge_pairs(asked, engine, cache=workspace.folder("evaluation") / parallel.ANSWERS)
 print(json.dumps([one.completion for one in judged]), flush=True)
 sys.stdin.read()
 """
@@ -188,7 +190,7 @@ def test_a_notebooks_judge_answers_as_alone_and_ends_with_the_notebook(workspace
     ]
     expected, said = (json.loads(run.stdout.readline()) for run in runs)
     assert said == expected and len(set(said)) == 5
-    lines = chain.from_iterable(kept(workspace.folder("evaluation") / several.ANSWERS))
+    lines = chain.from_iterable(kept(workspace.folder("evaluation") / parallel.ANSWERS))
     asked = Counter(line["reference"] for line in map(json.loads, lines) if "key" in line)
     assert asked == {f"Nodule of {n} mm.": 1 for n in range(5)}
     both = workers(runs[1]).values()

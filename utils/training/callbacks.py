@@ -54,7 +54,7 @@ class Progress:
         return None if self.rate is None else self.rate * (self.steps - self.step)
 
 
-class Watch(TrainerCallback):
+class RunCallback(TrainerCallback):
     """Keeps checkpoints, ends training at the time limit or where nothing is learnt, and tells of it."""
 
     def __init__(
