@@ -11,7 +11,6 @@ dataset is built.
 
 import gc
 import json
-import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
-from torch.utils.data import Sampler
 from transformers import ProgressCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -36,7 +34,7 @@ from utils.workspace import StepError, Workspace, counter, memory, replacing, wr
 
 from .callbacks import Progress, RunCallback, log_table, read_progress
 from .checkpoints import Store, choose, same_settings_or_stop, step_of
-from .lengths import study_tokens
+from .lengths import LengthGroupedSampler, study_tokens
 from .plan import processes as divisor
 from .plan import steps
 from .probing import POINTS, QUALITY, planned, run_probe, words
@@ -51,38 +49,6 @@ class Outcome(NamedTuple):
     log: pd.DataFrame
     finished: bool
     memory: dict[str, float]
-
-
-class LengthGroupedSampler(Sampler):
-    """Studies of similar length in a batch, for less padding, in an order of its own for each epoch.
-
-    Only among `CHUNK` optimiser steps' worth of studies, and the batches in random order, so that a
-    step sees studies of all lengths. The library's own sampler draws from the random state of the
-    moment: a run that is resumed in its second epoch would go on in another order.
-    """
-
-    CHUNK = 4
-
-    def __init__(self, lengths: list[int], batch: int, accumulation: int, seed: int):
-        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
-        self.chunk = batch * accumulation * self.CHUNK
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self):
-        chance = random.Random(f"{self.seed} {self.epoch}")
-        order = chance.sample(range(len(self)), len(self))
-        for start in range(0, len(order), self.chunk):
-            alike = sorted(order[start : start + self.chunk], key=self.lengths.__getitem__)
-            batches = [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
-            last = [batches.pop()] if len(batches[-1]) < self.batch else []  # a short one stays at the end
-            chance.shuffle(batches)
-            for batch in (*batches, *last):
-                yield from batch
 
 
 class LengthGroupedTrainer(SFTTrainer):
