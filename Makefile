@@ -43,7 +43,7 @@ browser: $(LATEST)/browser $(VENV)/page  ## run and use the notebooks in Jupyter
 	$(LATEST)/bin/python -m pytest -rs tests/test_browser.py $(ARGS)
 	$(VENV)/bin/python -m pytest -rs tests/pages/test_app.py $(ARGS)
 
-pictures: demo $(LATEST)/browser  ## make the README's pictures of the demo in runs/demo
+pictures: demo $(LATEST)/browser  ## make the pictures in docs of the demo in runs/demo
 	$(LATEST)/bin/python tests/pictures.py
 
 bench: $(VENV)/ready  ## run the benchmarks that need no data; the others say what they need

@@ -1,4 +1,4 @@
-"""The README's pictures, of the full demo in runs/demo, for the folder docs: `make pictures`.
+"""The pictures in docs, of the full demo in runs/demo, for the folder docs: `make pictures`.
 
 A copy of the run is opened and used in JupyterLab and Chromium. There the training goes on from its
 checkpoint before the last, so that the loss is seen live. The reports are the worst one by the judge's

@@ -2,7 +2,7 @@
 
 `preset("t4")` is the real thing on a Colab T4. `preset("small")` is the same series with the real
 radiographs on two CPU cores, `preset("demo")` with phantoms, offline. Every difference between the three
-stands in the README's table, and a test holds them to it.
+stands in docs/training.md, and a test checks it.
 """
 
 from collections.abc import Mapping

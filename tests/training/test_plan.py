@@ -110,9 +110,7 @@ def test_a_look_at_iu_xray_takes_minutes_and_a_better_card_is_faster():
 def test_a_copy_in_4_bits_loads_faster_than_what_is_quantised_on_loading():
     copy, whole = (speeds.loading_hours(bases.REGISTRY[name]) for name in (T4.base, "llava-v1.6-vicuna-7b"))
     bytes_of = [fast * 3600 * speeds.READING[0] for fast in (copy[0], whole[0])]
-    assert (
-        4e9 < bytes_of[0] < 5e9 and 13.5e9 < bytes_of[1] < 14.5e9
-    )  # as the README's table says: 4 and 14 GB
+    assert 4e9 < bytes_of[0] < 5e9 and 13.5e9 < bytes_of[1] < 14.5e9  # as docs/training.md says: 4 and 14 GB
     assert whole[2] > whole[1] > whole[0] and copy[2] < whole[2]
 
 

@@ -1,7 +1,7 @@
 """Step 4 planned and kept to: who is judged in which order, what it costs, and when time is up.
 
 Nothing here was measured on a GPU. As it runs, the measured rate takes the
-place of the plan's. `python -m utils.scores.plan` prints the README's tables;
+place of the plan's. `python -m utils.scores.plan` prints the tables in docs;
 `--card L4 --gpus 2` asks for other cards.
 """
 
@@ -279,7 +279,7 @@ def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
 
 
 def table(card: Card = T4, gpus: int = 1) -> str:
-    """The README's table: what step 4 costs on IU X-Ray, by the plan."""
+    """The table of docs/evaluation.md: what step 4 costs on IU X-Ray, by the plan."""
     items = iu_xray(card, gpus)
     lines = [
         f"| step 4 on IU X-Ray | studies, reports or questions | hours on {cards_in_words(card, gpus)} |",
@@ -292,7 +292,7 @@ def table(card: Card = T4, gpus: int = 1) -> str:
 
 
 def cards_table() -> str:
-    """The README's table: IU X-Ray on other cards, training at two budgets and step 4, by both plans."""
+    """The table of docs/training.md: IU X-Ray on other cards, by the plans of steps 3 and 4."""
     lines = [
         "| GPUs | precision | train, `pooled`: hours | train, `tiles`: batch x accumulation, memory, hours "
         "| step 4: hours |",

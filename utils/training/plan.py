@@ -3,7 +3,7 @@
 Every figure is computed from the settings, the base model's shape, the dataset
 and the cards; nothing was measured on a GPU. After its first steps a run
 replaces the hours by the rate it goes at. `python -m utils.training.plan`
-prints the README's table, and with `--card L4 --gpus 2` that of other cards.
+prints the table of docs/training.md, and with `--card L4 --gpus 2` that of other cards.
 """
 
 import math
@@ -305,7 +305,7 @@ def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettin
 
 
 def table(card: Card = T4, gpus: int = 1) -> str:
-    """The README's table: what `iu_xray` gives at each budget."""
+    """The table of docs/training.md: what `iu_xray` gives at each budget."""
     lines = [
         "| `image_tokens` | tokens a study | batch x accumulation | memory | hours | sessions of 3.5 h |",
         "|---|---|---|---|---|---|",

@@ -75,7 +75,7 @@ def both(one: Hours, other: Hours) -> Hours:
 
 
 def between(hours: Hours) -> str:
-    """Hours as the README's tables have them: the likely ones, and their range."""
+    """Hours as the tables in docs have them: the likely ones, and their range."""
     fast, likely, slow = hours
     if slow < 0.05:
         return "under 0.1"
