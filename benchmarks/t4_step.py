@@ -41,7 +41,7 @@ from utils.findings.probe import Probe  # noqa: E402
 from utils.machine import T4  # noqa: E402
 from utils.models import bases  # noqa: E402
 from utils.settings import BUDGETS, DatasetSettings, preset, with_values  # noqa: E402
-from utils.training import plan  # noqa: E402
+from utils.training import sizes  # noqa: E402
 from utils.training.checkpoints import Store  # noqa: E402
 from utils.training.probing import findings  # noqa: E402
 from utils.training.trainer import make_trainer  # noqa: E402
@@ -202,7 +202,7 @@ def measure(folder: Path, budget: str, steps: int) -> dict:
     dataset = hf_dataset.load(folder / "dataset")
     if on_gpu:
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(T4.memory * plan.GIB / total)
+        torch.cuda.set_per_process_memory_fraction(T4.memory * sizes.GIB / total)
     store = Store(folder / "kept", folder / "scratch", 1)
     with nullcontext() if on_gpu else LiveBytes() as counted:
         trainer = make_trainer(settings, dataset, store, unread(dataset))
@@ -216,8 +216,8 @@ def measure(folder: Path, budget: str, steps: int) -> dict:
         "device": torch.cuda.get_device_name() if on_gpu else "CPU",
         "steps": steps,
         "tokens": longest,
-        "peak": (torch.cuda.max_memory_allocated() if on_gpu else counted.peak) / plan.GIB,
-        "planned": plan.memory(settings, base, longest) / plan.GIB,
+        "peak": (torch.cuda.max_memory_allocated() if on_gpu else counted.peak) / sizes.GIB,
+        "planned": sizes.memory(settings, base, longest) / sizes.GIB,
         "seconds": seconds / steps,
     }
 

@@ -15,7 +15,7 @@ from utils.data import hf_dataset
 from utils.models import bases
 from utils.models.loading import load_processor
 from utils.settings import DatasetSettings, preset, with_values
-from utils.training import lengths, plan, speeds
+from utils.training import lengths, plan, sizes, speeds
 from utils.training.trainer import make_trainer, shared_accumulation
 from utils.workspace import StepError
 
@@ -47,14 +47,14 @@ def test_more_tokens_cost_more_hours_and_more_memory():
     assert likely == sorted(likely) and likely[2] > 10 * likely[0]
     one = with_values(T4, {"batch_size": 1, "accumulation": 16})
     sizes = [
-        plan.memory(with_values(one, {"image_tokens": budget}), BASE, STUDY[budget]) / plan.GIB
+        sizes.memory(with_values(one, {"image_tokens": budget}), BASE, STUDY[budget]) / sizes.GIB
         for budget in ("pooled", "base", "tiles")
     ]
     assert sizes == sorted(sizes) and sizes[-1] < machine.T4.memory
 
 
 def test_the_default_leaves_room_on_a_t4():
-    assert plan.memory(T4, BASE, STUDY[T4.image_tokens] + 150) / plan.GIB < 11
+    assert sizes.memory(T4, BASE, STUDY[T4.image_tokens] + 150) / sizes.GIB < 11
 
 
 @pytest.mark.parametrize(("epochs", "studies", "expected"), [(2, 2069, 260), (1, 16, 1), (0.5, 2069, 65)])
@@ -69,7 +69,7 @@ def test_the_trained_weights_are_those_that_peft_makes(tiny_base, phantom_datase
     settings = with_values(preset("demo").training, {"base": str(tiny_base), "projector": projector})
     trainer = make_trainer(settings, phantom_dataset, Store(tmp_path, tmp_path, 1), probes.NONE)
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    assert plan.trainable(settings, bases.find(str(tiny_base)).shape) == trained
+    assert sizes.trainable(settings, bases.find(str(tiny_base)).shape) == trained
 
 
 def test_the_plan_of_a_dataset_counts_its_tokens(tiny_base, phantom_dataset):
@@ -136,10 +136,10 @@ def test_a_faster_card_takes_less_time_and_a_larger_one_more_studies_at_once():
 
 
 def test_bf16_takes_the_memory_of_fp16_and_several_cards_a_little_more():
-    half, brain = (plan.memory(with_values(T4, {"precision": p}), BASE, 400) for p in ("fp16", "bf16"))
+    half, brain = (sizes.memory(with_values(T4, {"precision": p}), BASE, 400) for p in ("fp16", "bf16"))
     assert half == brain
-    shared = plan.memory(T4, BASE, 400, gpus=2) - half
-    assert shared == 4 * plan.trainable(T4, BASE.shape)
+    shared = sizes.memory(T4, BASE, 400, gpus=2) - half
+    assert shared == 4 * sizes.trainable(T4, BASE.shape)
 
 
 def test_the_plan_and_the_trainer_share_the_batches_of_a_step_alike(phantom_dataset, tiny_base):
@@ -166,7 +166,7 @@ def test_a_plan_says_what_to_change(phantom_dataset, tiny_base):
         preset("demo").training, {"base": str(tiny_base), "batch_size": 8, "accumulation": 2}
     )
     need = plan.make_plan(with_values(settings, {"batch_size": 4, "accumulation": 4}), studies).memory
-    tight = machine.Card("small", need + plan.HEADROOM, True)
+    tight = machine.Card("small", need + sizes.HEADROOM, True)
     assert plan.make_plan(settings, studies, tight).advice == "set batch_size to 4 and accumulation to 4"
     none = machine.Card("none", 0.1, True)
     assert plan.make_plan(settings, studies, none).advice == "reduce image tokens or views"

@@ -10,7 +10,8 @@ from utils.machine import cards_in_words, planned_on
 from utils.regions import NOT_FOR_CLINICAL_USE
 from utils.settings import TrainingSettings
 from utils.training.callbacks import Progress, Sample
-from utils.training.plan import Plan, has_room, make_plan
+from utils.training.plan import Plan, make_plan
+from utils.training.sizes import has_room
 from utils.training.speeds import Hours
 from utils.workspace import StepError, in_minutes
 

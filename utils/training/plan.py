@@ -12,33 +12,25 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from utils.machine import T4, Card, asked_cards, cards_in_words
-from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
-from utils.settings import TrainingSettings, with_values
+from utils.models.bases import Base, computes_or_stop, find, fits_or_stop
+from utils.settings import TrainingSettings
 
 from .lengths import Lengths, study_lengths
+from .sizes import GIB, crops, fits, memory, smaller_batch, trainable
 from .speeds import (
-    NF4_BYTES,
-    WIDTHS,
     Hours,
     between,
     both,
     loading_hours,
     looking_hours,
-    other_weights,
     rates,
     unpacking,
     vision_operations,
 )
 
-HEADROOM = 1.0  # GiB for the CUDA context and the gaps that the allocator leaves
 # Bytes a second between two cards, a third of what PCIe 3.0 x16 has: without NVLink or direct access.
 LINK = 5e9
-MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
-LOGIT_BYTES = 13
-PATCH_BYTES = 2 * 3 * 14 * 14 * 4  # pixels of a patch, in two batches
-CROPS = {"tiles": 5, "base": 2, "pooled": 2}  # pictures that LLaVA-NeXT's processor makes of a view, at most
 IU_XRAY_VIEW = {"pooled": 144, "base": 576, "tiles": 2732}  # tokens, see `iu_xray`
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -112,29 +104,6 @@ def _advice(settings: TrainingSettings, base: Base, longest: int, card: Card, gp
     return ""
 
 
-def has_room(card: Card, memory: float) -> bool:
-    """Whether `memory` GiB of tensors fit on a card."""
-    return memory + HEADROOM <= card.memory
-
-
-def fits(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int) -> bool:
-    """Whether a step whose studies have `longest` tokens each fits on each card."""
-    return has_room(card, memory(settings, base, longest, gpus) / GIB)
-
-
-def smaller_batch(
-    settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int
-) -> TrainingSettings:
-    """`settings` with the largest batch that fits, optimiser steps as large as before; else themselves."""
-    whole = settings.batch_size * settings.accumulation
-    for batch in range(settings.batch_size, 0, -1):
-        if whole % (batch * gpus) == 0 and whole // batch <= 256:
-            smaller = with_values(settings, {"batch_size": batch, "accumulation": whole // batch})
-            if fits(smaller, base, longest, card, gpus):
-                return smaller
-    return settings
-
-
 def processes(settings: TrainingSettings, gpus: int) -> int:
     """How many of `gpus` can share the batches of an optimiser step evenly."""
     return max(number for number in range(1, gpus + 1) if settings.accumulation % number == 0)
@@ -146,60 +115,6 @@ def steps(settings: TrainingSettings, studies: int) -> int:
         return settings.max_steps
     batches = math.ceil(studies / settings.batch_size)
     return math.ceil(settings.epochs * math.ceil(batches / settings.accumulation))
-
-
-def trainable(settings: TrainingSettings, shape: Shape) -> int:
-    """Weights of the adapter: rank x (inputs + outputs), summed over the linear maps that it reaches."""
-    sides = shape.layers * sum(map(sum, shape.linears))
-    if settings.projector:
-        sides += sum(map(sum, shape.projector))
-    return settings.lora_rank * sides
-
-
-def memory(settings: TrainingSettings, base: Base, tokens: int, gpus: int = 1) -> float:
-    """Peak bytes that tensors hold on each GPU in a step whose studies have `tokens` tokens each.
-
-    The sum of
-
-    - the language model's linear maps at 0.516 bytes a weight (NF4, double quantisation); embedding,
-      head, projector and vision tower in `precision`;
-    - the adapter: 4 bytes a weight, 4 its gradient, 2 (8-bit AdamW) or 8 its moments; with several GPUs
-      4 more, in which they exchange the gradients;
-    - what gradient checkpointing keeps: a hidden state a token and layer;
-    - the views' pixels in 32 bits, of this batch and the next;
-    - the larger of: one layer computed again with what its backward pass needs, and the logits.
-
-    A layer keeps for its backward pass, a token: the input of every adapter after dropout and the
-    dropout's mask; of each of two norms the input in 32 bits and the result; query, key, value and
-    output of attention, before and after rotation; three states of the gated map, and as many
-    gradients of it. The logits take 13 bytes each: in 32 bits, a copy shifted by a token, their
-    softmax, and what the trainer's own statistics add.
-
-    Counted tensor by tensor on small models this is within 10 % (`benchmarks/t4_step.py`). The CUDA
-    context and the allocator's gaps come on top, some 0.5 GiB.
-    """
-    shape, width = base.shape, WIDTHS[settings.precision]
-    linears = shape.layers * sum(i * o for i, o in shape.linears)
-    weights = linears * NF4_BYTES + other_weights(shape) * width
-    adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer] + (4 if gpus > 1 else 0))
-    count = settings.batch_size * tokens
-    kept = shape.layers * count * shape.hidden * width
-    views = settings.batch_size * settings.views * _crops(settings, base) * shape.patches * PATCH_BYTES
-    worst = max(_layer(settings, shape, count), count * shape.vocabulary * LOGIT_BYTES)
-    return weights + adapter + kept + views + worst
-
-
-def _layer(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
-    """Bytes for one layer's recomputation and backward pass, on `tokens` tokens; see `memory`."""
-    width = WIDTHS[settings.precision]
-    query, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    inputs = sum(i for i, _ in shape.linears)
-    adapters = inputs * (width + 1) if settings.lora_dropout else inputs * width
-    norms = 2 * shape.hidden * (4 + width)
-    attention = (2 * (query + keys) + query + 2 * query) * width
-    gated = (3 + 3) * shape.intermediate * width
-    widest = max(i * o for i, o in shape.linears) * width  # a weight matrix out of its 4 bits
-    return tokens * (adapters + norms + attention + gated) + widest
 
 
 def seconds_a_step(
@@ -279,12 +194,8 @@ def run_seconds(
 
 def _vision(settings: TrainingSettings, base: Base) -> float:
     """Operations of the vision tower for a study; below `tiles` it looks at the whole view only."""
-    shape, crops = base.shape, _crops(settings, base) if settings.image_tokens == "tiles" else 1
-    return settings.views * crops * vision_operations(shape)
-
-
-def _crops(settings: TrainingSettings, base: Base) -> int:
-    return CROPS[settings.image_tokens] if base.family == "llava_next" else 1
+    pictures = crops(settings, base) if settings.image_tokens == "tiles" else 1
+    return settings.views * pictures * vision_operations(base.shape)
 
 
 def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettings, float, Hours]:
