@@ -22,7 +22,7 @@ from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.regions import tidy
 from utils.settings import GenerationSettings
 from utils.training import plan as training
-from utils.training import speeds
+from utils.training import sizes, speeds
 from utils.training.speeds import Hours
 from utils.workspace import StepError, counter, duration
 
@@ -73,7 +73,7 @@ def rows_at_once(shape: Shape, slots: int, card: Card = T4) -> int:
     linears = _weights(shape) - shape.hidden * shape.vocabulary
     model = linears * speeds.NF4_BYTES
     model += 2 * (2 * shape.hidden * shape.vocabulary + speeds.vision_weights(shape))
-    free = (card.memory - training.HEADROOM) * training.GIB - model
+    free = (card.memory - sizes.HEADROOM) * sizes.GIB - model
     one = 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim * slots
     return max(int(CACHE_SHARE * free / one), 1)
 
