@@ -22,7 +22,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from transformers import ProgressCallback, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from utils import processes
 from utils.findings.plans import Words
@@ -34,10 +34,11 @@ from utils.workspace import StepError, Workspace, counter, memory, replacing, wr
 
 from .callbacks import Progress, RunCallback, log_table, read_progress
 from .checkpoints import Store, choose, same_settings_or_stop, step_of
-from .lengths import LengthGroupedSampler, study_tokens
+from .lengths import study_tokens
 from .plan import processes as divisor
 from .plan import steps
 from .probing import POINTS, QUALITY, planned, run_probe, words
+from .sft import AnswerTrainer, Arguments
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
 FREE = {"save_every", "keep", "hours", "samples", "choose"}
@@ -49,22 +50,6 @@ class Outcome(NamedTuple):
     log: pd.DataFrame
     finished: bool
     memory: dict[str, float]
-
-
-class LengthGroupedTrainer(SFTTrainer):
-    """TRL's trainer with `LengthGroupedSampler`, in the same order on any number of processes."""
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        accumulation = self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        lengths = rows["length"][:]
-        return LengthGroupedSampler(lengths, self.args.train_batch_size, accumulation, self.args.seed)
-
-
-class Arguments(SFTConfig):
-    """TRL's, for one GPU a process: with more it would give each batch the studies of as many."""
-
-    n_gpu = 1
 
 
 def shared_accumulation(settings: TrainingSettings, processes: int) -> int:
@@ -102,7 +87,7 @@ def make_trainer(
     processor = load_processor(settings.base, settings.image_tokens)
     said = words(probe, dataset["train"])
     watch = RunCallback(settings, store, validation, probe, on_progress)
-    trainer = LengthGroupedTrainer(
+    trainer = AnswerTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
         train_dataset=_columns(dataset["train"], settings, processor, said),
