@@ -225,7 +225,7 @@ def test_a_loss_that_is_no_number_stops_training_with_advice(
     def explode(self, model, inputs, *_, **__):
         return torch.tensor(float("nan"), requires_grad=True)
 
-    monkeypatch.setattr(training.SFTTrainer, "compute_loss", explode)
+    monkeypatch.setattr(training.AnswerTrainer, "compute_loss", explode)
     with pytest.raises(StepError, match=r"loss is nan at step 1.*lower learning_rate"):
         training.train(with_values(settings, {"evaluate_every": 8}), phantom_dataset, tmp_path)
 
