@@ -1,4 +1,4 @@
-"""What our trainer leaves out of TRL's step: the losses are TRL's, and logits that nobody learns are not made."""
+"""What our trainer leaves out of TRL's step: the losses are TRL's; unused logits are not made."""
 
 import probes
 import pytest
