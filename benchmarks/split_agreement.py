@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from utils import split  # noqa: E402
+from utils.findings.sentences import sentences  # noqa: E402
 from utils.regions import ALL, OTHERS  # noqa: E402
-from utils.split.offline import sentences  # noqa: E402
 
 DEVELOPED_ON = 1000
 OBVIOUS = {

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from utils.data.wording import report, sample
-from utils.findings import lexicon
+from utils.findings import lexicon, sentences
 from utils.findings.reader import Finding, read_findings
 from utils.judge import OFFLINE_LABEL, judge_pairs
 from utils.judge.offline import OfflineEngine
@@ -330,11 +330,12 @@ def test_a_right_report_of_a_phantom_in_other_words_is_right():
             }
 
 
-def test_other_rules_are_another_judge(tmp_path, monkeypatch):
+@pytest.mark.parametrize("rules", [lexicon, sentences])
+def test_other_rules_are_another_judge(tmp_path, monkeypatch, rules):
     before = OfflineEngine().fingerprint
-    changed = tmp_path / "lexicon.py"
-    changed.write_bytes(Path(lexicon.__file__).read_bytes() + b"# another rule")
-    monkeypatch.setattr(lexicon, "__file__", str(changed))
+    changed = tmp_path / "changed.py"
+    changed.write_bytes(Path(rules.__file__).read_bytes() + b"# another rule")
+    monkeypatch.setattr(rules, "__file__", str(changed))
     assert OfflineEngine().fingerprint != before
 
 

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 
 from utils import split
+from utils.findings.sentences import sentences
 from utils.regions import ALL
 from utils.split import auditing
 from utils.split.lexicon import LEXICON
-from utils.split.offline import region_of, sentences, split_offline
+from utils.split.offline import region_of, split_offline
 
 EXAMPLE = (
     "The cardiomediastinal silhouette and pulmonary vasculature are within normal limits in size. "

@@ -8,9 +8,9 @@ import loopback
 import pytest
 
 from utils import split
+from utils.findings.sentences import sentences
 from utils.regions import ALL
 from utils.split import local
-from utils.split.offline import sentences
 
 TEXTS = [
     "Heart size is normal. No pleural effusion.",

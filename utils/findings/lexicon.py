@@ -6,7 +6,7 @@ collection. Each pattern is a regular expression over lower-case text, matched
 from the start of a word; of two that match there, the one listed first counts.
 """
 
-import re
+from .sentences import STOPWORDS, words
 
 # Words that name an abnormality: present unless negated.
 FINDINGS = {
@@ -269,11 +269,10 @@ SEVERITIES = {
 }
 GRADES = ("", *SEVERITIES)
 
-STOPWORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "a an and are as at be been by for from has have in is it its of on or seen shown that the there "
-        "these this to was were which with within appear appears appearance appearing noted identified "
-        "demonstrated visualized evidence",
+# Words by which two statements of which the reader knows nothing else are not compared.
+SAY_LITTLE = STOPWORDS | set(
+    words(
+        "appear appearance appearing appears demonstrated evidence identified noted seen shown visualized "
+        "which within"
     )
 )

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from utils.regions import tidy
-
 from . import lexicon
+from .sentences import sentences, words
 
 UNNAMED, EVERYTHING = "unnamed finding", "everything"
 STRUCTURES = frozenset(lexicon.STRUCTURES) | {EVERYTHING}
@@ -109,16 +108,15 @@ _COMPARISON, _REST, _ACUTE, _OVERALL = (
     for pattern in (lexicon.COMPARISON, lexicon.REST, lexicon.ACUTE, lexicon.OVERALL)
 )
 _BOTH_SIDES = re.compile(r"\b(?:left and (?:the )?right|right and (?:the )?left)\b")
-_SENTENCE = re.compile(r"[.;!?](?:\s+|$)|\n")
 _CONJUNCTION = re.compile(r",|/|\b(?:and|or)\b")
 
 
 @lru_cache(maxsize=65536)
 def read_findings(text: str) -> tuple[Finding, ...]:
     """The findings that a report states, each once, in reading order; at least one if there is any text."""
-    sentences = [_BOTH_SIDES.sub("bilateral", tidy(part).lower()) for part in _SENTENCE.split(text)]
+    parts = [_BOTH_SIDES.sub("bilateral", part.lower()) for part in sentences(text, semicolons=True)]
     found: dict[object, Finding] = {}
-    for finding in (finding for sentence in sentences for finding in _read_sentence(sentence)):
+    for finding in (finding for part in parts for finding in _read_sentence(part)):
         key = finding if finding.present else (finding.names, finding.partly and finding.side)
         found[key] = _both(found[key], finding) if key in found else finding
     return tuple(found.values()) or _unnamed(text)
@@ -145,9 +143,9 @@ def _both(one: Finding, two: Finding) -> Finding:
 
 
 def _unnamed(text: str) -> tuple[Finding, ...]:
-    words = frozenset(re.findall(r"\w+", text.lower()) or text.split())
-    words = words - lexicon.STOPWORDS or words
-    return (Finding(frozenset({UNNAMED}), True, words=words),) if words else ()
+    said = frozenset(words(text) or text.split())
+    said = said - lexicon.SAY_LITTLE or said
+    return (Finding(frozenset({UNNAMED}), True, words=said),) if said else ()
 
 
 @lru_cache(maxsize=65536)

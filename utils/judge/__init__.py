@@ -9,12 +9,12 @@ Notation", 2024; model StanfordAIMI/GREEN-radllama2-7b.
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from utils.answers import AnswerFile
+from utils.findings.sentences import sentences
 from utils.processes import shard
 from utils.regions import REGIONS, mentioned, parse, tidy
 
@@ -168,10 +168,8 @@ def make_engine(name: str, **options) -> Engine:
 def _without_asking(pair: Pair, identical_without_asking: bool) -> str | None:
     reference, prediction = pair
     if not prediction:
-        missing = [part for part in re.split(r"(?<=\.)\s+", reference) if part]
-        return write_completion(
-            "The candidate report is empty: scored 0 without asking the judge.", {"b": missing}, {}, []
-        )
+        why = "The candidate report is empty: scored 0 without asking the judge."
+        return write_completion(why, {"b": sentences(reference)}, {}, [])
     if identical_without_asking and prediction == reference:
         return write_completion(
             "The candidate report is the reference: scored 1 without asking the judge.", {}, {}, [reference]

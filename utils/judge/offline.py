@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from utils.findings import lexicon, reader
+from utils.findings import lexicon, reader, sentences
 from utils.findings.reader import EVERYTHING, Finding, comparison, read_findings
 
 from .verdicts import OFFLINE_LABEL, Pair, write_completion
@@ -244,8 +244,8 @@ class OfflineEngine:
     label = OFFLINE_LABEL
 
     def __init__(self) -> None:
-        rules = (Path(__file__), Path(reader.__file__), Path(lexicon.__file__))
-        self.fingerprint = hashlib.sha256(b"".join(path.read_bytes() for path in rules)).hexdigest()
+        rules = (__file__, *(module.__file__ for module in (reader, lexicon, sentences)))
+        self.fingerprint = hashlib.sha256(b"".join(Path(file).read_bytes() for file in rules)).hexdigest()
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
         """Each pair's index and completion, in order."""

@@ -1,7 +1,6 @@
 """What is looked at: items to leaf through, a report beside its split, a study with its judged report."""
 
 import io
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -12,13 +11,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from utils.findings.reader import read_findings
+from utils.findings.sentences import WORD, sentences, words
 from utils.judge import Judgement
 from utils.regions import ALL, NOT_FOR_CLINICAL_USE, REGIONS, mentioned
 from utils.scores.statistics import ERRORS
 
 from .page import Live, as_text, html, markup, png, quiet, table, tag
 
-APART = " | "  # between findings: no run of words goes over it
 VIEW_SIDE = 320  # pixels: the longest side of a radiograph in a viewer
 
 
@@ -100,9 +99,10 @@ def split_view(
     `audit_rows` are shown under it as they come, a mapping from column to value each.
     """
     regions = mentioned(dict(findings), ALL)
+    marked = _marked(original, {name: [text] for name, text in regions.items()})
     rows = ((tag(name, name), escape(regions.get(name, "")) or quiet("not mentioned")) for name in ALL)
     body = (
-        f'<div class="side"><div><small>original findings</small><p>{_marked(original, regions)}</p></div>'
+        f'<div class="side"><div><small>original findings</small><p>{marked}</p></div>'
         f"<div>{table(('region', 'findings'), rows)}</div></div>"
     )
     audit = list(audit_rows or ())
@@ -113,14 +113,18 @@ def split_view(
     return HTML(html(body))
 
 
-def _marked(original: str, regions: Mapping[str, str], labels: Mapping[str, str] | None = None) -> str:
-    """`original` as markup, its words marked and labelled with the region (or other text) that took them."""
-    places = list(re.finditer(r"\w+", original))
-    words = [place.group().casefold() for place in places]
-    takers = _takers(words, {name: re.findall(r"\w+|\|", text.casefold()) for name, text in regions.items()})
+def _marked(
+    original: str, texts: Mapping[str, Sequence[str]], labels: Mapping[str, str] | None = None
+) -> str:
+    """`original` as markup, its words marked with the name of the `texts` that took them, or its label."""
+    # An empty word stands between two texts: no run of words goes over it.
+    others = {
+        name: [word for text in several for word in (*words(text), "")] for name, several in texts.items()
+    }
+    takers = _takers(words(original), others)
     parts, end = [], 0
-    for name, run in groupby(zip(places, takers, strict=True), key=lambda pair: pair[1]):
-        run = [place for place, _ in run]
+    for name, pairs in groupby(zip(WORD.finditer(original), takers, strict=True), key=lambda pair: pair[1]):
+        run = [match for match, _ in pairs]
         parts.append(escape(original[end : run[0].start()]))
         end = run[-1].end()
         text = original[run[0].start() : end]
@@ -210,12 +214,11 @@ def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
     if judgement is None:
         return escape(text)
     wrong = [sentence for letter in letters for sentence in judgement.sentences.get(letter, ())]
-    found = {"matched": judgement.matched_findings, "wrong": wrong}
-    named = {name: APART.join(findings) for name, findings in found.items()}
-    meant = {name: _meaning(". ".join(findings)) for name, findings in found.items()}
+    named = {"matched": judgement.matched_findings, "wrong": wrong}
+    meant = {name: _meaning(". ".join(findings)) for name, findings in named.items()}
     labels = {"matched": "✓ matched", "wrong": "✗ missing" if letters == "b" else "✗ wrong"}
     parts = []
-    for sentence in re.split(r"(?<=[.;]) ", text):
+    for sentence in sentences(text, semicolons=True):
         part = _marked(sentence, named, labels)
         if "<mark" not in part:
             said = _meaning(sentence)
@@ -246,8 +249,8 @@ def _verdict(region: str, judgement: Judgement) -> str:
         ("", judgement.sentences),
         ("minor, lowers no score: ", judgement.insignificant_sentences),
     ):
-        for letter, sentences in errors.items():
-            lines += [f"✗ {kind}{ERRORS['abcdef'.index(letter)]}: {sentence}" for sentence in sentences]
+        for letter, details in errors.items():
+            lines += [f"✗ {kind}{ERRORS['abcdef'.index(letter)]}: {detail}" for detail in details]
     listed = "".join(f"<li>{escape(line)}</li>" for line in lines or ["no matches and no errors listed"])
     return (
         f'<div>{tag(region, region)}<ul class="plain">{listed}</ul>'

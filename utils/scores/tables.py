@@ -9,7 +9,6 @@ common subsequence.
 """
 
 import json
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -20,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 from nltk.translate.bleu_score import corpus_bleu
 
+from utils.findings.sentences import words
 from utils.judge import Pair
 from utils.models.systems import BASE, OF_BASE
 from utils.regions import REGIONS, tidy
@@ -197,15 +197,10 @@ def _row(cells: Iterable) -> str:
 TOKENISATION = "lower-case runs of letters and digits"
 
 
-def tokens(text: str) -> list[str]:
-    """The words and numbers of `text`, in lower case."""
-    return re.findall(r"\w+", text.lower())
-
-
 @lru_cache(maxsize=65536)
 def rouge_l(reference: str, prediction: str) -> float:
     """F1 of the longest common subsequence of tokens, 0 to 1."""
-    wanted, given = tokens(reference), tokens(prediction)
+    wanted, given = words(reference), words(prediction)
     if not wanted or not given:
         return 0.0
     row = [0] * (len(given) + 1)
@@ -220,7 +215,7 @@ def bleu_4(references: list[str], predictions: list[str]) -> float:
     """Corpus BLEU-4, 0 to 1, one reference to a prediction."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # nltk's, of 0 where no four words agree
-        return float(corpus_bleu([[tokens(text)] for text in references], list(map(tokens, predictions))))
+        return float(corpus_bleu([[words(text)] for text in references], list(map(words, predictions))))
 
 
 def text_metrics(judgements: pd.DataFrame, radeval: Sequence[str] = ()) -> pd.DataFrame:

@@ -7,28 +7,21 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from utils.findings.sentences import STOPWORDS, sentences, words
 from utils.regions import ALL
 
-from .offline import STANDS_ALONE, clauses, region_of, sentences, split_offline, split_sentence
+from .offline import STANDS_ALONE, clauses, region_of, split_offline, split_sentence
 
 Split = dict[str, str]
 
-STOP = frozenset(
-    re.findall(
-        r"\w+",
-        "a an the is are was were be been has have there it its this that these those"
-        " of in on at to and or with as by for from xxxx",
-    )
-)
 LOST = 0.2  # share of an original's content words that may go in its rewording; a clinical term never may
 MOST_SOURCES = 3  # original sentences that one output sentence may join
 
 # Words that stand for one another in a rewording, and words that say nothing of their own.
 # "Cardiomediastinal" is read as "cardiac mediastinal": both halves must come back.
 SYNONYMS = {"heart": "cardiac", "mediastinum": "mediastinal", "silhouette": "contour"}
-NEUTRAL = frozenset({"seen", "noted", "present", "identified"})
+NEUTRAL = STOPWORDS | {"seen", "noted", "present", "identified"}
 
-_WORD = re.compile(r"[a-z0-9]+(?:\.\d+)?")
 _JOINT = re.compile(r"\bcardio[\s-]?mediastinal\b")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _SIDE = re.compile(r"\b(left|right|bilateral)")
@@ -69,7 +62,7 @@ def audit(texts: Sequence[str], splits: Sequence[Split]) -> pd.DataFrame:
 
 def failures(text: str, split: Split) -> list[str]:
     """What is wrong with one report's split, a phrase a sentence; empty where the audit is clean."""
-    found = []
+    faults = []
     for row in _study(0, text, split):
         kinds = [name for name in CHECKS if not row[name]]
         if not kinds:
@@ -78,8 +71,8 @@ def failures(text: str, split: Split) -> list[str]:
             fault = "is left out" if row["direction"] == "original" else "is not in the findings"
         else:
             fault = f"does not keep its {' and '.join(kinds)}"
-        found.append(f'"{row["sentence"]}" {fault}')
-    return found
+        faults.append(f'"{row["sentence"]}" {fault}')
+    return faults
 
 
 def repair(texts: Sequence[str], splits: Sequence[Split]) -> tuple[list[Split], pd.DataFrame]:
@@ -94,9 +87,9 @@ def repair(texts: Sequence[str], splits: Sequence[Split]) -> tuple[list[Split], 
 
     def rows() -> Iterator[list[dict]]:
         for study, (text, split) in enumerate(zip(texts, splits, strict=True)):
-            fixed, found = repair_one(text, split, study)
+            fixed, audited = repair_one(text, split, study)
             mended.append(fixed)
-            yield found
+            yield audited
 
     table = _table(rows())
     return mended, table
@@ -128,8 +121,8 @@ def repair_one(text: str, split: Split, study: int = 0) -> tuple[Split, list[dic
 def _table(studies: Iterable[list[dict]]) -> pd.DataFrame:
     """The rows of all studies, a piece at a time: as dicts, many thousand studies would fill the memory."""
     pieces, rows = [], []
-    for found in studies:
-        rows += found
+    for of_study in studies:
+        rows += of_study
         if len(rows) >= PIECE:
             pieces.append(pd.DataFrame(rows, columns=COLUMNS))
             rows = []
@@ -178,68 +171,67 @@ def _study(study: int, text: str, split: Split) -> list[dict]:
         (name, sentence, _facts(sentence)) for name in ALL for sentence in sentences(split.get(name) or "")
     ]
     drawn: list[list[int]] = [[] for _ in originals]
-    found = []
-    for at, (_, _, said) in enumerate(outputs):
-        sources = _sources(said, facts)
-        found.append(_grounded(said, [facts[i] for i in sources]))
+    checks = []
+    for at, (_, _, stated) in enumerate(outputs):
+        sources = _sources(stated, facts)
+        checks.append(_grounded(stated, [facts[i] for i in sources]))
         for i in sources:
             drawn[i].append(at)
     rows = []
-    for sentence, said, takers in zip(originals, facts, drawn, strict=True):
+    for sentence, stated, takers in zip(originals, facts, drawn, strict=True):
         regions = "+".join(name for name in ALL if any(outputs[at][0] == name for at in takers))
-        rows.append(
-            _row(study, "original", sentence, regions, _covered(said, [outputs[at][2] for at in takers]))
-        )
+        covered = _covered(stated, [outputs[at][2] for at in takers])
+        rows.append(_row(study, "original", sentence, regions, covered))
     rows += [
-        _row(study, "output", sentence, name, checks)
-        for (name, sentence, _), checks in zip(outputs, found, strict=True)
+        _row(study, "output", sentence, name, grounded)
+        for (name, sentence, _), grounded in zip(outputs, checks, strict=True)
     ]
     return rows
 
 
 def _row(study: int, direction: str, sentence: str, regions: str, checks: dict[str, bool]) -> dict:
-    found = {"study": study, "direction": direction, "sentence": sentence, "regions": regions}
-    return found | checks | {"ok": all(checks.values()), "repaired": False}
+    what = {"study": study, "direction": direction, "sentence": sentence, "regions": regions}
+    return what | checks | {"ok": all(checks.values()), "repaired": False}
 
 
-def _covered(said: _Facts, takers: list[_Facts]) -> dict[str, bool]:
+def _covered(stated: _Facts, takers: list[_Facts]) -> dict[str, bool]:
     """The checks of an original sentence against the output sentences drawn from it."""
-    words = set().union(*(one.words for one in takers))
-    lost = said.words - words
-    denied = set().union(*(one.denied for one in takers))
+    known = set().union(*(fact.words for fact in takers))
+    lost = stated.words - known
+    denied = set().union(*(fact.denied for fact in takers))
     return {
-        "traced": bool(takers) and len(lost) <= LOST * len(said.words) and not any(map(_clinical, lost)),
-        "numbers": said.numbers <= set().union(*(one.numbers for one in takers)),
-        "sides": said.sides <= set().union(*(one.sides for one in takers)),
-        "negations": all(word in denied for word in said.denied & words),
-        "placeholders": said.placeholders <= sum(one.placeholders for one in takers),
+        "traced": bool(takers) and len(lost) <= LOST * len(stated.words) and not any(map(_clinical, lost)),
+        "numbers": stated.numbers <= set().union(*(fact.numbers for fact in takers)),
+        "sides": stated.sides <= set().union(*(fact.sides for fact in takers)),
+        "negations": stated.denied & known <= denied,
+        "placeholders": stated.placeholders <= sum(fact.placeholders for fact in takers),
     }
 
 
-def _grounded(said: _Facts, sources: list[_Facts]) -> dict[str, bool]:
+def _grounded(stated: _Facts, sources: list[_Facts]) -> dict[str, bool]:
     """The checks of an output sentence against the original sentences that it draws on."""
-    words = set().union(*(one.words for one in sources))
-    denied = set().union(*(one.denied for one in sources))
-    affirmed = set().union(*(one.affirmed for one in sources))
+    known = set().union(*(fact.words for fact in sources))
+    denied = set().union(*(fact.denied for fact in sources))
+    affirmed = set().union(*(fact.affirmed for fact in sources))
     return {
-        "traced": bool(sources) and all(word in words for word in said.words),
-        "numbers": said.numbers <= set().union(*(one.numbers for one in sources)),
-        "sides": said.sides <= set().union(*(one.sides for one in sources)),
-        "negations": said.denied & words <= denied and said.affirmed & words <= affirmed,
-        "placeholders": said.placeholders <= sum(one.placeholders for one in sources),
+        "traced": bool(sources) and stated.words <= known,
+        "numbers": stated.numbers <= set().union(*(fact.numbers for fact in sources)),
+        "sides": stated.sides <= set().union(*(fact.sides for fact in sources)),
+        "negations": stated.denied & known <= denied and stated.affirmed & known <= affirmed,
+        "placeholders": stated.placeholders <= sum(fact.placeholders for fact in sources),
     }
 
 
-def _sources(said: _Facts, facts: list[_Facts]) -> list[int]:
+def _sources(stated: _Facts, facts: list[_Facts]) -> list[int]:
     """The original sentences that hold an output sentence's words: the best first, then what it lacks."""
-    missing, sources = set(said.words), []
+    missing, sources = set(stated.words), []
     while missing and len(sources) < MOST_SOURCES:
-        gains = [sum(word in one.words for word in missing) for one in facts]
+        gains = [sum(word in fact.words for word in missing) for fact in facts]
         # Of two that hold the same words, the shorter is the source.
         best = max(range(len(facts)), key=lambda i: (gains[i], -len(facts[i].words)), default=None)
         if best is None or not gains[best]:
             break
-        sources += [i for i, one in enumerate(facts) if one.words == facts[best].words]
+        sources += [i for i, fact in enumerate(facts) if fact.words == facts[best].words]
         # A second source may bring findings, but no other side, number or negation for those of the first.
         missing = {word for word in missing - facts[best].words if not _QUALIFIER.match(word)}
     return sources
@@ -254,17 +246,15 @@ def _facts(sentence: str) -> _Facts:
         after = negated.group(1) if negated else ""
         denied |= _stems(after)
         affirmed |= _stems(clause[: negated.start()] if negated else clause)
-    words = _stems(lower) or set(_WORD.findall(lower))
+    content = _stems(lower) or set(words(lower, decimals=True))
     sides = set(_SIDE.findall(lower))
-    return _Facts(words, set(_NUMBER.findall(lower)), sides, denied, affirmed, lower.count(_PLACEHOLDER))
+    return _Facts(content, set(_NUMBER.findall(lower)), sides, denied, affirmed, lower.count(_PLACEHOLDER))
 
 
 def _stems(text: str) -> set[str]:
     """Content words, in the singular and without synonyms; a placeholder counts as one."""
-    words = (
-        word for word in _WORD.findall(text) if word == _PLACEHOLDER or not (word in STOP or word in NEUTRAL)
-    )
-    singular = (w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") else w for w in words)
+    content = (word for word in words(text, decimals=True) if word not in NEUTRAL)
+    singular = (w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") else w for w in content)
     return {SYNONYMS.get(word, word) for word in singular}
 
 

@@ -1,17 +1,15 @@
 """The split against gold: sentence-level agreement, by region, and where two splits part ways."""
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from utils.findings.sentences import STOPWORDS, sentences, words
 from utils.regions import ALL, tidy
 
-from .auditing import STOP
-from .offline import sentences
 from .questions import Split, SplitError
 
 IN_REGION = 0.6  # share of an original sentence's content words that must stand in a region's text
@@ -22,8 +20,8 @@ Pair = tuple[str, Split]  # a study's findings as written, and its gold split
 
 
 def content_words(text: str) -> list[str]:
-    """The words of `text` in lower case, without the stop list."""
-    return [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in STOP]
+    """The words of `text` in lower case, without stop words and the placeholder XXXX."""
+    return [word for word in words(text) if word not in STOPWORDS and word != "xxxx"]
 
 
 def agreement(

@@ -10,6 +10,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from utils.findings.sentences import sentences, words
 from utils.regions import ALL, OTHERS, tidy
 
 from .lexicon import COMPANY, LEXICON
@@ -23,8 +24,7 @@ def _pattern(text: str) -> re.Pattern:
     return re.compile(text, re.IGNORECASE)
 
 
-# Sentences and clauses.
-_SENTENCE_END = re.compile(r"(?<=[.!?])(?:\s+(?=\S)|(?=[A-Z][a-z]))")
+# Clauses.
 _SEPARATOR = _pattern(
     r"(\s*;\s+"
     r"|(?<!consistent)(?<!compatible)(?<!associated)(?<!corresponds)(?<!corresponding)"
@@ -83,7 +83,6 @@ _NAMELESS = _pattern(r"\bpulmonary XXXX\b")
 _SAYS_NOTHING = re.compile(r"\b(?:is|are|has|have)(?: XXXX)+(?: in the interval)?\W*$")
 # A sentence that goes on about the one before it.
 _GOES_ON = _pattern(r"^(?:however,? |not )?(?:this|these|that|it|they|which)\b")
-_WORD = re.compile(r"[a-z]+")
 
 
 class Part(NamedTuple):
@@ -92,11 +91,6 @@ class Part(NamedTuple):
     region: str
     text: str
     shared: bool
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of `text`, in order, each with its full stop; marks without a word are no sentence."""
-    return [part for part in _SENTENCE_END.split(tidy(text)) if re.search(r"\w", part)]
 
 
 def split_offline(text: str) -> dict[str, str]:
@@ -110,8 +104,8 @@ def split_offline(text: str) -> dict[str, str]:
     for sentence in sentences(text):
         parts = split_sentence(sentence, before)
         before = parts[-1].region
-        for region, words, shared in parts:
-            (joint if shared else alone)[region].append(words)
+        for part in parts:
+            (joint if part.shared else alone)[part.region].append(part.text)
     return {name: " ".join(alone[name] + joint[name]) for name in ALL}
 
 
@@ -127,8 +121,8 @@ def split_sentence(sentence: str, before: str | None = None) -> list[Part]:
         region = region or (before if before and _GOES_ON.match(body) else OTHERS)
         return [Part(region, _sentence(body), False)]
     texts: dict[str, list[str]] = {}
-    for region, words in runs:
-        texts.setdefault(region or named[0], []).append(_sentence(words))
+    for region, phrase in runs:
+        texts.setdefault(region or named[0], []).append(_sentence(phrase))
     return [Part(region, " ".join(parts), True) for region, parts in texts.items()]
 
 
@@ -155,8 +149,8 @@ def clauses(sentence: str) -> list[tuple[str, str]]:
 
 
 def _runs(body: str) -> list[tuple[str | None, str]]:
-    """(region, words) in order: clauses of one region together as they stand, lists shared out."""
-    parts, of_list = [], range(0)  # (mark, region, words); where the parts of the last list stand
+    """(region, phrase) in order: clauses of one region together as they stand, lists shared out."""
+    parts, of_list = [], range(0)  # (mark, region, phrase); where the parts of the last list stand
     for mark, clause in clauses(body):
         shared = _share(clause)
         if of_list and len(shared) == 1 and shared[0][0] is None and "with" not in mark:
@@ -164,22 +158,22 @@ def _runs(body: str) -> list[tuple[str | None, str]]:
                 parts[at] = (*parts[at][:2], parts[at][2] + mark + clause)
             continue
         of_list = range(len(parts), len(parts) + len(shared)) if len(shared) > 1 else range(0)
-        parts += [(mark if len(shared) == 1 else None, region, words) for region, words in shared]
+        parts += [(mark if len(shared) == 1 else None, region, phrase) for region, phrase in shared]
     parts = _in_company(parts)
     runs = [(parts[0][1], parts[0][2])]
-    for mark, region, words in parts[1:]:
+    for mark, region, phrase in parts[1:]:
         last, said = runs[-1]
         if mark is not None and (region is None or region == last or last is None):
-            runs[-1] = (last or region, said + mark + words)
+            runs[-1] = (last or region, said + mark + phrase)
         else:
-            runs.append((region or last, words))
+            runs.append((region or last, phrase))
     return runs
 
 
-def region_of(words: str, least: float = 1) -> str | None:
-    """The region that `words` speak of most, None where their terms weigh less than `least`."""
+def region_of(phrase: str, least: float = 1) -> str | None:
+    """The region that `phrase` speaks of most, None where its terms weigh less than `least`."""
     scores: dict[str, float] = {}
-    tokens = _WORD.findall(_NAMELESS.sub("", words).lower())
+    tokens = words(_NAMELESS.sub("", phrase))
     at = 0
     terms = _terms()
     while at < len(tokens):
@@ -211,7 +205,7 @@ def _terms() -> dict[str, tuple[str, int]]:
 
 
 def _share(clause: str) -> list[tuple[str | None, str]]:
-    """(region, words) of each part of a clause: its list's members, each with the words they share."""
+    """(region, phrase) of each part of a clause: its list's members, each with the words they share."""
     body = _OPENER.sub("", clause)
     shown = _leading(_SHOWN, body)
     body = body[len(shown) :]
@@ -228,11 +222,11 @@ def _share(clause: str) -> list[tuple[str | None, str]]:
     apart = bool(predicate) and _apart(prefix, subject, groups[0][1])
     beside_heart = any(region == "heart" for region, _ in groups)
     parts: list[tuple[str | None, str]] = []
-    for at, (region, words) in enumerate(groups):
-        stated = _OWN_STATE.match(words) or (_NORMAL.match(prefix) and _ABNORMAL.search(words))
+    for at, (region, phrase) in enumerate(groups):
+        stated = _OWN_STATE.match(phrase) or (_NORMAL.match(prefix) and _ABNORMAL.search(phrase))
         before = "" if stated or (apart and at) else prefix
         after = "" if apart and at < len(groups) - 1 else predicate
-        text = " ".join(f"{shown}{before}{words} {_noun(groups, at)} {after}".split())
+        text = " ".join(f"{shown}{before}{phrase} {_noun(groups, at)} {after}".split())
         if region == JOINT and not beside_heart:
             parts += _joint(text)
         else:
@@ -249,11 +243,11 @@ def _apart(prefix: str, subject: str, first: str) -> bool:
 
 def _noun(groups: list[tuple[str | None, str]], at: int) -> str:
     """The noun that the member `at` waits for: the last word of the next member that has its own."""
-    words = groups[at][1]
+    phrase = groups[at][1]
     later = (other for _, other in groups[at + 1 :] if other and not _HEADLESS.fullmatch(other))
     noun = next(later, "").split(" ")[-1]
-    whole = f"{words} {noun}"
-    waits = _HEADLESS.fullmatch(words) or _OF_HEART.fullmatch(whole) or _OF_LUNG.fullmatch(whole)
+    whole = f"{phrase} {noun}"
+    waits = _HEADLESS.fullmatch(phrase) or _OF_HEART.fullmatch(whole) or _OF_LUNG.fullmatch(whole)
     return noun if waits else ""
 
 
@@ -267,28 +261,28 @@ def _members(subject: str, has_predicate: bool) -> list[tuple[str | None, str]]:
     pieces = _SEPARATOR.split(subject)
     groups = [(_joint_region(pieces[0]), pieces[0])]
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):
-        region, (last, words) = _joint_region(piece), groups[-1]
-        bound = _BOUND.match(piece) or (not has_predicate and _PREPOSITION.search(words))
+        region, (last, phrase) = _joint_region(piece), groups[-1]
+        bound = _BOUND.match(piece) or (not has_predicate and _PREPOSITION.search(phrase))
         if region is None or region == last or bound:
-            groups[-1] = (last, words + mark + piece)
+            groups[-1] = (last, phrase + mark + piece)
         elif last is None:
-            groups[-1] = (region, words + mark + piece)
+            groups[-1] = (region, phrase + mark + piece)
         else:
             groups.append((region, piece))
     return groups
 
 
-def _joint_region(words: str) -> str | None:
-    return JOINT if _JOINT.search(words) else region_of(words, STANDS_ALONE)
+def _joint_region(phrase: str) -> str | None:
+    return JOINT if _JOINT.search(phrase) else region_of(phrase, STANDS_ALONE)
 
 
 def _in_company(parts: list[tuple]) -> list[tuple]:
-    """`parts` (mark, region, words) with the terms of `COMPANY` moved to the region that they keep to."""
+    """`parts` (mark, region, phrase) with the terms of `COMPANY` moved to the region that they keep to."""
     named = {region for _, region, _ in parts}
-    for at, (mark, _, words) in enumerate(parts):
+    for at, (mark, _, phrase) in enumerate(parts):
         for term, (beside, to) in COMPANY.items():
-            if named & beside and term in words.lower():
-                parts[at] = (mark, to, words)
+            if named & beside and term in phrase.lower():
+                parts[at] = (mark, to, phrase)
     return parts
 
 
@@ -303,7 +297,7 @@ def _joint(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def _sentence(words: str) -> str:
-    """`words` as a sentence: without "The" or "There is" before it, capital first, full stop last."""
-    words = _OPENER.sub("", words.strip(" ,;."))
-    return words[:1].upper() + words[1:] + "."
+def _sentence(phrase: str) -> str:
+    """`phrase` as a sentence: without "The" or "There is" before it, capital first, full stop last."""
+    phrase = _OPENER.sub("", phrase.strip(" ,;."))
+    return phrase[:1].upper() + phrase[1:] + "."

@@ -19,11 +19,11 @@ from utils.findings import probe as probes
 from utils.findings.groups import named
 from utils.findings.plans import Words, words_of
 from utils.findings.probe import Probe
+from utils.findings.sentences import sentences
 from utils.models.features import FOLDER, Tower, study_features
 from utils.models.loading import PROBE, load_processor
 from utils.regions import REGIONS, mentioned, render
 from utils.settings import TrainingSettings
-from utils.split.offline import sentences
 from utils.workspace import progress, write_text
 
 # In a run's folder, of the probe on validation: how well it ranks, and what each recall weight names.
