@@ -1,11 +1,11 @@
-"""Scores: reports to judgements, judgements to means with intervals, and what is written and shared of them.
+"""Scores: reports to judgements, judgements to means with intervals, and what is written of them.
 
 `judging`: reports and baselines to judged rows, and a check that the judge is GREEN
 `baselines`: reports that the model must beat
 `means`: means with intervals, comparisons of systems; `tables`: to read
 `findings`: the findings that reports name rightly, to read
 `parallel`: reports written and judged on several processes
-`report`, `sharing`: the written report; dataset and adapter to the Hub
+`report`: the written report
 """
 
 from .judging import (

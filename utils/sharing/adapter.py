@@ -1,9 +1,4 @@
-"""Dataset and adapter on the Hugging Face Hub: private, with a card that says what they are and are not.
-
-Only phantoms may go to a repository that is public: IU X-Ray is CC BY-NC-ND,
-and studies of one's own are patients'. The token comes from the secret
-`HF_TOKEN`, goes into requests alone, and is never shown or kept.
-"""
+"""The adapter of step 3 on the Hub, with a card that says what it is and is not, and the scores of step 4."""
 
 import json
 import shutil
@@ -12,23 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
-from utils.data import phantoms
-from utils.data.hf_dataset import longest_side_by_path
-from utils.machine import secret
-from utils.regions import REGIONS, tidy
+from utils.findings.probe import load
+from utils.models import anywhere
+from utils.models.bases import REGISTRY, find
+from utils.models.loading import ADAPTER_FILES, PROBE, how_to_read
+from utils.regions import REGIONS
+from utils.scores.report import METHOD, limits
+from utils.scores.statistics import one_judge, summary
+from utils.scores.tables import grid
 from utils.settings import DEMO_BASE
+from utils.training.probing import POINTS, QUALITY
 from utils.workspace import STEPS, StepError, Workspace, write_json
 
-from .report import METHOD, limits
-from .statistics import one_judge, summary
+from . import HOW, push
 
-HOW = (
-    "Nothing is shared. To push this to a private repository on the Hugging Face Hub, set SHARE_TO to "
-    '"your-name/repository". Add a token with write access to Colab\'s secrets (the key symbol on the left) '
-    "or to the environment, with the name HF_TOKEN. Then run this notebook again."
-)
+__all__ = ["HOW", "model_card", "share_adapter"]
 
 PAGE = """## A page for others
 
@@ -49,28 +44,12 @@ A base model of 7 billion weights needs a Space with a GPU. Whoever opens a Spac
 """
 
 
-def share_dataset(workspace: Workspace, repository: str) -> str:
-    """Push the dataset of step 2 to `repository` ("name/repository") as it lies on disk; returns its address.
-
-    Raises StepError where the step is not finished, the radiographs are not in the dataset, there is no
-    token, the repository is public and the studies are no phantoms, or the Hub refuses.
-    """
-    label, folder = workspace.require("dataset")["data_label"], workspace.folder("dataset")
-    if longest_side_by_path(folder):
-        raise StepError("The radiographs are not in the dataset (the disk had no room), so it is not shared.")
-    return _push(repository, "dataset", folder, ["README.md", "data/*.parquet"], label)
-
-
 def share_adapter(workspace: Workspace, repository: str) -> str:
     """Push the adapter of step 3 and its probe, with the scores of step 4 in its card; returns its address.
 
     With them goes what transformers needs to read studies as in training, see `models.anywhere`.
-    Raises StepError as `share_dataset` does.
+    Raises StepError where a step is not finished, the scores belong to another adapter, or `push` does.
     """
-    from utils.models import anywhere
-    from utils.models.bases import find
-    from utils.models.loading import ADAPTER_FILES, PROBE, how_to_read
-
     training, evaluation = workspace.require("training"), workspace.require("evaluation")
     results, run = workspace.folder("evaluation"), workspace.folder("training")
     adapter = run / "adapter"
@@ -99,7 +78,7 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
         named = {"base_model_name_or_path": anywhere.without_path(config["base_model_name_or_path"])}
         write_json(folder / ADAPTER_FILES[1], config | named)
         card.save(folder / "README.md")
-        return _push(repository, "model", folder, ["*"], training["data_label"])
+        return push(repository, "model", folder, ["*"], training["data_label"])
 
 
 def model_card(
@@ -119,10 +98,7 @@ def model_card(
     use: Python code that writes a report
     what_it_names: a section on the findings probe, where there is one
     """
-    from utils.models.anywhere import without_path
-    from utils.models.bases import REGISTRY
-
-    scores, base = summary(judgements), without_path(training["base"])
+    scores, base = summary(judgements), anywhere.without_path(training["base"])
     on_hub = REGISTRY[base].processor if base in REGISTRY else base if "/" in base else None
     head = ModelCardData(
         language="en",
@@ -185,10 +161,6 @@ def _what_it_names(run: Path, generation: Mapping) -> str:
 
     generation: the settings that the scored reports were written with
     """
-    from utils.findings.probe import load
-    from utils.models.loading import PROBE
-    from utils.training.probing import POINTS, QUALITY
-
     names, weight = load(run / "adapter" / PROBE).names, generation["recall_weight"]
     seen, points = (
         pd.read_csv(run / name) if (run / name).exists() else pd.DataFrame() for name in (QUALITY, POINTS)
@@ -219,44 +191,13 @@ The scored reports were written at `recall_weight` {weight:g}: more names more f
 def _ranked(seen: pd.DataFrame) -> str:
     """The probe's AUC by finding as a table of the card; `seen` as `probe.quality` gives it."""
     rows = (
-        f"| {row.finding} | {row.region} | {row.n} | {row.present} | "
-        f"{'not known' if pd.isna(row.auc) else f'{row.auc:.2f}'} |"
+        (row.finding, row.region, row.n, row.present, "not known" if pd.isna(row.auc) else f"{row.auc:.2f}")
         for row in seen.itertuples()
     )
-    head = "| finding | region | validation studies | that have it | AUC |"
-    return "\n".join(["", head, "|---|---|---|---|---|", *rows])
+    return "\n" + grid(["finding", "region", "validation studies", "that have it", "AUC"], rows)
 
 
 def _settings(values: Mapping) -> str:
     # The address of a judge's server says nothing to others, and may hold what they should not know.
-    rows = (f"| {name.replace('_', ' ')} | {value} |" for name, value in values.items() if "url" not in name)
-    return "\n".join(["| setting | value |", "|---|---|", *rows])
-
-
-def _push(repository: str, kind: str, folder: Path, files: list[str], data_label: str) -> str:
-    """Commit the files of `folder` that match `files` to a `kind` of repository; a new one is private."""
-    token = secret("HF_TOKEN")
-    if not token:
-        raise StepError(f"There is no HF_TOKEN. {HOW.removeprefix('Nothing is shared. ')}")
-    api = HfApi(token=token)
-    try:
-        address = api.create_repo(repository, repo_type=kind, private=True, exist_ok=True)
-        if not api.repo_info(repository, repo_type=kind).private and data_label != phantoms.WHAT:
-            raise StepError(
-                f"{repository} is public, and {data_label} may not be published (IU X-Ray is CC BY-NC-ND). "
-                "Make the repository private on the Hub, or name another repository in SHARE_TO."
-            )
-        api.upload_folder(
-            repo_id=repository,
-            repo_type=kind,
-            folder_path=folder,
-            allow_patterns=files,
-            delete_patterns="data/*.parquet",  # of an earlier push, with other shards
-            commit_message=f"A {kind} of {data_label}",
-        )
-    except StepError:
-        raise
-    except Exception as error:  # the library lets through whatever its HTTP client raises
-        reason = tidy(str(error)).replace(token, "***")
-        raise StepError(f"{repository} could not be pushed to the Hub: {reason}") from None
-    return str(address)
+    rows = ((name.replace("_", " "), value) for name, value in values.items() if "url" not in name)
+    return grid(["setting", "value"], rows)

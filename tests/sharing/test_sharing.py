@@ -20,9 +20,11 @@ from utils.findings import probe as probes
 from utils.models import anywhere, loading
 from utils.models.bases import REGISTRY
 from utils.models.loading import PROBE
-from utils.scores import sharing, tables
-from utils.scores.sharing import share_adapter, share_dataset
+from utils.scores import tables
 from utils.settings import DatasetSettings
+from utils.sharing import HOW
+from utils.sharing.adapter import share_adapter
+from utils.sharing.dataset import share_dataset
 from utils.training.probing import POINTS, QUALITY
 from utils.workspace import StepError, Workspace, write_json, write_text
 
@@ -283,4 +285,4 @@ def test_what_is_not_finished_or_has_changed_is_not_shared(hub, ws, tmp_path):
 
 
 def test_how_to_share_is_said():
-    assert "SHARE_TO" in sharing.HOW and "HF_TOKEN" in sharing.HOW and "private" in sharing.HOW
+    assert "SHARE_TO" in HOW and "HF_TOKEN" in HOW and "private" in HOW
