@@ -2,8 +2,8 @@
 
 import pytest
 
-from utils.findings.groups import GROUPS
-from utils.findings.plans import NORMAL, Words, is_whole, words_of
+from utils.findings.groups import GROUPS, named
+from utils.findings.plans import NORMAL, Words, complete, is_whole, left_out, words_of
 
 BIG = "The heart is enlarged."
 HEART = next(group for group in GROUPS if group.name == "cardiomegaly")
@@ -52,3 +52,19 @@ def test_a_normal_lung_denies_what_most_normal_reports_deny():
 def test_a_region_that_no_report_calls_normal_without_reserve_is_never_planned_so():
     words = words_of([{"bone": "No acute bony abnormality."}] * 20, GROUPS)
     assert words.denied == {} and words.plan({"bone": "The bones are normal."}) == {"bone": ()}
+
+
+def test_what_a_report_leaves_out_of_its_plan_is_put_first():
+    plan = {"lung": ("effusion", "opacity"), "heart": ("normal",), "bone": ("scoliosis",)}
+    report = {"lung": "There is an opacity. No effusion.", "heart": "Normal."}
+    assert left_out(report, plan) == {"lung": "There is a pleural effusion.", "bone": "There is scoliosis."}
+    completed = complete(report, plan)
+    assert completed["lung"] == "There is a pleural effusion. There is an opacity. No effusion."
+    assert completed["heart"] == "Normal." and completed["bone"] == "There is scoliosis."
+    assert complete(completed, plan) == completed
+    assert all(named(completed[region], region) >= set(plan[region]) for region in ("lung", "bone"))
+
+
+def test_every_findings_sentence_names_it():
+    for group in GROUPS:
+        assert group.name in named(group.sentence, group.region)

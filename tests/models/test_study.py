@@ -12,10 +12,12 @@ from PIL import Image
 from transformers import AutoConfig, AutoProcessor, LlavaNextForConditionalGeneration
 
 from utils.data.studies import DataError
+from utils.findings.plans import left_out
 from utils.models import __main__ as command
 from utils.models import loading
 from utils.models.study import log_probabilities, open_views, plain_text, read_study, side_of
 from utils.models.writer import Writer, questions
+from utils.pages.own_study import study_view
 from utils.regions import REGIONS, parse, without_plan
 
 TOKENS = 60
@@ -42,6 +44,7 @@ def test_the_report_is_that_of_a_run(writer, phantom_dataset, paths):
     for study, text in zip(paths, expected, strict=True):
         found = read_study(writer, open_views(study, side_of(writer.reading)), TOKENS)
         assert found.report == parse(text)
+        assert found.added == left_out(found.report, found.plan)
         assert found.views == len(study)
         for region, words in found.words.items():
             assert " ".join(word.text for word in words) == found.report[region]
@@ -49,6 +52,14 @@ def test_the_report_is_that_of_a_run(writer, phantom_dataset, paths):
         assert tuple(found.findings) == NAMES
         named = {name for names in found.plan.values() for name in names} & set(NAMES)
         assert named == {name for name, seen in found.findings.items() if seen >= found.threshold}
+
+
+def test_what_the_model_leaves_out_of_its_plan_is_added_and_marked(writer, adapter, phantom_dataset):
+    (images,) = phantom_dataset["test"].select([0])["images"]
+    found = read_study(writer, images, TOKENS)
+    for shown in (command.as_text(found, len(images)), study_view(images, found, writer)):
+        assert found.added and all(text in shown for text in found.added.values())
+        assert "as the probe sees it" in shown
 
 
 def test_a_words_probability_is_the_models_own(writer, phantom_dataset):
@@ -99,7 +110,7 @@ def test_a_closed_writer_reads_again(adapter, phantom_dataset):
 def test_json_holds_all_and_a_page_says_what_is_named(adapter, paths, capsys):
     command.main([str(adapter), *map(str, paths[0]), "--json"])
     told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"report", "plan", "views", "findings", "threshold", "words", "note"}
+    assert set(told) == {"report", "added", "plan", "views", "findings", "threshold", "words", "note"}
     assert set(told["findings"]) == set(NAMES) and told["note"] == "Not for clinical use."
     assert [one["word"] for one in told["words"]["lung"]] == told["report"]["lung"].split()
     command.main([str(adapter), *map(str, [*paths[0], paths[0][0], paths[0][0]])])

@@ -19,7 +19,7 @@ class Writer:
 
 
 def study(seconds=0.5):
-    return StudyReport({"lung": "Clear."}, {"lung": []}, {}, 0.0, {}, [1], 1, seconds)
+    return StudyReport({"lung": "Clear."}, {}, {"lung": []}, {}, 0.0, {}, [1], 1, seconds)
 
 
 @pytest.fixture

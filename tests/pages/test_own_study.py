@@ -26,7 +26,7 @@ def desk(monkeypatch):
         SEEN.append(views)
         words = {"lung": [Word("<b>clear</b>", 0.875), Word("&", 0.25)], "heart": [Word("normal.", 1.0)]}
         report = {region: " ".join(word.text for word in said) for region, said in words.items()}
-        return StudyReport(report, words, {}, 0.0, {}, [], min(len(views), 2), 0.1)
+        return StudyReport(report, {}, words, {}, 0.0, {}, [], min(len(views), 2), 0.1)
 
     monkeypatch.setattr(own_study, "read_study", read)
     SEEN.clear()

@@ -6,18 +6,19 @@ normal" what shape it has, and "The lungs are clear" whether there is fluid, so 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from utils.regions import REGIONS
 
-from .groups import FREQUENT, Group, named
+from .groups import FREQUENT, GROUPS, Group, named
 from .reader import STRUCTURES, read_findings
 
 NORMAL = "normal"
 ORGANS = {"lung": "lungs", "heart": "heart", "mediastinal": "mediastinum", "bone": "bones"}
 MOSTLY = 0.5  # of a region's normal texts deny a finding, or a whole normal statement need not
 Plan = dict[str, tuple[str, ...]]  # by region, the findings to name, or `normal`
+SENTENCES = {group.name: group.sentence for group in GROUPS}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,23 @@ def words_of(studies: Sequence[dict[str, str]], groups: Iterable[Group]) -> Word
         if sum(is_whole(text, region, usual) for text in normal) >= max(1, FREQUENT * len(studies)):
             denied[region] = usual
     return Words(tuple(groups), denied)
+
+
+def left_out(report: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """By region, a sentence for each finding that `plan` names and the text of `report` does not."""
+    added = {}
+    for region, names in plan.items():
+        missing = set(names) - {NORMAL} - named(report.get(region, ""), region)
+        if missing:
+            added[region] = " ".join(SENTENCES[name] for name in names if name in missing)
+    return added
+
+
+def complete(report: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """`report` by region, with what it leaves out of `plan` put first: see `left_out`."""
+    added = left_out(report, plan)
+    texts = {region: f"{text} {report.get(region, '')}".strip() for region, text in added.items()}
+    return {**report, **texts}
 
 
 def is_whole(text: str, region: str, denied: frozenset[str]) -> bool:

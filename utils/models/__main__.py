@@ -54,14 +54,14 @@ def read(arguments: list[str]) -> None:
 
 
 def as_json(found) -> str:
-    """A `StudyReport` as JSON: report, words, plan and findings; probabilities to four digits."""
+    """A `StudyReport` as JSON: report, additions, words, plan and findings; probabilities to four digits."""
     told = asdict(found)
     words = {
         region: [{"word": text, "probability": round(sure, 4)} for text, sure in words]
         for region, words in told["words"].items()
     }
     findings = {name: round(seen, 4) for name, seen in told["findings"].items()}
-    kept = {name: told[name] for name in ("report", "plan", "views")}
+    kept = {name: told[name] for name in ("report", "added", "plan", "views")}
     answer = {**kept, "findings": findings, "threshold": round(told["threshold"], 4), "words": words}
     return json.dumps({**answer, "note": NOT_FOR_CLINICAL_USE}, indent=1, ensure_ascii=False)
 
@@ -72,7 +72,10 @@ def as_text(found, given: int) -> str:
     if given > found.views:
         lines += [f"Read: the first {found.views} of {given} views, as the adapter was taught.", ""]
     for region in REGIONS:
-        lines.append(f"{region + ':':13}{found.report.get(region) or '(nothing written)'}")
+        texts = filter(None, (found.added.get(region), found.report.get(region)))
+        lines.append(f"{region + ':':13}{' '.join(texts) or '(nothing written)'}")
+        if region in found.added:
+            lines.append(f"{'':13}added, as the probe sees it: {found.added[region]}")
         unsure = [word for word in found.words.get(region, ()) if word.probability < UNSURE]
         if unsure:
             listed = ", ".join(f"{word.text} {word.probability:.2f}" for word in unsure)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from utils.data.studies import DataError, read_view
 from utils.decoding import Decoder
 from utils.decoding.slots import SlotCache
-from utils.findings.plans import Plan
+from utils.findings.plans import Plan, left_out
 from utils.regions import parse, places, plan_places, without_plan
 from utils.settings import DatasetSettings, GenerationSettings
 from utils.workspace import StepError
@@ -40,7 +40,8 @@ class StudyReport:
     """What a model and its probe make of one study.
 
     report: by region, what the model wrote
-    words: by region, the words of that, each with its probability
+    added: by region, sentences for findings that it was to name and did not: see `plans.left_out`
+    words: by region, the words that the model wrote, each with its probability
     findings: the probe's probability of each finding
     threshold: the probability from which on the report is to name a finding
     plan: by region, the findings that the report was to name
@@ -50,6 +51,7 @@ class StudyReport:
     """
 
     report: dict[str, str]
+    added: dict[str, str]
     words: dict[str, list[Word]]
     findings: dict[str, float]
     threshold: float
@@ -119,7 +121,8 @@ def read_study(
     spans, probe = places(text), writer.probe
     named = probe is not None and probe.names
     return StudyReport(
-        report=parse(text),
+        report=(report := parse(text)),
+        added=left_out(report, plan),
         words={region: _words(text, span, owners, sure) for region, span in spans.items()},
         findings=dict(zip(probe.names, map(float, probe.probabilities(seen)[0]), strict=True))
         if named

@@ -1,8 +1,8 @@
 """Reports from radiographs: many at once, appended as they come, so that a run can stop and go on.
 
-`generations.jsonl` has a line a report: `system` (which way of writing), `split`, `id`, `text` as the
-model wrote it, `report` by region, `plan` (by region, the findings that it was to name), and the hash of
-the adapter and what it was told.
+`generations.jsonl` has a line for each report: `system` (which way of writing), `split`, `id`, `text` as the
+model wrote it, `plan` (by region, the findings that it was to name), `report` by region, which names all of
+them (see `plans.complete`), and the hash of the adapter and what it was told.
 """
 
 import gc
@@ -21,7 +21,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from utils.answers import AnswerFile, files_of
 from utils.data.hf_dataset import instruction
 from utils.decoding import MOST_ROWS, Decoder, Drafts, Request
-from utils.findings.plans import Plan
+from utils.findings.plans import Plan, complete
 from utils.findings.probe import load as load_probe
 from utils.processes import shard
 from utils.regions import REGIONS, parse, without_plan
@@ -234,7 +234,7 @@ def write_reports(
                     "split": name,
                     "id": study,
                     "text": text,
-                    "report": parse(text),
+                    "report": complete(parse(text), plans[study]),
                     "plan": {region: list(names) for region, names in plans[study].items()},
                     "adapter": writer.adapter,
                 }

@@ -36,8 +36,9 @@ def study_view(images: Sequence[Image.Image], found: StudyReport, writer: Writer
     views = "".join(view(image, f"view {n} of {len(images)}") for n, image in enumerate(read, start=1))
     left = len(images) - found.views
     more = quiet(f"Not read: {left} more, as the model was taught on {found.views} views a study.")
+    nothing = quiet("nothing written")
     rows = (
-        (tag(region, region), shaded(found.words.get(region, ())) or quiet("nothing written"))
+        (tag(region, region), f"{_added(found, region)}{shaded(found.words.get(region, ()))}" or nothing)
         for region in REGIONS
     )
     probe, seen = writer.probe, list(found.findings.values())
@@ -46,6 +47,12 @@ def study_view(images: Sequence[Image.Image], found: StudyReport, writer: Writer
         f'<p>{labels}</p><div class="side">{views}{beside}</div>{more if left else ""}'
         f"{table(('region', 'report'), rows)}{_legend()}"
     )
+
+
+def _added(found: StudyReport, region: str) -> str:
+    """The sentences that the program adds, marked as such, as markup."""
+    text = found.added.get(region)
+    return f"{escape(text)} {quiet('(added, as the probe sees it)')} " if text else ""
 
 
 def shaded(words: Sequence[Word]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from datasets import DatasetDict
 
-from utils.findings.plans import NORMAL, Plan
+from utils.findings.plans import left_out
 from utils.findings.reader import EVERYTHING, UNNAMED, read_findings
 from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
@@ -57,16 +57,8 @@ def probed(writer: Writer, dataset: DatasetDict, constant: dict[str, str]) -> di
     """
     if not (writer.probe and writer.probe.names):
         return {}
-    sentences = {group.name: group.sentence for group in writer.probe.groups}
-
-    def report(plan: Plan) -> dict[str, str]:
-        said = {
-            region: [sentences[name] for name in names if name != NORMAL] for region, names in plan.items()
-        }
-        return constant | {region: " ".join(texts) for region, texts in said.items() if texts}
-
     return {
-        name: [report(plan) for plan in writer.plans(writer.features(studies, name))]
+        name: [constant | left_out({}, plan) for plan in writer.plans(writer.features(studies, name))]
         for name, studies in dataset.items()
         if name != "train"
     }

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 
+from utils.findings.plans import complete
 from utils.judge import judge_pairs
 from utils.machine.disk import discard, listed, patiently, reason_of
 from utils.models.writer import Writer
@@ -230,7 +231,7 @@ def judged(
         written = writer.stream(validation["images"], MOST_TOKENS, plans=plans)
         texts = dict(show(written, f"{path.name}: reports to choose by", len(validation)))
         pairs = [
-            (study[region], parse(texts[number]).get(region, ""))
+            (study[region], complete(parse(texts[number]), plans[number]).get(region, ""))
             for number, study in enumerate(validation.select_columns(list(REGIONS)))
             for region in REGIONS
             if study[region]
