@@ -21,14 +21,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from .bootstrap import MIDDLE, RESAMPLES, SEED, resampled
 from .groups import Group, named
 
 MICRO, MACRO = "micro", "macro"
 SAME = ", same studies as "  # between the model's name and that of a system with fewer studies
 COLUMNS = ("system", "split", "id", "region", "reference", "prediction")  # of the rows to count
 VALUES = ("recall", "precision", "f1")
-RESAMPLES = 5000
-SEED = 20240917
 
 
 def count(
@@ -127,18 +126,13 @@ def _marks(rows: pd.DataFrame, groups: Sequence[Group]) -> np.ndarray:
 def _bootstrapped(
     marks: np.ndarray, resamples: int, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Values by name, (findings + 2,), and their intervals, (2, findings + 2); micro and macro come last.
-
-    Drawing studies with replacement is drawing from a multinomial over the distinct rows of
-    marks; there are few of them, so the cost hardly grows with the number of studies.
-    """
+    """Values by name, (findings + 2,), and their intervals, (2, findings + 2); micro and macro come last."""
     studies, _, findings = marks.shape
     totals = marks[:, 1:].sum(axis=0)
     has = totals[0] > 0  # findings that any study has: those of macro
     drawn = np.zeros((0, 3, findings))
     if studies:
-        kinds, counts = np.unique(marks[:, 1:].reshape(studies, -1), axis=0, return_counts=True)
-        draws = np.random.default_rng(seed).multinomial(studies, counts / studies, size=resamples)
+        kinds, draws = resampled(marks[:, 1:].reshape(studies, -1), resamples, seed)
         drawn = (draws.astype(float) @ kinds).reshape(resamples, 3, findings)
     values = {name: found[0] for name, found in _values(totals[None], has).items()}
     return values, {name: _interval(found) for name, found in _values(drawn, has).items()}
@@ -169,5 +163,5 @@ def _interval(draws: np.ndarray) -> np.ndarray:
     bounds = np.full((2, draws.shape[1]), np.nan)
     some = ~np.isnan(draws).all(axis=0)
     if some.any():
-        bounds[:, some] = np.nanquantile(draws[:, some], [0.025, 0.975], axis=0)
+        bounds[:, some] = np.nanquantile(draws[:, some], MIDDLE, axis=0)
     return bounds

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from datasets import DatasetDict
 
+from utils.findings.bootstrap import SEED
 from utils.findings.plans import left_out
 from utils.findings.reader import EVERYTHING, UNNAMED, read_findings
 from utils.models.writer import Writer
@@ -23,7 +24,7 @@ from utils.regions import REGIONS, mentioned
 from utils.workspace import progress
 
 from .judging import ABNORMAL, references
-from .statistics import EVERY, SEED, compare, scored, summary
+from .statistics import EVERY, compare, scored, summary
 
 CONSTANT = "best constant report"
 FREQUENT = "most frequent sentences"

@@ -17,6 +17,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from utils.findings.bootstrap import MIDDLE, RESAMPLES, SEED, resampled
 from utils.regions import ALL, REGIONS, tidy
 
 SPLIT_NAMES = {"val": "validation", "test": "test", "train": "training"}
@@ -42,8 +43,6 @@ PUBLISHED = (
     ("Shen16 LLaVA-1.5", "test", (0.67, 0.82, 0.59, 0.33)),
     ("readygetset Qwen2-VL-7B", "test", (0.69, 0.84, 0.59, 0.12)),
 )
-RESAMPLES = 5000
-SEED = 20240917
 
 
 def published() -> pd.DataFrame:
@@ -131,14 +130,13 @@ def region_table(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
 def interval(scores: Sequence[float], resamples: int = RESAMPLES, seed: int = SEED) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean of `scores`, one score a study.
 
-    Drawing n studies with replacement is drawing from a multinomial over the
-    distinct scores; there are few of them, so the cost hardly grows with n.
+    Raises ValueError without scores.
     """
-    values, counts = np.unique(np.round(np.asarray(scores, dtype=float), 12), return_counts=True)
-    if not counts.size:
+    scores = np.round(np.asarray(scores, dtype=float), 12)
+    if not scores.size:
         raise ValueError("no scores: an interval needs at least one study")
-    draws = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
-    low, high = np.quantile(draws / counts.sum() @ values, [0.025, 0.975])
+    kinds, drawn = resampled(scores, resamples, seed)
+    low, high = np.quantile(drawn / scores.size @ kinds, MIDDLE)
     return float(low), float(high)
 
 

@@ -79,6 +79,7 @@ def _share(right: pd.Series, study: pd.Series) -> tuple[int, float, float, float
     if right.empty:
         return 0, np.nan, np.nan, np.nan
     each = right.astype(float).groupby(study).agg(["sum", "size"]).to_numpy()
+    # The draws of scipy.stats.bootstrap, which refuses a single study.
     drawn = np.random.default_rng(SEED).integers(len(each), size=(RESAMPLES, len(each)))
     hits, sizes = each[drawn].sum(axis=1).T
     low, high = np.quantile(hits / sizes, [0.025, 0.975])
