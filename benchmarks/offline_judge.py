@@ -83,7 +83,7 @@ def resampled(ids: list[str]) -> np.ndarray:
 
 
 def agreement(rows: list[dict]) -> list[str]:
-    """A line a region, then both correlations over all rows."""
+    """One line per region, then both correlations over all rows."""
     ours = np.array(
         [one.score for one in judge_pairs([(row["reference"], row["prediction"]) for row in rows])]
     )

@@ -195,7 +195,7 @@ class Frontal:
                 (0.62 * end, y + 0.17),
                 (0.42 * end, y + 0.175),
             ]
-            # (points, 2, ribs) to one line a rib
+            # (points, 2, ribs) to one line per rib
             back, front = (beside(side, curve(np.transpose(line, (2, 0, 1)))) for line in (back, front))
             whole = np.arange(len(y)) != (broken if self.seen.fracture == name else -1)
             for way in front:

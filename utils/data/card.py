@@ -9,7 +9,7 @@ from utils.regions import REGIONS
 
 
 def dataset_card(statistics: pd.DataFrame, data_label: str, facts: dict[str, object]) -> DatasetCard:
-    """The card of a dataset with `statistics`, a row a split.
+    """The card of a dataset with `statistics`, one row per split.
 
     Its head lists no data files: `load_dataset` tells the splits by the
     files' names, and where a card does list them it knows a local dataset by

@@ -35,9 +35,11 @@ class Film:
         self.centre = 0.5 + rng.uniform(-0.012, 0.012, 2)
 
     def place(self, points) -> np.ndarray:
+        """Points (..., 2) of the patient, as they lie on the film."""
         return (np.asarray(points, dtype=float) - 0.5) @ self.placing + self.centre
 
     def sheet(self) -> "Sheet":
+        """An empty layer of this film."""
         return Sheet(self)
 
     def grain(self, cells: int) -> np.ndarray:
@@ -73,14 +75,17 @@ class Sheet:
         self.pen = ImageDraw.Draw(self.image)
 
     def area(self, points, shade: float = 1.0) -> None:
+        """Fill the polygon of `points` (n, 2)."""
         self.pen.polygon((self.film.place(points) * self.side).ravel().tolist(), fill=round(255 * shade))
 
     def line(self, points, width: float, shade: float = 1.0) -> None:
+        """Draw a line through `points` (n, 2), `width` in parts of the side."""
         pixels = (self.film.place(points) * self.side).ravel().tolist()
         joint = "curve" if width > 0.03 else None  # slow, and only seen in a broad line
         self.pen.line(pixels, fill=round(255 * shade), width=max(1, round(width * self.side)), joint=joint)
 
     def disc(self, centre, radius: float, shade: float = 1.0) -> None:
+        """Fill a circle about `centre` (2,), `radius` in parts of the side."""
         (x, y), r = self.film.place(centre) * self.side, radius * self.side
         self.pen.ellipse([x - r, y - r, x + r, y + r], fill=round(255 * shade))
 

@@ -88,7 +88,7 @@ def build(
 
     Returns the dataset, and a table of what was left out of it: id, split, file, reason.
     `data_label` says what the radiographs are; `facts` are listed in the card. The same studies give the
-    same bytes in any number of `processes`, by default one a core. `show` is called with (studies done,
+    same bytes in any number of `processes`, by default one per core. `show` is called with (studies done,
     studies). What was in `folder` is replaced. A build that was killed goes on from its finished shards,
     which lie beside `folder` until the dataset is whole.
 
@@ -177,7 +177,7 @@ def _fits(studies: list[Study], settings: DatasetSettings, room: Path) -> bool:
     size = bytes_a_study(_shard(room, "", some, settings, FEATURES.arrow_schema, False)) * len(studies)
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
-    free = {place: shutil.disk_usage(place).free for place in (room, cache)}
+    free = {folder: shutil.disk_usage(folder).free for folder in (room, cache)}
     one_disk = room.stat().st_dev == cache.stat().st_dev
     held = sum(path.stat().st_size for path in room.iterdir())  # finished before a build was killed
     needed = size * SPARE
@@ -215,8 +215,8 @@ def load(folder: Path) -> DatasetDict:
     files: dict[str, list[str]] = {}
     for path in shards:  # named one by one, as the library takes a folder's own name for a pattern
         files.setdefault(path.name.rsplit("-", 3)[0], []).append(glob.escape(str(path)))
-    found, side = load_dataset("parquet", data_files=files), longest_side_by_path(folder)
-    dataset = DatasetDict({**{split: found[split] for split in SPLITS if split in found}, **found})
+    loaded, side = load_dataset("parquet", data_files=files), longest_side_by_path(folder)
+    dataset = DatasetDict({**{split: loaded[split] for split in SPLITS if split in loaded}, **loaded})
     if side:
         first = Path(pq.read_table(shards[0], columns=["images"])["images"][0][0]["path"].as_py())
         if not first.is_file():

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,11 @@ def recognise(name: str, folder: Path, token: str | None) -> tuple[Layout, str]:
         revision = HfApi(token=token).dataset_info(name).sha
         streams = datasets.load_dataset(name, revision=revision, streaming=True, token=token)
     names = next(iter(streams.values())).features or {}
-    pictures = [column for column, feature in names.items() if _is_image(feature)]
+    pictures = [
+        column
+        for column, feature in names.items()
+        if isinstance(getattr(feature, "feature", feature), datasets.Image)
+    ]
     columns = columns_of([_ID, *names], pictures, name)
     told = {**columns, "study": [column for column in columns["study"] if column in names] or [_NUMBER]}
     told["split"] = [_HUBS] if len(streams) > 1 else columns["split"]
@@ -49,15 +53,11 @@ def _sentences(name: str):
     except DataError:
         raise
     except Exception as error:  # the library raises many kinds: not there, gated, no network, several subsets
-        said = re.sub(r"\?\S+", "", regions.tidy(str(error)))[:200]  # without an address's signature
+        reason = re.sub(r"\?\S+", "", regions.tidy(str(error)))[:200]  # without an address's signature
         raise DataError(
-            f"{name} is neither here nor a dataset on the Hub that can be read ({said}): correct DATA, or "
+            f"{name} is neither here nor a dataset on the Hub that can be read ({reason}): correct DATA, or "
             "run this cell again; if it is private, set the secret HF_TOKEN."
         ) from None
-
-
-def _is_image(feature: object) -> bool:
-    return isinstance(getattr(feature, "feature", feature), datasets.Image)
 
 
 def _rows(
@@ -91,24 +91,20 @@ def _plain(split: str) -> str:
 
 
 def _split(split: str, stream, columns: dict, folder: Path, token: str | None) -> Iterator[Row]:
-    labels = {name: kind for name, kind in (stream.features or {}).items() if _is_label(kind)}
+    kinds = (stream.features or {}).items()
+    labels = {name: kind for name, kind in kinds if isinstance(kind, datasets.ClassLabel)}
     stream = stream.decode(False)  # the images' own bytes
     for number, record in enumerate(progress(stream, f"{split}: reading from the Hub"), start=1):
         for name, kind in labels.items():  # a number that stands for a name
             record[name] = None if record[name] is None else kind.int2str(record[name])
-        pictures = [picture for column in columns["images"] for picture in _list(record[column])]
+        cells = (record[column] for column in columns["images"])
+        pictures = [
+            picture for cell in cells if cell for picture in (cell if isinstance(cell, list) else [cell])
+        ]
         names = [f"{split}/{number:07d}-{place}" for place in range(len(pictures))]
         for name, picture in zip(names, pictures, strict=True):
             _keep(picture, folder / name, token)
         yield row_of({_ID: f"{split}-{number:07d}", **record}, columns, f"{split} row {number:,}", names)
-
-
-def _is_label(kind: object) -> bool:
-    return isinstance(kind, datasets.ClassLabel)
-
-
-def _list(value: object) -> Iterable[dict]:
-    return value if isinstance(value, list) else [value] if value else []
 
 
 def _keep(picture: dict, path: Path, token: str | None) -> None:

@@ -25,10 +25,7 @@ SPANISH = (
 )
 _PADCHEST = {"ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Report"}
 _PROJECTIONS = ("PA", "AP", "AP_horizontal", "L")  # the order of views; others come after
-INDIANA = (
-    "indiana_reports.csv",
-    "indiana_projections.csv",
-)  # IU X-Ray's own: a line a study, and a line an image
+INDIANA = ("indiana_reports.csv", "indiana_projections.csv")  # IU X-Ray's: a line for a study, for an image
 _R2GEN = ("images", "files")  # folders of its images, in IU X-Ray and MIMIC-CXR
 _MEANING = "ViewCodeSequence_CodeMeaning"  # of MIMIC-CXR: a view's position in words
 
@@ -52,10 +49,10 @@ def recognise(path: Path) -> Layout | None:
         return _mimic(path, splits[0])
     if (path / INDIANA[0]).is_file():
         return _kaggle(path)
-    found = sorted(file for file in path.iterdir() if file.name.lower().endswith(tables.TABLES))
-    if len(found) > 1:
-        raise DataError(f"{path} has {len(found)} tables, such as {found[0].name}: name one of them in DATA.")
-    return _table(found[0], path.name) if found else None
+    files = sorted(file for file in path.iterdir() if file.name.lower().endswith(tables.TABLES))
+    if len(files) > 1:
+        raise DataError(f"{path} has {len(files)} tables, such as {files[0].name}: name one of them in DATA.")
+    return _table(files[0], path.name) if files else None
 
 
 def _table(path: Path, name: str) -> Layout:
@@ -90,9 +87,9 @@ def _mimic_rows(folder: Path, splits: Path, metadata: Path, counts: Faults) -> I
         place = f"files/p{subject[:2]}/p{subject}/s{study}"
         names = (f"{place}/{view.dicom_id}" for view in in_order(views, lambda view: view.rank))
         images = [_first_there(folder, f"{name}.jpg", f"{name}.dcm") for name in names]
-        found = _mimic_findings(folder / f"{place}.txt")
-        counts.add(found.how, f"s{study}")
-        yield Row(f"s{study}", subject, split, found.text, tuple(images))
+        section = _mimic_findings(folder / f"{place}.txt")
+        counts.add(section.how, f"s{study}")
+        yield Row(f"s{study}", subject, split, section.text, tuple(images))
 
 
 def _mimic_findings(report: Path) -> reports.Found:
@@ -115,7 +112,10 @@ def _kaggle_rows(folder: Path, counts: Faults) -> Iterator[Row]:
     table = _read(folder / INDIANA[1], ["uid", "filename", "projection"])
     views = {uid: list(group.itertuples()) for uid, group in table.groupby("uid", sort=False)}
     for study in _read(folder / INDIANA[0], ["uid", "findings", "impression"]).itertuples():
-        files = [view.filename for view in in_order(views.pop(study.uid, []), _lateral)]
+        files = [
+            view.filename
+            for view in in_order(views.pop(study.uid, []), lambda view: view.projection != "Frontal")
+        ]
         places = ("images/images_normalized/", "images/", "images_normalized/", "")
         images = [_first_there(folder, *(place + name for place in places)) for name in files]
         if study.impression.strip() and not study.findings.strip():
@@ -126,10 +126,6 @@ def _kaggle_rows(folder: Path, counts: Faults) -> Iterator[Row]:
         yield Row(f"CXR{name}", "", "", regions.tidy(study.findings), tuple(images))
     for uid, files in views.items():
         counts.add("Studies with images and without a report, left out", f"{uid} ({len(files)} images)")
-
-
-def _lateral(view) -> bool:
-    return view.projection != "Frontal"
 
 
 def _r2gen(path: Path) -> Layout | None:

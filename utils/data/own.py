@@ -49,11 +49,12 @@ class Faults:
         self.decoded: set[tuple] = set()
 
     def add(self, kind: str, case: str) -> None:
+        """Count a fault of `kind`, and keep its first case."""
         self.counts[kind] += 1
         self.first.setdefault(kind, case)
 
     def sentences(self) -> list[str]:
-        """One a kind: what, how many, and a case."""
+        """One per kind: what, how many, and a case."""
         return [
             f"{kind}: {number:,}{', such as' if number > 1 else ','} {self.first[kind]}."
             for kind, number in self.counts.items()
@@ -81,10 +82,10 @@ class Layout(NamedTuple):
     opened: bool = False
 
 
-def write(layout: Layout, target: Path, found: dict) -> Path:
+def write(layout: Layout, target: Path, source: dict) -> Path:
     """The studies of `layout` as the folder `target`, with an annotation and a link to the folder of images.
 
-    What was found is printed, in a sentence each, and noted beside `found` in
+    What was found is printed, in a sentence each, and noted beside `source` in
     the folder. Images that were opened before are not opened again. Raises
     DataError for what spoils the whole, naming the table, and leaves what was
     in `target` as it was.
@@ -108,13 +109,13 @@ def write(layout: Layout, target: Path, found: dict) -> Path:
             annotation[row.split].append({"id": name, **told, "images": there})
         else:
             faults.add("Studies without an image, left out", name)
-    said = [rule, *layout.counts.sentences(), *faults.sentences()]
+    notes = [rule, *layout.counts.sentences(), *faults.sentences()]
     counts = {split: len(group) for split, group in annotation.items()}
     with replacing(target) as folder:
         (folder / "images").symlink_to(images.resolve(), target_is_directory=True)
         write_json(folder / ANNOTATIONS[0], annotation)
         annotation.clear()  # read again below, and may be long
-        write_json(folder / ORIGIN, {**found, "studies": counts, "views": views, "notes": said})
+        write_json(folder / ORIGIN, {**source, "studies": counts, "views": views, "notes": notes})
         try:
             load_studies(folder)
             if not counts["train"]:
@@ -123,14 +124,14 @@ def write(layout: Layout, target: Path, found: dict) -> Path:
                 )
         except DataError as error:
             raise DataError(str(error).replace(str(folder / ANNOTATIONS[0]), str(where))) from None
-    print(f"{sum(counts.values()):,} studies and {views:,} images from {where}.", *said, sep="\n")
+    print(f"{sum(counts.values()):,} studies and {views:,} images from {where}.", *notes, sep="\n")
     return target
 
 
 def split_of(key: str) -> str:
     """The split of a patient or study by the hash of its id: the same whenever and wherever it is asked."""
-    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) * 10 // 2**64
-    return "train" if place < 8 else "val" if place < 9 else "test"
+    tenth = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) * 10 // 2**64
+    return "train" if tenth < 8 else "val" if tenth < 9 else "test"
 
 
 def merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
@@ -211,8 +212,8 @@ def dicom_head(path: Path, name: str, faults: Faults) -> dicom.Header | None:
         faults.add(f"DICOM files left out ({regions.tidy(str(error))})", f"{name}{why}")
         return None
     if head.modality not in dicom.RADIOGRAPHS:
-        said = head.modality or "not given"
-        faults.add(f"DICOM files taken for radiographs, though their modality is {said}", name)
+        modality = head.modality or "not given"
+        faults.add(f"DICOM files taken for radiographs, though their modality is {modality}", name)
     return head
 
 

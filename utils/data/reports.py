@@ -71,27 +71,27 @@ def findings(report: str) -> Found:
     """
     sections = list(_sections(report))
     for kind, how in TAKEN.items():
-        for found, text in reversed(sections):
-            if found == kind and text:
+        for section, text in reversed(sections):
+            if section == kind and text:
                 return Found(text, how)
-    if any(found in (FINDINGS, JOINT) for found, _ in sections):
+    if any(section in (FINDINGS, JOINT) for section, _ in sections):
         return Found("", EMPTY)
-    only = any(found == IMPRESSION and text for found, text in sections)
+    only = any(section == IMPRESSION and text for section, text in sections)
     return Found("", ONLY_IMPRESSION if only else NO_SECTION)
 
 
 def _sections(report: str) -> Iterator[tuple[str, str]]:
     """What each section is, and its text in one line."""
     kind, parts, start = "", [], 0
-    for begin, end, found in [*_headings(report), (len(report), len(report), "")]:
+    for begin, end, heading in [*_headings(report), (len(report), len(report), "")]:
         parts.append(report[start:begin])
         start, text = end, regions.tidy(" ".join(parts))
-        if found == PART and kind in TAKEN:
+        if heading == PART and kind in TAKEN:
             parts.append(report[begin:end])
-        elif found != VIEW or not (kind in TAKEN or (kind and not text)):
+        elif heading != VIEW or not (kind in TAKEN or (kind and not text)):
             # A view's label in the findings, or right after another heading, begins no section.
             yield kind, text
-            kind, parts = FINDINGS if found == PART else found, []
+            kind, parts = FINDINGS if heading == PART else heading, []
 
 
 def _headings(report: str) -> list[tuple[int, int, str]]:

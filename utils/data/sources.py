@@ -100,12 +100,12 @@ def origin(folder: Path) -> dict:
     return json.loads(path.read_bytes()) if path.is_file() else {"source": f"the folder {folder.name}"}
 
 
-def _own_table(layout: layouts.Layout, workspace: Workspace, **found: object) -> Path:
+def _own_table(layout: layouts.Layout, workspace: Workspace, **source: object) -> Path:
     """The studies of the user's table; a table that changed is read anew, its images stay where they are."""
     print(*layout.notes, sep="\n")
     target = workspace.data.parent / "own" / layout.name
-    found = {"source": layout.name, **found}
-    return own.write(layout, target, found)
+    source = {"source": layout.name, **source}
+    return own.write(layout, target, source)
 
 
 def _from_hub(name: str, workspace: Workspace) -> Path:
@@ -189,31 +189,31 @@ def _from_web(source: Source, target: Path, keep: Path | None, annotation: Path 
     print(f"Downloading {source.name}{lacks}.")
     archive = fetch(source.url, target.with_name(source.archive), source.name)
     try:
-        found = {"source": source.name, "url": source.url, **_identity(archive), "checksum": NO_CHECKSUM}
-        unpack(archive, target, found, annotation, iu_xray=True)
+        facts = {"source": source.name, "url": source.url, **_identity(archive), "checksum": NO_CHECKSUM}
+        unpack(archive, target, facts, annotation, iu_xray=True)
         if keep:
-            _keep(archive, keep, found)
+            _keep(archive, keep, facts)
     finally:
         archive.unlink()  # unpacked, or of no use
     return target
 
 
-def _keep(archive: Path, keep: Path, found: dict) -> None:
+def _keep(archive: Path, keep: Path, facts: dict) -> None:
     """A copy of an archive for later sessions, with a note of its hash."""
     copy = keep / archive.name
     try:
         with replacing_file(copy) as part:
             shutil.copyfile(archive, part)
-        write_json(Path(f"{copy}.json"), found)
+        write_json(Path(f"{copy}.json"), facts)
         print(f"The archive is kept in {copy}: the next session unpacks it from there.")
     except OSError as error:  # such as a Drive that is full
         print(f"The archive could not be kept in {keep} ({error}): the next session downloads it again.")
 
 
 def unpack(
-    archive: Path, target: Path, found: dict, annotation: Path | None = None, *, iu_xray: bool = False
+    archive: Path, target: Path, facts: dict, annotation: Path | None = None, *, iu_xray: bool = False
 ) -> Path:
-    """Unpack an archive of studies so that `target` becomes their folder, with `found` noted in it.
+    """Unpack an archive of studies so that `target` becomes their folder, with `facts` noted in it.
 
     `annotation` takes the place of the archive's own. All or nothing: an
     archive that cannot be unpacked or holds no studies raises DataError, and
@@ -236,16 +236,16 @@ def unpack(
             raise DataError(str(error).replace(str(inside), str(archive))) from None
         for terms in islice(inside.rglob(layouts.INDIANA[0]), 1):  # the studies' MeSH terms stay beside them
             terms.replace(folder / terms.name)
-        write_json(folder / ORIGIN, {**found, **counts})
+        write_json(folder / ORIGIN, {**facts, **counts})
         folder.replace(target)
     return target
 
 
 def _folder_of_annotation(inside: Path) -> Path:
-    found = [path for name in ANNOTATIONS for path in inside.rglob(name)]
-    if not (found := found or list(inside.rglob(layouts.INDIANA[0]))):
+    annotations = [path for name in ANNOTATIONS for path in inside.rglob(name)]
+    if not (annotations := annotations or list(inside.rglob(layouts.INDIANA[0]))):
         raise DataError(f"{inside} holds no {' or '.join(ANNOTATIONS)}: it is no archive of studies.")
-    return min(found, key=lambda path: len(path.parts)).parent
+    return min(annotations, key=lambda path: len(path.parts)).parent
 
 
 def _with_annotation(inside: Path, annotation: Path) -> Path:
@@ -261,10 +261,10 @@ def _with_annotation(inside: Path, annotation: Path) -> Path:
     for path in sorted(inside.rglob("CXR*_IM-*.png")):
         views[path.stem.partition("_IM-")[0]].append(path)
     for study in chain(*load_studies(folder).values()):
-        place = folder / "images" / study.id
-        place.mkdir(parents=True)
+        views_of_study = folder / "images" / study.id
+        views_of_study.mkdir(parents=True)
         for number, path in enumerate(views[study.id.partition("_IM-")[0]]):
-            path.replace(place / f"{number}.png")
+            path.replace(views_of_study / f"{number}.png")
     return folder
 
 
@@ -288,8 +288,8 @@ def _check(folder: Path, where: Path, annotation: Path | None, iu_xray: bool) ->
     missing = f"{len(without):,} of {len(readable):,} studies"
     if iu_xray and len(without) > MOST_WITHOUT_VIEWS * len(readable):
         raise DataError(f"{where} has no view that can be read of {missing}, such as {without[0]}.")
-    found = f"{missing}, such as {without[0]}, have none" if without else "every study has one or more"
-    print(f"{views:,} views can be opened; {found}.")
+    gaps = f"{missing}, such as {without[0]}, have none" if without else "every study has one or more"
+    print(f"{views:,} views can be opened; {gaps}.")
     return {"studies": counts, "views": views, "studies_without_view": len(without)}
 
 

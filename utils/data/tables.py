@@ -53,20 +53,20 @@ def columns_of(
     `found_otherwise`: the images need no column.
     """
     plain = {name: _plain(name) for name in names}
-    found = {
+    columns = {
         what: [name for alias in aliases for name in names if plain[name] == alias][:1]
         for what, aliases in COLUMNS.items()
     }
-    found["regions"] = [name for name in names if plain[name] in regions.ALL]
-    found["images"] = images
-    missing = [] if found["study"] else ["study"]
-    missing += [] if found["findings"] or found["regions"] else ["findings"]
+    columns["regions"] = [name for name in names if plain[name] in regions.ALL]
+    columns["images"] = images
+    missing = [] if columns["study"] else ["study"]
+    missing += [] if columns["findings"] or columns["regions"] else ["findings"]
     missing += [] if images or found_otherwise else ["images"]
     if missing:
         raise DataError(
             f"{where} has no column for {' or '.join(missing)}: its columns are {', '.join(names)}; {FORM}."
         )
-    return found
+    return columns
 
 
 def used(columns: dict[str, list[str]], names: list[str]) -> str:
@@ -104,19 +104,19 @@ def _rows(path: Path, columns: dict[str, list[str]], heads: dict[str, list]) -> 
 
 def _heads(folder: Path, notes: list[str]) -> dict[str, list[tuple[str, dicom.Header]]]:
     """The DICOM files of a folder by their study's ids, frontal views first; notes say what is left out."""
-    found, faults = {}, Faults()
+    files_of, faults = {}, Faults()
     for path in progress(dicom.find(folder), "reading DICOM heads"):
         name = path.relative_to(folder).as_posix()
         if (head := dicom_head(path, name, faults)) is None:
             continue
         for key in head.ids:
-            found.setdefault(key, []).append((name, head))
-    for files in found.values():
+            files_of.setdefault(key, []).append((name, head))
+    for files in files_of.values():
         files.sort(key=lambda file: file[1].order[1])
         files[:] = in_order(files, lambda file: file[1].order[0])
     notes += faults.sentences()
     notes.append("Images are found by AccessionNumber or StudyInstanceUID, as the table names none.")
-    return found
+    return files_of
 
 
 def paths(value: object, folder: Path) -> list[str]:

@@ -102,7 +102,7 @@ def _hidden(attributes: Attributes) -> bool:
     fluid = SIDES if attributes.effusion == "bilateral" else (attributes.effusion,)
     places = [p for p in (attributes.opacity, attributes.nodule) if p != "none"]
     places += [f"{side} lower" for side in fluid if side != "none"]
-    sides = [place.split()[0] for place in places]
+    sides = [spot.split()[0] for spot in places]
     return len(set(places)) < len(places) or attributes.pneumothorax in sides
 
 
@@ -261,7 +261,7 @@ def original(attributes: Attributes, texts: dict[str, str], rng: np.random.Gener
 
 def concise(text: str) -> str:
     """`text` as a split by region has it, the quiz's own too: no sentence begins with "The" or "There is"."""
-    return _LEADING.sub(lambda found: found[1].upper(), text)
+    return _LEADING.sub(lambda leading: leading[1].upper(), text)
 
 
 def _sentences(attributes: Attributes, region: str, rng: np.random.Generator) -> list[str]:
@@ -270,9 +270,11 @@ def _sentences(attributes: Attributes, region: str, rng: np.random.Generator) ->
     What is told follows from the attributes alone, so that it can be learnt;
     chance only picks the words.
     """
-    found = [name for name in OF_REGION[region] if attributes.found(name)]
-    ways = [_ways(name, getattr(attributes, name)) for name in found] or [NORMAL[region]]
-    absent = [name for name in DENIES.get(region, ()) if name not in found and (found or name in PLEURA)]
+    abnormal = [name for name in OF_REGION[region] if attributes.found(name)]
+    ways = [_ways(name, getattr(attributes, name)) for name in abnormal] or [NORMAL[region]]
+    absent = [
+        name for name in DENIES.get(region, ()) if name not in abnormal and (abnormal or name in PLEURA)
+    ]
     if set(PLEURA) <= set(absent):
         absent = [name for name in absent if name not in PLEURA] + [PLEURA]
     return [_pick(wordings, rng) for wordings in (*ways, *(DENIED[name] for name in absent))]

@@ -115,10 +115,10 @@ def _marks(rows: pd.DataFrame, groups: Sequence[Group]) -> np.ndarray:
         of_region = [i for i, group in enumerate(groups) if group.region == region]
         if not reference.strip() or not of_region:
             continue
-        present, said = named(reference, region), named(prediction, region)
+        present, predicted = named(reference, region), named(prediction, region)
         row = at.setdefault(study, len(at))
         for i in of_region:
-            here, there = groups[i].name in present, groups[i].name in said
+            here, there = groups[i].name in present, groups[i].name in predicted
             marks[row, :, i] = 1, here, there, here and there
     return marks[: len(at)]  # without the studies that mention none of the regions
 
@@ -134,21 +134,21 @@ def _bootstrapped(
     if studies:
         kinds, draws = resampled(marks[:, 1:].reshape(studies, -1), resamples, seed)
         drawn = (draws.astype(float) @ kinds).reshape(resamples, 3, findings)
-    values = {name: found[0] for name, found in _values(totals[None], has).items()}
-    return values, {name: _interval(found) for name, found in _values(drawn, has).items()}
+    values = {name: column[0] for name, column in _values(totals[None], has).items()}
+    return values, {name: _interval(column) for name, column in _values(drawn, has).items()}
 
 
 def _values(totals: np.ndarray, has: np.ndarray) -> dict[str, np.ndarray]:
     """Recall, precision and F1, (draws, findings + 2), of (draws, 3, findings) present, named and right."""
     pooled = np.concatenate([totals, totals.sum(axis=2, keepdims=True)], axis=2)
-    present, said, right = pooled[:, 0], pooled[:, 1], pooled[:, 2]
-    f1 = _ratio(2 * right, present + said)
+    present, predicted, right = pooled[:, 0], pooled[:, 1], pooled[:, 2]
+    f1 = _ratio(2 * right, present + predicted)
     of_macro = f1[:, :-1][:, has]
     macro = _ratio(np.nansum(of_macro, axis=1), (~np.isnan(of_macro)).sum(axis=1))[:, None]
     nothing = np.full_like(macro, np.nan)
     return {
         "recall": np.concatenate([_ratio(right, present), nothing], axis=1),
-        "precision": np.concatenate([_ratio(right, said), nothing], axis=1),
+        "precision": np.concatenate([_ratio(right, predicted), nothing], axis=1),
         "f1": np.concatenate([f1, macro], axis=1),
     }
 

@@ -60,8 +60,8 @@ GROUPS = tuple(
 @lru_cache(maxsize=65536)
 def named(text: str, region: str) -> frozenset[str]:
     """The groups of `region` that `text` says are present."""
-    found = frozenset().union(*(finding.names for finding in read_findings(text) if finding.present))
-    return frozenset(group.name for group in GROUPS if group.region == region and group.names & found)
+    names = frozenset().union(*(finding.names for finding in read_findings(text) if finding.present))
+    return frozenset(group.name for group in GROUPS if group.region == region and group.names & names)
 
 
 def frequent(studies: Sequence[dict[str, str]], share: float = FREQUENT) -> tuple[Group, ...]:

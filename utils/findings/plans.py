@@ -51,7 +51,7 @@ def words_of(studies: Sequence[dict[str, str]], groups: Iterable[Group]) -> Word
     denied = {}
     for region in REGIONS:
         texts = [study[region] for study in studies if study.get(region)]
-        normal = [text for text in texts if not any(one.present for one in read_findings(text))]
+        normal = [text for text in texts if not any(finding.present for finding in read_findings(text))]
         counts = Counter(name for text in normal for name in _denied(text))
         usual = frozenset(name for name, count in counts.items() if count >= MOSTLY * len(normal))
         if sum(is_whole(text, region, usual) for text in normal) >= max(1, FREQUENT * len(studies)):
@@ -78,14 +78,17 @@ def complete(report: Mapping[str, str], plan: Plan) -> dict[str, str]:
 
 def is_whole(text: str, region: str, denied: frozenset[str]) -> bool:
     """Whether `text` calls its region's organ normal without reserve, and denies the findings `denied`."""
-    found = read_findings(text)
-    if any(one.present or one.acute_only or one.unchanged_only or one.partly for one in found):
+    findings = read_findings(text)
+    if any(
+        finding.present or finding.acute_only or finding.unchanged_only or finding.partly
+        for finding in findings
+    ):
         return False
-    unreserved = any(ORGANS[region] in one.names and not one.attributes for one in found)
+    unreserved = any(ORGANS[region] in finding.names and not finding.attributes for finding in findings)
     return unreserved and denied <= _denied(text)
 
 
 def _denied(text: str) -> frozenset[str]:
     """The findings, not structures, that a text says are absent."""
-    absent = (one.names for one in read_findings(text) if not one.present)
+    absent = (finding.names for finding in read_findings(text) if not finding.present)
     return frozenset().union(*absent) - STRUCTURES

@@ -1,6 +1,6 @@
 """The findings probe: what a radiograph shows, read off the frozen vision tower by logistic regression.
 
-For each frequent finding of the training reports one weight a feature and a bias; a region that a
+For each frequent finding of the training reports one weight per feature and a bias; a region that a
 report leaves out is unknown, not negative. Standardising, principal components, regression and
 calibration are all linear before the last step, so the probe is kept as one matrix, in safetensors.
 
@@ -157,7 +157,7 @@ def fit(
     if held_out:
         apart = components.transform(scaler.transform(_flat(held_out[0]))), labels(held_out[1], groups)
     tried = [_at_strength(reduced, truth, apart, strength) for strength in STRENGTHS]
-    _, weight, bias, calibration = min(tried, key=lambda one: one[0])
+    _, weight, bias, calibration = min(tried, key=lambda at_strength: at_strength[0])
     along, scale = weight @ components.components_, np.where(scaler.scale_, scaler.scale_, 1)
     bias = bias - along @ (scaler.mean_ / scale) - weight @ (components.components_ @ components.mean_)
     normal = tuple(words_of(studies, groups).denied)
@@ -189,7 +189,9 @@ def _at_strength(
         biases.append(slope * bias + shift)
         calibration.append(np.sort(_logistic(slope * scores + shift)))
     most = max(map(len, calibration))  # of a finding; one whose region reports leave out has fewer
-    columns = [np.interp(np.linspace(0, 1, most), np.linspace(0, 1, len(one)), one) for one in calibration]
+    columns = [
+        np.interp(np.linspace(0, 1, most), np.linspace(0, 1, len(column)), column) for column in calibration
+    ]
     return float(np.mean(losses)), np.array(weights), np.array(biases), np.array(columns).T
 
 

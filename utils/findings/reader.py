@@ -51,7 +51,9 @@ class Finding(NamedTuple):
 
 
 class Token(NamedTuple):
-    kind: str  # finding, structure, described, or what a word does to them
+    """A word that matters; its kind is finding, structure, described, or what it does to these."""
+
+    kind: str
     name: str
     start: int
     end: int
@@ -78,9 +80,8 @@ class Words:
 
     def find(self, text: str) -> list[tuple[Any, int, int]]:
         """Every word that matches, in order: its meaning, start and end."""
-        return [
-            (self._meanings[match.lastindex - 1], *match.span()) for match in self._pattern.finditer(text)
-        ]
+        matches = self._pattern.finditer(text)
+        return [(self._meanings[match.lastindex - 1], *match.span()) for match in matches]
 
 
 # One pass over a sentence finds every word that matters.
@@ -115,51 +116,50 @@ _CONJUNCTION = re.compile(r",|/|\b(?:and|or)\b")
 def read_findings(text: str) -> tuple[Finding, ...]:
     """The findings that a report states, each once, in reading order; at least one if there is any text."""
     parts = [_BOTH_SIDES.sub("bilateral", part.lower()) for part in sentences(text, semicolons=True)]
-    found: dict[object, Finding] = {}
+    findings: dict[object, Finding] = {}
     for finding in (finding for part in parts for finding in _read_sentence(part)):
         key = finding if finding.present else (finding.names, finding.partly and finding.side)
-        found[key] = _both(found[key], finding) if key in found else finding
-    return tuple(found.values()) or _unnamed(text)
+        findings[key] = _both(findings[key], finding) if key in findings else finding
+    return tuple(findings.values()) or _unnamed(text)
 
 
 @lru_cache(maxsize=65536)
 def comparison(text: str) -> str:
     """The first word of `text` that compares with an earlier study, "" where there is none."""
-    found = _COMPARISON.search(text.lower())
-    return found[0] if found else ""
+    return next((match[0] for match in _COMPARISON.finditer(text.lower())), "")
 
 
-def _both(one: Finding, two: Finding) -> Finding:
+def _both(finding: Finding, other: Finding) -> Finding:
     """What two normal statements on one structure say together."""
-    if one == two:
-        return one
-    return one._replace(
-        acute_only=one.acute_only and two.acute_only,
-        unchanged_only=one.unchanged_only and two.unchanged_only,
-        partly=one.partly and two.partly,
+    if finding == other:
+        return finding
+    return finding._replace(
+        acute_only=finding.acute_only and other.acute_only,
+        unchanged_only=finding.unchanged_only and other.unchanged_only,
+        partly=finding.partly and other.partly,
         # One that names no attribute speaks of them all.
-        attributes=one.attributes and two.attributes and one.attributes | two.attributes,
+        attributes=finding.attributes and other.attributes and finding.attributes | other.attributes,
     )
 
 
 def _unnamed(text: str) -> tuple[Finding, ...]:
-    said = frozenset(words(text) or text.split())
-    said = said - lexicon.SAY_LITTLE or said
-    return (Finding(frozenset({UNNAMED}), True, words=said),) if said else ()
+    content = frozenset(words(text) or text.split())
+    content = content - lexicon.SAY_LITTLE or content
+    return (Finding(frozenset({UNNAMED}), True, words=content),) if content else ()
 
 
 @lru_cache(maxsize=65536)
 def _read_sentence(sentence: str) -> tuple[Finding, ...]:
     tokens = [Token(*meaning, start, end) for meaning, start, end in _TOKEN.find(sentence)]
-    found, clause, start = [], [], 0
+    findings, clause, start = [], [], 0
     for token in [*tokens, Token("break", "", len(sentence), len(sentence))]:
         if token.kind == "break":
-            found += _read_clause(sentence[: token.start], start, clause)
+            findings += _read_clause(sentence[: token.start], start, clause)
             clause, start = [], token.end
         else:
             clause.append(token)
-    if found:
-        return _folded(found)
+    if findings:
+        return _folded(findings)
     kinds = {token.kind for token in tokens}
     statement = {
         "acute_only": bool(_ACUTE.search(sentence)) or "intact" in sentence,
@@ -167,23 +167,24 @@ def _read_sentence(sentence: str) -> tuple[Finding, ...]:
     }
     rest, side = bool(_REST.search(sentence)), _one_side(sentence)
     if "normal" in kinds and (meant := _MEANT.find(sentence)):
-        return (_normal(meant[0][0], side=side, partly=rest or bool(side), **statement),)
+        names, partly = frozenset({meant[0][0]}), rest or bool(side)
+        return (Finding(names, False, side=side, partly=partly, **statement),)
     if rest:
         return ()
     if ("normal" in kinds and _OVERALL.search(sentence)) or {"negation", "abnormality"} <= kinds:
-        return (_normal(EVERYTHING, side=side, partly=bool(side), **statement),)
+        return (Finding(frozenset({EVERYTHING}), False, side=side, partly=bool(side), **statement),)
     return () if "stable" in kinds else _unnamed(sentence)
 
 
-def _folded(found: list[Finding]) -> tuple[Finding, ...]:
+def _folded(findings: list[Finding]) -> tuple[Finding, ...]:
     """The findings of one sentence, those that it only names again in one: "spondylosis with osteophytes"."""
     kept: list[Finding] = []
-    for finding in found:
-        for number, one in enumerate(kept):
-            said = ((one.side, finding.side), (one.place, finding.place), (one.grade, finding.grade))
-            again = one.present and finding.present and one.names == finding.names
-            if again and all(a == b or not a or not b for a, b in said):
-                kept[number] = _either(one, finding)
+    for finding in findings:
+        for number, before in enumerate(kept):
+            aspects = zip(_aspects(before), _aspects(finding), strict=True)
+            again = before.present and finding.present and before.names == finding.names
+            if again and all(a == b or not a or not b for a, b in aspects):
+                kept[number] = _either(before, finding)
                 break
         else:
             kept.append(finding)
@@ -196,15 +197,15 @@ def _read_clause(sentence: str, start: int, tokens: list[Token]) -> list[Finding
     for token in tokens:
         kinds.setdefault(token.kind, []).append(token)
     denied = _denial(kinds)
-    found, placed = _named(sentence, start, kinds, denied)
+    findings, placed = _named(sentence, start, kinds, denied)
     if "structure" in kinds:
-        found += _structures(sentence, start, kinds, denied, placed)
-    return found
+        findings += _structures(sentence, start, kinds, denied, placed)
+    return findings
 
 
 def _structures(sentence: str, start: int, kinds: Kinds, denied: Denied, placed: set[Token]) -> list[Finding]:
     """What a clause says of the structures in it, but those that only say where a finding is (`placed`)."""
-    found = []
+    findings = []
     structures = kinds["structure"]
     said_from, statement = _called_normal(sentence, start, kinds, denied)
     edges = [start, *(word.start for word in structures[1:]), len(sentence)]
@@ -215,37 +216,34 @@ def _structures(sentence: str, start: int, kinds: Kinds, denied: Denied, placed:
             if (structure.name, word.name) in lexicon.BECOMES and not _grades_a_finding(sentence, word, kinds)
         ]
         if "upper limit" in kinds and (structure.name, "large") in lexicon.BECOMES:
-            found.append(Finding(frozenset({lexicon.BECOMES[structure.name, "large"]}), True, grade=1))
+            findings.append(Finding(frozenset({lexicon.BECOMES[structure.name, "large"]}), True, grade=1))
         elif described:
             for word, name in described:
-                found.append(_absent(name) if denied(word) else _present(name, sentence[start:], ""))
+                findings.append(_absent(name) if denied(word) else _present(name, sentence[start:], ""))
         elif statement and structure not in placed and structure.start >= said_from:
-            normal = _normal(structure.name, **statement)
+            normal = Finding(frozenset({structure.name}), False, **statement)
             if structure.name == "lungs" and (side := _one_side(sentence[start:])):
                 normal = normal._replace(side=side, partly=True)
-            found.append(normal._replace(attributes=_attributes(sentence[edges[number] : edges[number + 1]])))
-    return found
+            own = sentence[edges[number] : edges[number + 1]]
+            findings.append(normal._replace(attributes=_attributes(own)))
+    return findings
 
 
 def _called_normal(sentence: str, start: int, kinds: Kinds, denied: Denied) -> tuple[int, dict[str, bool]]:
     """How a clause calls structures normal, empty where it does not, and where it begins to."""
     denials = [word.start for word in kinds.get("negation", ())]
     named = [word for word in kinds.get("finding", ()) if not denials or word.start > denials[0]]
-    said = "normal" in kinds or (not named and any(map(denied, kinds.get("abnormality", ()))))
-    if not said and ("stable" not in kinds or "finding" in kinds):
+    is_called = "normal" in kinds or (not named and any(map(denied, kinds.get("abnormality", ()))))
+    if not is_called and ("stable" not in kinds or "finding" in kinds):
         return start, {}
     clause = sentence[start:]
     statement = {
         "acute_only": bool(_ACUTE.search(clause)) or "intact" in clause,
-        "unchanged_only": not said,
+        "unchanged_only": not is_called,
         "partly": bool(_REST.search(clause)),
     }
     # "Degenerative spine without acute bony abnormality" calls the bones normal only.
     return denials[0] if "finding" in kinds and not named else start, statement
-
-
-def _normal(name: str, **statement) -> Finding:
-    return Finding(frozenset({name}), False, **statement)
 
 
 def _one_side(text: str) -> str:
@@ -257,9 +255,8 @@ def _attributes(text: str) -> frozenset[str]:
     named = [attributes for attributes, _, _ in _ATTRIBUTE.find(text)]
     if not named:
         return frozenset()
-    together = named[0] & {
-        lexicon.TOGETHER
-    }  # "contours normal in size and contour" asks for no more than contours
+    # "Contours normal in size and contour" asks for no more than contours.
+    together = named[0] & {lexicon.TOGETHER}
     return frozenset().union(*named) - {lexicon.TOGETHER} | together
 
 
@@ -278,7 +275,7 @@ def _denial(kinds: Kinds) -> Denied:
 
 def _named(sentence: str, start: int, kinds: Kinds, denied: Denied) -> tuple[list[Finding], set[Token]]:
     """The findings that a clause names, and the structures that only say which finding it is."""
-    found, placed = [], set()
+    findings, placed = [], set()
     words = kinds.get("finding", [])
     edges = [start, *(word.end for word in words), len(sentence)]
     for number, word in enumerate(words):
@@ -288,18 +285,17 @@ def _named(sentence: str, start: int, kinds: Kinds, denied: Denied) -> tuple[lis
                 name = lexicon.BECOMES[structure.name, name]
                 placed.add(structure)
         following = words[number + 1].start if number + 1 < len(words) else len(sentence)
-        phrase = (
-            _CONJUNCTION.split(sentence[edges[number] : word.start])[-1] + sentence[word.start : word.end]
-        )
+        before = _CONJUNCTION.split(sentence[edges[number] : word.start])[-1]
+        phrase = before + sentence[word.start : word.end]
         if denied(word):
-            found.append(_absent(name, acute_only=name == "fracture" and bool(_ACUTE.search(phrase))))
+            findings.append(_absent(name, acute_only=name == "fracture" and bool(_ACUTE.search(phrase))))
             continue
         finding = _present(name, phrase, _CONJUNCTION.split(sentence[word.end : following])[0])
         hedged = any(edges[number] <= hedge.start < word.start for hedge in kinds.get("hedge", ()))
-        if hedged and number and found and found[-1].present:
-            finding = _either(found.pop(), finding)
-        found.append(finding)
-    return found, placed
+        if hedged and number and findings and findings[-1].present:
+            finding = _either(findings.pop(), finding)
+        findings.append(finding)
+    return findings, placed
 
 
 def _absent(name: str, acute_only: bool = False) -> Finding:
@@ -309,18 +305,22 @@ def _absent(name: str, acute_only: bool = False) -> Finding:
 def _present(name: str, before: str, after: str) -> Finding:
     """A finding with the side, place and grade of its phrase: the last before it, else the first after."""
 
-    def said(words: Words) -> str:
+    def nearest(words: Words) -> str:
         marks = words.find(before)[-1:] or words.find(after)
         return marks[0][0] if marks else ""
 
-    grade = lexicon.GRADES.index(said(_GRADE))
-    return Finding(frozenset({name}), True, side=said(_SIDE), place=said(_PLACE), grade=grade)
+    grade = lexicon.GRADES.index(nearest(_GRADE))
+    return Finding(frozenset({name}), True, side=nearest(_SIDE), place=nearest(_PLACE), grade=grade)
 
 
-def _either(one: Finding, two: Finding) -> Finding:
+def _either(finding: Finding, other: Finding) -> Finding:
     """One finding that the text gives two names."""
-    said = {name: getattr(one, name) or getattr(two, name) for name in ("side", "place", "grade")}
-    return Finding(one.names | two.names, True, **said)
+    side, place, grade = (a or b for a, b in zip(_aspects(finding), _aspects(other), strict=True))
+    return Finding(finding.names | other.names, True, side=side, place=place, grade=grade)
+
+
+def _aspects(finding: Finding) -> tuple[str, str, int]:
+    return finding.side, finding.place, finding.grade
 
 
 def _grades_a_finding(sentence: str, word: Token, kinds: Kinds) -> bool:

@@ -26,9 +26,9 @@ def complete(reference: str, prediction: str) -> str:
     """The offline judge's completion for one pair, in GREEN's format."""
     wanted, given = read_findings(reference), read_findings(prediction)
     pairs = _assign(wanted, given)
-    met, said = {finding for finding, _ in pairs}, {other for _, other in pairs}
+    met, paired = {finding for finding, _ in pairs}, {other for _, other in pairs}
     unmet = [finding for finding in wanted if finding not in met]
-    unasked = [other for other in given if other not in said]
+    unasked = [other for other in given if other not in paired]
     false = [other for other in unasked if other.present and not _said_again(other, met)]
     significant, insignificant, matched = _of_pairs(pairs)
     significant["a"] += map(str, false)
@@ -188,7 +188,11 @@ def _missed(
     unmet: Sequence[Finding], wanted: Sequence[Finding], given: Sequence[Finding], false: Sequence[Finding]
 ) -> tuple[list[str], list[str]]:
     """What the candidate misses of `unmet`: for good, and what its "lungs are clear" sums up."""
-    asked = [one for one in unmet if not _not_asked_for(one, wanted) and not _contradicted(one, false)]
+    asked = [
+        unpaired
+        for unpaired in unmet
+        if not _not_asked_for(unpaired, wanted) and not _contradicted(unpaired, false)
+    ]
     clear = _calls_clear(given)
     missed, summed_up = [], []
     for finding in asked:
@@ -230,7 +234,9 @@ def _is_added(other: Finding, wanted: Sequence[Finding], given: Sequence[Finding
 
 def _calls_clear(findings: Iterable[Finding]) -> bool:
     """Whether "lungs are clear" is among them, of the whole lungs."""
-    return any(one.names == {"lungs"} and not one.present and not one.partly for one in findings)
+    return any(
+        finding.names == {"lungs"} and not finding.present and not finding.partly for finding in findings
+    )
 
 
 def _clear_sums_up(finding: Finding) -> bool:

@@ -9,17 +9,9 @@ from utils.regions import tidy
 from . import green_score
 
 OFFLINE_LABEL = "offline judge (stand-in, not GREEN)"
-
-
 SIGNIFICANT = "Clinically Significant Errors"
-
-
 INSIGNIFICANT = "Clinically Insignificant Errors"
-
-
 MATCHED = "Matched Findings"
-
-
 ERROR_TYPES = {
     "a": "False report of a finding in the candidate",
     "b": "Missing a finding present in the reference",
@@ -28,8 +20,6 @@ ERROR_TYPES = {
     "e": "Mentioning a comparison that isn't in the reference",
     "f": "Omitting a comparison detailing a change from a prior study",
 }
-
-
 Pair = tuple[str, str]
 
 
@@ -170,8 +160,10 @@ def write_completion(
             [f"{len(items)}.", "; ".join(tidy(item.replace(";", ",")) for item in items)]
         ).rstrip()
 
-    def errors(found: dict[str, Sequence[str]]) -> str:
-        return "\n".join(f"({key}) {name}: {listed(found.get(key, ()))}" for key, name in ERROR_TYPES.items())
+    def errors(by_type: dict[str, Sequence[str]]) -> str:
+        return "\n".join(
+            f"({key}) {name}: {listed(by_type.get(key, ()))}" for key, name in ERROR_TYPES.items()
+        )
 
     sections = {
         SIGNIFICANT: errors(significant),

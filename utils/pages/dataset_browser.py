@@ -27,7 +27,7 @@ SIDE = 440  # pixels: the longest side of a view on the page; two fit beside eac
 
 
 def texts(dataset: DatasetDict) -> pd.DataFrame:
-    """A row a study: split, row in the split, id, views, and the text of each region."""
+    """One row per study: split, row in the split, id, views, and the text of each region."""
     parts = {
         name: rows.select_columns(["id", "views", *REGIONS]).to_pandas() for name, rows in dataset.items()
     }
@@ -45,12 +45,12 @@ def find(
     """
     regions = list(REGIONS) if region == ANY_REGION else [region]
     text = studies[regions].agg("\n".join, axis=1)
-    found = text.str.strip() != ""
+    chosen = text.str.strip() != ""
     if split != ALL_SPLITS:
-        found &= studies["split"] == split
+        chosen &= studies["split"] == split
     for word in words.split():
-        found &= text.str.contains(_beginning(word), case=False)
-    return studies[found]
+        chosen &= text.str.contains(_beginning(word), case=False)
+    return studies[chosen]
 
 
 def windowed(view: Image.Image, center: float, width: float) -> Image.Image:
@@ -113,7 +113,7 @@ class DatasetBrowser(Browser):
         for field in self._looks:
             field.observe(lambda _: self._changing or self._show(), names="value")
         self.whole.on_click(lambda _: self._reset())
-        filters, window, place = (
+        filters, window, position = (
             widgets.HBox(fields, layout=widgets.Layout(flex_flow="row wrap"))
             for fields in (
                 [self.split, self.region, self.words],
@@ -122,7 +122,7 @@ class DatasetBrowser(Browser):
             )
         )
         bar, shown = self.widget.children
-        self.widget.children = (filters, bar, window, place, shown)
+        self.widget.children = (filters, bar, window, position, shown)
 
     def _choose(self) -> None:
         self._found = find(self._studies, self.split.value, self.region.value, self.words.value)
@@ -185,6 +185,6 @@ def _beginning(word: str) -> str:
 
 def _write(picture: Image.Image, text: str) -> None:
     """`text` in the lower right corner of a picture, readable on any grey."""
-    place = (picture.width - 8, picture.height - 8)
+    corner = (picture.width - 8, picture.height - 8)
     look = {"font": ImageFont.load_default(16), "fill": 255, "stroke_width": 2, "stroke_fill": 0}
-    ImageDraw.Draw(picture).text(place, text, anchor="rs", **look)
+    ImageDraw.Draw(picture).text(corner, text, anchor="rs", **look)

@@ -52,8 +52,10 @@ def places(
     studies = studies.sort_index()
     if order != "by id":
         studies = studies.sort_values("score", ascending=order == "worst first", kind="stable")
-    place = {study: number for number, study in enumerate(ids)}
-    return [(place[row.Index], row.score, row.errors) for row in studies.itertuples() if row.Index in place]
+    position = {study: number for number, study in enumerate(ids)}
+    return [
+        (position[row.Index], row.score, row.errors) for row in studies.itertuples() if row.Index in position
+    ]
 
 
 class ReadingRoom(Browser):
@@ -113,13 +115,13 @@ def open_room(
     looking: shows below where the model looked, of a writer that may be closed
     """
     ids, reports = list(studies["id"]), {row["id"]: row["report"] for row in written}
-    found, judge = by_study(judgements), one_judge(judgements)
+    judged_studies, judge = by_study(judgements), one_judge(judgements)
 
     def draw(i: int) -> HTML:
         study, bars = studies[i], beside[i] if beside else ""
         if looking:
             looking.offer(study["images"])
-        prediction, judged = reports[ids[i]], found.get(ids[i], {})
+        prediction, judged = reports[ids[i]], judged_studies.get(ids[i], {})
         return report_view(study["images"], study, prediction, judged, judge, note, bars)
 
     return ReadingRoom(ids, judgements, draw, [looking.widget] if looking else ())
@@ -135,8 +137,8 @@ def probe_bars(writer: Writer, studies: Dataset, name: str) -> list[str]:
     if not (probe and probe.names):
         return []
     features = writer.features(studies, name, lambda blocks, _: blocks)
-    found = zip(probe.probabilities(features), writer.plans(features), strict=True)
-    return [bars(probe, seen, plan, weight) for seen, plan in found]
+    read = zip(probe.probabilities(features), writer.plans(features), strict=True)
+    return [bars(probe, seen, plan, weight) for seen, plan in read]
 
 
 def bars(probe: Probe, probabilities: np.ndarray, plan: Plan, recall_weight: float) -> str:

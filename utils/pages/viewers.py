@@ -140,8 +140,8 @@ def _takers(words: list[str], regions: Mapping[str, list[str]]) -> list[str]:
     """For each word the region that shares the longest run of words around it, "" where none does."""
     runs = {name: _runs(words, text) for name, text in regions.items()}
     takers: list[str] = []
-    for place, word in enumerate(words):
-        lengths = {name: lengths[place] for name, lengths in runs.items() if lengths[place]}
+    for position, word in enumerate(words):
+        lengths = {name: lengths[position] for name, lengths in runs.items() if lengths[position]}
         longest = max(lengths.values(), default=0)
         best = [name for name, length in lengths.items() if length == longest]
         before = takers[-1] if takers else ""
@@ -152,13 +152,16 @@ def _takers(words: list[str], regions: Mapping[str, list[str]]) -> list[str]:
 
 
 def _runs(words: list[str], others: list[str]) -> list[int]:
-    """For each word the length of the longest run around it that `others` has too."""
+    """For each word the length of the longest run around it that `others` has too.
+
+    `difflib` finds runs in the text's own order alone: of a sentence that a split moves no word is marked.
+    """
     longest, before = [0] * len(words), [0] * (len(others) + 1)
     for end, word in enumerate(words):
-        now = [0, *(before[place] + 1 if word == other else 0 for place, other in enumerate(others))]
+        now = [0, *(before[position] + 1 if word == other else 0 for position, other in enumerate(others))]
         length = max(now)
-        for place in range(end - length + 1, end + 1):
-            longest[place] = max(longest[place], length)
+        for position in range(end - length + 1, end + 1):
+            longest[position] = max(longest[position], length)
         before = now
     return longest
 
@@ -180,18 +183,18 @@ def report_view(
     judgements it shows the study alone. `judge_label` and `note` (such as "phantom") are shown as they come,
     and so is the markup `beside`, next to the views.
     """
-    wrote, found = mentioned(dict(reference)), mentioned(dict(prediction))
+    wrote, predicted = mentioned(dict(reference)), mentioned(dict(prediction))
     judged = {name: judgements[name] for name in wrote if name in judgements}
     rows = [
         [
             tag(name, name),
             _evidence(wrote.get(name, ""), judged.get(name), "b") or quiet("not mentioned"),
-            _evidence(found.get(name, ""), judged.get(name), "acde") or quiet("nothing written"),
+            _evidence(predicted.get(name, ""), judged.get(name), "acde") or quiet("nothing written"),
             _score(judged.get(name), name in wrote),
         ]
         for name in REGIONS
     ]
-    columns = 4 if found or judgements else 2
+    columns = 4 if predicted or judgements else 2
     compared = table(
         ("region", "reference", "prediction", "score")[:columns], (row[:columns] for row in rows)
     )
@@ -221,8 +224,8 @@ def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
     for sentence in sentences(text, semicolons=True):
         part = _marked(sentence, named, labels)
         if "<mark" not in part:
-            said = _meaning(sentence)
-            kind = next((name for name in ("wrong", "matched") if meant[name] & said), "")
+            meaning = _meaning(sentence)
+            kind = next((name for name in ("wrong", "matched") if meant[name] & meaning), "")
             part = _mark(sentence, kind, labels[kind]) if kind else part
         parts.append(part)
     return " ".join(parts)
@@ -230,7 +233,12 @@ def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
 
 def _meaning(text: str) -> set[tuple[str, bool]]:
     """The findings that a text names, each with whether it says that they are there."""
-    return {(name, said.present) for said in read_findings(text) if not said.words for name in said.names}
+    return {
+        (name, finding.present)
+        for finding in read_findings(text)
+        if not finding.words
+        for name in finding.names
+    }
 
 
 def _score(judgement: Judgement | None, is_mentioned: bool) -> str:

@@ -53,6 +53,7 @@ class Prompt(NamedTuple):
 
     @property
     def hash(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
@@ -78,44 +79,31 @@ def new_spending(model: str = "", budget: float = 0, base_url: str | None = None
     return Spending(model, 0 if own else budget)
 
 
-def split_findings(
-    texts: list[str],
-    engine: str = "offline",
-    *,
-    model: str = "",
-    base_url: str | None = None,
-    api_key: str | None = None,
-    prompt: Prompt | str | None = None,
-    concurrency: int = 16,
-    cache: Path | None = None,
-    budget: float = 0,
-    spending: Spending | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, str]]:
+def split_findings(texts: list[str], engine: str = "offline", **options) -> list[dict[str, str]]:
     """Each text's findings by region: keys lung, heart, mediastinal, bone, others, in the order of `texts`.
 
-    `engine` "offline" needs no model and ignores all that follows; "openai"
-    asks `model` at OpenAI or at any OpenAI-compatible `base_url`, `concurrency`
-    reports at a time, with the key `api_key`, else OPENAI_API_KEY; "local" loads
-    `model` here, from the Hugging Face Hub, a folder or a GGUF file. `prompt`
-    is a `Prompt`, the text of one, or None for `load_prompt()`. Answers are
-    kept in the JSON-lines file `cache` as they come, so that none is paid for
-    twice. The openai engine asks no more once this run has spent `budget`
-    dollars (0: no limit), says so in a warning, and leaves the rest to the
-    offline engine; `spending` is an account from `new_spending`, with a budget
-    of its own, to be read while it runs. `progress` is called with (reports
-    done, reports in all). An answer that fails the audit is asked for once
-    more, then repaired by the offline engine. Raises SplitError where the
-    texts are not strings, the engine is unknown, the model or the server
+    `engine` "offline" needs no model and ignores all `options`; "openai" asks
+    a model at OpenAI or at any OpenAI-compatible server; "local" loads one
+    here, from the Hugging Face Hub, a folder or a GGUF file. An answer that
+    fails the audit is asked for once more, then repaired by the offline engine.
+
+    model: its name, else the engine's own
+    prompt: a `Prompt`, the text of one, or None for `load_prompt()`
+    cache: a JSON-lines file in which answers are kept as they come, so that none is paid for twice
+    progress: called with (reports done, reports in all)
+    base_url, api_key, concurrency: openai: the server, the key, else OPENAI_API_KEY, and reports at a time
+    budget: openai: dollars after which nothing more is asked (0: no limit); a warning says so, and the
+        offline engine splits the rest
+    spending: openai: an account from `new_spending`, with a budget of its own, to be read while it runs
+
+    Raises SplitError where the texts are not strings, the engine is unknown, the model or the server
     cannot be used at all, or a budget is set for a model without a known price.
     """
-    options = {"model": model, "base_url": base_url, "api_key": api_key, "prompt": prompt}
-    options |= {"concurrency": concurrency, "cache": cache, "progress": progress}
     texts = _whole(texts)
-    splits = _unrepaired(texts, engine, budget=budget, spending=spending, **options)
+    splits = _unrepaired(texts, engine, **options)
     if engine == "offline":
         return splits
-    return [repair_one(text, found)[0] for text, found in zip(texts, splits, strict=True)]
+    return [repair_one(text, split)[0] for text, split in zip(texts, splits, strict=True)]
 
 
 def split_and_audit(
@@ -137,20 +125,22 @@ def _unrepaired(
     engine: str,
     *,
     model: str = "",
+    prompt: Prompt | str | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
     base_url: str | None = None,
     api_key: str | None = None,
-    prompt: Prompt | str | None = None,
     concurrency: int = 16,
     budget: float = 0,
     spending: Spending | None = None,
-    **options,
 ) -> list[dict[str, str]]:
     model = model_of(engine, model)
     if engine == "offline":
         return [split_offline(text) for text in texts]
     told = prompt.text if isinstance(prompt, Prompt) else prompt or load_prompt().text
+    kept = {"model": model, "cache": cache, "progress": progress}
     if engine == "local":
-        return local.ask_all(texts, told, model=model, **options)
+        return local.ask_all(texts, told, **kept)
     spending = spending or new_spending(model, budget, base_url)
-    options |= {"base_url": base_url, "api_key": api_key, "concurrency": concurrency}
-    return remote.ask_all(texts, told, model=model, spending=spending, **options)
+    server = {"base_url": base_url, "api_key": api_key, "concurrency": concurrency}
+    return remote.ask_all(texts, told, spending=spending, **server, **kept)

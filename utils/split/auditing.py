@@ -61,7 +61,7 @@ def audit(texts: Sequence[str], splits: Sequence[Split]) -> pd.DataFrame:
 
 
 def failures(text: str, split: Split) -> list[str]:
-    """What is wrong with one report's split, a phrase a sentence; empty where the audit is clean."""
+    """What is wrong with one report's split, one phrase per sentence; empty where the audit is clean."""
     faults = []
     for row in _study(0, text, split):
         kinds = [name for name in CHECKS if not row[name]]

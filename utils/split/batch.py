@@ -185,15 +185,15 @@ def _look(client: openai.OpenAI, held: dict, state: Path, show: Callable[[str], 
     for name, batch in held["batches"].items():
         if batch["status"] in OVER and (batch["status"] != "failed" or "reason" in batch):
             continue
-        found = client.batches.retrieve(name)
-        batch["status"] = found.status
-        if found.status == "failed":
-            errors = getattr(found.errors, "data", None) or []
-            said = " ".join(dict.fromkeys(one.message or one.code or "" for one in errors[:3]))
-            batch["reason"] = hide(" ".join(said.split()), client.api_key) or "The API gives no reason."
+        answer = client.batches.retrieve(name)
+        batch["status"] = answer.status
+        if answer.status == "failed":
+            errors = getattr(answer.errors, "data", None) or []
+            reasons = " ".join(dict.fromkeys(error.message or error.code or "" for error in errors[:3]))
+            batch["reason"] = hide(" ".join(reasons.split()), client.api_key) or "The API gives no reason."
             told = f"{name} failed: {batch['reason']}"
-            if any(one.code == TOO_MANY for one in errors):
-                limit = _LIMIT.search(said)
+            if any(error.code == TOO_MANY for error in errors):
+                limit = _LIMIT.search(reasons)
                 held["token_limit"] = int(limit[1].replace(",", "")) if limit else batch.get("tokens", 0) // 2
                 show(f"{told} Submit again: what fits is handed in.")
             else:
@@ -295,8 +295,8 @@ def _answers(client: openai.OpenAI, name: str, lacking: Counter[str]) -> Iterato
             error = result.get("error") or body.get("error")
             if isinstance(error, dict):
                 error = error.get("message") or error.get("code")
-            said = str(error or f"HTTP {response.get('status_code')}")
-            lacking[" ".join(said.split()).rstrip(".")] += 1
+            reason = str(error or f"HTTP {response.get('status_code')}")
+            lacking[" ".join(reason.split()).rstrip(".")] += 1
 
 
 def _lines(client: openai.OpenAI, name: str) -> Iterator[dict]:

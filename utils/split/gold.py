@@ -27,7 +27,7 @@ def content_words(text: str) -> list[str]:
 def agreement(
     originals: Sequence[str], ours: Sequence[Split], gold: Sequence[Split], prompt: str = ""
 ) -> pd.DataFrame:
-    """Two splits of the same reports compared, a row an original sentence.
+    """Two splits of the same reports compared, one row per original sentence.
 
     Columns: study (position), sentence, ours and gold (regions joined by "+",
     "" where the split has it nowhere), agree (missing where either is "").
@@ -40,10 +40,10 @@ def agreement(
     ("Findings: ... Answer:") is left out.
     """
     told, rows = tidy(prompt), []
-    for study, (text, one, other) in enumerate(zip(originals, ours, gold, strict=True)):
+    for study, (text, *splits) in enumerate(zip(originals, ours, gold, strict=True)):
         if f"Findings: {tidy(text)} Answer:" in told:
             continue
-        bags = [{name: set(content_words(split.get(name) or "")) for name in ALL} for split in (one, other)]
+        bags = [{name: set(content_words(split.get(name) or "")) for name in ALL} for split in splits]
         for sentence in sentences(text):
             mine, theirs = (_placed(content_words(sentence), bag) for bag in bags)
             rows.append((study, sentence, mine, theirs, mine == theirs if mine and theirs else None))
@@ -113,7 +113,7 @@ def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> 
         raise SplitError(
             f"{originals} is not R2Gen's annotation: its studies have no unsplit report."
         ) from None
-    pairs = [(texts[name], found) for name, found in findings.items() if isinstance(texts.get(name), str)]
+    pairs = [(texts[name], split) for name, split in findings.items() if isinstance(texts.get(name), str)]
     if not pairs:
         raise SplitError(f"{originals} contains none of these {len(findings):,} studies.")
     step = max(1, len(pairs) // max(1, most))
@@ -127,7 +127,7 @@ def with_examples(prompt: str, pairs: Sequence[Pair]) -> str:
     """
     shown = (
         f"Example\nFindings:\n{tidy(text)}\n\nAnswer:\n"
-        + json.dumps({name: tidy(found.get(name) or "") for name in ALL}, ensure_ascii=False)
-        for text, found in pairs
+        + json.dumps({name: tidy(split.get(name) or "") for name in ALL}, ensure_ascii=False)
+        for text, split in pairs
     )
     return "\n\n".join([prompt.rstrip(), *shown])

@@ -110,7 +110,7 @@ def split_offline(text: str) -> dict[str, str]:
 
 
 def split_sentence(sentence: str, before: str | None = None) -> list[Part]:
-    """`sentence` as one part a region; `before` is the region of the sentence before it."""
+    """`sentence` as one part per region; `before` is the region of the sentence before it."""
     body = sentence.strip().rstrip(".,; ")
     if _SAYS_NOTHING.search(body):
         return [Part(OTHERS, _sentence(body), False)]
@@ -132,9 +132,9 @@ def clauses(sentence: str) -> list[tuple[str, str]]:
     Cut at "but", "with", "no", ";", after "... seen," and before a second verb.
     """
     pieces = _SEPARATOR.split(sentence)
-    found = [("", pieces[0])]
+    parts = [("", pieces[0])]
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):
-        word, (last_mark, last) = mark.strip(" ,").lower(), found[-1]
+        word, (last_mark, last) = mark.strip(" ,").lower(), parts[-1]
         stated = _VERB.search(_OPENER.sub("", last))
         second = stated and _VERB.search(piece)
         ended = (
@@ -142,10 +142,10 @@ def clauses(sentence: str) -> list[tuple[str, str]]:
         )
         own = _DENIAL.match(piece) or (stated and _OWN_STATE.match(piece))
         if ended or second or own or word in _CLAUSE_MARKS:
-            found.append((mark, piece))
+            parts.append((mark, piece))
         else:
-            found[-1] = (last_mark, last + mark + piece)
-    return found
+            parts[-1] = (last_mark, last + mark + piece)
+    return parts
 
 
 def _runs(body: str) -> list[tuple[str | None, str]]:
@@ -162,9 +162,9 @@ def _runs(body: str) -> list[tuple[str | None, str]]:
     parts = _in_company(parts)
     runs = [(parts[0][1], parts[0][2])]
     for mark, region, phrase in parts[1:]:
-        last, said = runs[-1]
+        last, before = runs[-1]
         if mark is not None and (region is None or region == last or last is None):
-            runs[-1] = (last or region, said + mark + phrase)
+            runs[-1] = (last or region, before + mark + phrase)
         else:
             runs.append((region or last, phrase))
     return runs
@@ -237,8 +237,8 @@ def _share(clause: str) -> list[tuple[str | None, str]]:
 def _apart(prefix: str, subject: str, first: str) -> bool:
     """Whether a list's verb is its last member's: "normal heart size, hilar calcifications suggest ..."."""
     marks = _SEPARATOR.split(subject)[1::2]
-    said = _ABNORMAL.search(first) or (prefix and not _DENIAL.match(prefix))
-    return bool(said and marks and not _LISTED.search(marks[-1]))
+    stated = _ABNORMAL.search(first) or (prefix and not _DENIAL.match(prefix))
+    return bool(stated and marks and not _LISTED.search(marks[-1]))
 
 
 def _noun(groups: list[tuple[str | None, str]], at: int) -> str:
@@ -252,8 +252,8 @@ def _noun(groups: list[tuple[str | None, str]], at: int) -> str:
 
 
 def _leading(pattern: re.Pattern, text: str) -> str:
-    found = pattern.match(text)
-    return found.group(0) if found else ""
+    start = pattern.match(text)
+    return start.group(0) if start else ""
 
 
 def _members(subject: str, has_predicate: bool) -> list[tuple[str | None, str]]:
@@ -288,8 +288,8 @@ def _in_company(parts: list[tuple]) -> list[tuple]:
 
 def _joint(text: str) -> list[tuple[str, str]]:
     """Both shares of "the cardiomediastinal silhouette is ..."; the verb goes, as its number may not fit."""
-    found = _JOINT.search(text)
-    noun, said_of = found.group(1), _VERB.search(text, found.start())
+    outlined = _JOINT.search(text)
+    noun, said_of = outlined.group(1), _VERB.search(text, outlined.start())
     outline = "contours" if said_of and noun.lower().startswith("silhouette") else noun
     return [
         ("heart", _JOINT.sub(f"cardiac {noun}", text)),

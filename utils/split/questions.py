@@ -6,6 +6,7 @@ question that tells what was wrong, and the cache are one for all.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -221,13 +222,9 @@ def token_counter(model: str) -> tuple[Callable[[str], int], bool]:
         except KeyError:  # a model that is not OpenAI's, or too new
             encoding = tiktoken.get_encoding("o200k_base")
     except (ImportError, OSError):  # not installed, or its vocabulary cannot be downloaded
-        return _by_characters, False
+        return lambda text: math.ceil(len(text) / CHARACTERS_A_TOKEN), False
     # Of many thousand reports none is counted again; the prompt is.
     return lru_cache(256)(lambda text: len(encoding.encode(text, disallowed_special=()))), True
-
-
-def _by_characters(text: str) -> int:
-    return -(-len(text) // CHARACTERS_A_TOKEN)
 
 
 class Spending:

@@ -32,10 +32,10 @@ def read_answer(content: str | None, text: str) -> Split | None:
     cut off or is broken is read up to there: the audit tells what is missing.
     """
     content = _UNFINISHED.sub("", _THOUGHT.sub("", whole(content or "")))
-    found = list(_splits(content))
-    if len(found) > 1:
-        return min(reversed(found), key=lambda split: len(failures(text, split)))
-    return found[0] if found else _beginning(content)
+    splits = list(_splits(content))
+    if len(splits) > 1:
+        return min(reversed(splits), key=lambda split: len(failures(text, split)))
+    return splits[0] if splits else _beginning(content)
 
 
 def whole(text: str) -> str:
@@ -49,10 +49,10 @@ def _splits(content: str) -> Iterator[Split]:
     at = content.find("{")
     while at >= 0:
         try:
-            found, end = decoder.raw_decode(content, at)
+            read, end = decoder.raw_decode(content, at)
         except (ValueError, RecursionError):
-            found, end = _leniently(content, at)
-        split = _split(found)
+            read, end = _leniently(content, at)
+        split = _split(read)
         if split:
             yield split
         at = content.find("{", end if split else at + 1)
@@ -60,10 +60,10 @@ def _splits(content: str) -> Iterator[Split]:
 
 def _together(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object in which a name that comes twice has the list of what is said under it."""
-    found: dict[str, object] = {}
+    together: dict[str, object] = {}
     for name, value in pairs:
-        found[name] = [found[name], value] if name in found else value
-    return found
+        together[name] = [together[name], value] if name in together else value
+    return together
 
 
 def _leniently(content: str, at: int) -> tuple[object, int]:
@@ -82,28 +82,28 @@ def _beginning(content: str) -> Split | None:
     at = content.find("{")
     while at >= 0:
         try:
-            found = _split(from_json(content[at:], allow_partial="trailing-strings"))
+            split = _split(from_json(content[at:], allow_partial="trailing-strings"))
         except ValueError:
-            found = None
-        if found:
-            return found
+            split = None
+        if split:
+            return split
         at = content.find("{", at + 1)
     return None
 
 
-def _split(found: object) -> Split | None:
+def _split(answer: object) -> Split | None:
     """The five regions of an object that names one; None of any other, and where a value is no text."""
-    if not isinstance(found, dict):
+    if not isinstance(answer, dict):
         return None
-    said: dict[str, list[str]] = {}
-    for name, value in found.items():
+    texts: dict[str, list[str]] = {}
+    for name, value in answer.items():
         region = _region(name)
         text = _text(value) if region else None
         if region and text is None:
             return None
         if region:
-            said.setdefault(region, []).append(text)
-    return {name: " ".join(filter(None, said.get(name, []))) for name in ALL} if said else None
+            texts.setdefault(region, []).append(text)
+    return {name: " ".join(filter(None, texts.get(name, []))) for name in ALL} if texts else None
 
 
 def _region(name: str) -> str | None:

@@ -310,14 +310,14 @@ class _AtWork:
 
 def _content(message) -> str | None:
     """What a message says; some servers send it in parts, thoughts among them."""
-    said = message.content
-    if isinstance(said, list):
-        said = "".join(part.get("text") or "" for part in said if part.get("type") == "text")
-    return said if isinstance(said, str) else None
+    content = message.content
+    if isinstance(content, list):
+        content = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
+    return content if isinstance(content, str) else None
 
 
 def message_of(error: openai.OpenAIError) -> str:
     """What the server said, in one line."""
     body = getattr(error, "body", None)
-    said = body.get("message") if isinstance(body, dict) else None
-    return " ".join(str(said or error).split()).rstrip(".")
+    message = body.get("message") if isinstance(body, dict) else None
+    return " ".join(str(message or error).split()).rstrip(".")
