@@ -53,10 +53,10 @@ def test_judgements_survive_parquet_and_give_the_table(tmp_path, judgements):
     path = judging.save(judgements, tmp_path / "judgements.parquet")
     loaded = pd.read_parquet(path)
     assert set(loaded["judge"]) == {judge.OFFLINE_LABEL}
-    table = scores.region_table(loaded)
-    assert table.loc["test", "heart"] == 0  # left empty
-    assert table.loc["test", "bone"] == 1
-    assert table.loc["test", "lung"] < 1  # wrong side
+    means = scores.summary(loaded).set_index("region")["mean"]
+    assert means["heart"] == 0  # left empty
+    assert means["bone"] == 1
+    assert means["lung"] < 1  # wrong side
     assert [p.name for p in tmp_path.iterdir()] == ["judgements.parquet"]
 
 
@@ -170,9 +170,9 @@ def test_another_runs_judgements_are_read_and_other_files_named(tmp_path, judgem
 
 def test_the_recorded_judgements_give_the_published_table(shared):
     rows = judging.read_recorded(shared / "recorded" / "green_test.jsonl.gz", "recorded")
-    table = scores.region_table(rows)
-    assert table.loc["test"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
-    assert list(table.attrs["n"]["test"].values()) == [590, 582, 461, 312]
+    means = scores.summary(rows)
+    assert means["mean"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
+    assert list(means["n"]) == [590, 582, 461, 312]
     assert scores.diversity(rows).iloc[0]["reports"] == 16
 
 

@@ -78,9 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run all steps again, even those that are done")
     options = parser.parse_args(arguments)
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    place = options.workspace or ROOT / "runs" / options.preset
+    root = options.workspace or ROOT / "runs" / options.preset
     try:
-        workspace, times = open_workspace(place.resolve(), options.preset), TIMES[options.preset]
+        workspace, times = open_workspace(root.resolve(), options.preset), TIMES[options.preset]
     except StepError as error:
         print(error)
         return 1

@@ -41,7 +41,7 @@ from utils.models.loading import load_processor, set_budget
 from utils.regions import ALL, parse, render
 from utils.workspace import progress, replacing, versions, write_json
 
-from .seeing import RATE, MuonAndAdamW, teach_to_see
+from .seeing import RATE, MuonAndAdamW, lesson, teach_to_see
 
 SIDE, PATCH, VOCABULARY = 112, 14, 768
 SEED = 7_000_003  # far from the seed of any set that is fine-tuned on
@@ -190,34 +190,25 @@ def captions(drawn: list[Phantom]) -> Dataset:
     return Dataset.from_list(examples, features=features)
 
 
+def language_trainer(
+    model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, examples: Dataset, **arguments
+) -> SFTTrainer:
+    """A trainer of all of `model` but its vision tower on `examples`; `arguments` as `lesson` gives them."""
+    model.model.vision_tower.requires_grad_(False)  # a language model that knows nothing would unteach it
+    return SFTTrainer(
+        model=set_budget(model, "base"),
+        processing_class=processor,
+        train_dataset=examples,
+        args=SFTConfig(**arguments, warmup_steps=0.05, max_length=None, gradient_checkpointing=False),
+        optimizers=(MuonAndAdamW(model.named_parameters(), RATE), None),
+    )
+
+
 def teach_captions(model, processor: LlavaNextProcessor, examples: Dataset, seed: int) -> float:
     """Train all of `model` but its vision tower on `examples`; the mean loss."""
-    model.model.vision_tower.requires_grad_(False)  # a language model that knows nothing would unteach it
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = SFTTrainer(
-            model=set_budget(model, "base"),
-            processing_class=processor,
-            train_dataset=examples,
-            args=SFTConfig(
-                output_dir=scratch,
-                num_train_epochs=EPOCHS_OF_CAPTIONS,
-                per_device_train_batch_size=16,
-                lr_scheduler_type="cosine",
-                warmup_steps=0.05,
-                max_length=None,
-                gradient_checkpointing=False,
-                bf16=True,  # autocast: a third faster on two cores
-                use_cpu=True,
-                dataloader_pin_memory=False,
-                remove_unused_columns=False,
-                save_strategy="no",
-                logging_steps=50,
-                seed=seed,
-                report_to="none",
-            ),
-            optimizers=(MuonAndAdamW(model.named_parameters(), RATE), None),
-        )
-        return trainer.train().training_loss
+    with tempfile.TemporaryDirectory() as room:
+        arguments = lesson(room, EPOCHS_OF_CAPTIONS, 16, seed) | {"save_strategy": "no"}
+        return language_trainer(model, processor, examples, **arguments).train().training_loss
 
 
 def pretrain(folder: Path, studies: int, seed: int = SEED) -> None:
@@ -281,9 +272,9 @@ def attributes_read_right(model, processor, seed: int, studies: int) -> pd.DataF
         tokens = model.generate(**inputs, max_new_tokens=160, do_sample=False)
         answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for phantom, answer in zip(batch, answers, strict=True):
-            said = {part for line in parse(answer).values() for part in line.split(", ")}
+            told = {part for line in parse(answer).values() for part in line.split(", ")}
             right.append(
-                {name: f"{name} {value}" in said for name, value in asdict(phantom.attributes).items()}
+                {name: f"{name} {value}" in told for name, value in asdict(phantom.attributes).items()}
             )
     return pd.DataFrame(right)
 

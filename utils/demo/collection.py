@@ -28,27 +28,26 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.trainer import TRAINER_STATE_NAME
-from trl import SFTConfig, SFTTrainer
 
 from utils.data.hf_dataset import instruction
 from utils.findings.groups import frequent
 from utils.findings.plans import words_of
 from utils.findings.probe import labels
 from utils.findings.reader import UNNAMED, read_findings
-from utils.models.loading import load_processor, set_budget, stay_as_taught
+from utils.models.loading import load_processor, stay_as_taught
 from utils.training.checkpoints import step_of
 from utils.training.probing import findings, planned
 from utils.workspace import replacing, replacing_file, versions, write_json
 
-from .base_model import new_processor, untrained
-from .seeing import MuonAndAdamW
+from .base_model import language_trainer, new_processor, untrained
+from .seeing import lesson
 
 SIDE, PATCH, VOCABULARY = 128, 32, 2048  # the training reports have 1,356 different words
 WIDTHS = (24, 48, 96, 128)  # channels of the tower, each with half the pixels a side of those before
 VIEWS = 2
 EPOCHS_OF_SEEING, EPOCHS_OF_WORDS = 24, 3
 SEEN_AT_ONCE, READ_AT_ONCE = 32, 8  # studies in a step
-SEEING_RATE, WORDS_RATE = 3e-3, 4e-3
+SEEING_RATE = 3e-3
 LEAST = 25  # training studies that name a finding which is not counted, or it is not taught
 LESS = 0.5  # what such a finding weighs in the loss
 TURN, ZOOM, MOVE, LIGHT, SHADE = 0.15, 0.12, 0.1, 0.2, 0.05  # at most: radians, shares of side and of grey
@@ -180,8 +179,8 @@ def _varied(views: torch.Tensor) -> torch.Tensor:
 
     angle, zoom = TURN * chance(), 1 + ZOOM * chance()
     turned = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).reshape(-1, 2, 2)
-    place = torch.cat([turned * zoom[:, None, None], MOVE * chance(2, 1)], 2)
-    grid = affine_grid(place, list(views.shape), align_corners=False)
+    affine = torch.cat([turned * zoom[:, None, None], MOVE * chance(2, 1)], 2)
+    grid = affine_grid(affine, list(views.shape), align_corners=False)
     moved = grid_sample(views, grid, align_corners=False, padding_mode="border")
     return moved * (1 + LIGHT * chance(1, 1, 1)) + SHADE * chance(1, 1, 1)
 
@@ -201,7 +200,7 @@ def teach_to_see(
         model=seeing,
         train_dataset=[{"views": views, "wanted": row} for views, row in both],
         args=TrainingArguments(
-            **_arguments(room, EPOCHS_OF_SEEING, SEEN_AT_ONCE, seed),
+            **lesson(room, EPOCHS_OF_SEEING, SEEN_AT_ONCE, seed),
             learning_rate=SEEING_RATE,
             weight_decay=0.05,
             warmup_steps=0.2,
@@ -221,7 +220,7 @@ def taught_findings(studies: Sequence[dict[str, str]]) -> tuple[torch.Tensor, in
     counted = labels(studies, frequent(studies))
     named = [
         {
-            region: {name for one in read_findings(text) if one.present for name in one.names}
+            region: {name for finding in read_findings(text) if finding.present for name in finding.names}
             for region, text in study.items()
         }
         for study in studies
@@ -238,11 +237,11 @@ def taught_findings(studies: Sequence[dict[str, str]]) -> tuple[torch.Tensor, in
 
 def _pixels(train: Dataset) -> torch.Tensor:
     """(studies, views, side, side) in 8 bits; a study with one view has it twice."""
-    found = torch.empty(len(train), VIEWS, SIDE, SIDE, dtype=torch.uint8)
+    pixels = torch.empty(len(train), VIEWS, SIDE, SIDE, dtype=torch.uint8)
     for number, study in enumerate(train.select_columns(["images"])):
         views = (study["images"] * VIEWS)[:VIEWS]
-        found[number] = torch.from_numpy(np.stack([np.asarray(view) for view in views]))
-    return found
+        pixels[number] = torch.from_numpy(np.stack([np.asarray(view) for view in views]))
+    return pixels
 
 
 def teach_words(
@@ -256,41 +255,11 @@ def teach_words(
 
     reports: training studies, their completions with plans in the headings
     """
-    model.model.vision_tower.requires_grad_(False)
     if last := _last(room):  # the trainer does not know these files' names for weights, which are of old
         model.load_state_dict(LlavaNextForConditionalGeneration.from_pretrained(last).state_dict())
-    trainer = SFTTrainer(
-        model=set_budget(model, "base"),
-        processing_class=processor,
-        train_dataset=reports.select_columns(["images", "prompt", "completion"]),
-        args=SFTConfig(
-            **_arguments(room, EPOCHS_OF_WORDS, READ_AT_ONCE, seed),
-            warmup_steps=0.05,
-            max_length=None,
-            gradient_checkpointing=False,
-        ),
-        optimizers=(MuonAndAdamW(model.named_parameters(), WORDS_RATE), None),
-    )
-    return _train(trainer, room)
-
-
-def _arguments(room: Path, epochs: int, studies: int, seed: int) -> dict:
-    """What both lessons ask of the trainer."""
-    return {
-        "output_dir": str(room),
-        "num_train_epochs": epochs,
-        "per_device_train_batch_size": studies,
-        "lr_scheduler_type": "cosine",
-        "bf16": True,  # autocast: a third faster on two cores
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-        "remove_unused_columns": False,
-        "save_strategy": "epoch",
-        "save_total_limit": 1,
-        "logging_steps": 50,
-        "seed": seed,
-        "report_to": "none",
-    }
+    examples = reports.select_columns(["images", "prompt", "completion"])
+    arguments = lesson(room, EPOCHS_OF_WORDS, READ_AT_ONCE, seed)
+    return _train(language_trainer(model, processor, examples, **arguments), room)
 
 
 def _train(trainer: Trainer, room: Path) -> float:

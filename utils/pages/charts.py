@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
-from utils.scores.statistics import SPLIT_NAMES
+from utils.scores.statistics import split_name
 from utils.workspace import replacing_file
 
 INK, GREY, RULE = "#1a1a1a", "#5f6368", "#d9dce0"
@@ -202,11 +202,11 @@ def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Chart:
             label = f"{share:.0%}\n{counts.loc[split, region]:,}"
             ax.text(at, share + 0.015, label, ha="center", va="bottom", fontsize=7.5, linespacing=1.1)
         shares = [f"{r} {counts.loc[split, r] / counts.loc[split, 'studies']:.0%}" for r in REGIONS]
-        tell(fig, f"{SPLIT_NAMES.get(split, split)}: {', '.join(shares)}")
+        tell(fig, f"{split_name(split)}: {', '.join(shares)}")
     region_axis(ax, [""] * len(REGIONS))
     ax.set(ylim=(0, 1.2), yticks=np.arange(0, 1.01, 0.25))
     ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
-    names = [f"{SPLIT_NAMES.get(s, s)} ({counts.loc[s, 'studies']:,} studies)" for s in splits]
+    names = [f"{split_name(s)} ({counts.loc[s, 'studies']:,} studies)" for s in splits]
     legend(fig, [(name, *series(i)) for i, name in enumerate(names)])
     return fig
 
@@ -302,8 +302,7 @@ def _views(fig: Chart, views: Sequence, box: tuple[float, float, float, float]) 
     x, y, width, height = box
     each, tall = width / len(views), fig.get_figheight()
     for i, view in enumerate(views):
-        place = ((x + i * each) / WIDTH, y / tall, (each - 0.06) / WIDTH, (height - 0.06) / tall)
-        ax = fig.add_axes(place)
+        ax = fig.add_axes(((x + i * each) / WIDTH, y / tall, (each - 0.06) / WIDTH, (height - 0.06) / tall))
         ax.imshow(np.asarray(view), cmap="gray")
         ax.set_axis_off()
         ax.set_anchor("SW")

@@ -5,7 +5,7 @@ import pandas as pd
 
 from utils.findings import counts
 from utils.scores.findings import READER
-from utils.scores.statistics import SPLIT_NAMES
+from utils.scores.statistics import split_name
 from utils.settings import RECALL_WEIGHT
 
 from .charts import (
@@ -37,7 +37,7 @@ def findings_named(counted: pd.DataFrame, *, data_label: str) -> Chart:
     """
     if counted["split"].nunique() != 1:
         raise ValueError(f"a picture of one split, not of {list(counted['split'].unique())}")
-    split = SPLIT_NAMES.get(counted["split"].iloc[0], counted["split"].iloc[0])
+    split = split_name(counted["split"].iloc[0])
     rows = counted[(counted["finding"] != counts.MACRO) & ~counted["system"].str.contains(counts.SAME)]
     whole = rows[rows["finding"] == counts.MICRO].set_index("system")
     drawn = [name for i, name in enumerate(whole.index) if not i or whole.loc[name, "named"]][: len(SERIES)]
@@ -70,11 +70,11 @@ def findings_named(counted: pd.DataFrame, *, data_label: str) -> Chart:
         ax.spines["left"].set_visible(True)
         panel_title(ax, f"{value}: {meaning}")
     for name in drawn:
-        said = (
+        shares = (
             f"{label} {by.loc[(finding, name), 'right']} of {by.loc[(finding, name), 'present']}"
             for label, finding in zip(labels, findings, strict=True)
         )
-        tell(fig, f"{name}, named of those there: {', '.join(said)}")
+        tell(fig, f"{name}, named of those there: {', '.join(shares)}")
     if left := [name for name in whole.index if name not in drawn]:
         tell(fig, f"Not drawn, as they name none or there is no room: {', '.join(left)}")
     legend(fig, [(f"{name} (n={whole.loc[name, 'n']})", *series(i)) for i, name in enumerate(drawn)])

@@ -41,11 +41,11 @@ def heat_view(images: Sequence[Image.Image], heat: np.ndarray, region: str) -> s
     """The views with the heat of one region, (views, rows, columns), as markup."""
     most = float(heat.max())
     drawn = (
-        view(heated(image, one, most), f"{region}: where it looked, view {number}")
-        for number, (image, one) in enumerate(zip(images, heat, strict=False), start=1)
+        view(heated(image, of_view, most), f"{region}: where it looked, view {number}")
+        for number, (image, of_view) in enumerate(zip(images, heat, strict=False), start=1)
     )
-    said = NOTE.format(region=region, most=most) if most > 0 else NOWHERE.format(region=region)
-    return f'<div class="side">{"".join(drawn)}</div>{quiet(escape(said))}'
+    caption = NOTE.format(region=region, most=most) if most > 0 else NOWHERE.format(region=region)
+    return f'<div class="side">{"".join(drawn)}</div>{quiet(escape(caption))}'
 
 
 class Looking:
@@ -65,17 +65,17 @@ class Looking:
         self.widget = widgets.VBox([widgets.HBox([self.button, self.region]), self.shown])
         self.offer([])
 
-    def offer(self, images: Sequence[Image.Image], found: StudyReport | None = None) -> None:
+    def offer(self, images: Sequence[Image.Image], report: StudyReport | None = None) -> None:
         """Stand ready for a study, given as its views, and what `read_study` made of it, if that is known."""
-        self._images, self._found, self._heat = images, found, {}
+        self._images, self._report, self._heat = images, report, {}
         self.button.disabled = not len(images)
         self._say("The first click reads the study once and tells how long the rest takes.")
-        if found:
+        if report:
             self._tell()
 
     def _tell(self) -> None:
-        count = passes(self._found.views)
-        seconds = max(1, round(count * self._found.seconds))
+        count = passes(self._report.views)
+        seconds = max(1, round(count * self._report.seconds))
         self.button.description = f"{TIME_IT} ({time_text(seconds)})"
         self._say(
             f"The model will read the study {count} times, which takes about {time_text(seconds)} here."
@@ -87,14 +87,14 @@ class Looking:
     def _clicked(self) -> None:
         self.button.disabled = True
         try:
-            if self._found is None:
+            if self._report is None:
                 self._say("The model reads the study.")
-                self._found = read_study(self._writer, self._images)
+                self._report = read_study(self._writer, self._images)
                 self._tell()
             else:
                 self._means = self._means or self._of_training()
                 self._heat = where_it_looked(
-                    self._writer, self._images, self._found, self._means, self._progress
+                    self._writer, self._images, self._report, self._means, self._progress
                 )
                 self._draw()
         except StepError as error:

@@ -26,23 +26,23 @@ LEGEND = (1.0, 0.75, 0.5, 0.25, 0.0)
 EXAMPLE = "This is a test study, as an example."
 
 
-def study_view(images: Sequence[Image.Image], found: StudyReport, writer: Writer, note: str = "") -> str:
+def study_view(images: Sequence[Image.Image], report: StudyReport, writer: Writer, note: str = "") -> str:
     """A study that was read, as markup: views, what the probe sees, and the report with its words shaded.
 
     note: what the radiographs are, such as "phantom", where that is known
     """
     labels = " ".join(tag(text) for text in (note, NOT_FOR_CLINICAL_USE) if text)
-    read = images[: found.views]
+    read = images[: report.views]
     views = "".join(view(image, f"view {n} of {len(images)}") for n, image in enumerate(read, start=1))
-    left = len(images) - found.views
-    more = quiet(f"Not read: {left} more, as the model was taught on {found.views} views a study.")
+    left = len(images) - report.views
+    more = quiet(f"Not read: {left} more, as the model was taught on {report.views} views a study.")
     nothing = quiet("nothing written")
     rows = (
-        (tag(region, region), f"{_added(found, region)}{shaded(found.words.get(region, ()))}" or nothing)
+        (tag(region, region), f"{_added(report, region)}{shaded(report.words.get(region, ()))}" or nothing)
         for region in REGIONS
     )
-    probe, seen = writer.probe, list(found.findings.values())
-    beside = bars(probe, seen, found.plan, writer.recall_weight) if seen else ""
+    probe, seen = writer.probe, list(report.findings.values())
+    beside = bars(probe, seen, report.plan, writer.recall_weight) if seen else ""
     return (
         f'<p>{labels}</p><div class="side">{views}{beside}</div>{more if left else ""}'
         f"{table(('region', 'report'), rows)}{_legend()}"
@@ -68,14 +68,14 @@ def _shade(text: str, probability: float) -> str:
 
 def _legend() -> str:
     steps = " ".join(_shade(f"&nbsp;{sure:.2f}&nbsp;", sure) for sure in LEGEND)
-    said = "Probability that the model gave each word where it stands: rest the pointer on a word to read it."
-    return f"<p>{steps} {quiet(said)}</p>"
+    meaning = quiet("Probability that the model gave each word: rest the pointer on a word to read its own.")
+    return f"<p>{steps} {meaning}</p>"
 
 
 class Desk(Live):
     """Takes the views of one study, as files or paths, and shows what the model makes of it.
 
-    It opens on `example`, the views of a study. What cannot be read is said in one sentence.
+    It opens on `example`, the views of a study. A sentence says what cannot be read.
     training: studies that a part of a view is replaced by, see `looking.Looking`
     """
 
@@ -101,16 +101,16 @@ class Desk(Live):
         self.shown.value = html(quiet("The model reads the study."))
         self._show(views, "This is your study. Nothing left this machine.", "")
 
-    def _show(self, views: Callable[[], list[Image.Image]], said: str, note: str) -> None:
+    def _show(self, views: Callable[[], list[Image.Image]], whose: str, note: str) -> None:
         try:
             images = views()
-            found = read_study(self._writer, images)
-            drawn = study_view(images, found, self._writer, note)
-            self.looking.offer(images, found)
+            report = read_study(self._writer, images)
+            drawn = study_view(images, report, self._writer, note)
+            self.looking.offer(images, report)
         except (DataError, StepError) as error:
-            drawn, said = f"<p>{tag('not read', 'refused')} {escape(str(error))}</p>", ""
+            drawn, whose = f"<p>{tag('not read', 'refused')} {escape(str(error))}</p>", ""
             self.looking.offer([])
-        self.shown.value = html(drawn + f"<small>{escape(said)}</small>")
+        self.shown.value = html(drawn + f"<small>{escape(whose)}</small>")
         self.refresh()
 
     def _chosen(self) -> list[Image.Image]:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from utils.regions import REGIONS
 from utils.scores.baselines import BASELINES
-from utils.scores.statistics import ERRORS, SPLIT_NAMES, order_splits, scored
+from utils.scores.statistics import ERRORS, order_splits, scored, split_name
 
 from .charts import (
     BLUE,
@@ -48,12 +48,12 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
         rows = summary[summary["split"] == split].set_index(["system", "region"])
         present = [system for system in systems if system in rows.index]
         width = 0.82 / len(present)
-        for place, system in enumerate(present):
+        for number, system in enumerate(present):
             i = systems.index(system)  # its look, in every panel
             for x, region in enumerate(REGIONS):
                 if (system, region) not in rows.index:
                     continue
-                row, at = rows.loc[(system, region)], x + (place - (len(present) - 1) / 2) * width
+                row, at = rows.loc[(system, region)], x + (number - (len(present) - 1) / 2) * width
                 bar(ax, at, row["mean"], min(width * 0.9, 0.45), i)
                 ax.plot([at, at], [row["low"], row["high"]], color=INK, linewidth=1.1, solid_capstyle="butt")
                 mean, size = f"{row['mean']:.2f}", 8
@@ -64,11 +64,11 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
         region_axis(ax, [_count(counts, region) for region in REGIONS])
         ax.set(ylim=(0, 1.09), yticks=np.arange(0, 1.01, 0.25))
         ax.tick_params(labelleft=ax is axes[0])
-        panel_title(ax, SPLIT_NAMES.get(split, split))
+        panel_title(ax, split_name(split))
         for system in systems:
             means = [f"{r} {rows.loc[(system, r), 'mean']:.2f}" for r in REGIONS if (system, r) in rows.index]
             if means:
-                tell(fig, f"{SPLIT_NAMES.get(split, split)}, {system}: {', '.join(means)}")
+                tell(fig, f"{split_name(split)}, {system}: {', '.join(means)}")
     legend(fig, [(name, *series(i)) for i, name in enumerate(systems)])
     return fig
 
@@ -88,7 +88,7 @@ def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
     axes = panels(fig, len(groups), top=1.02, bottom=0.52, left=0.42, gap=0.3)
     for ax, group in zip(axes, groups, strict=True):
         rows = best[best["studies"] == group].set_index("region")
-        name = f"{SPLIT_NAMES.get(split, split)}, {group} studies"
+        name = f"{split_name(split)}, {group} studies"
         for region, row in rows.iterrows():
             x = REGIONS.index(region)
             for at, side, i in ((x - 0.2, "", 0), (x + 0.2, "baseline_", looks[row["baseline"]])):
@@ -211,17 +211,17 @@ def differences(pairs: pd.DataFrame, names: tuple[str, str], *, data_label: str,
                 va="center",
                 fontsize=8,
             )
-            tell(fig, f"{SPLIT_NAMES.get(split, split)}, {region}: {row['difference']:+.2f}, n={row['n']}")
+            tell(fig, f"{split_name(split)}, {region}: {row['difference']:+.2f}, n={row['n']}")
         ax.axhline(0, color=GREY, linewidth=0.8)
         region_axis(ax, [f"n={rows.loc[r, 'n']}" if r in rows.index else "not mentioned" for r in REGIONS])
         ax.set_ylim(-reach, reach)
-        panel_title(ax, SPLIT_NAMES.get(split, split))
+        panel_title(ax, split_name(split))
     return fig
 
 
 def _where(data_label: str, rows: pd.DataFrame) -> str:
     """The line under a title: what the data are and who judged them."""
-    splits = ", ".join(SPLIT_NAMES.get(s, s) for s in order_splits(rows["split"]))
+    splits = ", ".join(split_name(s) for s in order_splits(rows["split"]))
     return f"{data_label}, {splits} · judged by {', '.join(rows['judge'].unique())}"
 
 

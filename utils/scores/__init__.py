@@ -2,7 +2,7 @@
 
 `judging`: reports and baselines to judged rows, and a check that the judge is GREEN
 `baselines`: reports that the model must beat
-`means`: means with intervals, comparisons of systems; `tables`: to read
+`statistics`: means with intervals, comparisons of systems; `tables`: to read
 `findings`: the findings that reports name rightly, to read
 `parallel`: reports written and judged on several processes
 `report`: the written report
@@ -11,9 +11,7 @@
 from .judging import (
     METADATA,
     all_systems,
-    baseline_rows,
     check_judge,
-    judge_of,
     judged,
     normality,
     prediction_rows,
@@ -33,7 +31,6 @@ from .statistics import (
     one_judge,
     one_split,
     published,
-    region_table,
     sign_flip,
     summary,
 )
@@ -57,7 +54,6 @@ __all__ = [
     "RADEVAL",
     "TOKENISATION",
     "all_systems",
-    "baseline_rows",
     "beside",
     "by_kind",
     "check_judge",
@@ -66,7 +62,6 @@ __all__ = [
     "diversity",
     "error_counts",
     "interval",
-    "judge_of",
     "judged",
     "markdown",
     "normality",
@@ -79,7 +74,6 @@ __all__ = [
     "read_judgements",
     "read_recorded",
     "references",
-    "region_table",
     "save",
     "sign_flip",
     "summary",

@@ -194,7 +194,7 @@ def _by_region(studies: list[dict[str, str]]) -> dict[str, list[str]]:
     """The texts of each region that any study mentions."""
     known = [mentioned(findings) for findings in studies]
     texts = {region: [findings[region] for findings in known if region in findings] for region in REGIONS}
-    return {region: found for region, found in texts.items() if found}
+    return {region: given for region, given in texts.items() if given}
 
 
 def _spelled(texts: list[str]) -> list[tuple[str, int]]:
@@ -207,7 +207,7 @@ def _spelled(texts: list[str]) -> list[tuple[str, int]]:
 
 
 def beside_best(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """The model beside the best baseline, on all and on abnormal studies; a row per (split, studies, region).
+    """The model beside the best baseline, on all and abnormal studies; a row per split, studies and region.
 
     The model is the first system of `judgements`; `kinds` by study id, as
     `scores.normality` gives them. The best baseline is the one of `BASELINES` with

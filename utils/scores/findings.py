@@ -12,7 +12,7 @@ from utils.findings import counts
 from utils.findings.groups import Group
 from utils.judge import OFFLINE_LABEL
 
-from .statistics import SPLIT_NAMES, one_split, order_splits
+from .statistics import model_and_split, order_splits, split_name
 from .tables import FEW, markdown
 
 READER = f"the reader of the {OFFLINE_LABEL}"
@@ -63,7 +63,7 @@ def overview(counted: pd.DataFrame) -> pd.DataFrame:
         for row in of_split[of_split["finding"] == counts.MICRO].to_dict("records"):
             table.append(
                 {
-                    "split": SPLIT_NAMES.get(split, split),
+                    "split": split_name(split),
                     "system": row["system"],
                     "studies": row["n"],
                     "there": row["present"],
@@ -87,7 +87,7 @@ def by_finding(counted: pd.DataFrame) -> pd.DataFrame:
                 continue
             table.append(
                 {
-                    "split": SPLIT_NAMES.get(split, split),
+                    "split": split_name(split),
                     "system": row["system"],
                     "finding": row["finding"],
                     "have it": f"{row['present']} of {row['n']}",
@@ -116,8 +116,7 @@ def tables(counted: pd.DataFrame, *, data_label: str) -> str:
     """
     if counted.empty:
         return NONE + "\n"
-    split = one_split(counted)
-    name, model = SPLIT_NAMES.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
+    model, name, split = model_and_split(counted)
     each = by_finding(split[split["system"] == model]).drop(columns="system")
     parts = [
         f"**Findings named rightly, {data_label}, found by {READER}**",
@@ -132,10 +131,9 @@ def others(counted: pd.DataFrame) -> str:
     """The other systems that name anything, finding by finding, as Markdown; empty where there is none."""
     if counted.empty:
         return ""
-    split = one_split(counted)
-    name, model = SPLIT_NAMES.get(split["split"].iloc[0], split["split"].iloc[0]), split["system"].iloc[0]
-    said = split[(split["finding"] == counts.MICRO) & (split["named"] > 0)]["system"]
-    shown = [system for system in said if system != model and not system.startswith(model + counts.SAME)]
+    model, name, split = model_and_split(counted)
+    naming = split[(split["finding"] == counts.MICRO) & (split["named"] > 0)]["system"]
+    shown = [system for system in naming if system != model and not system.startswith(model + counts.SAME)]
     if not shown:
         return ""
     each = by_finding(split[split["system"].isin(shown)])
@@ -167,8 +165,7 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
     if counted.empty:
         yield NONE
         return
-    rows = one_split(counted)
-    split, model = SPLIT_NAMES.get(rows["split"].iloc[0], rows["split"].iloc[0]), rows["system"].iloc[0]
+    model, split, rows = model_and_split(counted)
     own = rows[rows["system"] == model].set_index("finding")
     there = own[own["present"] > 0].drop(index=[counts.MICRO, counts.MACRO], errors="ignore")
     whole, name = own.loc[counts.MICRO], split.capitalize()
@@ -187,23 +184,23 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
     )
     beside = rows[(rows["system"] != model) & (rows["finding"] == first)]
     if len(beside):
-        said = (f"{row['system']} {_said(row)}" for _, row in beside.iterrows())
-        yield f"{name}, {PLAIN[first]}, the others (+: more without it): {', '.join(said)}."
+        each = (f"{row['system']} {_right_and_extra(row)}" for _, row in beside.iterrows())
+        yield f"{name}, {PLAIN[first]}, the others (+: more without it): {', '.join(each)}."
     rest = there.drop(index=first)
     if len(rest):
-        said = (f"{PLAIN[finding]} {_said(row)}" for finding, row in rest.iterrows())
-        yield f"{name}, what else the {model} names (+: more without it): {', '.join(said)}."
+        each = (f"{PLAIN[finding]} {_right_and_extra(row)}" for finding, row in rest.iterrows())
+        yield f"{name}, what else the {model} names (+: more without it): {', '.join(each)}."
     beside = rows[(rows["system"] != model) & (rows["finding"] == counts.MICRO)]
     if len(beside):
-        said = (f"{row['system']} {value(row, 'f1')} n={row['n']}" for _, row in beside.iterrows())
-        yield f"{name}, micro-F1 of the others: {', '.join(said)}."
+        each = (f"{row['system']} {value(row, 'f1')} n={row['n']}" for _, row in beside.iterrows())
+        yield f"{name}, micro-F1 of the others: {', '.join(each)}."
 
 
 def _studies(row: pd.Series) -> str:
     return f"{row['present']:,} {'study' if row['present'] == 1 else 'studies'}"
 
 
-def _said(row: pd.Series) -> str:
+def _right_and_extra(row: pd.Series) -> str:
     """`12 of 40 (+20)`: right of those there, and named where it is not."""
     return f"{row['right']} of {row['present']} (+{_extra(row)})"
 

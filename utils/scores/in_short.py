@@ -13,7 +13,7 @@ from utils.regions import REGIONS
 from . import findings as seen
 from .baselines import BASELINES
 from .judging import ABNORMAL
-from .statistics import SPLIT_NAMES, cell, diversity, error_counts, one_split
+from .statistics import cell, diversity, error_counts, model_and_split, one_split
 
 MOST = 3  # findings that a sentence names
 
@@ -36,44 +36,33 @@ def in_short(
 
 def further(summary: pd.DataFrame, judgements: pd.DataFrame) -> Iterator[str]:
     """What else came out, a sentence each: beside systems that are no baselines, and of what was written."""
-    model, *others = judgements["system"].unique()
-    _, name, own = _own(summary)
-    rows = one_split(summary)
-    for other in others:
-        if other not in BASELINES:
-            yield f"{name.capitalize()}: {_set_against(own, rows[rows['system'] == other], model, other)}."
+    model, split, rows = model_and_split(summary)
+    for other in rows["system"].unique():
+        if other not in (model, *BASELINES):
+            yield f"{split.capitalize()}: {_set_against(rows, model, other)}."
     written = diversity(judgements)
-    found = written[(written["system"] == model) & (written["split"] == own["split"].iloc[0])].iloc[0]
+    own = written[(written["system"] == model) & (written["split"] == rows["split"].iloc[0])].iloc[0]
     yield (
-        f"{name.capitalize()}: the {model} wrote {found['reports']:,} different reports for "
-        f"{found['studies']:,} studies and left {found['empty']:,} of the {found['described']:,} regions "
+        f"{split.capitalize()}: the {model} wrote {own['reports']:,} different reports for "
+        f"{own['studies']:,} studies and left {own['empty']:,} of the {own['described']:,} regions "
         "empty that the references describe."
     )
-
-
-def _own(summary: pd.DataFrame) -> tuple[str, str, pd.DataFrame]:
-    """The model, the split as it is called, and the model's means on it."""
-    model = summary["system"].iloc[0]
-    own = one_split(summary[summary["system"] == model])
-    split = own["split"].iloc[0]
-    return model, SPLIT_NAMES.get(split, split), own.set_index("region", drop=False)
 
 
 def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:
     """What the model names and what it does not; None where no study has a finding that is counted."""
     if counted.empty:
         return None
-    rows = one_split(counted)
-    own = rows[rows["system"] == rows["system"].iloc[0]].set_index("finding")
+    model, split, rows = model_and_split(counted)
+    own = rows[rows["system"] == model].set_index("finding")
     whole = own.loc[counts.MICRO]
     there = own.drop(index=[counts.MICRO, counts.MACRO]).query("present > 0")
     if there.empty:
         return None
     there = there.sort_values(["recall", "present"], ascending=False, kind="stable")
-    split = SPLIT_NAMES.get(rows["split"].iloc[0], rows["split"].iloc[0])
-    best = f", most often {_said(there.iloc[0])}" if whole["right"] else ""
+    best = f", most often {_right_of(there.iloc[0])}" if whole["right"] else ""
     can = (
-        f"On the {split} studies (n={whole['n']:,}) the {rows['system'].iloc[0]} names {whole['right']:,} "
+        f"On the {split} studies (n={whole['n']:,}) the {model} names {whole['right']:,} "
         f"of {whole['present']:,} findings (recall {seen.value(whole, 'recall')}){best}, "
         f"and {whole['named'] - whole['right']:,} that are not there "
         f"(precision {seen.value(whole, 'precision')})."
@@ -81,7 +70,7 @@ def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:
     few = there[there["recall"] < 0.5].iloc[::-1]
     if len(few):
         more = f" and {len(few) - MOST} more" if len(few) > MOST else ""
-        listed = ", ".join(_said(row) for _, row in few.head(MOST).iterrows())
+        listed = ", ".join(_right_of(row) for _, row in few.head(MOST).iterrows())
         return can, f"It names fewer than half of these: {listed}{more}."
     worst = there.iloc[-1]
     if worst["right"] == worst["present"]:
@@ -90,20 +79,21 @@ def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:
     return can, f"What it misses most often is {seen.PLAIN[worst.name]} ({missed})."
 
 
-def _said(row: pd.Series) -> str:
+def _right_of(row: pd.Series) -> str:
     return f"{seen.PLAIN[row.name]} ({row['right']:,} of {row['present']:,})"
 
 
 def _of_scores(summary: pd.DataFrame) -> str:
-    model, split, own = _own(summary)
-    means = ", ".join(f"{region} {cell(own.reset_index(drop=True), region)}" for region in own.index)
+    model, split, rows = model_and_split(summary)
+    own = rows[rows["system"] == model]
+    means = ", ".join(f"{region} {cell(own, region)}" for region in own["region"])
     return f"On the {split} studies the mean scores of the {model} are {means}."
 
 
 def _of_errors(summary: pd.DataFrame, judgements: pd.DataFrame) -> str:
-    model, _, own = _own(summary)
+    model, _, rows = model_and_split(summary)
     errors = error_counts(judgements)
-    errors = errors[(errors["system"] == model) & (errors["split"] == own["split"].iloc[0])]
+    errors = errors[(errors["system"] == model) & (errors["split"] == rows["split"].iloc[0])]
     types = errors.groupby("error", sort=False)["significant"].sum()
     if not types.sum():
         return "The judge counts no significant error."
@@ -135,18 +125,17 @@ def _of_best(best: pd.DataFrame) -> str:
 
 
 def _of_others(summary: pd.DataFrame) -> str:
-    model, _, own = _own(summary)
-    rows = one_split(summary)
+    model, _, rows = model_and_split(summary)
     others = [name for name in rows["system"].unique() if name != model]
     if not others:
         return "It was set against no other system."
-    said = "; ".join(_set_against(own, rows[rows["system"] == other], model, other) for other in others)
-    return f"{said[0].upper()}{said[1:]}."
+    sentence = "; ".join(_set_against(rows, model, other) for other in others)
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _set_against(own: pd.DataFrame, theirs: pd.DataFrame, model: str, other: str) -> str:
-    """Where the intervals of the model and one other system do not overlap."""
-    theirs = theirs.set_index("region")
+def _set_against(rows: pd.DataFrame, model: str, other: str) -> str:
+    """Where the intervals of two systems do not overlap in `rows`, a summary of one split."""
+    own, theirs = (rows[rows["system"] == name].set_index("region") for name in (model, other))
     both = [region for region in REGIONS if region in own.index and region in theirs.index]
     above = [region for region in both if own.loc[region, "low"] > theirs.loc[region, "high"]]
     below = [region for region in both if own.loc[region, "high"] < theirs.loc[region, "low"]]

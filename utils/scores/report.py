@@ -20,7 +20,7 @@ from utils.workspace import write_text
 
 from . import findings as seen
 from .in_short import further, in_short
-from .statistics import SPLIT_NAMES, compare, diversity, is_green, one_judge, one_split, scored
+from .statistics import compare, diversity, is_green, one_judge, one_split, scored, split_name
 from .tables import FEW, beside, comparison, grid, markdown, p_text, quiz_tables, table_markdown
 
 METHOD = f"""\
@@ -100,8 +100,8 @@ def write_report(
     left = [f"Not judged yet, as the time limit came first: {', '.join(left)}."] if left else []
     long = dict(_long_tables(summary, judgements, best, findings, data_label, iu_xray))
     long |= {
-        title: f"{said}\n\n{grid(rows.columns, _shown(rows))}"
-        for title, (said, rows) in (tables or {}).items()
+        title: f"{what}\n\n{grid(rows.columns, _shown(rows))}"
+        for title, (what, rows) in (tables or {}).items()
     }
     last = {
         "Settings": grid(
@@ -219,18 +219,17 @@ def pick_samples(judgements: pd.DataFrame, count: int = 3) -> list[str]:
     rows = rows[rows["system"] == rows["system"].iloc[0]]
     means = one_split(rows).groupby("id")["value"].mean().sort_index().sort_values(kind="stable")
     count = min(count, len(means))
-    places = [round(i * (len(means) - 1) / max(1, count - 1)) for i in range(count)]
-    return [means.index[place] for place in places]
+    return [means.index[round(i * (len(means) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def _cautions(judge: str, data_label: str) -> list[str]:
     """What keeps the scores from being read as others are."""
-    found = []
+    cautions = []
     if not is_green(judge):
-        found.append("The judge is not GREEN. Do not compare its scores with GREEN scores.")
+        cautions.append("The judge is not GREEN. Do not compare its scores with GREEN scores.")
     if "phantom" in data_label.lower():
-        found.append("Phantom radiographs are drawings: results on them say nothing about patients.")
-    return found
+        cautions.append("Phantom radiographs are drawings: results on them say nothing about patients.")
+    return cautions
 
 
 def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
@@ -251,7 +250,7 @@ def _written(judgements: pd.DataFrame) -> str:
     rows = [
         (
             row.system,
-            SPLIT_NAMES.get(row.split, row.split),
+            split_name(row.split),
             f"{row.studies:,}",
             f"{row.reports:,}",
             f"{row.empty:,} of {row.described:,}",
@@ -289,7 +288,7 @@ def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
             score = "no verdict" if pd.isna(row["score"]) else f"{row['score']:.2f}"
         cells.append((region, row["reference"] or "not mentioned", row["prediction"] or "left empty", score))
     mean = f"mean score {counted['value'].mean():.2f}" if len(counted) else "nothing to score"
-    head = f"### {study} ({SPLIT_NAMES.get(rows['split'].iloc[0], rows['split'].iloc[0])}, {mean})"
+    head = f"### {study} ({split_name(rows['split'].iloc[0])}, {mean})"
     return head + "\n\n" + grid(["region", "reference", "written by the model", "score"], cells)
 
 

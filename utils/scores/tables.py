@@ -29,7 +29,6 @@ from .statistics import (
     EVERY,
     PUBLISHED,
     PUBLISHED_SOURCE,
-    SPLIT_NAMES,
     cell,
     groups,
     interval,
@@ -37,6 +36,7 @@ from .statistics import (
     one_judge,
     order_splits,
     scored,
+    split_name,
     summary,
 )
 
@@ -50,13 +50,12 @@ def quiz_tables(summary: pd.DataFrame) -> str:
     The model is the first system of `summary`.
     """
     model = summary[summary["system"] == summary["system"].iloc[0]]
-    head = [_row(["Data Split", *(region.capitalize() for region in REGIONS)]), _row(["---"] * 5)]
-    tables = []
+    head, tables = ["Data Split", *(region.capitalize() for region in REGIONS)], []
     for split, name in QUIZ_SPLITS.items():
         means = model[model["split"] == split].set_index("region")["mean"]
         cells = [f"{means[region]:.2f}" if region in means else "not mentioned" for region in REGIONS]
         if len(means):
-            tables.append("\n".join([*head, _row([name, *cells])]))
+            tables.append(grid(head, [[name, *cells]]))
     return "\n\n".join([f"Mean score, judge: {one_judge(summary)}", *tables]) + "\n"
 
 
@@ -64,7 +63,7 @@ def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
     """`scores.compare`'s table to be read: means under `names`, the difference with its interval, and p."""
     return pd.DataFrame(
         {
-            "split": pairs["split"].map(lambda split: SPLIT_NAMES.get(split, split)),
+            "split": pairs["split"].map(split_name),
             "region": pairs["region"],
             "n": pairs["n"],
             **{
@@ -82,7 +81,7 @@ def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
 def by_kind(judgements: pd.DataFrame, kinds: dict[str, str], *, whole: bool = False) -> pd.DataFrame:
     """The scores on each kind of study, such as normal and abnormal: `0.70 [0.66, 0.74] n=590` by region.
 
-    One row per (split, system, kind), with `whole` one of all studies before them;
+    One row per split, system and kind; with `whole` one of all studies before them.
     `kinds` by study id, as `scores.normality` gives them. Studies without a kind
     are in no row of a kind; n shows how many are in. Systems may have different judges.
     """
@@ -103,7 +102,7 @@ def beside(best: pd.DataFrame) -> pd.DataFrame:
     """`baselines.beside_best`'s table to be read, a row a region: all and abnormal side by side."""
     table: dict[tuple[str, str], dict[str, str]] = {}
     for row in best.itertuples():
-        cells = table.setdefault((SPLIT_NAMES.get(row.split, row.split), row.region), {})
+        cells = table.setdefault((split_name(row.split), row.region), {})
         cells[f"{row.studies}: model"] = f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}] n={row.n}"
         baseline = f"{row.baseline_mean:.2f} [{row.baseline_low:.2f}, {row.baseline_high:.2f}]"
         cells[f"{row.studies}: best baseline"] = f"{baseline} {row.baseline}"
@@ -120,7 +119,7 @@ def markdown(rows: pd.DataFrame) -> str:
 
 
 def grid(head: Iterable, rows: Iterable[Iterable]) -> str:
-    """A Markdown table of any values."""
+    """A Markdown table of any values; `DataFrame.to_markdown` would leave what a model wrote as markup."""
     lines = [list(head), *map(list, rows)]
     return "\n".join(map(_row, [lines[0], ["---"] * len(lines[0]), *lines[1:]]))
 
@@ -155,12 +154,10 @@ def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = Fa
         rows.sort(key=lambda row: splits.index(row[0]))
     several = len({system for _, system, _ in rows}) > 1
     head = ["split", *(["system"] if several else []), *REGIONS]
+    lines = [[split_name(split), *([system] if several else []), *cells] for split, system, cells in rows]
     title = f"**Mean score by region, {data_label}, judge: {judge}**"
-    lines = [title, "", _row(head), _row(["---"] * len(head))]
-    for split, system, cells in rows:
-        lines.append(_row([SPLIT_NAMES.get(split, split), *([system] if several else []), *cells]))
-    lines += ["", *(f"- {note}" for note in _notes(summary, judge, published))]
-    return "\n".join(lines) + "\n"
+    notes = "\n".join(f"- {note}" for note in _notes(summary, judge, published))
+    return f"{title}\n\n{grid(head, lines)}\n\n{notes}\n"
 
 
 def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
@@ -219,7 +216,7 @@ def bleu_4(references: list[str], predictions: list[str]) -> float:
 
 
 def text_metrics(judgements: pd.DataFrame, radeval: Sequence[str] = ()) -> pd.DataFrame:
-    """One row per (system, split, region): n, score (the judge's mean), BLEU-4, ROUGE-L with its interval.
+    """One row per system, split and region: n, score (the judge's mean), BLEU-4, ROUGE-L with its interval.
 
     Of the rows that the judge scores, those whose reference has text; an empty prediction counts as 0.
     For each score a pair of the `radeval` metrics a column more, with its interval (see `radeval_scores`).
@@ -255,10 +252,9 @@ def radeval_scores(pairs: list[Pair], metrics: Sequence[str]) -> dict[str, list[
     from radeval import RadEval
 
     evaluator = RadEval(metrics=list(metrics), per_sample=True, show_progress=False)
-    found = evaluator(
-        refs=[reference for reference, _ in asked], hyps=[prediction for _, prediction in asked]
-    )
-    by_pair = {name: dict(zip(asked, map(float, values), strict=True)) for name, values in found.items()}
+    references, predictions = map(list, zip(*asked, strict=True))
+    scores = evaluator(refs=references, hyps=predictions)
+    by_pair = {name: dict(zip(asked, map(float, values), strict=True)) for name, values in scores.items()}
     return {name: [known.get(pair, 0.0) for pair in pairs] for name, known in by_pair.items()}
 
 
