@@ -34,6 +34,9 @@ COMPARED = """\
 Systems are compared study by study. The tables show the interval of the paired difference, and the p-value \
 of a two-sided sign-flip test, not corrected for the number of comparisons."""
 
+SAMPLES = """\
+Reports by the {model}, of studies evenly spread from its lowest to its highest mean score. That score \
+covers the regions that the reference mentions."""
 SEEN = "Findings"  # the figure that opens the report
 BESIDE = "All and abnormal studies, beside the best baseline"
 BEST = """\
@@ -82,34 +85,24 @@ def write_report(
 ) -> Path:
     """Write `folder/report.md` and `folder/report.html`, each whole or not at all; give the first's path.
 
-    `judgements` hold one or more systems, the first being the model and the
-    others what it is set against; `summary` is theirs, from `scores.summary`.
-    `figures` maps a title to (path, alt text), the path under `folder`, and
-    `tables` a title to (what it shows, rows), for results beside the scores;
-    `best` is what tells normal from abnormal studies, as `scores.normality` says
-    it, and the table of `baselines.beside_best`; `findings` are those of
-    `findings.count`; the figure `SEEN` of them comes first;
-    `left` names systems that the time limit left unjudged; `samples` are study
-    ids, as `pick_samples` gives them; `iu_xray` as in `tables.table_markdown`.
-    Raises ValueError where a figure or a sample is missing, or the summary is of
-    more than one judge.
+    judgements: of one or more systems, the model first; summary: theirs, from `scores.summary`
+    figures: (path under `folder`, alt text) by title; `SEEN` comes first
+    samples: study ids, as `pick_samples` gives them
+    best: what tells normal from abnormal studies, as `scores.normality` says it, and `baselines.beside_best`
+    findings: as `findings.count` gives them
+    tables: (what it shows, rows) by title, for results beside the scores
+    left: systems that the time limit left unjudged
+    iu_xray: as in `tables.table_markdown`
+    Raises ValueError where a figure or a sample is missing, or the summary is of more than one judge.
     """
     folder, judge = Path(folder), one_judge(summary)
     model, *others = judgements["system"].unique()
     figures, cautions = dict(figures), _cautions(judge, data_label)
     left = [f"Not judged yet, as the time limit came first: {', '.join(left)}."] if left else []
     long = dict(_long_tables(summary, judgements, best, findings, data_label, iu_xray))
-    long |= {
-        title: f"{what}\n\n{grid(rows.columns, _shown(rows))}"
-        for title, (what, rows) in (tables or {}).items()
-    }
-    last = {
-        "Settings": grid(
-            ["setting", "value", "meaning"], [(f"`{name}`", *rest) for name, *rest in explained(settings)]
-        ),
-        "Versions": grid(["package", "version"], versions.items()),
-        "Commands": "```\n" + "\n".join(commands) + "\n```",
-    }
+    for title, (what, rows) in (tables or {}).items():
+        long[title] = f"{what}\n\n{grid(rows.columns, _shown(rows))}"
+    last = _made_with(settings, versions, commands)
     parts = [
         f"# Chest X-ray findings by region: {model}",
         " ".join([f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.", *cautions]),
@@ -122,8 +115,7 @@ def write_report(
         _bullets(further(summary, judgements)),
         *(f"### {title}\n\n{text}" for title, text in long.items()),
         "## Sample reports",
-        f"Reports by the {model}, of studies evenly spread from its lowest to its highest mean score. "
-        "That score covers the regions that the reference mentions.",
+        SAMPLES.format(model=model),
         *(_sample(judgements, model, study) for study in samples),
         "## Method",
         f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)}{f' {COMPARED}' if others else ''}",
@@ -157,6 +149,16 @@ def _long_tables(
     if judgements["system"].nunique() > 1:
         yield "The model minus each other system", markdown(_comparisons(judgements)).strip()
     yield "Different reports and empty regions", _written(judgements)
+
+
+def _made_with(settings: Mapping, versions: Mapping[str, str], commands: Sequence[str]) -> dict[str, str]:
+    """The last sections, by title."""
+    rows = ((f"`{name}`", *rest) for name, *rest in explained(settings))
+    return {
+        "Settings": grid(["setting", "value", "meaning"], rows),
+        "Versions": grid(["package", "version"], versions.items()),
+        "Commands": "```\n" + "\n".join(commands) + "\n```",
+    }
 
 
 def _comparisons(judgements: pd.DataFrame) -> pd.DataFrame:

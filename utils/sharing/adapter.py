@@ -44,6 +44,52 @@ A base model of 7 billion weights needs a Space with a GPU. Whoever opens a Spac
 """
 
 
+CARD = """
+# Chest X-ray findings by region: an adapter
+
+**Data: {data_label}. Judge: {judge}. Not for clinical use.**
+
+A LoRA adapter of {where}. From the views of a chest X-ray study, the model writes the findings of
+{regions}, one line for each region.
+
+## Use
+
+With `pip install "transformers>=5" peft accelerate bitsandbytes torchvision pillow`:
+
+```python
+{use}```
+
+If the base model is a folder of yours, put its path in place of its name. The files beside the adapter show a
+study to the model as in training. `reading.py`, a hundred lines of Python, sets the headings of a report.
+
+## Method
+
+4-bit NF4 QLoRA on every linear layer of the language model, with the settings below. The loss counts
+the answer only. A region that a study does not mention is left out of prompt and answer: it is unknown, not
+normal.
+
+{training}
+{what_it_names}
+## Scores
+
+{method}
+
+{table}
+{evaluation}
+
+{page}
+## Limits
+
+{limits}
+- The model was trained to write findings. It may be wrong about a patient: **not for clinical use**.
+
+## Licence
+
+The licence of the base model applies to its use. The licence of the studies applies to what was learnt from
+them: IU X-Ray is CC BY-NC-ND 4.0, so an adapter trained on it must stay private.
+"""
+
+
 def share_adapter(workspace: Workspace, repository: str) -> str:
     """Push the adapter of step 3 and its probe, with the scores of step 4 in its card; returns its address.
 
@@ -109,50 +155,23 @@ def model_card(
         tags=["lora", "radiology", "chest-x-ray"],
     )
     where = "the small demonstration model of the project" if base == DEMO_BASE else f"`{on_hub or base}`"
-    text = f"""
-# Chest X-ray findings by region: an adapter
-
-**Data: {data_label}. Judge: {one_judge(scores)}. Not for clinical use.**
-
-A LoRA adapter of {where}. From the views of a chest X-ray study, the model writes the findings of
-{", ".join(REGIONS)}, one line for each region.
-
-## Use
-
-With `pip install "transformers>=5" peft accelerate bitsandbytes torchvision pillow`:
-
-```python
-{use}```
-
-If the base model is a folder of yours, put its path in place of its name. The files beside the adapter show a
-study to the model as in training. `reading.py`, a hundred lines of Python, sets the headings of a report.
-
-## Method
-
-4-bit NF4 QLoRA on every linear layer of the language model, with the settings below. The loss counts
-the answer only. A region that a study does not mention is left out of prompt and answer: it is unknown, not
-normal.
-
-{_settings({**training, "base": base})}
-{what_it_names}
-## Scores
-
-{METHOD.format(regions=", ".join(REGIONS), judge=one_judge(scores))}
-
-{table}
-{_settings({f"{part} {name}": value for part in evaluation for name, value in evaluation[part].items()})}
-
-{PAGE}
-## Limits
-
-{chr(10).join(f"- {limit}" for limit in limits(scores, data_label))}
-- The model was trained to write findings. It may be wrong about a patient: **not for clinical use**.
-
-## Licence
-
-The licence of the base model applies to its use. The licence of the studies applies to what was learnt from
-them: IU X-Ray is CC BY-NC-ND 4.0, so an adapter trained on it must stay private.
-"""
+    regions, judge = ", ".join(REGIONS), one_judge(scores)
+    text = CARD.format(
+        data_label=data_label,
+        judge=judge,
+        where=where,
+        regions=regions,
+        use=use,
+        training=_settings({**training, "base": base}),
+        what_it_names=what_it_names,
+        method=METHOD.format(regions=regions, judge=judge),
+        table=table,
+        evaluation=_settings(
+            {f"{part} {name}": value for part in evaluation for name, value in evaluation[part].items()}
+        ),
+        page=PAGE,
+        limits="\n".join(f"- {limit}" for limit in limits(scores, data_label)),
+    )
     return ModelCard(f"---\n{head.to_yaml()}\n---\n{text}")
 
 
