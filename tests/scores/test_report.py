@@ -85,9 +85,7 @@ def test_plain_words_follow_the_numbers(write):
         "- The intervals of the model and of *constant* do not overlap in 1 of 2 regions: "
         "the model higher in lung.",
     ]
-    assert (
-        "Test: the model wrote 4 different reports for 20 studies and left 1 of the 24 regions empty" in text
-    )
+    assert "| model | test | 20 | 4 | 1 of 24 |" in text
 
 
 def test_plain_words_are_of_the_test_split_with_n_and_interval(write):

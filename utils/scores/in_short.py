@@ -1,4 +1,4 @@
-"""What a run shows, in sentences: three that say what the model can and cannot do, and what else came out.
+"""What a run shows, in sentences: what the model can and cannot do, and how it stands beside the controls.
 
 They are of the test split, or of the first split where there is no test.
 """
@@ -13,7 +13,7 @@ from utils.regions import REGIONS
 from . import findings as seen
 from .baselines import BASELINES
 from .judging import ABNORMAL
-from .statistics import cell, diversity, error_counts, model_and_split, one_split
+from .statistics import cell, error_counts, model_and_split, one_split
 
 MOST = 3  # findings that a sentence names
 
@@ -34,19 +34,12 @@ def in_short(
     return [can, cannot, _of_best(best[1]) if best and len(best[1]) else _of_others(summary)]
 
 
-def further(summary: pd.DataFrame, judgements: pd.DataFrame) -> Iterator[str]:
-    """What else came out, a sentence each: beside systems that are no baselines, and of what was written."""
+def further(summary: pd.DataFrame) -> Iterator[str]:
+    """What else came out: a sentence for each system that is no baseline, such as a control."""
     model, split, rows = model_and_split(summary)
     for other in rows["system"].unique():
         if other not in (model, *BASELINES):
             yield f"{split.capitalize()}: {_set_against(rows, model, other)}."
-    written = diversity(judgements)
-    own = written[(written["system"] == model) & (written["split"] == rows["split"].iloc[0])].iloc[0]
-    yield (
-        f"{split.capitalize()}: the {model} wrote {own['reports']:,} different reports for "
-        f"{own['studies']:,} studies and left {own['empty']:,} of the {own['described']:,} regions "
-        "empty that the references describe."
-    )
 
 
 def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:

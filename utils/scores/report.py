@@ -112,7 +112,7 @@ def write_report(
         _bullets([*in_short(summary, judgements, best, findings), *left]),
         "## Results",
         *(f"### {title}\n\n{_picture(folder, path, alt)}" for title, (path, alt) in figures.items()),
-        _bullets(further(summary, judgements)),
+        _bullets(further(summary)),
         *(f"### {title}\n\n{text}" for title, text in long.items()),
         "## Sample reports",
         SAMPLES.format(model=model),
@@ -123,7 +123,7 @@ def write_report(
         _bullets(limits(summary, data_label)),
         *(f"## {title}\n\n{text}" for title, text in last.items()),
     ]
-    text = "\n\n".join(parts) + "\n"
+    text = "\n\n".join(filter(None, parts)) + "\n"
     write_text(folder / "report.html", html(text, folder, {*long, *last}))
     return write_text(folder / "report.md", text)
 
