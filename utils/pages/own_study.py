@@ -49,9 +49,9 @@ def study_view(images: Sequence[Image.Image], report: StudyReport, writer: Write
     )
 
 
-def _added(found: StudyReport, region: str) -> str:
+def _added(report: StudyReport, region: str) -> str:
     """The sentences that the program adds, marked as such, as markup."""
-    text = found.added.get(region)
+    text = report.added.get(region)
     return f"{escape(text)} {quiet('(added, as the probe sees it)')} " if text else ""
 
 

@@ -56,49 +56,33 @@ def overview(counted: pd.DataFrame) -> pd.DataFrame:
     Studies, findings that they have, findings that the reports name, how many of these rightly;
     recall, precision and F1 of these counts (micro), and the mean F1 of the findings (macro).
     """
-    table = []
-    for split in order_splits(counted["split"]):
-        of_split = counted[counted["split"] == split]
-        macro = of_split[of_split["finding"] == counts.MACRO].set_index("system")
-        for row in of_split[of_split["finding"] == counts.MICRO].to_dict("records"):
-            table.append(
-                {
-                    "split": split_name(split),
-                    "system": row["system"],
-                    "studies": row["n"],
-                    "there": row["present"],
-                    "named": row["named"],
-                    "right": row["right"],
-                    "recall": value(row, "recall"),
-                    "precision": value(row, "precision"),
-                    "micro-F1": value(row, "f1", 3),
-                    "macro-F1": value(macro.loc[row["system"]], "f1", 3),
-                }
-            )
-    return pd.DataFrame(table)
+    micro, macro = (_by_split(counted[counted["finding"] == name]) for name in (counts.MICRO, counts.MACRO))
+    table = micro[["split", "system", "n", "present", "named", "right"]]
+    return table.rename(columns={"n": "studies", "present": "there"}).assign(
+        **{name: _values(micro, name) for name in ("recall", "precision")},
+        **{"micro-F1": _values(micro, "f1", 3), "macro-F1": _values(macro, "f1", 3)},
+    )
 
 
 def by_finding(counted: pd.DataFrame) -> pd.DataFrame:
     """`counted` to be read, a row for each split, system and finding; of a single split without it."""
-    table = []
-    for split in order_splits(counted["split"]):
-        for row in counted[counted["split"] == split].to_dict("records"):
-            if row["finding"] in (counts.MICRO, counts.MACRO):
-                continue
-            table.append(
-                {
-                    "split": split_name(split),
-                    "system": row["system"],
-                    "finding": row["finding"],
-                    "have it": f"{row['present']} of {row['n']}",
-                    "named": row["named"],
-                    "right": row["right"],
-                    "recall": value(row, "recall"),
-                    "precision": value(row, "precision"),
-                    "F1": value(row, "f1"),
-                }
-            )
-    return pd.DataFrame(table).drop(columns=["split"] if counted["split"].nunique() == 1 else [])
+    rows = _by_split(counted[~counted["finding"].isin([counts.MICRO, counts.MACRO])])
+    table = rows[["split", "system", "finding", "named", "right"]].assign(
+        **{name: _values(rows, name) for name in ("recall", "precision")}, F1=_values(rows, "f1")
+    )
+    table.insert(3, "have it", [f"{row.present} of {row.n}" for row in rows.itertuples()])
+    return table.drop(columns=["split"] if counted["split"].nunique() == 1 else [])
+
+
+def _by_split(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` in the order of their splits, which are named as readers call them."""
+    order = order_splits(rows["split"])
+    rows = rows.sort_values("split", key=lambda each: each.map(order.index), kind="stable", ignore_index=True)
+    return rows.assign(split=rows["split"].map(split_name))
+
+
+def _values(rows: pd.DataFrame, name: str, digits: int = 2) -> list[str]:
+    return [value(row, name, digits) for row in rows.to_dict("records")]
 
 
 def value(row: dict | pd.Series, name: str, digits: int = 2) -> str:
