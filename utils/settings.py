@@ -27,7 +27,7 @@ TIMES = {
     "demo": {"regions": "18 s", "dataset": "17 s", "training": "92 s", "evaluation": "34 s"},
     "small": {"regions": "17 s", "dataset": "55 s", "training": "17 min", "evaluation": "97 s"},
 }
-BUDGETS = ("tiles", "base", "pooled")  # of image tokens
+BUDGETS = ("tiles", "base", "frontal", "pooled")  # of image tokens
 RECALL_WEIGHT = 0.5  # see GenerationSettings
 KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itself
 
@@ -104,7 +104,8 @@ class TrainingSettings(StepSettings):
     )
     image_tokens: Literal[BUDGETS] = Field(
         "pooled",
-        description="tiles: the whole view and its tiles; base: the whole view; pooled: a quarter of base",
+        description="tiles: whole views and their tiles; base: whole views; pooled: a quarter of base; "
+        "frontal: base, but only a quarter of views after the first",
     )
     views: int = Field(2, ge=1, le=4, description="maximum radiographs per study, frontal first")
     precision: Literal["fp16", "bf16", "fp32"] = Field(

@@ -42,7 +42,7 @@ def real_processor(tmp_path_factory, tiny_base):
 @pytest.mark.parametrize("size", IU_XRAY_SIZES)
 def test_a_view_of_the_7b_model_costs_what_the_budget_says(real_processor, size):
     tokens = {
-        name: loading.view_tokens(loading.load_processor(str(real_processor), name), size)
+        name: loading.view_tokens(loading.load_processor(str(real_processor), name), [size])
         for name in ("tiles", "base", "pooled")
     }
     assert tokens["base"] == 576

@@ -2,8 +2,8 @@
 
 `config.json` and the processor's files give a view its tokens. At `tiles`, and for families that read a
 view whole anyway, they are the base model's own. LLaVA-NeXT that reads a view whole is LLaVA: at `base` its
-configuration says all. At `pooled`, no model of transformers averages after the projector: `reading.py`
-does. That file also sets the headings, after the probe's plan, by what `reading.json` tells it.
+configuration says all. At `frontal` and `pooled`, no model of transformers averages after the projector:
+`reading.py` does. That file also sets the headings, after the probe's plan, by what `reading.json` tells it.
 """
 
 import shutil
@@ -30,7 +30,7 @@ from utils.workspace import write_json
 from . import reading
 from .bases import find
 from .headings import lead
-from .loading import DTYPES, NF4, POOL, PROBE, READING, how_to_read, load_config, load_processor
+from .loading import DTYPES, NF4, POOLS, PROBE, READING, how_to_read, load_config, load_processor
 
 CODE = Path(reading.__file__)
 OF_TILES = ("architectures", "image_grid_pinpoints", "model_type")  # what LLaVA's configuration lacks
@@ -57,7 +57,7 @@ def write_files(adapter: Path, folder: Path, recall_weight: float, max_new_token
         "regions": REGIONS,
         "instruction": instruction(),
         "lead": lead(processor),
-        "pool": POOL[how["image_tokens"]] if _is_whole(how) else 0,
+        "pools": POOLS[how["image_tokens"]] if _is_whole(how) else (),
         "probe": probe | {"layer": getattr(config, "vision_feature_layer", -2)},
     }
     write_json(folder / READING, how | told)
@@ -67,7 +67,8 @@ def write_files(adapter: Path, folder: Path, recall_weight: float, max_new_token
 def processor_of(how: dict) -> ProcessorMixin:
     """The processor of `loading.load_processor` as transformers has it.
 
-    how: base and image_tokens, as `loading.how_to_read` gives them
+    how: base and image_tokens, as `loading.how_to_read` gives them. At `frontal` every view has the tokens of
+    a further one, and `reading.py` gives the first view more
     """
     ours = load_processor(how["base"], how["image_tokens"])
     if not _is_whole(how):
@@ -84,7 +85,7 @@ def processor_of(how: dict) -> ProcessorMixin:
     return LlavaProcessor(
         whole,
         ours.tokenizer,
-        patch_size=ours.patch_size * ours.pool,
+        patch_size=ours.patch_size * ours.pools[-1],
         vision_feature_select_strategy="full",  # counts patches alone
         image_token=ours.image_token,
         chat_template=ours.chat_template,

@@ -4,8 +4,9 @@ All of it is transformers, bitsandbytes and peft. What is ours is the token
 budget of a view (`image_tokens` in the settings) for LLaVA-NeXT:
 
 - `tiles`: the model's own cutting into a base view and tiles;
-- `base`: the whole view once, a token a patch;
-- `pooled`: the same, averaged 2 x 2 after the projector.
+- `base`: each whole view once, a token a patch;
+- `frontal`: the first view as `base`, further ones as `pooled`;
+- `pooled`: as `base`, averaged 2 x 2 after the projector.
 
 Other families read a view whole in their own number of tokens: `base`.
 """
@@ -13,7 +14,7 @@ Other families read a view whole in their own number of tokens: `base`.
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from math import isqrt
 from pathlib import Path
@@ -36,6 +37,7 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
+from transformers.image_utils import make_nested_list_of_images
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from utils.machine import card
@@ -49,7 +51,7 @@ READING = "reading.json"  # beside an adapter: how it was taught to read a study
 PROBE = "probe.safetensors"  # beside an adapter: what decides which findings its reports name
 SIDE = "longest_side"  # in that note: to what its radiographs were scaled, see `DatasetSettings`
 READING_SETTINGS = ("base", "image_tokens", "precision", "views")
-POOL = {"base": 1, "pooled": 2}
+POOLS = {"base": (1, 1), "frontal": (1, 2), "pooled": (2, 2)}  # of a study's first view, and of others
 UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 NF4 = {
     "load_in_4bit": True,
@@ -67,13 +69,27 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class WholeViewProcessor(LlavaNextProcessor):
-    """LLaVA-NeXT's processor for one whole view: `pool` x `pool` patches make a token."""
+    """LLaVA-NeXT's processor for whole views: of each, `pool` x `pool` patches make a token, see `POOLS`.
 
-    pool = 1
+    `images` are studies, each a list of views. `image_sizes` become those at which the model is to read the
+    views: with a token a patch, a view of half the side has a quarter of the tokens.
+    """
 
-    def _get_number_of_features(self, orig_height: int, orig_width: int, height: int, width: int) -> int:
-        rows, columns = (side // self.patch_size // self.pool for side in (height, width))
-        return rows * columns + self.num_additional_image_tokens
+    pools = POOLS["base"]
+
+    def side(self, place: int) -> int:
+        """Pixels a side at which the view at `place` in its study is read."""
+        return self.image_processor.crop_size["height"] // self.pools[min(place, 1)]
+
+    def tokens(self, place: int) -> int:
+        """How many tokens the view at `place` in its study takes in the prompt."""
+        return (self.side(place) // self.patch_size) ** 2
+
+    def _process_images(self, images: Sequence[Sequence], **kwargs) -> tuple[dict, list[str]]:
+        processed = self.image_processor(images, **kwargs)
+        places = [place for study in make_nested_list_of_images(images) for place in range(len(study))]
+        processed["image_sizes"] = torch.tensor([[self.side(place)] * 2 for place in places])
+        return processed, [self.image_token * self.tokens(place) for place in places]
 
 
 def patches_of(outputs: BaseModelOutputWithPooling, config: PretrainedConfig) -> torch.Tensor:
@@ -87,19 +103,20 @@ def patches_of(outputs: BaseModelOutputWithPooling, config: PretrainedConfig) ->
 
 
 def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutputWithPooling:
-    """Features of the base view only; stands in for `LlavaNextModel.get_image_features`.
+    """Features of whole views only; stands in for `LlavaNextModel.get_image_features`.
 
-    `pixel_values` is (views, patches, 3, side, side), the base view first;
-    `pooler_output` is a tuple of one (tokens, hidden) tensor a view.
+    `pixel_values` is (views, patches, 3, side, side), the whole view first; `image_sizes` are those of
+    `WholeViewProcessor`; `pooler_output` is a tuple of one (tokens, hidden) tensor a view.
     """
     outputs = self.vision_tower(pixel_values[:, 0], output_hidden_states=True, return_dict=True)
     features = self.multi_modal_projector(patches_of(outputs, self.config))
-    if self.pool > 1:
-        views, tokens, hidden = features.shape
-        side = int(tokens**0.5)
-        grid = features.transpose(1, 2).reshape(views, hidden, side, side)
-        features = avg_pool2d(grid, self.pool).flatten(2).transpose(1, 2)
-    outputs.pooler_output = tuple(features)
+    side = isqrt(features.shape[1])
+    grids = features.transpose(1, 2).unflatten(2, (side, side))
+    pools = [pixel_values.shape[-1] // size for size, _ in image_sizes.tolist()]
+    outputs.pooler_output = tuple(
+        avg_pool2d(grid, pool).flatten(1).T if pool > 1 else view
+        for view, grid, pool in zip(features, grids, pools, strict=True)
+    )
     return outputs
 
 
@@ -108,7 +125,7 @@ def load_processor(base: str, image_tokens: str = "base") -> ProcessorMixin:
     found = find(base)
     if found.family == "llava_next" and image_tokens != "tiles":
         processor = WholeViewProcessor.from_pretrained(found.processor)
-        processor.pool = POOL[image_tokens]
+        processor.pools = POOLS[image_tokens]
         side = processor.image_processor.crop_size["height"]
         processor.image_processor.image_grid_pinpoints = [[side, side]]  # no more tiles than it must cut
     else:
@@ -230,7 +247,6 @@ def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
 def set_budget(model: PreTrainedModel, image_tokens: str) -> PreTrainedModel:
     """Make `model` read its views at the budget `image_tokens`; needs a processor of the same budget."""
     if model.config.model_type == "llava_next" and image_tokens != "tiles":
-        model.model.pool = POOL[image_tokens]
         model.model.get_image_features = MethodType(_whole_view_features, model.model)
     return model
 
@@ -287,17 +303,18 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     return loaded
 
 
-def view_tokens(processor: ProcessorMixin, size: tuple[int, int]) -> int:
-    """How many tokens a view of `size` (height, width in pixels) takes in the prompt."""
+def view_tokens(processor: ProcessorMixin, sizes: Sequence[tuple[int, int]]) -> int:
+    """How many tokens a study's views of `sizes` (height, width in pixels) take in the prompt."""
+    if isinstance(processor, WholeViewProcessor):
+        return sum(map(processor.tokens, range(len(sizes))))
     if isinstance(processor, LlavaNextProcessor):
-        (count,) = processor._get_num_multimodal_tokens(image_sizes=[size]).num_image_tokens
-        return count
-    return _view_tokens(processor)
+        return sum(processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens)
+    return len(sizes) * _view_tokens(processor)
 
 
 @cache
 def _view_tokens(processor: ProcessorMixin) -> int:
-    """The same for a processor that gives every view as many tokens: those of one small view."""
+    """Of a processor that gives every view as many tokens: those of one small view."""
     text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
     bare = processor.tokenizer.encode(text, add_special_tokens=False)
     view = Image.new("RGB", (32, 32))

@@ -32,10 +32,10 @@ class Reader:
         for tensor in (*model.parameters(), *model.buffers()) if layers else ():
             if tensor.dtype == torch.bfloat16:  # as copies in 4 bits come
                 tensor.data = tensor.data.to(dtype)
-        projector, pool = self.inner.multi_modal_projector, self.how["pool"]
-        if pool:  # a view is read whole, pool x pool patches a token
+        projector, pools = self.inner.multi_modal_projector, self.how["pools"]
+        if pools:  # views are read whole: see `pooled`
             projector.register_forward_pre_hook(lambda _, patches: as_rows(patches[0]))
-            projector.register_forward_hook(lambda _, patches, tokens: pooled(tokens, pool))
+            projector.register_forward_hook(lambda _, patches, tokens: pooled(tokens, *pools))
 
     @torch.inference_mode()
     def report(self, views):
@@ -43,14 +43,23 @@ class Reader:
         views, asked = views[: self.how["views"]], {"type": "text", "text": self.how["instruction"]}
         question = [{"role": "user", "content": [{"type": "image"}] * len(views) + [asked]}]
         text = self.processor.apply_chat_template(question, add_generation_prompt=True)
-        inputs = self.processor(images=[views], text=[text], add_special_tokens=False, return_tensors="pt")
-        inputs = inputs.to(self.model.device, self.model.dtype)
+        inputs = self.inputs(text, views).to(self.model.device, self.model.dtype)
         plan = self.plan(inputs["pixel_values"])
         lines = [f"{name} ({', '.join(plan[name])}):" if plan[name] else f"{name}:" for name in plan]
         headings = Headings(self.processor.tokenizer, self.how["lead"], lines)
         tokens = self.model.generate(**inputs, logits_processor=[headings])[0, inputs["input_ids"].shape[1] :]
         said = self.processor.decode(tokens, skip_special_tokens=True)
         return re.sub(rf"^([ \t]*(?:{'|'.join(plan)})) \([^()\n]*\):", r"\1:", said, flags=re.MULTILINE)
+
+    def inputs(self, text, views):
+        """What the model reads; the first view may take the tokens of several further ones."""
+        (first, further), place = self.how["pools"] or (1, 1), self.processor.image_token
+        more = (further // first) ** 2 - 1  # the processor gives each view the tokens of a further one
+        text, images = text.replace(place, place * (1 + more), 1), views[:1] * more + views
+        inputs = self.processor(images=[images], text=[text], add_special_tokens=False, return_tensors="pt")
+        if more:
+            inputs["pixel_values"] = inputs["pixel_values"][more:]
+        return inputs
 
     def plan(self, pixels):
         """By region, the findings to name: those that the probe finds likely in what the tower sees."""
@@ -112,7 +121,10 @@ def as_rows(seen):
     return seen.flatten(2).transpose(1, 2) if seen.ndim == 4 else seen
 
 
-def pooled(tokens, pool):
-    """(views, tokens, hidden): of a square of tokens the means of `pool` x `pool`."""
+def pooled(tokens, first, further):
+    """(1, tokens, hidden) of a study's (views, tokens, hidden): the means of `first` x `first` tokens of the
+    first view, then of `further` x `further` of each other one."""
     side = isqrt(tokens.shape[1])
-    return avg_pool2d(tokens.transpose(1, 2).unflatten(2, (side, side)), pool).flatten(2).transpose(1, 2)
+    grids = tokens.transpose(1, 2).unflatten(2, (side, side))
+    views = (avg_pool2d(grid, further if place else first) for place, grid in enumerate(grids))
+    return torch.cat([view.flatten(1).T for view in views])[None]

@@ -20,7 +20,7 @@ from utils.machine import CARDS, T4, Card, asked_cards, cards_in_words
 from utils.models.bases import Shape, find
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.regions import tidy
-from utils.settings import GenerationSettings
+from utils.settings import GenerationSettings, TrainingSettings
 from utils.training import plan as training
 from utils.training import sizes, speeds
 from utils.training.speeds import Hours
@@ -256,8 +256,8 @@ def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
     The counts of questions are those of one run's reports; a run's own are shown in notebook 04. That of
     the probe's sentences, which stand where it names a finding, is of a run of the preset `small`: elsewhere
     the constant stands, which is asked already. Of the base model every region that the references of its
-    studies mention counts as a question. A prompt is taken as two views of 144 tokens and 78 of
-    text, as in `training.plan`.
+    studies mention counts as a question. A prompt is taken as two views at the default budget and 78 tokens
+    of text, as in `training.plan`.
     """
     reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
     counts = {
@@ -270,7 +270,8 @@ def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
         "judge: probe's own sentences": 298,
     }
     default = GenerationSettings()
-    how = (reading, 2 * 144 + 78, default.batch_size, card)
+    image = training.IU_XRAY_VIEWS[TrainingSettings().image_tokens]
+    how = (reading, image + 78, default.batch_size, card)
     items = [looked_at(reading, 590, card, gpus)]
     items += planned({"write reports": 296 + 590 + default.shuffled}, report_seconds(*how), gpus)
     of_base = report_seconds(*how, untaught=default.max_new_tokens)

@@ -41,7 +41,7 @@ def study_tokens(processor: ProcessorMixin, rows: Dataset, views: int) -> list[t
         question = processor.apply_chat_template(messages[:1], add_generation_prompt=True)
         answer = processor.apply_chat_template(messages)[len(question) :]
         said = [len(processor.tokenizer.encode(t, add_special_tokens=False)) for t in (question, answer)]
-        image = sum(view_tokens(processor, size) for size in sizes)
+        image = view_tokens(processor, sizes)
         counts.append((sum(said) - len(sizes) + image, image, said[1]))  # a view's place holder is a token
     return counts
 

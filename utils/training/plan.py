@@ -30,7 +30,8 @@ from .speeds import (
 
 # Bytes a second between two cards, a third of what PCIe 3.0 x16 has: without NVLink or direct access.
 LINK = 5e9
-IU_XRAY_VIEW = {"pooled": 144, "base": 576, "tiles": 2732}  # tokens, see `iu_xray`
+# Tokens of a study's two views, see `iu_xray`.
+IU_XRAY_VIEWS = {"pooled": 2 * 144, "frontal": 576 + 144, "base": 2 * 576, "tiles": 2 * 2732}
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettin
     """
     precision = "bf16" if card.bf16 else "fp16"
     settings = TrainingSettings(image_tokens=budget, precision=precision)
-    base, image = find(settings.base), settings.views * IU_XRAY_VIEW[budget]
+    base, image = find(settings.base), IU_XRAY_VIEWS[budget]
     settings = smaller_batch(settings, base, image + 290, card, gpus)
     lengths = Lengths(image + 140, image, image + 290, 80)
     hours = run_hours(settings, base, lengths, steps(settings, 2069), card, gpus)
@@ -221,11 +222,11 @@ def table(card: Card = T4, gpus: int = 1) -> str:
         "| `image_tokens` | tokens a study | batch x accumulation | memory | hours | sessions of 3.5 h |",
         "|---|---|---|---|---|---|",
     ]
-    for budget, view in IU_XRAY_VIEW.items():
+    for budget, image in IU_XRAY_VIEWS.items():
         settings, size, hours = iu_xray(budget, card, gpus)
         sessions = [math.ceil(each / settings.hours) for each in hours]
         lines.append(
-            f"| `{budget}` | {settings.views * view + 140:,} | {settings.batch_size} x "
+            f"| `{budget}` | {image + 140:,} | {settings.batch_size} x "
             f"{settings.accumulation} | {size:.1f} GiB | "
             f"{between(hours)} | {sessions[1]} ({sessions[0]} to {sessions[2]}) |"
         )

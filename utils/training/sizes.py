@@ -10,7 +10,8 @@ HEADROOM = 1.0  # GiB for the CUDA context and the gaps that the allocator leave
 MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
 LOGIT_BYTES = 13
 PATCH_BYTES = 2 * 3 * 14 * 14 * 4  # pixels of a patch, in two batches
-CROPS = {"tiles": 5, "base": 2, "pooled": 2}  # pictures that LLaVA-NeXT's processor makes of a view, at most
+# Pictures that LLaVA-NeXT's processor makes of a view, at most.
+CROPS = {"tiles": 5, "base": 2, "frontal": 2, "pooled": 2}
 GIB = 2**30
 
 
