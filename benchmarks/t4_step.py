@@ -79,7 +79,9 @@ class LiveBytes(TorchDispatchMode):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=["pooled", "base", "tiles"])
+    parser.add_argument(
+        "--budgets", nargs="+", choices=BUDGETS, default=["pooled", "frontal", "base", "tiles"]
+    )
     parser.add_argument("--folder", type=Path, help="where base model and phantoms are made; kept if given")
     parser.add_argument("--measure", choices=BUDGETS, help=argparse.SUPPRESS)  # one budget, in this process
     options = parser.parse_args()

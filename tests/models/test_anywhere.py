@@ -99,7 +99,7 @@ def convolutions(tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize("image_tokens", ["base", "pooled"])
+@pytest.mark.parametrize("image_tokens", ["base", "frontal", "pooled"])
 def test_a_tower_of_convolutions_is_read_the_same(convolutions, image_tokens, tmp_path):
     studies = [phantoms.draw((11, 2, number)).views for number in range(3)]
     adapter = an_adapter(tmp_path / "adapter", convolutions, image_tokens, studies)
@@ -112,11 +112,11 @@ def as_(mode):
     return lambda views: [view.convert(mode) for view in views]
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory, tiny_base):
-    """The project's writer and the card's reader of an adapter that has no probe, at `pooled`."""
+@pytest.fixture(scope="module", params=["frontal", "pooled"])
+def both(request, tmp_path_factory, tiny_base):
+    """The project's writer and the card's reader of an adapter that has no probe."""
     folder = tmp_path_factory.mktemp("both")
-    adapter = an_adapter(folder / "adapter", str(tiny_base), "pooled")
+    adapter = an_adapter(folder / "adapter", str(tiny_base), request.param)
     return Writer(adapter), reader_of(adapter, folder / "shared", 40)
 
 
@@ -136,6 +136,12 @@ def test_views_of_any_number_size_and_mode_are_read_the_same(both, changed):
     writer, reader = both
     views = changed(phantoms.draw((12, 2, 0)).views)
     assert [reader.report(views)] == writer.write([views], 40)
+
+
+def test_studies_of_one_and_of_two_views_are_written_together_as_alone(both):
+    writer, reader = both
+    studies = [phantoms.draw((12, 2, number)).views[: 1 + number % 2] for number in range(4)]
+    assert writer.write(studies, 40) == [reader.report(views) for views in studies]
 
 
 @pytest.fixture(params=["vision-in-4-bits", "vision-in-16-bits"])

@@ -187,10 +187,10 @@ def test_the_form_names_every_base():
 def test_what_a_base_cannot_take_is_refused_in_a_sentence():
     settings = preset("t4").training
     assert bases.fits_or_stop(settings) is REGISTRY["llava-v1.6-mistral-7b"]
-    with pytest.raises(
-        StepError, match="medgemma-4b-it does not support image_tokens = pooled: set it to base"
-    ):
-        bases.fits_or_stop(with_values(settings, {"base": "medgemma-4b-it"}))
+    for budget in ("pooled", "frontal"):
+        refused = f"medgemma-4b-it does not support image_tokens = {budget}: set it to base"
+        with pytest.raises(StepError, match=refused):
+            bases.fits_or_stop(with_values(settings, {"base": "medgemma-4b-it", "image_tokens": budget}))
     with pytest.raises(StepError, match="does not support precision = fp16: set it to bf16 or fp32"):
         bases.fits_or_stop(with_values(settings, {"base": "medgemma-4b-it", "image_tokens": "base"}))
 

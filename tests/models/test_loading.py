@@ -13,6 +13,7 @@ from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrained
 
 from utils.data.wording import VALUES
 from utils.models import bases, loading
+from utils.settings import BUDGETS
 from utils.workspace import StepError
 
 IU_XRAY_SIZES = [(512, 512), (624, 512), (420, 512), (512, 420)]  # height, width
@@ -41,13 +42,17 @@ def real_processor(tmp_path_factory, tiny_base):
 
 @pytest.mark.parametrize("size", IU_XRAY_SIZES)
 def test_a_view_of_the_7b_model_costs_what_the_budget_says(real_processor, size):
-    tokens = {
-        name: loading.view_tokens(loading.load_processor(str(real_processor), name), [size])
-        for name in ("tiles", "base", "pooled")
-    }
-    assert tokens["base"] == 576
-    assert tokens["pooled"] == 144
-    assert 2536 <= tokens["tiles"] <= 2928
+    one, two, three = (
+        {
+            name: loading.view_tokens(loading.load_processor(str(real_processor), name), [size] * views)
+            for name in BUDGETS
+        }
+        for views in (1, 2, 3)
+    )
+    assert one["base"] == one["frontal"] == 576 and one["pooled"] == 144
+    assert 2536 <= one["tiles"] <= 2928
+    assert two["frontal"] == 576 + 144 and three["frontal"] == 576 + 2 * 144
+    assert all(two[name] == 2 * one[name] for name in ("tiles", "base", "pooled"))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +70,10 @@ def study(tiny_base):
     return inputs
 
 
-@pytest.mark.parametrize(("image_tokens", "side"), [("base", 8), ("pooled", 4)])
-def test_whole_view_features_match_an_independent_computation(tiny_base, study, image_tokens, side):
+@pytest.mark.parametrize(
+    ("image_tokens", "sides"), [("base", (8, 8)), ("frontal", (8, 4)), ("pooled", (4, 4))]
+)
+def test_whole_view_features_match_an_independent_computation(tiny_base, study, image_tokens, sides):
     loaded = loading.load_model(str(tiny_base), image_tokens, "fp32")
     inputs = study(image_tokens)
     with torch.no_grad():
@@ -77,7 +84,8 @@ def test_whole_view_features_match_an_independent_computation(tiny_base, study, 
             inputs["pixel_values"][:, 0], output_hidden_states=True
         ).hidden_states[-2]
         patches = loaded.model.multi_modal_projector(hidden[:, 1:])
-    for view, grid in zip(features, patches, strict=True):
+    for view, grid, side in zip(features, patches, sides, strict=True):
+        assert len(view) == side**2
         block = 8 // side
         for row in range(side):
             for column in range(side):
@@ -89,7 +97,20 @@ def test_whole_view_features_match_an_independent_computation(tiny_base, study, 
                 )
 
 
-@pytest.mark.parametrize("image_tokens", ["tiles", "base", "pooled"])
+@pytest.mark.parametrize("image_tokens", BUDGETS)
+def test_studies_of_one_and_of_two_views_have_the_tokens_that_are_counted(tiny_base, image_tokens):
+    sizes = [(150, 130), (90, 200)]
+    views = [Image.new("L", size[::-1]) for size in sizes]
+    processor = loading.load_processor(str(tiny_base), image_tokens)
+    texts = [f"{'<image>' * count}Write." for count in (2, 1, 2)]
+    ids = processor(images=[views, views[:1], views], text=texts, padding=True, return_tensors="pt")[
+        "input_ids"
+    ]
+    counted = [loading.view_tokens(processor, sizes[:count]) for count in (2, 1, 2)]
+    assert (ids == processor.image_token_id).sum(1).tolist() == counted
+
+
+@pytest.mark.parametrize("image_tokens", BUDGETS)
 def test_every_budget_goes_through_the_model(tiny_base, study, image_tokens):
     inputs = study(image_tokens)
     logits = loading.load_model(str(tiny_base), image_tokens, "fp32")(**inputs).logits

@@ -24,10 +24,9 @@ from benchmarks import t4_step
 
 T4 = preset("t4").training
 BASE = bases.REGISTRY[T4.base]
-# Tokens of a study of two views at the real sizes: image tokens by the processor (tests/test_model.py),
-# and about as much text as a prompt of four regions and a report have.
+# About as much text as a prompt of four regions and a report have.
 TEXT = 140
-STUDY = {"pooled": 2 * 144 + TEXT, "base": 2 * 576 + TEXT, "tiles": 2 * 2732 + TEXT}
+STUDY = {budget: image + TEXT for budget, image in plan.IU_XRAY_VIEWS.items()}
 
 
 def hours(budget, *cards, **changes):
@@ -43,12 +42,12 @@ def test_two_epochs_at_the_default_fit_into_one_free_session():
 
 
 def test_more_tokens_cost_more_hours_and_more_memory():
-    likely = [hours(budget)[1] for budget in ("pooled", "base", "tiles")]
-    assert likely == sorted(likely) and likely[2] > 10 * likely[0]
+    likely = [hours(budget)[1] for budget in ("pooled", "frontal", "base", "tiles")]
+    assert likely == sorted(likely) and likely[3] > 10 * likely[0]
     one = with_values(T4, {"batch_size": 1, "accumulation": 16})
     held = [
         sizes.memory(with_values(one, {"image_tokens": budget}), BASE, STUDY[budget]) / sizes.GIB
-        for budget in ("pooled", "base", "tiles")
+        for budget in ("pooled", "frontal", "base", "tiles")
     ]
     assert held == sorted(held) and held[-1] < machine.T4.memory
 
