@@ -1,6 +1,6 @@
 """What an optimiser step of the real size takes: memory and seconds, beside what the plan says.
 
-    python benchmarks/t4_step.py [--steps 20] [--budgets pooled base tiles]
+    python benchmarks/t4_step.py [--steps 20] [--budgets pooled frontal base tiles]
 
 With a GPU: LLaVA-NeXT 7B with random weights in NF4, fp16, the memory capped at
 a T4's 14.56 GiB, the default settings, phantoms as radiographs. The peak is the

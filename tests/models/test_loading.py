@@ -103,11 +103,9 @@ def test_studies_of_one_and_of_two_views_have_the_tokens_that_are_counted(tiny_b
     views = [Image.new("L", size[::-1]) for size in sizes]
     processor = loading.load_processor(str(tiny_base), image_tokens)
     texts = [f"{'<image>' * count}Write." for count in (2, 1, 2)]
-    ids = processor(images=[views, views[:1], views], text=texts, padding=True, return_tensors="pt")[
-        "input_ids"
-    ]
+    read = processor(images=[views, views[:1], views], text=texts, padding=True, return_tensors="pt")
     counted = [loading.view_tokens(processor, sizes[:count]) for count in (2, 1, 2)]
-    assert (ids == processor.image_token_id).sum(1).tolist() == counted
+    assert (read["input_ids"] == processor.image_token_id).sum(1).tolist() == counted
 
 
 @pytest.mark.parametrize("image_tokens", BUDGETS)
