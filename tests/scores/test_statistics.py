@@ -25,10 +25,10 @@ def recorded(shared):
 
 
 def test_the_recorded_judgements_give_the_published_table(recorded):
-    means = scores.summary(recorded)
-    assert list(means["region"]) == list(REGIONS) and set(means["split"]) == {"test"}
-    assert means["mean"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
-    assert list(means["n"]) == [590, 582, 461, 312]
+    means = scores.region_table(recorded)
+    assert list(means.columns) == list(REGIONS) and list(means.index) == ["test"]
+    assert means.loc["test"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
+    assert list(means.attrs["n"]["test"].values()) == [590, 582, 461, 312]
 
 
 def test_the_published_convention_counts_refusals_as_zero(recorded):
@@ -36,9 +36,9 @@ def test_the_published_convention_counts_refusals_as_zero(recorded):
     counted = refused & (recorded["reference"].str.strip() != "") & (recorded["prediction"].str.strip() != "")
     assert counted.sum() == 3 and (recorded.loc[counted, "score"] == 0).all()
     unjudged = recorded.assign(score=recorded["score"].where(~counted))
-    means = scores.summary(unjudged)
-    assert means["mean"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
-    assert means["no_verdict"].sum() == 3
+    means = scores.region_table(unjudged)
+    assert means.loc["test"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
+    assert sum(means.attrs["no_verdict"]["test"].values()) == 3
 
 
 def test_the_recorded_run_wrote_sixteen_reports(recorded):
@@ -53,17 +53,19 @@ def test_only_regions_that_the_reference_mentions_count():
         judgement(id="s2", reference="  ", score=0.0),
         judgement(id="s3", reference=None),
     ]
-    assert scores.summary(table(*rows))[["region", "mean", "n"]].to_numpy().tolist() == [["lung", 0.5, 1]]
+    means = scores.region_table(rows)
+    assert means.loc["test", "lung"] == 0.5 and means.attrs["n"]["test"]["lung"] == 1
+    assert np.isnan(means.loc["test", "bone"])
 
 
 def test_others_is_never_scored():
     rows = [judgement(score=0.5), judgement(region="others", score=0.0)]
-    assert scores.summary(table(*rows))["mean"].tolist() == [0.5]
+    assert scores.region_table(rows).loc["test"].dropna().tolist() == [0.5]
 
 
 def test_splits_come_validation_first_then_test_then_others():
     rows = [judgement(split=split) for split in ("holdout", "test", "val")]
-    assert list(scores.summary(table(*rows))["split"]) == ["val", "test", "holdout"]
+    assert list(scores.region_table(rows).index) == ["val", "test", "holdout"]
 
 
 @pytest.mark.parametrize("score", [None, float("nan")])
@@ -79,11 +81,12 @@ def test_no_verdict_counts_as_zero_and_is_told(score):
         ([judgement(region="lungs")], "no such region: lungs"),
         ([judgement(score=1.5)], "outside 0 to 1"),
         ([judgement(), judgement()], "s1 has more than one judgement"),
+        ([judgement(), judgement(system="other")], "one system at a time"),
     ],
 )
 def test_bad_rows_are_refused(rows, message):
     with pytest.raises(ValueError, match=message):
-        scores.summary(table(*rows))
+        scores.region_table(rows)
 
 
 def test_two_judges_never_share_a_table():

@@ -31,6 +31,7 @@ from .statistics import (
     one_judge,
     one_split,
     published,
+    region_table,
     sign_flip,
     summary,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "read_judgements",
     "read_recorded",
     "references",
+    "region_table",
     "save",
     "sign_flip",
     "summary",

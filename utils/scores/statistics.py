@@ -119,6 +119,26 @@ def scored(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def region_table(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
+    """Mean score of one system: index split, columns the four regions.
+
+    `rows` have split, region, reference, score. NaN marks a region that no
+    reference of the split mentions. `attrs["n"]` and `attrs["no_verdict"]`
+    give, by split and region, the rows behind each mean and how many of them
+    had no verdict (these count as 0, see the module's text).
+    """
+    rows = scored(rows)
+    if "system" in rows and rows["system"].nunique() > 1:
+        raise ValueError("region_table takes one system at a time; summary takes several")
+    groups = rows.groupby(["split", "region"], observed=False)
+    table = groups["value"].mean().unstack("region")
+    table.index, table.columns = table.index.astype(str).rename("split"), list(REGIONS)
+    for name, counts in (("n", groups.size()), ("no_verdict", groups["no_verdict"].sum())):
+        by_split = counts.unstack("region")
+        table.attrs[name] = {str(s): {r: int(by_split.loc[s, r]) for r in REGIONS} for s in by_split.index}
+    return table
+
+
 def interval(scores: Sequence[float]) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean of `scores`, one score a study.
 
