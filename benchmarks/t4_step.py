@@ -1,6 +1,6 @@
 """What an optimiser step of the real size takes: memory and seconds, beside what the plan says.
 
-    python benchmarks/t4_step.py [--steps 20] [--budgets pooled frontal base tiles]
+    python benchmarks/t4_step.py [--budgets pooled frontal base tiles] [--recompute "as needed" all 0]
 
 With a GPU: LLaVA-NeXT 7B with random weights in NF4, fp16, the memory capped at
 a T4's 14.56 GiB, the default settings, phantoms as radiographs. The peak is the
@@ -18,6 +18,7 @@ import tempfile
 import time
 import weakref
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ from utils.models import bases  # noqa: E402
 from utils.settings import BUDGETS, DatasetSettings, preset, with_values  # noqa: E402
 from utils.training import sizes  # noqa: E402
 from utils.training.checkpoints import Store  # noqa: E402
+from utils.training.lengths import study_tokens  # noqa: E402
 from utils.training.probing import findings  # noqa: E402
 from utils.training.trainer import make_trainer  # noqa: E402
 
@@ -82,30 +84,24 @@ def main() -> None:
     parser.add_argument(
         "--budgets", nargs="+", choices=BUDGETS, default=["pooled", "frontal", "base", "tiles"]
     )
+    parser.add_argument("--recompute", nargs="+", default=["as needed", "all", "0"])
     parser.add_argument("--folder", type=Path, help="where base model and phantoms are made; kept if given")
     parser.add_argument("--measure", choices=BUDGETS, help=argparse.SUPPRESS)  # one budget, in this process
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(options.folder, options.measure, options.steps)))
+        (recompute,) = options.recompute
+        print(json.dumps(measure(options.folder, options.measure, options.steps, recompute)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         if not (folder / "base" / "config.json").exists():
             make(folder)
-        for budget in options.budgets:
-            command = [
-                sys.executable,
-                __file__,
-                "--folder",
-                folder,
-                "--steps",
-                options.steps,
-                "--measure",
-                budget,
-            ]
+        for budget, recompute in product(options.budgets, options.recompute):
+            command = [sys.executable, __file__, "--folder", folder, "--steps", options.steps]
+            command += ["--measure", budget, "--recompute", recompute]
             ran = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True)
             if ran.returncode:
-                print(f"{budget}: did not finish (see above)")
+                print(f"{budget}, {recompute}: did not finish (see above)")
             else:
                 print(sentence(json.loads(ran.stdout.splitlines()[-1])))
 
@@ -192,10 +188,11 @@ def unread(dataset: dict) -> Probe:
     return Probe(names, np.zeros((len(names), 1)), np.zeros(len(names)), np.zeros((1, len(names))))
 
 
-def measure(folder: Path, budget: str, steps: int) -> dict:
-    """Train `steps` steps at `budget`, and what they took."""
+def measure(folder: Path, budget: str, steps: int, recompute: str) -> dict:
+    """Train `steps` steps at `budget` with `recompute`, and what they took."""
     on_gpu = torch.cuda.is_available()
     changes = {"base": str(folder / "base"), "image_tokens": budget, "max_steps": steps, "samples": 0}
+    changes["recompute"] = recompute
     if on_gpu:
         changes["precision"] = "fp16"  # as on a T4, whatever the card
     else:
@@ -213,13 +210,18 @@ def measure(folder: Path, budget: str, steps: int) -> dict:
         seconds = time.perf_counter() - start
     base = bases.find(settings.base)
     longest = max(trainer.train_dataset["length"])
+    counts = study_tokens(trainer.processing_class, dataset["train"], settings.views)
+    answer = max(said for *_, said in counts)
+    planned = sizes.memory(settings, base, longest, recomputed=trainer.recomputed, answer=answer)
     return {
         "budget": budget,
         "device": torch.cuda.get_device_name() if on_gpu else "CPU",
         "steps": steps,
         "tokens": longest,
+        "recomputed": trainer.recomputed,
+        "layers": base.shape.layers,
         "peak": (torch.cuda.max_memory_allocated() if on_gpu else counted.peak) / sizes.GIB,
-        "planned": sizes.memory(settings, base, longest) / sizes.GIB,
+        "planned": planned / sizes.GIB,
         "seconds": seconds / steps,
     }
 
@@ -229,6 +231,7 @@ def sentence(row: dict) -> str:
     share = row["planned"] / row["peak"]
     return (
         f"{row['budget']} on {row['device']}: {row['tokens']:,} tokens in the longest study, "
+        f"{row['recomputed']} of {row['layers']} layers recomputed, "
         f"peak {row['peak']:.3f} GiB, planned {row['planned']:.3f} GiB ({share:.2f} of it), "
         f"{row['seconds']:.2f} s a step over {row['steps']} steps"
     )

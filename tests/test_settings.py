@@ -70,6 +70,8 @@ def test_changing_one_copy_of_a_preset_leaves_the_next_alone(name, step):
         ("precision", "fp8"),
         ("optimizer", "sgd"),
         ("base", None),
+        ("recompute", "some"),
+        ("recompute", -1),
     ],
 )
 def test_a_value_out_of_range_is_refused_from_the_start_and_later(knob, value):
@@ -105,6 +107,12 @@ def test_values_take_their_place_and_the_rest_stays():
     changed = with_values(t4, {"epochs": 3, "learning_rate": "2e-5"})
     assert changed == TrainingSettings(epochs=3, learning_rate=2e-5) and type(changed) is TrainingSettings
     assert t4 == TrainingSettings()
+
+
+def test_layers_to_recompute_are_a_word_or_a_number():
+    assert preset("t4").training.recompute == "as needed"
+    chosen = [with_values(preset("t4").training, {"recompute": given}) for given in ("all", "12", 12)]
+    assert [each.recompute for each in chosen] == ["all", "12", "12"]
 
 
 def test_every_knob_says_what_it_is():

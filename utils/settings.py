@@ -28,6 +28,7 @@ TIMES = {
     "small": {"regions": "17 s", "dataset": "55 s", "training": "17 min", "evaluation": "97 s"},
 }
 BUDGETS = ("tiles", "base", "frontal", "pooled")  # of image tokens
+AS_NEEDED, ALL = "as needed", "all"  # layers that are recomputed
 RECALL_WEIGHT = 0.5  # see GenerationSettings
 KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itself
 
@@ -91,7 +92,7 @@ class TrainingSettings(StepSettings):
     """Step 3: 4-bit QLoRA fine-tuning."""
 
     folded = {
-        "memory and speed": ("views", "batch_size", "accumulation", "precision", "optimizer"),
+        "memory and speed": ("views", "batch_size", "accumulation", "precision", "optimizer", "recompute"),
         "adapter": ("lora_alpha", "lora_dropout", "projector"),
         "schedule": ("max_steps", "warmup", "hours", "seed"),
         "evaluation": ("evaluate_every", "evaluate_on", "samples"),
@@ -113,6 +114,14 @@ class TrainingSettings(StepSettings):
     )
     optimizer: Literal["paged_adamw_8bit", "adamw_torch"] = Field(
         "paged_adamw_8bit", description="paged 8-bit AdamW needs a GPU"
+    )
+    recompute: str = Field(
+        AS_NEEDED,
+        pattern=rf"^({AS_NEEDED}|{ALL}|\d+)$",
+        coerce_numbers_to_str=True,
+        examples=[AS_NEEDED, ALL, "0"],
+        description="layers whose activations are computed again, not kept: as needed for memory, all, or a "
+        "number; the losses are the same",
     )
     epochs: float = Field(2.0, gt=0, le=50, description="passes over the training studies")
     max_steps: int = Field(-1, ge=-1, description="optimiser steps; -1: as many as the epochs need")

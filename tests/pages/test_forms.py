@@ -272,7 +272,7 @@ def other_value(field: ipywidgets.Widget):
     """A valid value that the field does not show."""
     if isinstance(field, ipywidgets.Checkbox):
         return not field.value
-    if isinstance(field, ipywidgets.Dropdown):
+    if isinstance(field, (ipywidgets.Dropdown, ipywidgets.Combobox)):
         return next(option for option in field.options if option != field.value)
     if isinstance(field, (ipywidgets.IntSlider, ipywidgets.FloatSlider)):
         return field.max if field.value != field.max else field.min

@@ -21,6 +21,8 @@ def plan(**changes):
         "image_tokens": 288,
         "trainable": 41_943_040,
         "memory": 6.4,
+        "recomputed": 22,
+        "layers": 32,
         "steps": 260,
         "look": (0.05, 0.1, 0.2),
         "hours": (1.6, 2.5, 4.1),
@@ -35,6 +37,7 @@ def test_the_plan_tells_cost_and_uncertainty():
         assert told in page
     assert "not measured on a T4" in page and "does not fit" not in page
     shown = text(page)
+    assert "layers recomputed 22 of 32" in shown
     assert "the findings probe likely 6 min , between 3 min and 12 min" in shown
     assert "time on a T4, with these settings, that look included likely 2 h 30 min" in shown
 

@@ -56,6 +56,22 @@ def test_the_default_leaves_room_on_a_t4():
     assert sizes.memory(T4, BASE, STUDY[T4.image_tokens] + 150) / sizes.GIB < 11
 
 
+def test_no_more_layers_are_recomputed_than_the_card_needs():
+    longest = STUDY[T4.image_tokens] + 150
+    again = {card.name: sizes.layers_recomputed(T4, BASE, longest, card) for card in machine.CARDS}
+    assert 0 < again["T4"] < BASE.shape.layers and again["T4"] > again["L4"] > again["A100-40GB"] == 0
+    held = [sizes.memory(T4, BASE, longest, recomputed=number) / sizes.GIB for number in range(33)]
+    assert held[:32] == sorted(held[:32], reverse=True)
+    assert held[31] <= held[32]  # the last layer goes backward first: recomputed, it takes as much as kept
+    spare = machine.T4.memory - sizes.HEADROOM
+    assert held[again["T4"]] * sizes.MARGIN <= spare < held[again["T4"] - 1] * sizes.MARGIN
+    for recompute, number in (("all", 32), ("0", 0), ("12", 12), ("99", 32)):
+        asked = with_values(T4, {"recompute": recompute})
+        assert sizes.layers_recomputed(asked, BASE, longest, machine.T4) == number
+    keep_none, keep_all = (hours("pooled", recompute=recompute) for recompute in ("all", "0"))
+    assert all(0.6 < kept / again < 0.75 for kept, again in zip(keep_all, keep_none, strict=True))
+
+
 @pytest.mark.parametrize(("epochs", "studies", "expected"), [(2, 2069, 260), (1, 16, 1), (0.5, 2069, 65)])
 def test_the_number_of_steps(epochs, studies, expected):
     assert plan.steps(with_values(T4, {"epochs": epochs}), studies) == expected
@@ -162,7 +178,8 @@ def test_a_card_that_is_not_known_has_memory_but_no_hours(phantom_dataset, tiny_
 def test_a_plan_says_what_to_change(phantom_dataset, tiny_base):
     studies = phantom_dataset["train"]
     settings = with_values(
-        preset("demo").training, {"base": str(tiny_base), "batch_size": 8, "accumulation": 2}
+        preset("demo").training,
+        {"base": str(tiny_base), "batch_size": 8, "accumulation": 2, "recompute": "all"},
     )
     need = plan.make_plan(with_values(settings, {"batch_size": 4, "accumulation": 4}), studies).memory
     tight = machine.Card("small", need + sizes.HEADROOM, True)
@@ -187,8 +204,8 @@ def test_the_memory_of_a_real_step_is_what_the_plan_says(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(t4_step, "STUDIES", 8)
     t4_step.make(tmp_path)
-    for budget in ("pooled", "base"):
-        row = t4_step.measure(tmp_path, budget, steps=2)
+    for budget, recompute in (("pooled", "all"), ("base", "all"), ("pooled", "0"), ("base", "2")):
+        row = t4_step.measure(tmp_path, budget, steps=2, recompute=recompute)
         assert row["planned"] == pytest.approx(row["peak"], rel=0.1), t4_step.sentence(row)
 
 

@@ -44,6 +44,7 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
         ("tokens a study", f"<b>{plan.tokens:,.0f}</b>, including {plan.image_tokens:,.0f} for its views"),
         ("trained weights", f"<b>{plan.trainable / 1e6:.1f}</b> million"),
         (f"GPU memory, peak{each}", f"<b>{_gib(plan.memory)}</b> of {card.memory:.1f} GiB{warning}"),
+        ("layers recomputed", f"<b>{plan.recomputed}</b> of {plan.layers}"),
         ("optimiser steps", f"<b>{plan.steps:,}</b>"),
     ]
     if plan.look:

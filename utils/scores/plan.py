@@ -300,8 +300,8 @@ def cards_table() -> str:
         "|---|---|---|---|---|",
     ]
     for card, gpus in [(T4, 1), (T4, 2), *((card, 1) for card in CARDS[1:])]:
-        _, _, pooled = training.iu_xray("pooled", card, gpus)
-        settings, size, tiles = training.iu_xray("tiles", card, gpus)
+        *_, pooled = training.iu_xray("pooled", card, gpus)
+        settings, _, size, tiles = training.iu_xray("tiles", card, gpus)
         lines.append(
             f"| {gpus} x {card.name} | {settings.precision} | {speeds.between(pooled)} | "
             f"{settings.batch_size} x {settings.accumulation}, {size:.1f} GiB, {speeds.between(tiles)} | "

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from utils.machine import T4, Card, asked_cards, cards_in_words
-from utils.models.bases import Base, computes_or_stop, find, fits_or_stop
+from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
 from utils.settings import TrainingSettings
 
 from .lengths import Lengths, study_lengths
-from .sizes import GIB, crops, fits, memory, smaller_batch, trainable
+from .sizes import GIB, crops, fits, layers_recomputed, memory, smaller_batch, to_save_memory, trainable
 from .speeds import (
     Hours,
     between,
@@ -39,7 +39,8 @@ class Plan:
     """What a run will cost on `gpus` cards like `card`.
 
     `hours`, of them those of the `look` at the radiographs, and `sessions` are (fast, likely, slow), None
-    where the card's speed is not known; memory is in GiB, of each card. `advice` says what to change, if
+    where the card's speed is not known; memory is in GiB, of each card, with
+    `recomputed` of the `layers` recomputed. `advice` says what to change, if
     anything.
     """
 
@@ -47,6 +48,8 @@ class Plan:
     image_tokens: float
     trainable: int
     memory: float
+    recomputed: int
+    layers: int
     steps: int
     look: Hours | None
     hours: Hours | None
@@ -75,12 +78,14 @@ def make_plan(
         look = look_hours(settings, base, len(studies) + validation, card)
         hours = both(look, run_hours(settings, base, lengths, count, card, gpus))
         sessions = tuple(math.ceil(value / settings.hours) if settings.hours else 1 for value in hours)
-    size = memory(settings, base, lengths.longest, gpus) / GIB
+    again = layers_recomputed(settings, base, lengths.longest, card, gpus)
     return Plan(
         tokens=lengths.mean,
         image_tokens=lengths.image,
         trainable=trainable(settings, base.shape),
-        memory=size,
+        memory=memory(settings, base, lengths.longest, gpus, again) / GIB,
+        recomputed=again,
+        layers=base.shape.layers,
         steps=count,
         look=look,
         hours=hours,
@@ -95,9 +100,7 @@ def _advice(settings: TrainingSettings, base: Base, longest: int, card: Card, gp
     """What to change where it does not fit, GPUs stand idle, or bf16 would serve better; "" for nothing."""
     if not fits(settings, base, longest, card, gpus):
         smaller = smaller_batch(settings, base, longest, card, gpus)
-        if smaller is settings:
-            return "reduce image tokens or views"
-        return f"set batch_size to {smaller.batch_size} and accumulation to {smaller.accumulation}"
+        return to_save_memory(None if smaller is settings else smaller)
     if gpus < present:
         return f"set accumulation to a multiple of {present} to use all {present} GPUs"
     if card.bf16 and settings.precision == "fp16":
@@ -119,14 +122,15 @@ def steps(settings: TrainingSettings, studies: int) -> int:
 
 
 def seconds_a_step(
-    settings: TrainingSettings, base: Base, tokens: float, rate: float, card: Card = T4, gpus: int = 1
+    settings: TrainingSettings, base: Base, lengths: Lengths, rate: float, card: Card = T4, gpus: int = 1
 ) -> float:
     """Seconds of one optimiser step on cards that compute `rate` floating-point operations a second each.
 
-    A token costs 6 operations a weight of the language model (2 forward, 2 forward again for
-    checkpointing, 2 backward to the inputs; the weights are frozen) and 16 x tokens x attention width
-    a layer. The vision tower costs 2 a weight and patch, once. For each batch the 4-bit weights are
-    written out in `precision` three times, at the card's bandwidth.
+    A token costs 4 operations a weight of the language model (2 forward, 2 backward to the inputs; the
+    weights are frozen) and 12 x tokens x attention width a layer; in a layer that is recomputed, 2 more and
+    4 x tokens x attention width more. The vision tower costs 2 a weight and patch, once. For each batch the
+    4-bit weights are written out in `precision` twice, at the card's bandwidth, and three times in a
+    recomputed layer.
 
     Where the rates come from: Unsloth's vision notebooks state 315 s for 30 steps of 8 samples with
     Qwen2-VL-7B on a T4, and 958 s with Llama-3.2-11B. They do not state tokens. With 150 tokens a
@@ -140,13 +144,32 @@ def seconds_a_step(
     in a ring, over `LINK`. What a card waits for one whose studies are longer is not counted.
     """
     shape = base.shape
-    weights = shape.layers * sum(i * o for i, o in shape.linears)
-    language = 6 * (weights + shape.vocabulary * shape.hidden)
-    attention = 16 * tokens * shape.heads * shape.head_dim * shape.layers
-    study = tokens * (language + attention) + _vision(settings, base)
-    unpacked = 3 * unpacking(weights, settings.precision, card)
+    again = layers_recomputed(settings, base, lengths.longest, card, gpus) / shape.layers
+    layers, head, attention = _operations(shape, lengths.mean)
+    backward = settings.batch_size * ((1 + again) * layers + head + (2 + again) * attention) / rate
+    backward += (1 + again) * unpacking(_weights(shape), settings.precision, card)
     exchange = 4 * trainable(settings, shape) * 2 * (gpus - 1) / gpus / LINK
-    return settings.accumulation / gpus * (settings.batch_size * study / rate + unpacked) + exchange
+    forward = _forward_seconds(settings, base, lengths, rate, card)
+    return settings.accumulation / gpus * (forward + backward) + exchange
+
+
+def _forward_seconds(
+    settings: TrainingSettings, base: Base, lengths: Lengths, rate: float, card: Card
+) -> float:
+    """Seconds of one batch's pass forward, as `seconds_a_step` counts them."""
+    study = sum(_operations(base.shape, lengths.mean)) + _vision(settings, base)
+    unpacked = unpacking(_weights(base.shape), settings.precision, card)
+    return settings.batch_size * study / rate + unpacked
+
+
+def _operations(shape: Shape, tokens: float) -> tuple[float, float, float]:
+    """Operations forward for a study of so many tokens: linear maps of the layers, head, attention."""
+    attention = 4 * tokens * shape.heads * shape.head_dim * shape.layers
+    return tokens * 2 * _weights(shape), tokens * 2 * shape.vocabulary * shape.hidden, tokens * attention
+
+
+def _weights(shape: Shape) -> int:
+    return shape.layers * sum(i * o for i, o in shape.linears)
 
 
 def look_hours(settings: TrainingSettings, base: Base, studies: int, card: Card) -> Hours:
@@ -181,15 +204,14 @@ def run_seconds(
 ) -> float:
     """Seconds of a run of `count` steps: the steps, the evaluation losses, and the sample reports.
 
-    An evaluation costs a third of a training pass on its studies; a sample report reads the 4-bit
+    An evaluation costs a pass forward on its studies; a sample report reads the 4-bit
     weights once a token, on one card while the others wait. The download of the base model is not counted.
     """
-    weights = base.shape.layers * sum(i * o for i, o in base.shape.linears)
-    step = seconds_a_step(settings, base, lengths.mean, rate, card, gpus)
-    batch = settings.batch_size * settings.accumulation
-    evaluation = step / 3 * settings.evaluate_on / batch
+    step = seconds_a_step(settings, base, lengths, rate, card, gpus)
+    batches = settings.evaluate_on / settings.batch_size / gpus
+    evaluation = batches * _forward_seconds(settings, base, lengths, rate, card)
     if settings.samples:
-        evaluation += lengths.answer * unpacking(weights, settings.precision, card)
+        evaluation += lengths.answer * unpacking(_weights(base.shape), settings.precision, card)
     return count * step + math.ceil(count / settings.evaluate_every) * evaluation
 
 
@@ -199,8 +221,9 @@ def _vision(settings: TrainingSettings, base: Base) -> float:
     return settings.views * pictures * vision_operations(base.shape)
 
 
-def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettings, float, Hours]:
-    """IU X-Ray with the preset `t4` at `budget`: settings with a batch that fits, GiB, hours with the look.
+def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettings, int, float, Hours]:
+    """IU X-Ray with the preset `t4` at `budget`: settings with a batch that fits, layers recomputed, GiB,
+    and hours with the look.
 
     A view at `tiles` is the mean of what the processor gives at IU X-Ray's sizes, 2,536 to 2,928. A
     prompt and its answer are taken as 140 tokens, and the longest as 290: the training studies have
@@ -213,21 +236,23 @@ def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettin
     lengths = Lengths(image + 140, image, image + 290, 80)
     hours = run_hours(settings, base, lengths, steps(settings, 2069), card, gpus)
     hours = both(look_hours(settings, base, 2069 + 296, card), hours)
-    return settings, memory(settings, base, lengths.longest, gpus) / GIB, hours
+    again = layers_recomputed(settings, base, lengths.longest, card, gpus)
+    return settings, again, memory(settings, base, lengths.longest, gpus, again) / GIB, hours
 
 
 def table(card: Card = T4, gpus: int = 1) -> str:
     """The table of docs/training.md: what `iu_xray` gives at each budget."""
     lines = [
-        "| `image_tokens` | tokens a study | batch x accumulation | memory | hours | sessions of 3.5 h |",
-        "|---|---|---|---|---|---|",
+        "| `image_tokens` | tokens a study | batch x accumulation | layers recomputed | memory | hours "
+        "| sessions of 3.5 h |",
+        "|---|---|---|---|---|---|---|",
     ]
     for budget, image in IU_XRAY_VIEWS.items():
-        settings, size, hours = iu_xray(budget, card, gpus)
+        settings, again, size, hours = iu_xray(budget, card, gpus)
         sessions = [math.ceil(each / settings.hours) for each in hours]
         lines.append(
             f"| `{budget}` | {image + 140:,} | {settings.batch_size} x "
-            f"{settings.accumulation} | {size:.1f} GiB | "
+            f"{settings.accumulation} | {again} of {find(settings.base).shape.layers} | {size:.1f} GiB | "
             f"{between(hours)} | {sessions[1]} ({sessions[0]} to {sessions[2]}) |"
         )
     return "\n".join(lines)

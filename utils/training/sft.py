@@ -7,12 +7,13 @@ from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
 
 from .lengths import LengthGroupedSampler
+from .recomputing import RecomputingTrainer
 
 IGNORED = -100  # label of a token that is not learnt
 
 
-class AnswerTrainer(SFTTrainer):
-    """TRL's trainer with `LengthGroupedSampler`, in the same order on any number of processes.
+class AnswerTrainer(RecomputingTrainer):
+    """The recomputing trainer with `LengthGroupedSampler`, in the same order on any number of processes.
 
     The head computes logits only at the positions of a batch after which some study has a token of its
     answer. TRL's own statistics of each batch (entropy, accuracy) need all logits and are left out.

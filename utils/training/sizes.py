@@ -1,14 +1,18 @@
 """What a training step holds in a GPU's memory, and what fits."""
 
+from collections.abc import Iterator
+
 from utils.machine import Card
 from utils.models.bases import Base, Shape
-from utils.settings import TrainingSettings, with_values
+from utils.settings import ALL, AS_NEEDED, TrainingSettings, with_values
 
 from .speeds import NF4_BYTES, WIDTHS, other_weights
 
 HEADROOM = 1.0  # GiB for the CUDA context and the gaps that the allocator leaves
+MARGIN = 1.1  # what tensors may take, times what is planned; see `memory`
 MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
 LOGIT_BYTES = 13
+ANSWER = 200  # positions with logits: the longest report of IU X-Ray has 148 words and marks
 PATCH_BYTES = 2 * 3 * 14 * 14 * 4  # pixels of a patch, in two batches
 # Pictures that LLaVA-NeXT's processor makes of a view, at most.
 CROPS = {"tiles": 5, "base": 2, "frontal": 2, "pooled": 2}
@@ -23,8 +27,18 @@ def trainable(settings: TrainingSettings, shape: Shape) -> int:
     return settings.lora_rank * sides
 
 
-def memory(settings: TrainingSettings, base: Base, tokens: int, gpus: int = 1) -> float:
+def memory(
+    settings: TrainingSettings,
+    base: Base,
+    tokens: int,
+    gpus: int = 1,
+    recomputed: int | None = None,
+    answer: int = ANSWER,
+) -> float:
     """Peak bytes that tensors hold on each GPU in a step whose studies have `tokens` tokens each.
+
+    recomputed: layers under gradient checkpointing, the first ones; None: all
+    answer: of a study's tokens those of its answer, which alone have logits
 
     The sum of
 
@@ -32,15 +46,15 @@ def memory(settings: TrainingSettings, base: Base, tokens: int, gpus: int = 1) -
       head, projector and vision tower in `precision`;
     - the adapter: 4 bytes a weight, 4 its gradient, 2 (8-bit AdamW) or 8 its moments; with several GPUs
       4 more, in which they exchange the gradients;
-    - what gradient checkpointing keeps: a hidden state a token and layer;
     - the views' pixels in 32 bits, of this batch and the next;
-    - the larger of: one layer computed again with what its backward pass needs, and the logits.
+    - the larger of: what all layers keep with the logits or a kept layer's gradients, and what recomputed
+      layers keep with one of them computed again, as the kept ones come first in the backward pass.
 
-    A layer keeps for its backward pass, a token: the input of every adapter after dropout and the
-    dropout's mask; of each of two norms the input in 32 bits and the result; query, key, value and
-    output of attention, before and after rotation; three states of the gated map, and as many
-    gradients of it. The logits take 13 bytes each: in 32 bits, a copy shifted by a token, their
-    softmax, and what the trainer's own statistics add.
+    A recomputed layer keeps a hidden state a token. A kept one keeps what its backward pass reads, a token:
+    the input of every adapter after dropout and the dropout's mask; of each of two norms the input in 32
+    bits; query, key, value and output of attention, keys and values a head of the query, and the tokens'
+    mask in 32 bits; three states of the gated map. The backward pass of a layer takes as many gradients of
+    these three. A logit takes 13 bytes: in 32 bits, with its copy, softmax and gradient.
 
     Counted tensor by tensor on small models this is within 10 % (`benchmarks/t4_step.py`). The CUDA
     context and the allocator's gaps come on top, some 0.5 GiB.
@@ -50,23 +64,54 @@ def memory(settings: TrainingSettings, base: Base, tokens: int, gpus: int = 1) -
     weights = linears * NF4_BYTES + other_weights(shape) * width
     adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer] + (4 if gpus > 1 else 0))
     count = settings.batch_size * tokens
-    kept = shape.layers * count * shape.hidden * width
+    again = shape.layers if recomputed is None else recomputed
+    states = again * count * shape.hidden * width
+    layer, gradients = _kept(settings, shape, tokens), _gradients(settings, shape, tokens)
+    kept = states + (shape.layers - again) * layer
     views = settings.batch_size * settings.views * crops(settings, base) * shape.patches * PATCH_BYTES
-    worst = max(_layer(settings, shape, count), count * shape.vocabulary * LOGIT_BYTES)
-    return weights + adapter + kept + views + worst
+    worst = [kept + settings.batch_size * min(answer, tokens) * shape.vocabulary * LOGIT_BYTES]
+    if again < shape.layers:
+        worst.append(kept + gradients)
+    if again:
+        worst.append(states + layer + gradients)
+    return weights + adapter + views + max(worst)
 
 
-def _layer(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
-    """Bytes for one layer's recomputation and backward pass, on `tokens` tokens; see `memory`."""
-    width = WIDTHS[settings.precision]
-    query, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    inputs = sum(i for i, _ in shape.linears)
-    adapters = inputs * (width + 1) if settings.lora_dropout else inputs * width
-    norms = 2 * shape.hidden * (4 + width)
-    attention = (2 * (query + keys) + query + 2 * query) * width
-    gated = (3 + 3) * shape.intermediate * width
-    widest = max(i * o for i, o in shape.linears) * width  # a weight matrix out of its 4 bits
-    return tokens * (adapters + norms + attention + gated) + widest
+def _kept(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
+    """Bytes that a layer which is not recomputed keeps of a batch; see `memory`."""
+    width, query = WIDTHS[settings.precision], shape.heads * shape.head_dim
+    attention = 4 * query * width + tokens * 4
+    if settings.lora_dropout:
+        adapters = sum(i for i, _ in shape.linears) * (width + 1)
+    else:  # maps of one input keep it once, and the output of attention is kept already
+        adapters = (2 * shape.hidden + shape.intermediate) * width
+    token = adapters + 2 * shape.hidden * 4 + attention + 3 * shape.intermediate * width
+    return settings.batch_size * tokens * token
+
+
+def _gradients(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
+    """Bytes that a layer's backward pass takes beside what was kept; see `memory`."""
+    widest = max(i * o for i, o in shape.linears)  # a weight matrix out of its 4 bits
+    states = settings.batch_size * tokens * 3 * shape.intermediate
+    return (states + widest) * WIDTHS[settings.precision]
+
+
+def layers_recomputed(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int = 1) -> int:
+    """How many of the language model's layers recompute their activations: the first ones.
+
+    As needed: as few as leave room on each card for a step whose studies have `longest` tokens each, with a
+    `MARGIN`; all where no number does.
+    """
+    layers = base.shape.layers
+    if settings.recompute != AS_NEEDED:
+        return _most_recomputed(settings, base)
+    sizes = (MARGIN * memory(settings, base, longest, gpus, number) / GIB for number in range(layers))
+    return next((number for number, size in enumerate(sizes) if has_room(card, size)), layers)
+
+
+def _most_recomputed(settings: TrainingSettings, base: Base) -> int:
+    layers = base.shape.layers
+    return layers if settings.recompute in (AS_NEEDED, ALL) else min(int(settings.recompute), layers)
 
 
 def has_room(card: Card, memory: float) -> bool:
@@ -76,20 +121,30 @@ def has_room(card: Card, memory: float) -> bool:
 
 def fits(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int) -> bool:
     """Whether a step whose studies have `longest` tokens each fits on each card."""
-    return has_room(card, memory(settings, base, longest, gpus) / GIB)
+    return has_room(card, memory(settings, base, longest, gpus, _most_recomputed(settings, base)) / GIB)
 
 
 def smaller_batch(
     settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int
 ) -> TrainingSettings:
     """`settings` with the largest batch that fits, optimiser steps as large as before; else themselves."""
+    possible = batches(settings, gpus)
+    return next((each for each in possible if fits(each, base, longest, card, gpus)), settings)
+
+
+def batches(settings: TrainingSettings, gpus: int) -> Iterator[TrainingSettings]:
+    """`settings` with ever smaller batches, the present one first, and optimiser steps as large as before."""
     whole = settings.batch_size * settings.accumulation
     for batch in range(settings.batch_size, 0, -1):
         if whole % (batch * gpus) == 0 and whole // batch <= 256:
-            smaller = with_values(settings, {"batch_size": batch, "accumulation": whole // batch})
-            if fits(smaller, base, longest, card, gpus):
-                return smaller
-    return settings
+            yield with_values(settings, {"batch_size": batch, "accumulation": whole // batch})
+
+
+def to_save_memory(smaller: TrainingSettings | None) -> str:
+    """What to change where a batch does not fit: to the batch of `smaller`, if there is one that does."""
+    if smaller is None:
+        return "reduce image tokens or views"
+    return f"set batch_size to {smaller.batch_size} and accumulation to {smaller.accumulation}"
 
 
 def crops(settings: TrainingSettings, base: Base) -> int:

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from transformers import ProgressCallback, set_seed
-from trl import SFTTrainer
 
 from utils import processes
 from utils.findings.plans import Words
 from utils.findings.probe import Probe
+from utils.machine import Card, card
 from utils.models.bases import fits_or_stop
 from utils.models.loading import PROBE, SIDE, load_model, load_processor, lora_config, note_side, save_adapter
 from utils.settings import TrainingSettings
@@ -39,9 +40,10 @@ from .plan import processes as divisor
 from .plan import steps
 from .probing import POINTS, QUALITY, planned, run_probe, words
 from .sft import AnswerTrainer, Arguments
+from .sizes import GIB, batches, layers_recomputed, to_save_memory
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
-FREE = {"save_every", "keep", "hours", "samples", "choose"}
+FREE = {"save_every", "keep", "hours", "samples", "choose", "recompute"}
 
 
 class Outcome(NamedTuple):
@@ -70,8 +72,8 @@ def make_trainer(
     store: Store,
     probe: Probe,
     on_progress: Callable | None = None,
-) -> SFTTrainer:
-    """An SFTTrainer for `dataset` whose checkpoints go to `store`.
+) -> AnswerTrainer:
+    """A trainer for `dataset` whose checkpoints go to `store`.
 
     probe: its findings stand in the headings of the reports
 
@@ -87,10 +89,11 @@ def make_trainer(
     processor = load_processor(settings.base, settings.image_tokens)
     said = words(probe, dataset["train"])
     watch = RunCallback(settings, store, validation, probe, on_progress)
+    rows = _columns(dataset["train"], settings, processor, said)
     trainer = AnswerTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
-        train_dataset=_columns(dataset["train"], settings, processor, said),
+        train_dataset=rows,
         eval_dataset=_columns(validation, settings, processor, said) if validation else None,
         peft_config=lora_config(settings),
         args=Arguments(
@@ -100,7 +103,7 @@ def make_trainer(
             per_device_train_batch_size=settings.batch_size,
             per_device_eval_batch_size=settings.batch_size,
             gradient_accumulation_steps=accumulation,
-            gradient_checkpointing=True,  # activations are computed again instead of kept: memory for time
+            gradient_checkpointing=True,  # for all layers, until the trainer leaves out those that fit
             gradient_checkpointing_kwargs={"use_reentrant": False},
             learning_rate=settings.learning_rate,
             lr_scheduler_type="cosine",
@@ -125,6 +128,7 @@ def make_trainer(
             disable_tqdm=False,
         ),
         callbacks=[watch],
+        **_recomputing(settings, max(rows["length"])),
     )
     watch.trainer = trainer
     if on_progress and processes.started() > 1:  # the notebook that hears of it has a bar of its own
@@ -135,6 +139,16 @@ def make_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return trainer
+
+
+def _recomputing(settings: TrainingSettings, longest: int) -> dict:
+    """How many layers recompute on this machine, and what to change where not even all of them help."""
+    gpus = PartialState().num_processes
+    free = psutil.virtual_memory().available / GIB / gpus
+    room = card() or Card("processor", free, bf16=True)
+    count = layers_recomputed(settings, fits_or_stop(settings), longest, room, gpus)
+    _, *smaller = batches(settings, gpus)
+    return {"recomputed": count, "advice": to_save_memory(smaller[0] if smaller else None)}
 
 
 def train(
