@@ -5,9 +5,9 @@
 Makes a fresh environment with what `constraints-colab.txt` lists (torch in the
 version of `requirements-dev.txt`, as Colab's own build needs CUDA) and neither
 trl nor bitsandbytes. Then, each time from an empty folder and without pip's
-cache, it runs the cells of a notebook up to the line that says what was found:
-clone, install, import. Compares `pip freeze` before and after. The network and
-the processor are this machine's, not Colab's.
+cache, it runs the form and the set-up of a notebook: clone, install, import.
+Compares `pip freeze` before and after. The network and the processor are this
+machine's, not Colab's.
 """
 
 import argparse
@@ -36,15 +36,17 @@ def new_environment(folder: Path, python: str) -> Path:
 
 
 def set_up_cells(address: str) -> str:
-    """The code of the notebook's first cells, with the address to clone from."""
+    """The code of the notebook's form and set-up, with the address to clone from."""
     cells = [
         "".join(cell["source"])
         for cell in json.loads(NOTEBOOK.read_text())["cells"]
         if cell["cell_type"] == "code"
     ]
-    last = next(number for number, code in enumerate(cells) if "install_missing" in code)
+    last = next(number for number, code in enumerate(cells) if ".begin(" in code)
     code = "\n".join(cells[: last + 1])
-    return re.sub(r'^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', code, flags=re.M)
+    for name, value in {"REPOSITORY": address, "WORKSPACE": "run"}.items():
+        code = re.sub(rf'^{name} = ".*?"', f'{name} = "{value}"', code, flags=re.M)
+    return code
 
 
 def freeze(python: Path) -> set[str]:
@@ -56,7 +58,7 @@ def one_run(python: Path, code: str) -> tuple[float, set[str], set[str]]:
     """Seconds that the cells take in a new process, what they added, and what they took away or moved."""
     before = freeze(python)
     with tempfile.TemporaryDirectory() as empty:
-        environment = {**os.environ, "PIP_NO_CACHE_DIR": "1", "XRAY_WORKSPACE": f"{empty}/run"}
+        environment = {**os.environ, "PIP_NO_CACHE_DIR": "1"}
         start = time.perf_counter()
         subprocess.run([python, "-c", code], cwd=empty, env=environment, check=True)
         seconds = time.perf_counter() - start

@@ -36,9 +36,9 @@ def prepare(root: Path, studies: int):
     from utils.models import loading
     from utils.settings import DatasetSettings, preset
     from utils.training import run_probe
-    from utils.workspace import Workspace, write_json
+    from utils.workspace import open_workspace, write_json
 
-    workspace, training = Workspace(root), preset("demo").training
+    workspace, training = open_workspace(root, "demo"), preset("demo").training
     data = phantoms.write(root / "data", TRAINING, 8, studies, seed=3)
     texts = {study.id: study.original_report for study in load_studies(data)["val"]}
     findings = dict(zip(texts, split.split_findings(list(texts.values())), strict=True))
@@ -162,7 +162,7 @@ def main() -> None:
         what, folder, times = chosen.process
         process(str(what), folder, times)
         return
-    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", XRAY_PRESET="demo")
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
     with tempfile.TemporaryDirectory() as home:
         os.environ["HF_HOME"] = home
         import published_models

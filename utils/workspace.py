@@ -95,10 +95,6 @@ class Workspace:
             return disk / "xray_scratch" / self.root.name / self.training_run
         return self.folder("training") / "scratch"
 
-    def kept(self, step: str, form: str) -> Path:
-        """The file that keeps what was changed in a form of `step`, for its next opening."""
-        return self.root / "settings" / self.folder(step).relative_to(self.root) / f"{form}.json"
-
     def finish(
         self, step: str, *, settings: dict, inputs: Iterable[Path] = (), outputs: Iterable[Path], **facts
     ) -> Path:
@@ -211,15 +207,14 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
 
     Without a root it is `xray_reports/<preset>` in Colab, on Google Drive where that is mounted and else
     on the session's disk, and among the output on Kaggle; elsewhere `runs/<preset>` beside the notebooks.
-    `XRAY_WORKSPACE` overrides all. On Kaggle a new one starts with what an attached version holds of it.
+    On Kaggle a new one starts with what an attached version holds of it.
     Without a preset it is the workspace's own, and that of this machine for a new one.
 
     Raises StepError where steps are done at another size, or the dataset could not be read from the folder.
     """
-    root, asked = root or os.environ.get("XRAY_WORKSPACE", ""), preset or os.environ.get("XRAY_PRESET", "")
     if not root:
         root = (patiently(runs, DRIVE) or Path(__file__).resolve().parents[1] / "runs") / (
-            asked or default_preset()
+            preset or default_preset()
         )
         if not (
             root.is_dir() and any(path for path in root.rglob("*") if path.is_file() and path.name != SIZE)
@@ -231,7 +226,7 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
     make_folder(root)
     workspace = Workspace(root, training_run)
     noted, begun = workspace.noted_size, any((root / step).exists() for step in STEPS)
-    size = asked or workspace.size
+    size = preset or workspace.size
     if size not in PRESETS:
         raise StepError(f"There is no size called {size!r}: set PRESET to one of {', '.join(PRESETS)}.")
     if noted not in ("", size) and any(workspace.manifest(step) for step in STEPS):
@@ -239,7 +234,7 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
             f'{root} holds the series at size {noted}: set PRESET to "{noted}" to go on with it, or set '
             f"WORKSPACE to another folder for {size}."
         )
-    is_known = asked or noted or not begun  # of a folder of an earlier version the machine tells nothing
+    is_known = preset or noted or not begun  # of a folder of an earlier version the machine tells nothing
     if is_known and not (noted == size and (root / SIZE).exists()) and os.access(root, os.W_OK):
         write_json(root / SIZE, {"size": size})
     return workspace

@@ -204,10 +204,11 @@ def skip_summary(skipped: pd.DataFrame, splits: dict[str, list[Study]]) -> str:
     return "; ".join(parts) or f"all {studies} studies are in the dataset"
 
 
-def load(folder: Path) -> DatasetDict:
+def load(folder: Path, needed: str = "") -> DatasetDict:
     """The dataset that `build` made, mapped from a copy on the disk, not held in memory.
 
-    Raises DataError where there is none, and where its radiographs are not in their folder any more.
+    Raises DataError where there is none, where it lacks the split `needed`, and where its radiographs are
+    not in their folder any more.
     """
     shards = sorted((folder / "data").glob("*.parquet"))
     if not shards:
@@ -217,6 +218,10 @@ def load(folder: Path) -> DatasetDict:
         files.setdefault(path.name.rsplit("-", 3)[0], []).append(glob.escape(str(path)))
     loaded, side = load_dataset("parquet", data_files=files), longest_side_by_path(folder)
     dataset = DatasetDict({**{split: loaded[split] for split in SPLITS if split in loaded}, **loaded})
+    if needed and needed not in dataset:
+        raise DataError(
+            f"No {needed} study has an image. In 02, set DATA to a folder with some and run it again."
+        )
     if side:
         first = Path(pq.read_table(shards[0], columns=["images"])["images"][0][0]["path"].as_py())
         if not first.is_file():

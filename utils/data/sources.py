@@ -7,7 +7,6 @@ local disk.
 """
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -37,9 +36,8 @@ NO_CHECKSUM = "no checksum is published: sha256 is that of the first download, a
 def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
     """The folder of studies, in the layout that `studies` describes, brought there where it is not yet.
 
-    named: what the notebook's field `DATA` holds, else the environment's
-        `XRAY_DATA`: a folder of one's own, an archive of one, a table of
-        studies (see `layouts`) or a folder with one, a dataset on the Hub, or
+    named: what the notebook's field `DATA` holds: a folder of one's own, an
+        archive of one, a table of studies (see `layouts`) or a folder with one, a dataset on the Hub, or
         an annotation (.json), the quiz's or R2Gen's, to which only the images
         are fetched; a relative path is looked for in the working folder, then
         in the project's
@@ -72,8 +70,8 @@ def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
 
 
 def _place(named: str | Path) -> tuple[str, Path]:
-    """What `DATA`, or else `XRAY_DATA`, names, and its path."""
-    named = str(named or os.environ.get("XRAY_DATA", ""))
+    """What `DATA` names, and its path."""
+    named = str(named)
     path = Path(named).expanduser()
     return named, PROJECT / path if not path.exists() and (PROJECT / path).exists() else path
 

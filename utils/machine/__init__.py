@@ -102,8 +102,8 @@ def device() -> str:
 
 
 def default_preset() -> str:
-    """The preset for this machine: `XRAY_PRESET`, else `t4` with a GPU and `demo` without."""
-    return os.environ.get("XRAY_PRESET") or ("t4" if device() == "cuda" else "demo")
+    """The preset for this machine: `t4` with a GPU and `demo` without."""
+    return "t4" if device() == "cuda" else "demo"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Forms made from the settings models. Nothing waits for a click: a form holds valid settings throughout."""
 
-import json
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from utils.settings import StepSettings, with_values
-from utils.workspace import write_json
+from utils.workspace import StepError
 
 from .page import Live, as_text, html, markup, quiet, table, tag
 
@@ -21,13 +20,19 @@ _LONG_TEXT = 80  # characters: a longer text gets a text area
 _SLIDER_SPAN = 64  # whole numbers: a wider range is typed
 
 
+# What was changed in this kernel, by knob: for each form's folder and kind of settings.
+_CHANGED: dict[tuple[str, type], dict] = {}
+
+
 class Form(Live):
     """A form for one step's settings, filled in from the start.
 
     `settings` is always a valid model of the type that came in: a value that
     the model refuses is named beside its field, and the one before it holds.
-    *Reset* goes back to `preset`, by default what the form opened with. What
-    differs from the preset is kept in the file `kept`, if one is named.
+    *Reset* goes back to what the form opened with. A table above the fields
+    names what differs from `preset`, and where each value came from. The fields
+    `fixed` cannot be changed here: each name has "form" or "run" as its source.
+    What is changed here goes into `changed`, by name, and is in it from the start.
     `beside(settings)` gives markup, HTML or a figure that is shown beside the
     fields and drawn anew at every change, such as the plan of a training run.
     The settings' `folded` knobs lie in groups of which one at a time is open, so
@@ -36,24 +41,28 @@ class Form(Live):
 
     def __init__(
         self,
-        settings: StepSettings,
-        preset: StepSettings | None = None,
+        start: StepSettings,
         beside: Callable[[StepSettings], "HTML | Figure | str"] | None = None,
-        kept: Path | None = None,
+        *,
+        preset: StepSettings | None = None,
+        fixed: Mapping[str, str] | None = None,
+        changed: dict | None = None,
         note: str = "",
     ):
-        self.settings = settings.model_copy()
-        self._preset, self._beside = (preset or settings).model_copy(), beside
-        self._kept, self._note = kept, html(quiet(escape(note))) if note else ""
+        self._start, self._preset, self._beside = start.model_copy(), (preset or start).model_copy(), beside
+        self._fixed, self._changed = fixed or {}, {} if changed is None else changed
+        free = {name: value for name, value in self._changed.items() if name not in self._fixed}
+        self.settings = settings = with_values(start, free)
+        self._note = html(quiet(escape(note))) if note else ""
         self.fields = {name: _field(name, info, settings) for name, info in _knobs(settings).items()}
         self.notes = {name: widgets.HTML() for name in self.fields}
         self.reset_button = widgets.Button(description="Reset to preset", icon="undo")
         self.reset_button.on_click(lambda _: self.reset())
-        self._panel = widgets.HTML()
+        self._panel, self._sources = widgets.HTML(), widgets.HTML()
         self._groups = widgets.Accordion(
             [widgets.VBox(self._rows(names)) for names in settings.folded.values()], selected_index=None
         )
-        top = [widgets.HTML(self._note)] if note else []
+        top = [widgets.HTML(self._note), self._sources] if note else [self._sources]
         more = [widgets.HTML(html("<b>More settings</b>")), self._groups] if settings.folded else []
         knobs = widgets.VBox([*top, *self._rows(_first(settings)), *more, self.reset_button])
         if beside:
@@ -63,54 +72,70 @@ class Form(Live):
             knobs = widgets.HBox([knobs, self._panel], layout=widgets.Layout(flex_flow="row wrap"))
         super().__init__(knobs, self._values)
         for name, field in self.fields.items():
-            self.notes[name].value = html(_help(_knobs(settings)[name]))
+            self.notes[name].value = html(self._help(name))
+            field.disabled = name in self._fixed
             field.observe(lambda change, name=name: self._take(name, change["new"]), names="value")
-        self._keep()
         self._draw()
 
     def reset(self) -> None:
-        """Put every field back to the preset."""
+        """Put every field back to what the form opened with."""
         for name, field in self.fields.items():
-            field.value = _shown(_knobs(self._preset)[name], getattr(self._preset, name))
+            field.value = _shown(_knobs(self._start)[name], getattr(self._start, name))
+
+    def source(self, name: str) -> str:
+        """Where a value came from: `form` (the notebook's first), `run`, `widget` or `preset`."""
+        if name in self._fixed:
+            return self._fixed[name]
+        if getattr(self.settings, name) != getattr(self._start, name):
+            return "widget"
+        return "preset" if getattr(self._start, name) == getattr(self._preset, name) else "run"
 
     def _rows(self, names: Iterable[str]) -> list[widgets.Box]:
         return [_row(self.fields[name], self.notes[name]) for name in names]
 
+    def _help(self, name: str) -> str:
+        where = {"form": "set in the form above", "run": "set when the run started"}.get(
+            self._fixed.get(name)
+        )
+        return (f"{tag(where)} " if where else "") + _help(_knobs(self.settings)[name])
+
     def _take(self, name: str, value: object) -> None:
-        note = _help(_knobs(self.settings)[name])
+        note = self._help(name)
         try:
             changed = with_values(self.settings, {name: value})
         except ValidationError as error:
-            kept = escape(as_text(getattr(self.settings, name)))
+            kept = escape(_of(self.settings, name))
             reason = escape(error.errors()[0]["msg"])
             note = f"{tag(f'{value!s} refused', 'refused')} {reason}. Still {kept}.<br>{note}"
         else:
             self.settings = changed
-            self._keep()
+            self._changed[name] = getattr(changed, name)
+            if self.source(name) != "widget":
+                del self._changed[name]
         self.notes[name].value = html(note)
         self._draw()
 
-    def _keep(self) -> None:
-        ours, preset = self.settings.model_dump(), self._preset.model_dump()
-        changed = {name: value for name, value in ours.items() if value != preset[name]}
-        if self._kept and (changed or self._kept.exists()):
-            write_json(self._kept, changed)
+    def _differing(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if getattr(self.settings, name) != getattr(self._preset, name)]
 
     def _draw(self) -> None:
         self._panel.value = html(markup(self._beside(self.settings))) if self._beside else ""
+        rows = [
+            (escape(_label(name)), _short(getattr(self.settings, name)), self.source(name))
+            for name in self._differing(self.fields)
+        ]
+        same = quiet("Every value is the preset's.")
+        self._sources.value = html(table(("not the preset's", "value", "from"), rows) if rows else same)
         for place, title in enumerate(self._titles()):
             self._groups.set_title(place, title)
         self.refresh()
 
     def _titles(self) -> list[str]:
         """The folded groups, each with those of its knobs that differ from the preset."""
-        ours, preset = self.settings.model_dump(), self._preset.model_dump()
         titles = []
         for group, names in self.settings.folded.items():
-            changed = [
-                f"{_label(name)} {as_text(ours[name])}" for name in names if ours[name] != preset[name]
-            ]
-            titles.append(f"{group} (changed: {', '.join(changed)})" if changed else group)
+            told = [f"{_label(name)} {_of(self.settings, name)}" for name in self._differing(names)]
+            titles.append(f"{group} (changed: {', '.join(told)})" if told else group)
         return titles
 
     def _values(self) -> str:
@@ -119,37 +144,46 @@ class Form(Live):
             f"<details><summary>{escape(title)}</summary>{_settings_rows(self.settings, names)}</details>"
             for title, names in zip(self._titles(), self.settings.folded.values(), strict=True)
         )
-        return self._note + first + self._panel.value + (more and f"<b>More settings</b>{more}")
+        top = self._note + self._sources.value
+        return top + first + self._panel.value + (more and f"<b>More settings</b>{more}")
 
 
 def open_form(
     preset: StepSettings,
     values: dict,
-    kept: Path,
-    noted: dict | None = None,
+    of: Path,
     beside: Callable[[StepSettings], "HTML | Figure | str"] | None = None,
+    begun: dict | None = None,
+    free: Collection[str] = (),
 ) -> Form:
-    """The form of a step as its run was last opened.
+    """The form of a step: the first form's values hold over what is changed here, and that over the preset.
 
-    preset: the settings where nobody said otherwise
-    values: what the notebook's parameters say, see `filled`; over all others
-    kept: the file in which the form keeps what is changed, see `Workspace.kept`
-    noted: the settings of a run that has begun, which hold instead of what was kept
+    values: what the notebook's parameters say, see `filled`; the form shows them, fixed
+    of: the folder that the settings are for; in one kernel its form opens again as it was left
+    begun: the settings of a run that has begun, fixed too but for those called `free`; None: a step without
 
     Raises ValueError, naming the field, where `values` has a name or a value
-    that the settings refuse. Kept values that are no longer valid are not
-    used, and the form says so.
+    that the settings refuse, and StepError where a run that has begun has other values.
     """
-    start, note = preset, ""
-    try:
-        changed = noted or (json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {})
-        start = with_values(preset, changed)
-    except (ValueError, TypeError):
-        note = f"The values saved in {kept} are no longer valid and are not used."
-    else:
-        saved = f"Saved earlier in this run: {', '.join(map(_label, changed))}." if changed else ""
-        note = "This run started with these settings." if noted else saved
-    return Form(_with_parameter(start, values), preset, beside, kept, note)
+    note = "The form at the top holds over this one. What you change here is lost when the kernel restarts"
+    note += "." if begun is None else ", unless the run has begun: then its own settings hold."
+    start, fixed = _with_values(preset, values), dict.fromkeys(values, "form")
+    if begun:
+        run = _with_values(preset, begun, f"The run in {of}")
+        start, note = _with_values(run, values), f"Run {of.name} started with these settings."
+        fixed |= {name: "run" for name in _knobs(preset) if name not in free}
+        if other := [name for name in values if name not in free and _of(start, name) != _of(run, name)]:
+            told = "; ".join(f"{name} {_of(run, name)}, not {_of(start, name)}" for name in other)
+            raise StepError(
+                f"The run in {of} started with {told}. Take that out of the form at the top to "
+                "go on with it, or choose another RUN."
+            )
+    changed = _CHANGED.setdefault((str(of), type(preset)), {})
+    return Form(start, beside, preset=preset, fixed=fixed, changed=changed, note=note)
+
+
+def _of(settings: StepSettings, name: str) -> str:
+    return as_text(getattr(settings, name))
 
 
 def filled(values: dict, **fields: object) -> dict:
@@ -179,8 +213,8 @@ def _names_and_values(parameter: object) -> dict:
     return parameter
 
 
-def _with_parameter(settings: StepSettings, values: dict) -> StepSettings:
-    """`settings` with the values of a notebook's parameter; what they refuse is told in one sentence."""
+def _with_values(settings: StepSettings, values: dict, who: str = "SETTINGS") -> StepSettings:
+    """`settings` with the values of a parameter or a run; what they refuse is told in a sentence."""
     try:
         return with_values(settings, _names_and_values(values))
     except ValidationError as error:
@@ -188,7 +222,7 @@ def _with_parameter(settings: StepSettings, values: dict) -> StepSettings:
         name = first["loc"][0]
         known = ", ".join(_knobs(settings))
     if name not in _knobs(settings):
-        raise ValueError(f"SETTINGS has {name!r}, which is not a field of this form. The fields are {known}")
+        raise ValueError(f"{who} has {name!r}, which is not a field of this form. The fields are {known}")
     raise ValueError(f"The value {values[name]!r} of {name!r} is not allowed: {first['msg']}")
 
 
@@ -205,6 +239,11 @@ def _settings_rows(settings: StepSettings, names: Iterable[str]) -> str:
 def _value(value: object) -> str:
     shown = escape(as_text(value))
     return f"<pre>{shown}</pre>" if _is_long(value) else f"<b>{shown}</b>"
+
+
+def _short(value: object) -> str:
+    """A value in a row of its own; of a prompt its length."""
+    return f"{len(value):,} characters" if _is_long(value) else f"<b>{escape(as_text(value))}</b>"
 
 
 def _is_long(value: object) -> bool:

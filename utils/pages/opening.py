@@ -1,4 +1,4 @@
-"""What each notebook opens with: missing packages, one line on the runtime, the map of the four steps."""
+"""What each notebook opens with: missing packages, a table on the runtime, the map of the four steps."""
 
 import importlib
 import platform
@@ -12,14 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from IPython.display import HTML
+from IPython.display import HTML, display
 
 from utils.judge import green_score
 from utils.machine import COLAB_DISK, DRIVE, INTERNET, gpus, in_colab, in_kaggle
-from utils.settings import TIMES, Preset
-from utils.workspace import STEPS, StepError, Workspace, duration, status, versions
+from utils.settings import TIMES, Preset, preset
+from utils.workspace import STEPS, StepError, Workspace, duration, open_workspace, status, versions
 
-from .page import html, tag
+from .page import html, table, tag
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-colab.txt"
@@ -28,6 +28,24 @@ _A_GPU = {
     "Colab": "choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all",
     "Kaggle": "choose Settings > Accelerator > GPU T4 x2, then Run all",
 }
+
+
+def begin(
+    step: str, root: str = "", size: str = "", training_run: str = "default"
+) -> tuple[Workspace, Preset]:
+    """Install what is missing, open the workspace of a notebook, and show what it begins with.
+
+    step: one of `STEPS`
+    root, size, training_run: the fields WORKSPACE, PRESET and RUN, see `open_workspace`
+
+    Returns the workspace and the settings of its size. Raises StepError where
+    pip fails or steps are done at another size.
+    """
+    install_missing()
+    workspace = open_workspace(root, size, training_run)
+    chosen = preset(size or workspace.size)
+    display(HTML(html(_found(workspace, chosen) + _steps(workspace, step))))
+    return workspace, chosen
 
 
 def install_missing(requirements: Path = REQUIREMENTS, *options: str) -> list[str]:
@@ -71,43 +89,40 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-def found(workspace: Workspace, preset: Preset) -> HTML:
-    """In one line: runtime, GPU, free disk, size, where results go, which steps are done, and versions.
+def _found(workspace: Workspace, chosen: Preset) -> str:
+    """A table of the runtime, the GPU, the size, and where results go.
 
-    Below it, in Colab and on Kaggle, how to get a GPU where there is none, and how results outlast the
-    session.
+    In Colab and on Kaggle also how to get a GPU where there is none, and how results outlast the session.
     """
     place = "Colab" if in_colab() else "Kaggle" if in_kaggle() else ""
-    done = [STEPS[step][:2] for step, state in status(workspace).items() if state != "not done"]
-    facts = (
-        place or f"{platform.system()}, not Colab",
-        gpu() or "no GPU",
-        f"{_free_gib(workspace.data):,.0f} GiB of disk free",
-        f"size {preset.name}",
-        f"results in {workspace.root}",
-        f"done: {', '.join(done) or 'no step yet'}",
-        ", ".join(f"{name} {version}" for name, version in versions().items()),
-    )
-    lines = [escape(" · ".join(facts))]
-    if not done:
-        lines += [
-            f"{tag(f'size {size}')} {escape(f'Here no step is done yet; {steps} done at size {size}.')} "
-            + escape(f'To go on with that, set PRESET to "{size}" above and run all cells again.')
-            for size, steps in _elsewhere(workspace).items()
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
+    size = [chosen.name]
+    if all(state == "not done" for state in status(workspace).values()):
+        size += [
+            f"Here no step is done yet; {steps} done at size {other}. To go on with that, set PRESET to "
+            f'"{other}" above and run all cells again.'
+            for other, steps in _elsewhere(workspace).items()
         ]
+    card, lost = [gpu() or "no GPU"], []
     if place and not gpu():
-        so = "the demo runs instead" if preset.name == "demo" else f"the size {preset.name} does not run"
-        full = ' 01 and 02 need none: for the full size, set PRESET to "t4" in every notebook.'
-        so += "." + full * (preset.name == "demo")
-        lines.append(f"{tag('no GPU')} {escape(f'To get one, {_A_GPU[place]}. Without a GPU, {so}')}")
+        so = "the demo runs instead" if chosen.name == "demo" else f"the size {chosen.name} does not run"
+        card.append(f"To get one, {_A_GPU[place]}. Without a GPU, {so}.")
+        if chosen.name == "demo":
+            card.append('01 and 02 need none: for the full size, set PRESET to "t4" in every notebook.')
     if in_colab() and workspace.root.is_relative_to(COLAB_DISK) and not workspace.root.is_relative_to(DRIVE):
-        lines.append(f"{tag('not on Drive')} Results are lost when this session ends.")
+        lost = [("not on Drive", "Results are lost when this session ends.")]
     if in_kaggle():
-        lines.append(
-            f"{tag('not saved yet')} Only a saved version keeps results (Save Version > Save & Run All). "
-            "In the next notebook, attach that version's output (Add Input)."
-        )
-    return HTML(html("<br>".join(lines)))
+        saved = "Only a saved version keeps results (Save Version > Save & Run All). In the next notebook, "
+        lost = [("not saved yet", f"{saved}attach that version's output (Add Input).")]
+    results = "".join(f"<br>{tag(what)} {escape(said)}" for what, said in lost)
+    rows = (
+        ("runtime", escape(f"{place or f'{platform.system()}, not Colab'} · {packages}")),
+        ("GPU", escape(" ".join(card))),
+        ("size", escape(". ".join(size))),
+        ("results in", escape(str(workspace.root)) + results),
+        ("disk", f"{_free_gib(workspace.data):,.0f} GiB free"),
+    )
+    return table(("", ""), rows)
 
 
 def _elsewhere(workspace: Workspace) -> dict[str, str]:
@@ -156,6 +171,10 @@ def overview(workspace: Workspace, here: str) -> HTML:
 
     Raises ValueError where `here` is none of `STEPS`.
     """
+    return HTML(html(f"{_steps(workspace, here)}<small>results in {escape(str(workspace.root))}</small>"))
+
+
+def _steps(workspace: Workspace, here: str) -> str:
     if here not in STEPS:
         raise ValueError(f"no step called {here!r}: steps are {', '.join(STEPS)}")
     done = status(workspace)
@@ -167,9 +186,7 @@ def overview(workspace: Workspace, here: str) -> HTML:
         f"<small>{_on_two_cores(workspace, step)}full size, T4: {about.t4}</small></li>"
         for step, about in ABOUT.items()
     )
-    return HTML(
-        html(f'<ol class="steps">{items}</ol><small>results in {escape(str(workspace.root))}</small>')
-    )
+    return f'<ol class="steps">{items}</ol>'
 
 
 def _title(step: str, here: str) -> str:

@@ -6,6 +6,7 @@ from html import escape
 from itertools import groupby
 
 import ipywidgets as widgets
+import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 from PIL import Image
@@ -111,6 +112,24 @@ def split_view(
         cells = ([escape(as_text(row.get(column, ""))) for column in head] for row in audit)
         body += "<small>audit</small>" + table(list(map(escape, head)), cells)
     return HTML(html(body))
+
+
+def repairs(texts: Sequence[str], splits: Sequence[Mapping[str, str]], audit: pd.DataFrame) -> Browser:
+    """The twenty reports with the most repaired or failing sentences, each beside its split and its audit.
+
+    `audit` has the columns of `split.audit`, and `id`. Raises ValueError where there are no reports.
+    """
+    wrong = (audit["repaired"] | ~audit["ok"]).groupby(audit["study"]).sum()
+    order = wrong.sort_values(ascending=False, kind="stable").index[:20]
+    columns = ["direction", "sentence", "regions", "ok", "repaired"]
+    rows = {study: audit.loc[audit["study"] == study] for study in order}
+    names = [f"{rows[study]['id'].iloc[0]}: {wrong[study]} sentences repaired" for study in order]
+
+    def draw(number: int) -> HTML:
+        study = order[number]
+        return split_view(texts[study], splits[study], rows[study][columns].to_dict("records"))
+
+    return browser(names, draw)
 
 
 def _marked(

@@ -185,7 +185,7 @@ def save(judgements: pd.DataFrame, path: Path) -> Path:
     return path
 
 
-def read_judgements(path: Path) -> pd.DataFrame:
+def read_judgements(path: str | Path) -> pd.DataFrame:
     """The judgements that another run saved. Raises StepError for a file of another kind."""
     try:
         rows = pd.read_parquet(path)
@@ -195,13 +195,13 @@ def read_judgements(path: Path) -> pd.DataFrame:
     return rows
 
 
-def read_recorded(path: Path, system: str) -> pd.DataFrame:
+def read_recorded(path: str | Path, system: str) -> pd.DataFrame:
     """Judgements that GREEN gave somewhere else, as rows; their completions are read by our own parser.
 
     `path` is JSON lines, gzipped or not, with split, id, region, reference,
     prediction and completion. Raises StepError for a file of another kind.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
+    opener = gzip.open if str(path).endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8") as file:
             lines = [json.loads(line) for line in file]

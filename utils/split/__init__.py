@@ -8,14 +8,18 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from utils.settings import SplitSettings
+from utils.workspace import counter
+
 from . import batch, local, remote
 from .auditing import audit, left_to_offline, repair, repair_one
-from .gold import agreement, by_region, confusion, gold_pairs, with_examples
+from .gold import Pair, agreement, by_region, confusion, disagreements, gold_for, gold_pairs, with_examples
 from .offline import split_offline
 from .questions import Estimate, Spending, SplitError, estimate, price_of
 from .reading import whole
 
 __all__ = [
+    "EXAMPLE",
     "Estimate",
     "Prompt",
     "Spending",
@@ -24,13 +28,18 @@ __all__ = [
     "audit",
     "batch",
     "by_region",
+    "compare",
     "confusion",
+    "costs",
+    "disagreements",
     "estimate",
+    "gold_for",
     "gold_pairs",
     "left_to_offline",
     "load_prompt",
     "model_of",
     "new_spending",
+    "options_of",
     "repair",
     "split_and_audit",
     "split_findings",
@@ -43,6 +52,13 @@ DEFAULT_MODELS = {
     "openai": remote.DEFAULT_MODEL,
     "local": local.DEFAULT_MODEL,
 }
+
+EXAMPLE = (  # the quiz's own
+    "The cardiomediastinal silhouette and pulmonary vasculature are within normal limits in size. "
+    "The lungs are mildly hypoinflated but grossly clear of focal airspace disease, pneumothorax, or "
+    "pleural effusion. There are mild degenerative endplate changes in the thoracic spine. "
+    "There are no acute bony findings."
+)
 
 
 class Prompt(NamedTuple):
@@ -144,3 +160,50 @@ def _unrepaired(
     spending = spending or new_spending(model, budget, base_url)
     server = {"base_url": base_url, "api_key": api_key, "concurrency": concurrency}
     return remote.ask_all(texts, told, spending=spending, **server, **kept)
+
+
+def options_of(settings: SplitSettings, prompt: str, api_key: str | None, cache: Path) -> dict:
+    """The options of `split_findings` as a form has them; the openai engine gets an account to spend from."""
+    names = ("engine", "model", "base_url", "concurrency", "budget")
+    options = {name: getattr(settings, name) for name in names}
+    if settings.engine == "openai":
+        options["spending"] = new_spending(settings.model, settings.budget, settings.base_url)
+    return options | {"prompt": prompt, "api_key": api_key, "cache": cache}
+
+
+def costs(texts: list[str], measured: list[Pair], settings: SplitSettings, options: dict) -> str:
+    """What the questions are likely to cost, a line for the first prompt and one for the second, if any.
+
+    texts: reports to split; measured: those with gold, which both prompts are compared on
+    """
+    if settings.engine != "openai":
+        return f"The {settings.engine} engine costs nothing."
+    model, originals = model_of(settings.engine, settings.model), [text for text, _ in measured]
+    lines = [str(estimate(texts + originals, model, options["prompt"], cache=options["cache"]))]
+    if settings.other_prompt:
+        told = load_prompt(settings.other_prompt).text
+        lines.append(f"{settings.other_prompt}: {estimate(originals, model, told, cache=options['cache'])}")
+    return "\n".join(lines)
+
+
+def compare(measured: list[Pair], settings: SplitSettings, options: dict) -> dict[str, pd.DataFrame]:
+    """Splits of the reports `measured` beside their gold, as `agreement` has it, by engine and prompt.
+
+    The form's engine comes first, with its prompt and with the second, if any; the offline engine comes
+    last. What a language model left to the offline engine is printed. Without `measured` there is nothing.
+    """
+    sides = {"offline": {"engine": "offline"}}
+    if settings.engine != "offline":
+        sides = {f"{settings.engine}, {settings.prompt}": options, **sides}
+        if settings.other_prompt:
+            other = load_prompt(settings.other_prompt)
+            sides[f"{settings.engine}, {other.name}"] = options | {"prompt": other.text}
+    originals, gold = [text for text, _ in measured], [findings for _, findings in measured]
+    frames = {}
+    for name, how in sides.items() if measured else ():
+        progress = counter(name, options.get("spending"))
+        splits, audited = split_and_audit(originals, **how | {"progress": progress})
+        if how["engine"] != "offline":
+            print(f"{name}: {left_to_offline(audited):,} of {len(splits):,} reports split offline instead")
+        frames[name] = agreement(originals, splits, gold, options["prompt"])
+    return frames

@@ -1,14 +1,17 @@
 """The split against gold: sentence-level agreement, by region, and where two splits part ways."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from utils.data import phantoms
+from utils.data.studies import Study
 from utils.findings.sentences import STOPWORDS, sentences, words
 from utils.regions import ALL, tidy
+from utils.settings import SplitSettings
 
 from .questions import Split, SplitError
 
@@ -96,6 +99,34 @@ def confusion(frame: pd.DataFrame) -> pd.DataFrame:
     sides = [scored[side].mask(many, SEVERAL) for side, many in zip(("gold", "ours"), several, strict=True)]
     names = [*ALL, SEVERAL]
     return pd.crosstab(*sides).reindex(index=names, columns=names, fill_value=0)
+
+
+def disagreements(frames: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of frames of `agreement` by name: sentences on which a split and gold differ, and those not in gold.
+
+    Sentences that gold drops or rewords so much that they cannot be matched are not scored.
+    """
+    parted = pd.concat(frames, names=["split", None]).reset_index("split")
+    differ = parted[~parted["agree"].fillna(True)].drop(columns="agree")
+    return differ, parted.loc[parted["gold"] == "", ["study", "sentence"]].drop_duplicates()
+
+
+def gold_for(train: Sequence[Study], settings: SplitSettings, originals: str, drawn: bool) -> list[Pair]:
+    """As many studies with gold as the settings ask for, examples and those to measure on; says how many.
+
+    They are those of `train` that R2Gen's annotation at `originals` has unsplit; without it, phantoms
+    where `drawn`, else none.
+    """
+    count, pairs = settings.examples + settings.gold_studies, []
+    if originals:
+        pairs = gold_pairs({study.id: study.findings for study in train if study.findings}, originals, count)
+    elif drawn:
+        phantom_studies = phantoms.stream(7, count, 64)
+        pairs = [(phantom.original, phantom.findings) for phantom in phantom_studies]
+    else:
+        print("GOLD_ORIGINALS is empty: the prompt has no examples, and the split cannot be measured.")
+    print(f"{len(pairs)} studies with gold")
+    return pairs
 
 
 def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> list[Pair]:

@@ -2,6 +2,6 @@
 what it shows meanwhile (`watch`), and its `checkpoints`."""
 
 from .probing import on_validation, run_probe
-from .trainer import finish, noted_settings, train, train_on_all
+from .trainer import FREE, finish, noted_settings, train, train_on_all
 
-__all__ = ["finish", "noted_settings", "on_validation", "run_probe", "train", "train_on_all"]
+__all__ = ["FREE", "finish", "noted_settings", "on_validation", "run_probe", "train", "train_on_all"]
