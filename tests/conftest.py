@@ -104,6 +104,24 @@ def shown(monkeypatch):
 
 
 @pytest.fixture
+def found(monkeypatch):
+    """What a notebook shows when it begins with a workspace."""
+    from page_text import text
+
+    from utils import settings
+    from utils.pages import opening
+
+    def begin(run, size: str = "demo", step: str = "regions") -> str:
+        shown = []
+        monkeypatch.setattr(opening, "display", shown.append)
+        workspace, chosen = opening.begin(step, str(run.root), size)
+        assert workspace.root == run.root and chosen == settings.preset(size)
+        return text(*shown)
+
+    return begin
+
+
+@pytest.fixture
 def impatient(monkeypatch, tmp_path):
     """A disk that is away is not tried again, and what waits for it waits in the test's own folder."""
     from utils.machine import disk

@@ -11,7 +11,6 @@ import pytest
 from conftest import ROOT
 from page_text import text
 
-from utils import settings
 from utils.pages import opening
 from utils.workspace import STEPS, StepError, Workspace
 
@@ -49,18 +48,16 @@ class Runtime:
         monkeypatch.setenv("COLAB_DRIVE", str(self.drive))
         monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "colab"))
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        monkeypatch.delenv("XRAY_WORKSPACE", raising=False)
-        monkeypatch.delenv("XRAY_PRESET", raising=False)
 
     @property
     def address(self) -> str:
         return self.public.as_uri()
 
     def run(self, name: str, whole: bool = False, **parameters) -> str:
-        """Upload a notebook and run it, or only what comes up to the map; what it shows."""
+        """Upload a notebook and run it, or only its form and set-up; what it shows."""
         notebook = nbformat.read(self.public / "notebooks" / f"{name}.ipynb", as_version=4)
         if not whole:
-            last = next(i for i, cell in enumerate(notebook.cells) if "opening.overview" in cell.source)
+            last = next(i for i, cell in enumerate(notebook.cells) if ".begin(" in cell.source)
             del notebook.cells[last + 1 :]
         uploaded = self.content / f"{name}.ipynb"
         nbformat.write(notebook, uploaded)
@@ -88,9 +85,10 @@ def check_first(runtime: Runtime, name: str, shown: str) -> None:
     """What the first notebook of a session says when it opens, and what it leaves."""
     assert (runtime.content / "chest-xray-regions/utils/workspace.py").exists()
     assert f"Mounted at {runtime.content}/drive" in shown
-    assert "Colab · no GPU · " in shown and " GiB of disk free · size demo · " in shown
-    assert f"results in {runtime.content}/drive/MyDrive/xray_reports/demo · done: no step yet" in shown
-    assert "yet · python 3." in shown and "Runtime > Change runtime type > T4 GPU" in shown
+    assert "runtime Colab · python 3." in shown and "size demo results in" in shown
+    assert f"results in {runtime.content}/drive/MyDrive/xray_reports/demo disk " in shown
+    assert " GiB free" in shown and "GPU no GPU To get one" in shown and "✓" not in shown.split("step 01")[0]
+    assert "Runtime > Change runtime type > T4 GPU" in shown and shown.count("you are here") >= 1
     assert "Installing" not in shown and "not on Drive" not in shown
     assert f"step {name[:2]} · you are here" in shown
     assert (runtime.drive / "xray_reports/demo").is_dir()
@@ -118,7 +116,7 @@ class TestOpening:
     @pytest.mark.parametrize(
         ("address", "sentence"),
         [
-            ("", "Set REPOSITORY above, or put the folder chest-xray-regions into My Drive"),
+            ("", "Set REPOSITORY above, or put chest-xray-regions into My Drive"),
             ("file:///nowhere", "git could not clone file:///nowhere"),
         ],
     )
@@ -137,13 +135,14 @@ class TestOpening:
         assert "4 studies with gold" in shown
         shown = runtime.run("02_build_hf_dataset", whole=True, VIEWS="1")  # DATA as in 01
         assert "12 train, 4 val, 5 test" in shown
-        assert "Drive already mounted at" in shown and "done: 01" in shown
+        assert "Drive already mounted at" in shown and "step 01 Findings to regions ✓ finished" in shown
         assert "step 02 · you are here Studies to a dataset ○ not done" in shown
         made = Workspace(runtime.drive / "xray_reports/demo")
         assert made.manifest("dataset")["settings"]["views"] == 1
-        shown = runtime.run("02_build_hf_dataset", whole=True)
-        assert "Saved earlier in this run: views" in shown
-        assert made.manifest("dataset")["settings"]["views"] == 1
+        assert "not the preset's value from views 1 form" in shown
+        shown = runtime.run("02_build_hf_dataset", whole=True)  # in another kernel, with an empty form
+        assert "Every value is the preset's." in shown and "size demo results in" in shown
+        assert made.manifest("dataset")["settings"]["views"] == 2
 
 
 # The packages that a runtime lacks
@@ -196,10 +195,6 @@ def test_what_pip_cannot_install_is_said_and_on_kaggle_what_to_switch_on(index, 
 # What was found
 
 
-def found(run: Workspace, name: str = "demo") -> str:
-    return text(opening.found(run, settings.preset(name)))
-
-
 @pytest.fixture
 def card(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -207,20 +202,22 @@ def card(monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: properties)
 
 
-def test_a_t4_is_named_with_its_memory(tmp_path, card, monkeypatch):
+def test_a_t4_is_named_with_its_memory(tmp_path, card, monkeypatch, found):
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
     shown = found(Workspace(tmp_path), "t4")
     assert "Tesla T4, 14.7 GiB" in shown and "size t4" in shown and "Change runtime type" not in shown
 
 
-def test_steps_that_are_done_are_named(tmp_path):
+def test_steps_that_are_done_are_named(tmp_path, found):
     run = Workspace(tmp_path)
     for step in ("regions", "dataset"):
         run.finish(step, settings={}, outputs=[])
-    assert "not Colab" in found(run) and "done: 01, 02" in found(run)
+    shown = found(run, step="training")
+    assert "not Colab" in shown and shown.count("✓ finished") == 2
+    assert "step 03 · you are here Fine-tuning ○ not done" in shown
 
 
-def test_what_is_done_at_another_size_is_said_with_the_value_to_set(tmp_path):
+def test_what_is_done_at_another_size_is_said_with_the_value_to_set(tmp_path, found):
     for step in ("regions", "dataset"):
         Workspace(tmp_path / "demo").finish(step, settings={}, outputs=[])
     shown = found(Workspace(tmp_path / "t4"), "t4")
@@ -230,7 +227,7 @@ def test_what_is_done_at_another_size_is_said_with_the_value_to_set(tmp_path):
     assert "PRESET" not in found(Workspace(tmp_path / "demo"))
 
 
-def test_a_size_that_needs_a_gpu_says_so(tmp_path, monkeypatch):
+def test_a_size_that_needs_a_gpu_says_so(tmp_path, monkeypatch, found):
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "Without a GPU, the size t4 does not run" in found(Workspace(tmp_path), "t4")

@@ -17,7 +17,7 @@ from utils.workspace import STEPS, StepError, Workspace, open_workspace
 @pytest.fixture
 def place(monkeypatch, tmp_path):
     """The folder that stands for a session's disks."""
-    for name in ("XRAY_WORKSPACE", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+    for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(machine, "COLAB_DISK", tmp_path / "content")
     monkeypatch.setattr(machine, "DRIVE", tmp_path / "content" / "drive" / "MyDrive")
@@ -249,13 +249,10 @@ def test_bf16_on_a_card_without_it_is_refused_in_a_sentence(gpu):
 
 
 def test_a_preset_follows_the_machine(monkeypatch):
-    monkeypatch.delenv("XRAY_PRESET", raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert (machine.device(), machine.default_preset()) == ("cuda", "t4")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert (machine.device(), machine.default_preset()) == ("cpu", "demo")
-    monkeypatch.setenv("XRAY_PRESET", "t4")
-    assert machine.default_preset() == "t4"
 
 
 @pytest.mark.parametrize(

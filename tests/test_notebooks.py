@@ -56,14 +56,22 @@ def test_the_first_words_are_those_of_the_map():
 
 def test_cells_that_the_notebooks_share_are_the_same_in_all_four():
     opened, values = [], []
-    for path in NOTEBOOKS:
-        cells = nbformat.read(path, as_version=4).cells
-        imports = next(i for i, cell in enumerate(cells) if cell.source.startswith("Imports for this step"))
-        opened.append([cell.source for i, cell in enumerate(cells[1 : imports + 1]) if i != 1])
-        values.append(dict(re.findall(r"^(\w+) = (.*)$", cells[2].source, re.M)))
-    assert len(opened[0]) == 8 and all(cells == opened[0] for cells in opened)
+    for step, path in zip(STEPS, NOTEBOOKS, strict=True):
+        why, form, what, set_up = nbformat.read(path, as_version=4).cells[1:5]
+        assert f'.begin("{step}", WORKSPACE, PRESET, RUN)' in set_up.source
+        opened.append((why.source, what.source, set_up.source.replace(f'"{step}"', "")))
+        values.append(dict(re.findall(r"^(\w+) = (.*)$", form.source, re.M)))
+    assert len(set(opened)) == 1
     for name in {name for found in values for name in found} - {"SETTINGS", "DATA"}:  # what they say differs
         assert len({found[name] for found in values if name in found}) == 1, name
+
+
+@pytest.mark.parametrize(("number", "cells", "words"), [("01", 30, 560), ("02", 24, 330), ("03", 24, 420)])
+def test_a_notebook_is_read_in_a_few_minutes(number, cells, words):
+    (path,) = (path for path in NOTEBOOKS if path.stem.startswith(number))
+    shown = nbformat.read(path, as_version=4).cells
+    prose = [len(cell.source.split()) for cell in shown if cell.cell_type == "markdown"]
+    assert len(shown) <= cells and sum(prose) <= words
 
 
 def test_says_why_before_every_cell(notebook):
@@ -116,7 +124,7 @@ def test_the_parameters_are_a_form_in_colab_with_the_choices_of_the_settings(pat
         name, value, choices, options = field.groups()
         choices, options = json.loads(choices or "[]"), json.loads(options or "{}")
         if knob := knobs.pop(name, None):
-            assert value == '""'  # any other would be over what the run has saved
+            assert value == '""'  # any other would be over the preset
             offered = get_args(knob.annotation) or knob.examples
             assert choices == (["", *offered] if offered else [])
             assert options.get("allow-input", False) == bool(knob.examples)

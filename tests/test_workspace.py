@@ -112,11 +112,9 @@ def test_status_tells_each_step(run):
     assert state["regions"].startswith("finished 20") and state["evaluation"] == "not done"
 
 
-def test_a_workspace_is_where_it_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("XRAY_WORKSPACE", str(tmp_path / "from the environment"))
+def test_a_workspace_is_where_it_is_asked_for(tmp_path):
     asked = workspace.open_workspace(tmp_path / "asked", training_run="b")
     assert asked == Workspace(tmp_path / "asked", "b") and asked.root.is_dir()
-    assert workspace.open_workspace(preset="t4").root == tmp_path / "from the environment"
 
 
 @pytest.mark.parametrize("name", ["a::b", "$HOME", "x${HOME}"])
@@ -128,17 +126,10 @@ def test_a_workspace_that_datasets_cannot_read_is_refused_at_once(tmp_path, name
 
 
 def test_a_workspace_lies_beside_the_notebooks(monkeypatch, tmp_path):
-    monkeypatch.delenv("XRAY_WORKSPACE", raising=False)
     monkeypatch.setattr(workspace, "__file__", str(tmp_path / "utils" / "workspace.py"))
     assert workspace.open_workspace(preset="t4").root == tmp_path / "runs" / "t4"
     assert workspace.open_workspace().root == tmp_path / "runs" / "demo"
     assert workspace.open_workspace().data == tmp_path / "runs" / "demo" / "data"
-
-
-def test_what_forms_keep_lies_apart_from_what_steps_leave(tmp_path):
-    run = Workspace(tmp_path, "rank64")
-    assert run.kept("dataset", "dataset") == tmp_path / "settings/dataset/dataset.json"
-    assert run.kept("evaluation", "judge") == tmp_path / "settings/evaluation/rank64/judge.json"
 
 
 def test_memory_is_in_gib(monkeypatch):
@@ -277,8 +268,7 @@ def test_a_workspace_is_not_made_where_drive_is_not_mounted(tmp_path, monkeypatc
 
 def test_a_drive_that_is_away_is_not_taken_for_one_that_was_refused(drive, monkeypatch):
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
-    for name in ("KAGGLE_KERNEL_RUN_TYPE", "XRAY_WORKSPACE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
     monkeypatch.setattr(machine, "DRIVE", drive.root)
     assert workspace.open_workspace(preset="t4").root == drive.root / "xray_reports" / "t4"
     drive.lose()
@@ -292,7 +282,7 @@ def test_a_drive_that_is_away_is_not_taken_for_one_that_was_refused(drive, monke
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
     """Whether the machine has one, to be set; workspaces lie in a folder of their own."""
-    for name in ("XRAY_WORKSPACE", "XRAY_PRESET", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+    for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(workspace, "__file__", str(tmp_path / "utils" / "workspace.py"))
 
@@ -349,10 +339,8 @@ def test_the_size_of_a_folder_of_before_is_that_of_its_name_or_as_asked(gpu, tmp
     assert workspace.open_workspace(tmp_path / "mine").size == "small"
 
 
-def test_an_unknown_size_and_the_environments_are_taken_as_asked_for(gpu, tmp_path, monkeypatch):
+def test_an_unknown_size_is_refused_and_the_environment_sets_none(gpu, tmp_path, monkeypatch):
     with pytest.raises(StepError, match="no size called 'T4': set PRESET to one of t4, small, demo"):
         workspace.open_workspace(tmp_path / "mine", "T4")
     monkeypatch.setenv("XRAY_PRESET", "small")
-    assert workspace.open_workspace(tmp_path / "other").size == "small"
-    monkeypatch.delenv("XRAY_PRESET")
-    assert workspace.open_workspace(tmp_path / "other").size == "small"
+    assert workspace.open_workspace(tmp_path / "other").size == "demo"

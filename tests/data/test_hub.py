@@ -29,7 +29,6 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.delenv("XRAY_DATA", raising=False)
     yield hub
     hub.shutdown()
     hub.server_close()

@@ -26,8 +26,7 @@ CLEAR = "The lungs are clear. The heart is normal in size."
 
 
 @pytest.fixture
-def ws(tmp_path, monkeypatch):
-    monkeypatch.delenv("XRAY_DATA", raising=False)
+def ws(tmp_path):
     return Workspace(tmp_path / "run")
 
 

@@ -19,8 +19,7 @@ CLEAR = "The lungs are clear."
 
 
 @pytest.fixture
-def ws(tmp_path, monkeypatch):
-    monkeypatch.delenv("XRAY_DATA", raising=False)
+def ws(tmp_path):
     return Workspace(tmp_path / "run")
 
 
@@ -327,13 +326,11 @@ def terms(tmp_path):
 
 
 @pytest.mark.parametrize("named", ["", "annotation.json", "t.csv", "x.zip"])
-@pytest.mark.parametrize("how", ["field", "variable", "relative", "step 1"])
+@pytest.mark.parametrize("how", ["field", "relative", "step 1"])
 def test_terms_are_found_beside_whatever_is_named(terms, ws, monkeypatch, named, how):
     path = terms.parent / named
     field = str(path) if how == "field" else ""
-    if how == "variable":
-        monkeypatch.setenv("XRAY_DATA", str(path))
-    elif how == "relative":  # to the project, as `open_data` reads it
+    if how == "relative":  # to the project, as `open_data` reads it
         monkeypatch.setattr("utils.data.sources.PROJECT", terms.parents[1])
         field = str(path.relative_to(terms.parents[1]))
     elif how == "step 1":

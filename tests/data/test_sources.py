@@ -78,7 +78,6 @@ def server(monkeypatch):
     """Serves the three archives in place of their publishers."""
     monkeypatch.setattr(downloads, "PAUSE", 0)
     monkeypatch.setattr(sources, "IU_XRAY_STUDIES", {"train": 2, "val": 1, "test": 1})
-    monkeypatch.delenv("XRAY_DATA", raising=False)
     server = file_server.start()
     table = []
     for source, path, content in zip(
@@ -122,9 +121,7 @@ def paths(server) -> list[str]:
 
 
 def test_a_folder_of_ones_own_comes_first_and_nothing_is_fetched(tmp_path, server, ws, monkeypatch, capsys):
-    ours, theirs = make_folder(tmp_path / "ours"), make_folder(tmp_path / "theirs")
-    monkeypatch.setenv("XRAY_DATA", str(theirs))
-    assert open_data("", "iu_xray", ws) == theirs
+    ours = make_folder(tmp_path / "ours")
     assert open_data(str(ours), "phantoms", ws) == ours
     assert f"your own folder {ours}" in capsys.readouterr().out
     assert origin(ours) == {"source": "the folder ours"}

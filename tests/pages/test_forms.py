@@ -1,5 +1,6 @@
 """Forms, without a browser."""
 
+import re
 from typing import Literal
 
 import ipywidgets
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from utils.pages import forms
 from utils.settings import BASES, GenerationSettings, PromptSettings, StepSettings, TrainingSettings, preset
+from utils.workspace import StepError
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -90,7 +92,7 @@ def test_a_refused_text_is_escaped():
 
 
 def test_reset_goes_back_to_the_preset():
-    form = forms.Form(Everything(rate=0.05, prompt="edited\n"), preset=Everything())
+    form = forms.Form(Everything(), changed={"rate": 0.05, "prompt": "edited\n"})
     assert form.settings.rate == 0.05
     form.fields["many"].value = -1
     form.fields["switch"].value = False
@@ -161,7 +163,7 @@ def visible(form: forms.Form) -> set[str]:
 
 
 def test_a_folded_knob_that_is_not_the_presets_is_named_on_its_group(shown):
-    form = forms.Form(TrainingSettings(seed=5), TrainingSettings())
+    form = forms.Form(TrainingSettings(), changed={"seed": 5})
     (groups,) = [box for box in form.widget.children if isinstance(box, ipywidgets.Accordion)]
     titles = [groups.get_title(place) for place in range(len(groups.children))]
     assert "schedule (changed: seed 5)" in titles and "adapter" in titles
@@ -190,54 +192,79 @@ def test_settings_that_hold_settings_have_no_form():
         forms.Form(preset("t4"))
 
 
-# A form that is opened again
+# Which value holds: the notebook's first form, the form further down, the preset, or a run that has begun
 
 
 @pytest.fixture
-def kept(tmp_path):
-    return tmp_path / "settings" / "everything.json"
+def folder(tmp_path):
+    """What a form is of; a fresh kernel knows no form of it."""
+    return tmp_path / "rank64"
 
 
-def test_a_form_opens_as_it_was_left(kept):
-    first = forms.open_form(Everything(), {"count": 5}, kept)
-    first.fields["rate"].value = "0.03"
-    first.fields["many"].value = -1  # refused, so not kept
-    again = forms.open_form(Everything(), {}, kept)
-    assert again.settings == Everything(count=5, rate=0.03)
-    assert "Saved earlier in this run: count, rate" in text(again.static())
-    assert "Saved earlier in this run: count, rate" in text(again.widget.children[0].value)
+def sources(form: forms.Form) -> dict[str, str]:
+    """Where the values came from that are not the preset's, as the form says it."""
+    rows = re.findall(r"<tr>(.*?)</tr>", form._sources.value.partition("<tbody>")[2])
+    cells = ([text(cell) for cell in re.findall(r"<td>(.*?)</td>", row)] for row in rows)
+    return {f"{name} {value}": source for name, value, source in cells}
 
 
-def test_the_parameter_is_over_what_was_kept_and_reset_is_over_both(kept):
-    forms.open_form(Everything(), {"count": 5, "name": "other"}, kept)
-    again = forms.open_form(Everything(), {"count": 6}, kept)
-    assert again.settings == Everything(count=6, name="other")
+def test_the_first_form_is_over_what_is_changed_below_and_that_over_the_preset(folder):
+    form = forms.open_form(Everything(), {"count": 5}, folder)
+    form.fields["rate"].value = "0.03"
+    form.fields["many"].value = -1  # refused
+    assert form.settings == Everything(count=5, rate=0.03)
+    assert sources(form) == {"count 5": "form", "rate 0.03": "widget"}
+    assert form.fields["count"].disabled and not form.fields["rate"].disabled
+    assert "set in the form above" in text(form.notes["count"].value)
+    assert "count 5 form rate 0.03 widget" in text(form.static())
+    again = forms.open_form(Everything(), {"rate": "0.04"}, folder)  # all cells are run once more
+    assert again.settings == Everything(rate=0.04) and sources(again) == {"rate 0.04": "form"}
+
+
+def test_what_is_changed_below_holds_until_the_kernel_ends_and_reset_takes_it_back(folder, monkeypatch):
+    forms.open_form(Everything(), {"name": "other"}, folder).fields["count"].value = 6
+    again = forms.open_form(Everything(many=7), {"name": "other"}, folder)
+    assert again.settings == Everything(many=7, count=6, name="other")
+    assert sources(forms.open_form(Everything(), {}, folder.with_name("b"))) == {}
     again.reset_button.click()
-    assert again.settings == Everything()
-    untouched = forms.open_form(Everything(), {}, kept)
-    assert untouched.settings == Everything() and "Saved earlier" not in text(untouched.static())
+    assert again.settings == Everything(many=7, name="other")  # the first form's value stays
+    untouched = forms.open_form(Everything(), {}, folder)
+    assert untouched.settings == Everything() and "Every value is the preset's." in text(untouched.static())
+    untouched.fields["count"].value = 6
+    monkeypatch.setattr(forms, "_CHANGED", {})  # as in a new kernel
+    assert forms.open_form(Everything(), {}, folder).settings == Everything()
+    assert not folder.exists()
+    assert "lost when the kernel restarts" in text(untouched.widget.children[0].value)
 
 
-def test_what_nobody_changed_follows_the_preset(kept):
-    forms.open_form(Everything(), {}, kept)
-    assert not kept.exists()
-    forms.open_form(Everything(), {"count": 5}, kept)
-    assert forms.open_form(Everything(many=7), {}, kept).settings == Everything(count=5, many=7)
+def test_a_run_that_has_begun_is_fixed_and_says_so(folder):
+    forms.open_form(Everything(), {}, folder, begun={}).fields["count"].value = 6
+    begun = Everything(count=9, many=3).model_dump()
+    form = forms.open_form(Everything(), {"count": "9"}, folder, begun=begun, free={"many", "rate"})
+    assert form.settings == Everything(count=9, many=3)
+    assert sources(form) == {"count 9": "run", "many 3": "run"}
+    assert "Run rank64 started with these settings" in text(form.static())
+    assert {name for name, field in form.fields.items() if not field.disabled} == {"many", "rate"}
+    form.fields["many"].value = 4
+    form.reset_button.click()
+    assert form.settings.many == 3
+    free = forms.open_form(Everything(), {"many": 8}, folder, begun=begun, free={"many"})
+    assert sources(free) == {"count 9": "run", "many 8": "form"}
 
 
-def test_a_run_that_has_begun_opens_with_its_own_settings(kept):
-    forms.open_form(Everything(), {"count": 5}, kept)
-    form = forms.open_form(Everything(), {}, kept, noted=Everything(count=9).model_dump())
-    assert form.settings.count == 9 and "This run started with these settings" in text(form.static())
+def test_other_settings_than_those_of_a_run_are_refused_in_a_sentence(folder):
+    begun = Everything(count=9).model_dump()
+    with pytest.raises(
+        StepError, match=r"started with count 9, not 5; share 0.5, not 0.1. Take that out .*RUN"
+    ):
+        forms.open_form(Everything(), {"count": 5, "share": 0.1}, folder, begun=begun)
+    with pytest.raises(ValueError, match=r"The run in .*rank64 has 'gone', which is not a field"):
+        forms.open_form(Everything(), {}, folder, begun={**begun, "gone": 1})
 
 
-@pytest.mark.parametrize("junk", ["", "[1]", "null", '{"count": 99}', '{"gone": 1}'])
-def test_what_was_kept_and_is_not_valid_is_left_aside_and_said(kept, junk):
-    kept.parent.mkdir()
-    kept.write_text(junk)
-    form = forms.open_form(Everything(), {"many": 8}, kept)
-    assert form.settings == Everything(many=8)
-    assert "no longer valid" in text(form.static()) and str(kept) in text(form.static())
+def test_a_long_text_that_is_not_the_presets_is_told_by_its_length(folder):
+    form = forms.open_form(Everything(), {"prompt": "a\nb"}, folder)
+    assert sources(form) == {"prompt 3 characters": "form"}
 
 
 @pytest.mark.parametrize(
@@ -252,20 +279,20 @@ def test_what_was_kept_and_is_not_valid_is_left_aside_and_said(kept, junk):
         ('{"count": 1}', "SETTINGS must hold names and values"),
     ],
 )
-def test_a_parameter_that_cannot_be_is_one_sentence_and_keeps_nothing(kept, values, message):
+def test_a_parameter_that_cannot_be_is_one_sentence(folder, values, message):
     with pytest.raises(ValueError, match=message) as caught:
-        forms.open_form(Everything(), values, kept)
-    assert "\n" not in str(caught.value) and not kept.exists()
+        forms.open_form(Everything(), values, folder)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("step", ["split", "dataset", "training", "generation", "judge"])
-def test_every_field_of_every_form_can_be_a_parameter(step, kept):
+def test_every_field_of_every_form_can_be_a_parameter(step, folder):
     start = getattr(preset("t4"), step)
     values = {name: other_value(field) for name, field in forms.Form(start).fields.items()}
-    form = forms.open_form(start, values, kept)
+    form = forms.open_form(start, values, folder)
     assert {name: getattr(form.settings, name) for name in values} == values
     assert all(getattr(start, name) != value for name, value in values.items())
-    assert forms.open_form(start, {}, kept).settings == form.settings
+    assert set(sources(form).values()) == {"form"} and len(sources(form)) == len(values)
 
 
 def other_value(field: ipywidgets.Widget):
@@ -284,11 +311,11 @@ def other_value(field: ipywidgets.Widget):
         return field.value + "x"
 
 
-def test_fields_that_are_filled_in_are_values_and_settings_is_over_them(kept):
+def test_fields_that_are_filled_in_are_values_and_settings_is_over_them(folder):
     values = forms.filled({"count": 6}, count="5", rate="3e-2", name="")
-    assert forms.open_form(Everything(), values, kept).settings == Everything(count=6, rate=0.03)
+    assert forms.open_form(Everything(), values, folder).settings == Everything(count=6, rate=0.03)
     with pytest.raises(ValueError, match=r"The value 'x' of 'rate' is not allowed: .*valid number"):
-        forms.open_form(Everything(), forms.filled({}, rate="x"), kept)
+        forms.open_form(Everything(), forms.filled({}, rate="x"), folder)
 
 
 def test_a_notebook_with_two_forms_takes_the_values_by_form():
