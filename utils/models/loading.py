@@ -112,7 +112,7 @@ def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutpu
     features = self.multi_modal_projector(patches_of(outputs, self.config))
     side = isqrt(features.shape[1])
     grids = features.transpose(1, 2).unflatten(2, (side, side))
-    pools = [pixel_values.shape[-1] // size for size, _ in image_sizes.tolist()]
+    pools = [self.config.vision_config.image_size // size for size, _ in image_sizes.tolist()]
     outputs.pooler_output = tuple(
         avg_pool2d(grid, pool).flatten(1).T if pool > 1 else view
         for view, grid, pool in zip(features, grids, pools, strict=True)
