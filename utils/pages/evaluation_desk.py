@@ -1,28 +1,52 @@
-"""The plan of step 4 beside the forms of notebook 04: reports to write, questions to ask, hours."""
+"""What notebook 04 shows: plans beside its forms, who writes, the check of the judge, and all charts.
 
-from collections.abc import Callable
+A plan says how many reports there are to write or questions to ask, and the hours.
+"""
+
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
 
 import pandas as pd
 from datasets import DatasetDict
+from IPython.display import HTML, Markdown, display
 
-from utils.judge import JudgeError
+from utils.judge import OFFLINE_LABEL, Engine, JudgeError, compare_green_score
 from utils.machine import Card, cards_in_words, planned_on
 from utils.models.loading import how_to_read
-from utils.models.systems import BASE, SHUFFLED
+from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.models.writer import ids_to_write
-from utils.scores import plan
-from utils.scores.judging import judge_of
-from utils.scores.statistics import SPLIT_NAMES
+from utils.scores import baselines, plan, report
+from utils.scores.judging import check_judge, judge_of, published_judgements
+from utils.scores.parallel import ANSWERS
+from utils.scores.stages import OVERLAP, Reports, Results
+from utils.scores.statistics import SPLIT_NAMES, diversity, error_counts
+from utils.scores.tables import by_kind
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.lengths import study_lengths
 from utils.training.probing import POINTS
 from utils.training.speeds import Hours
+from utils.workspace import StepError
 
-from .finding_charts import point_in_words
-from .page import quiet, table, tag
+from . import score_charts
+from .charts import Chart, save
+from .finding_charts import findings_named, point_in_words
+from .page import html, quiet, table, tag
 from .training_desk import time_text
+
+WHO = {  # who writes, in a few words
+    MODEL: "the model of step 3: the probe reads findings in the views, the model writes them up",
+    SHUFFLED: "the same model, but each study with the views of another: does it use them?",
+    baselines.CONSTANT: "one report for everyone: the training text of each region that scores best",
+    baselines.FREQUENT: "one report for everyone: the most frequent training text of each region",
+    baselines.NEAREST: "the findings of the training study whose image features are nearest",
+    baselines.PROBED: "the probe's findings, each in one fixed sentence, without a language model",
+}
+CANDIDATES = 3  # texts a region that are shown
+CHOSEN = """\
+Training texts of each region that score best if everyone gets them, by the offline judge. \
+The first is taken: the most frequent text within one standard error of the best. mean: over ten folds. \
+behind: the best mean minus this one; error: the standard error of that."""
 
 
 def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationSettings], str]:
@@ -129,3 +153,79 @@ def _plan(
 def _counted(counts: dict[str, int], unit: str, note: str) -> str:
     rows = [(escape(name), f"{count:,}") for name, count in {**counts, "all": sum(counts.values())}.items()]
     return table(("the plan", unit), rows) + quiet(escape(note))
+
+
+def who_writes(reports: Reports) -> HTML:
+    """Who has written, what that is, and how many reports."""
+    rows = [
+        (f"<b>{escape(name)}</b>", escape(WHO[name]), f"{rows.groupby(['split', 'id']).ngroups:,}")
+        for name, rows in reports.systems.items()
+    ]
+    return HTML(html(table(("who", "what it is", "reports"), rows)))
+
+
+def self_check(engine: Engine, folder: Path) -> list[Markdown | pd.DataFrame]:
+    """Twenty questions that GREEN has answered, put to `engine`: what to display; or why that cannot be done.
+
+    folder: of step 4, where the published answers and the judge's own are kept
+    """
+    if engine.label == OFFLINE_LABEL:
+        return [Markdown("No self-check: the offline stand-in is not GREEN, so the two may differ.")]
+    try:
+        known = published_judgements(folder / "published_test.csv")
+        answered = known[["reference", "prediction", "completion"]].itertuples(index=False)
+        compared = compare_green_score(answered)
+        checked = check_judge(engine, known, cache=folder / ANSWERS)
+    except StepError as reason:
+        return [Markdown(f"No self-check: {reason}")]
+    return [Markdown(compared), Markdown(checked.attrs["verdict"]), checked.round(2)]
+
+
+class Figures:
+    """The charts of step 4, drawn and saved; `saved` has by title the picture and its alt text."""
+
+    def __init__(self, results: Results):
+        self._charts = dict(_charts(results))
+        self.saved = {
+            title: (save(chart, results.folder / f"{title.lower().replace(' ', '_')}.png"), chart.alt)
+            for title, chart in self._charts.items()
+        }
+
+    def show(self, *titles: str) -> None:
+        """Show those of `titles` that there are: without a baseline, say, nothing is set beside the best."""
+        display(*(self._charts[title] for title in titles if title in self._charts))
+
+
+def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
+    label, best = {"data_label": results.data_label}, results.best
+    if len(results.counted):
+        yield report.SEEN, findings_named(results.findings_of_test, **label)
+    if len(best):
+        yield "Scores", score_charts.beside_best(best[best["split"] == "test"], **label)
+    yield "All systems", score_charts.region_bars(results.summary, **label)
+    yield "Spread", score_charts.score_distribution(results.test, **label)
+    yield "Errors", score_charts.error_types(error_counts(results.test), **label)
+
+
+def more(results: Results) -> HTML:
+    """Tables that few need, each to unfold."""
+    candidates = results.reports.candidates.groupby("region", sort=False).head(CANDIDATES)
+    folded = {
+        "All, normal and abnormal test studies": (
+            results.told_by,
+            by_kind(results.test, results.kinds, whole=True),
+        ),
+        "Shared words on the test studies": (OVERLAP, results.words),
+        "Different reports, and regions left empty": ("", diversity(results.judgements)),
+        "What the constant report was chosen from": (CHOSEN, candidates),
+    }
+    return HTML(html("".join(_folded(title, *what) for title, what in folded.items())))
+
+
+def _folded(title: str, note: str, rows: pd.DataFrame) -> str:
+    cells = (
+        [f"{cell:.3f}" if isinstance(cell, float) else escape(str(cell)) for cell in row]
+        for row in rows.itertuples(index=False)
+    )
+    body = f"{quiet(escape(note))}{table([*map(escape, rows.columns)], cells)}"
+    return f"<details><summary>{escape(title)}</summary>{body}</details>"

@@ -5,6 +5,7 @@
 `statistics`: means with intervals, comparisons of systems; `tables`: to read
 `findings`: the findings that reports name rightly, to read
 `parallel`: reports written and judged on several processes
+`stages`: what notebook 04 does, a call a cell
 `report`: the written report
 """
 
@@ -41,6 +42,7 @@ from .tables import (
     beside,
     by_kind,
     comparison,
+    comparisons,
     markdown,
     quiz_tables,
     table_markdown,
@@ -60,6 +62,7 @@ __all__ = [
     "check_judge",
     "compare",
     "comparison",
+    "comparisons",
     "diversity",
     "error_counts",
     "interval",

@@ -19,6 +19,7 @@ from datasets import DatasetDict
 from utils.findings.bootstrap import SEED
 from utils.findings.plans import left_out
 from utils.findings.reader import EVERYTHING, UNNAMED, read_findings
+from utils.judge import judge_pairs
 from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
 from utils.workspace import progress
@@ -32,6 +33,17 @@ NEAREST = "nearest training study"
 PROBED = "probe's own sentences"
 BASELINES = (CONSTANT, FREQUENT, NEAREST, PROBED)
 AT_ONCE = 256  # studies that are compared with all training studies at once
+
+
+def make(
+    writer: Writer, dataset: DatasetDict, show: Callable[..., Iterable] = progress
+) -> tuple[dict[str, dict[str, dict | list]], pd.DataFrame]:
+    """All four, as `by_system` gives them, and what the constant was chosen from: see `rank_constants`."""
+    training = list(references(dataset["train"]).values())
+    alike = nearest(writer, dataset, show)
+    ranked = rank_constants(training, judge_pairs)
+    constant = _first(ranked)
+    return by_system(constant, most_frequent(training), alike, probed(writer, dataset, constant)), ranked
 
 
 def by_system(
@@ -119,7 +131,10 @@ def best_constant(
     train_findings: list[dict[str, str]], judge: Callable[[list[tuple[str, str]]], list], **options
 ) -> dict[str, str]:
     """For each region the text to give to everyone: the first of `rank_constants`, whose options it has."""
-    ranked = rank_constants(train_findings, judge, **options)
+    return _first(rank_constants(train_findings, judge, **options))
+
+
+def _first(ranked: pd.DataFrame) -> dict[str, str]:
     return ranked.groupby("region", sort=False)["text"].first().to_dict()
 
 

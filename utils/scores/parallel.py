@@ -162,27 +162,17 @@ def judge(workspace: Workspace) -> None:
         if len(reports[system][name]) < len(ids):
             raise StepError(f"Not all reports are written in {folder}: run utils.scores write first.")
     everyone = settings.judge.systems == "all"
-    others = _baselines(dataset, writer) if everyone else {}
+    others = baselines.make(writer, dataset, _show)[0] if everyone else {}
     systems = plan.chosen(all_systems(dataset, reports, others), settings.judge.systems)
     first = processes.rank() == 0
-    plan.judge_in_turn(
-        systems,
-        until=plan.deadline(settings.judge.hours),
+    in_turn = plan.in_turn(
+        judge_of(settings.judge),
+        settings.judge,
+        folder / ANSWERS,
         say=print if first else lambda _: None,
         bar=(lambda label: counter(_of(label))) if first else lambda _: lambda *_: None,
-        engine=judge_of(settings.judge),
-        identical_without_asking=settings.judge.identical_without_asking,
-        cache=folder / ANSWERS,
     )
-
-
-def _baselines(dataset: DatasetDict, writer: Writer) -> dict[str, dict[str, dict | list]]:
-    """The baselines of notebook 04, which makes them a cell each."""
-    training = list(references(dataset["train"]).values())
-    nearest = baselines.nearest(writer, dataset, _show)
-    constant = baselines.best_constant(training, judge_pairs)
-    probed = baselines.probed(writer, dataset, constant)
-    return baselines.by_system(constant, baselines.most_frequent(training), nearest, probed)
+    in_turn(systems)
 
 
 def answer(jobs: Path) -> None:

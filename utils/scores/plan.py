@@ -8,7 +8,9 @@ place of the plan's. `python -m utils.scores.plan` prints the tables in docs;
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import pandas as pd
 
@@ -20,7 +22,7 @@ from utils.machine import CARDS, T4, Card, asked_cards, cards_in_words
 from utils.models.bases import Shape, find
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.regions import tidy
-from utils.settings import GenerationSettings, TrainingSettings
+from utils.settings import GenerationSettings, JudgeSettings, TrainingSettings
 from utils.training import plan as training
 from utils.training import sizes, speeds
 from utils.training.speeds import Hours
@@ -236,6 +238,12 @@ def judge_in_turn(
         if asked[1] and seconds > 2:
             say(f"{name}: {asked[1]:,} questions in {duration(seconds)}, {seconds / asked[1]:.2f} s each.")
     return done
+
+
+def in_turn(engine: Engine, settings: JudgeSettings, cache: Path, **options) -> Callable[..., dict]:
+    """`judge_in_turn` for a run's settings, with the answers kept in `cache`; its hours begin now."""
+    how = {"engine": engine, "cache": cache, "identical_without_asking": settings.identical_without_asking}
+    return partial(judge_in_turn, until=deadline(settings.hours), **how, **options)
 
 
 def deadline(hours: float) -> float | None:

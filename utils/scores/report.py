@@ -20,8 +20,8 @@ from utils.workspace import write_text
 
 from . import findings as seen
 from .in_short import further, in_short
-from .statistics import compare, diversity, is_green, one_judge, one_split, scored, split_name
-from .tables import FEW, beside, comparison, grid, markdown, p_text, quiz_tables, table_markdown
+from .statistics import diversity, is_green, one_judge, one_split, scored, split_name
+from .tables import FEW, beside, comparisons, grid, markdown, p_text, quiz_tables, table_markdown
 
 METHOD = f"""\
 The model sees the views of a study and writes the findings of each region: {{regions}}. \
@@ -147,7 +147,7 @@ def _long_tables(
     if best:
         yield BESIDE, f"{BEST}\n\n{best[0]}\n\n{markdown(beside(best[1])).strip()}"
     if judgements["system"].nunique() > 1:
-        yield "The model minus each other system", markdown(_comparisons(judgements)).strip()
+        yield "The model minus each other system", markdown(comparisons(judgements)).strip()
     yield "Different reports and empty regions", _written(judgements)
 
 
@@ -159,18 +159,6 @@ def _made_with(settings: Mapping, versions: Mapping[str, str], commands: Sequenc
         "Versions": grid(["package", "version"], versions.items()),
         "Commands": "```\n" + "\n".join(commands) + "\n```",
     }
-
-
-def _comparisons(judgements: pd.DataFrame) -> pd.DataFrame:
-    """The model set against each other system, paired by study: a row for each system, split and region."""
-    model, *others = judgements["system"].unique()
-    tables = []
-    for other in others:
-        pairs = compare(*(judgements[judgements["system"] == name] for name in (model, other)))
-        rows = comparison(pairs, (model, other)).drop(columns=[model, other])
-        rows.insert(0, "minus", other)
-        tables.append(rows)
-    return pd.concat(tables, ignore_index=True)
 
 
 def html(text: str, folder: Path, folded: Collection[str] = ()) -> str:

@@ -30,6 +30,7 @@ from .statistics import (
     PUBLISHED,
     PUBLISHED_SOURCE,
     cell,
+    compare,
     groups,
     interval,
     is_green,
@@ -76,6 +77,18 @@ def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
             "p": pairs["p"].map(p_text),
         }
     )
+
+
+def comparisons(judgements: pd.DataFrame) -> pd.DataFrame:
+    """The first system set against each other one, paired by study: a row for each system, split, region."""
+    model, *others = judgements["system"].unique()
+    tables = []
+    for other in others:
+        pairs = compare(*(judgements[judgements["system"] == name] for name in (model, other)))
+        rows = comparison(pairs, (model, other)).drop(columns=[model, other])
+        rows.insert(0, "minus", other)
+        tables.append(rows)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["minus"])
 
 
 def by_kind(judgements: pd.DataFrame, kinds: dict[str, str], *, whole: bool = False) -> pd.DataFrame:

@@ -1,0 +1,238 @@
+"""Step 4 as notebook 04 calls it: all reports, then what the verdicts on them come to, then the files.
+
+Reports and answers are kept as they come: a call that was stopped goes on from there.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from datasets import DatasetDict
+
+from utils.answers import files_of
+from utils.findings import groups
+from utils.judge import Engine
+from utils.models.systems import BASE, MODEL, SHUFFLED
+from utils.models.writer import Writer, write_reports
+from utils.settings import GenerationSettings, JudgeSettings
+from utils.workspace import COMMANDS, Workspace, versions, write_text
+
+from . import baselines, findings, parallel, plan, report, tables
+from .judging import all_systems, normality, references, save
+from .statistics import PUBLISHED_DATA, one_split, summary
+
+OVERLAP = f"BLEU-4 and mean ROUGE-L; tokens: {tables.TOKENISATION}. BLEU-4 has no interval."
+JUDGED, PAIRS, TABLE = "judgements.parquet", "pairs.jsonl", "table.md"
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What `write_all` has made.
+
+    writer: closed; asked for a report, it loads the model again
+    written: the model's reports by split, lines of `generations.jsonl`
+    systems: by system, the rows to judge; the model comes first
+    candidates: what the constant report was chosen from, see `baselines.rank_constants`
+    """
+
+    workspace: Workspace
+    dataset: DatasetDict
+    settings: GenerationSettings
+    writer: Writer
+    written: dict[str, list[dict]]
+    systems: dict[str, pd.DataFrame]
+    candidates: pd.DataFrame
+
+    def others(self, choice: str, engine: Engine) -> dict[str, pd.DataFrame]:
+        """The rows to judge of those whom `choice` names beside the model, see `plan.chosen`.
+
+        With "all" the base model writes first. If reports of it are missing, `engine` gives its memory back.
+        """
+        rows = plan.chosen(self.systems, choice)
+        del rows[MODEL]
+        if choice != "all":
+            return rows
+        if parallel.base_so_far(self.workspace, self.dataset, self.settings)[1]:
+            parallel.let_go(engine)
+            parallel.write_on_all(self.workspace, self.settings, [BASE])
+        written = write_reports(
+            self.writer, self.dataset["test"], "test", _path(self.workspace), self.settings, BASE
+        )
+        self.writer.close()
+        return all_systems(self.dataset, {BASE: {"test": written}}, {}) | rows
+
+
+def write_all(workspace: Workspace, dataset: DatasetDict, settings: GenerationSettings) -> Reports:
+    """Reports by the model, by the model with shuffled images, and by the baselines; all GPUs share the work.
+
+    The base model's come later, see `Reports.others`: it is loaded anew for them.
+    """
+    parallel.write_on_all(workspace, settings, [MODEL, SHUFFLED])
+    writer, path = parallel.writer_of(workspace, settings), _path(workspace)
+    writer.learn(study[0]["content"] for study in dataset["train"]["completion"])
+    written = {
+        name: write_reports(writer, dataset[name], name, path, settings)
+        for name in ("val", "test")
+        if name in dataset
+    }
+    shuffled = write_reports(writer, dataset["test"], "test", path, settings, SHUFFLED)
+    given, candidates = baselines.make(writer, dataset)
+    writer.close()
+    systems = all_systems(dataset, {MODEL: written, SHUFFLED: {"test": shuffled}}, given)
+    return Reports(workspace, dataset, settings, writer, written, systems, candidates)
+
+
+def _path(workspace: Workspace) -> Path:
+    return workspace.folder("evaluation") / parallel.REPORTS
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `gather` has found. Each table is made when it is first asked for.
+
+    judgements: of all judged systems, the model's first; left: systems that the time limit left unjudged
+    kinds: by study, normal or abnormal; told_by: a sentence that says by what
+    counted: as `findings.count` gives it
+    """
+
+    reports: Reports
+    judging: JudgeSettings
+    judgements: pd.DataFrame
+    left: list[str]
+    kinds: dict[str, str]
+    told_by: str
+    counted: pd.DataFrame
+
+    @property
+    def folder(self) -> Path:
+        return self.reports.workspace.folder("evaluation")
+
+    @cached_property
+    def data_label(self) -> str:
+        return self.reports.workspace.manifest("training")["data_label"]
+
+    @property
+    def iu_xray(self) -> bool:
+        """Whether the studies are IU X-Ray's own splits, whole: only then published scores stand beside."""
+        return self.data_label == PUBLISHED_DATA and not self.reports.settings.studies
+
+    @property
+    def test(self) -> pd.DataFrame:
+        """The judgements on the test studies."""
+        return self.judgements[self.judgements["split"] == "test"]
+
+    def of(self, *systems: str) -> pd.DataFrame:
+        """The judgements on the test studies of those of `systems` that were judged."""
+        return self.test[self.test["system"].isin(systems)]
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        return summary(self.judgements)
+
+    @property
+    def means(self) -> str:
+        """The table of all means, as Markdown."""
+        return tables.table_markdown(self.summary, data_label=self.data_label, iu_xray=self.iu_xray)
+
+    @cached_property
+    def named(self) -> str:
+        """The tables of findings that reports name, as Markdown."""
+        return findings.tables(self.counted, data_label=self.data_label)
+
+    @property
+    def named_in_words(self) -> str:
+        return "\n".join(f"- {sentence}" for sentence in findings.sentences(self.counted))
+
+    @property
+    def findings_of_test(self) -> pd.DataFrame:
+        return one_split(self.counted) if len(self.counted) else self.counted
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """The model beside the best baseline, see `baselines.beside_best`."""
+        return baselines.beside_best(self.judgements, self.kinds)
+
+    @cached_property
+    def by_kind(self) -> pd.DataFrame:
+        """The scores on normal and on abnormal test studies."""
+        return tables.by_kind(self.test, self.kinds)
+
+    @cached_property
+    def words(self) -> pd.DataFrame:
+        """The scores beside shared words on the test studies, and RadEval's if it is installed."""
+        return tables.text_metrics(self.test, radeval=tables.RADEVAL)
+
+    def keep(self) -> None:
+        """Write the judgements, the pairs for other judges, and the tables."""
+        save(self.judgements, self.folder / JUDGED)
+        tables.write_pairs(self.judgements, self.folder / PAIRS)
+        whole = "\n".join([self.named, self.means, findings.others(self.counted)])
+        write_text(self.folder / TABLE, whole)
+
+    def write_report(self, figures: Mapping[str, tuple[Path, str]]) -> Path:
+        """Write the report, see `report.write_report`. `figures`: by title the picture and its alt text."""
+        workspace, dataset = self.reports.workspace, self.reports.dataset
+        studies = {"studies": {name: len(rows) for name, rows in dataset.items()}}
+        return report.write_report(
+            self.folder,
+            summary=self.summary,
+            judgements=self.judgements,
+            findings=self.counted,
+            figures=figures,
+            settings=studies | {"training": workspace.manifest("training")["settings"]} | self._settings(),
+            versions=versions(),
+            data_label=self.data_label,
+            commands=[COMMANDS.get(workspace.size, "the four notebooks, Run all")],
+            samples=report.pick_samples(self.judgements),
+            best=(self.told_by, self.best) if len(self.best) else None,
+            left=self.left,
+            tables={
+                "Normal and abnormal studies": (self.told_by, self.by_kind),
+                "Shared words": (OVERLAP, self.words),
+            },
+            iu_xray=self.iu_xray,
+        )
+
+    def finish(self, figures: Mapping[str, tuple[Path, str]]) -> Path:
+        """Write the report and the manifest of step 4; the report's path."""
+        workspace, written = self.reports.workspace, self.write_report(figures)
+        kept = [self.folder / name for name in (JUDGED, PAIRS, TABLE)]
+        pages = [written, written.with_suffix(".html"), *(picture for picture, _ in figures.values())]
+        workspace.finish(
+            "evaluation",
+            settings=self._settings(),
+            inputs=[workspace.folder("dataset") / "data", workspace.folder("training") / "adapter"],
+            outputs=[*files_of(_path(workspace)), *kept, *pages],
+            data_label=self.data_label,
+            not_judged=self.left,
+        )
+        return written
+
+    def _settings(self) -> dict[str, dict]:
+        return {"generation": self.reports.settings.model_dump(), "judge": self.judging.model_dump()}
+
+
+def gather(
+    reports: Reports,
+    judging: JudgeSettings,
+    done: Mapping[str, pd.DataFrame],
+    asked: Collection[str],
+    metadata: Path | None = None,
+) -> Results:
+    """What the judgements come to, which are kept.
+
+    done: by system, the judged rows; asked: the systems that were to be judged beside the model
+    metadata: as `scores.normality` takes it
+    """
+    judgements, dataset = pd.concat(done.values(), ignore_index=True), reports.dataset
+    described: dict[str, dict[str, str]] = {}
+    for name in reports.written:
+        described |= references(dataset[name])
+    training = list(references(dataset["train"]).values())
+    counted = findings.count([judgements], groups.frequent(training))
+    left = [name for name in asked if name not in done]
+    results = Results(reports, judging, judgements, left, *normality(described, metadata), counted=counted)
+    results.keep()
+    return results
