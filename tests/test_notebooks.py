@@ -66,7 +66,9 @@ def test_cells_that_the_notebooks_share_are_the_same_in_all_four():
         assert len({found[name] for found in values if name in found}) == 1, name
 
 
-@pytest.mark.parametrize(("number", "cells", "words"), [("01", 30, 560), ("02", 24, 330), ("03", 24, 420)])
+@pytest.mark.parametrize(
+    ("number", "cells", "words"), [("01", 30, 560), ("02", 24, 330), ("03", 24, 420), ("04", 39, 780)]
+)
 def test_a_notebook_is_read_in_a_few_minutes(number, cells, words):
     (path,) = (path for path in NOTEBOOKS if path.stem.startswith(number))
     shown = nbformat.read(path, as_version=4).cells
@@ -249,23 +251,23 @@ class TestDemo:
         failed = run_page("02_build_hf_dataset", copy)
         assert "has changed since" in failed.stdout + failed.stderr
 
-    def test_recorded_judgements_give_the_published_table(self, demo, tmp_path, shared):
-        copy = tmp_path / "demo"
-        shutil.copytree(demo, copy)
-        page = tmp_path / "out.ipynb"
-        done = run_page(
-            "04_generate_and_green",
-            copy,
-            page,
-            RECORDED=str(shared / "recorded/green_test.jsonl.gz"),
-            OTHER_RUN=str(demo / "evaluation/default/judgements.parquet"),
-        )
-        assert done.returncode == 0, done.stderr
-        shown = page.read_text()
+    def test_the_lines_of_the_docs_compare_runs_and_read_recorded_judgements(
+        self, demo, shared, tmp_path, monkeypatch, capsys
+    ):
+        text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+        two_runs, recorded = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)[:2]
+        for run in ("default", "longer"):  # a run is no better than itself
+            shutil.copytree(demo / "evaluation/default", tmp_path / "runs/t4/evaluation" / run)
+        shutil.copy(shared / "recorded/green_test.jsonl.gz", tmp_path)
+        monkeypatch.chdir(tmp_path)
+        exec(two_runs, {})
+        shown = capsys.readouterr().out
+        assert shown.count("| +0.00 [+0.00, +0.00] | 1.000 |") == 8 and "| longer |" in shown
+        assert (tmp_path / "two_runs.png").stat().st_size > 10_000
+        exec(recorded, {})
+        shown = capsys.readouterr().out
         for number in ("0.704", "0.887", "0.657", "0.315", "590", "582", "461", "312"):
             assert number in shown
-        compared = (copy / "evaluation/default/report.md").read_text()  # a run is no better than itself
-        assert "This run minus another" in compared and (copy / "evaluation/default/two_runs.png").is_file()
 
 
 def run_page(

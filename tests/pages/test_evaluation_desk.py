@@ -1,5 +1,7 @@
 """The plans beside the forms of notebook 04."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 from page_text import text
@@ -8,6 +10,7 @@ from utils.machine import CARDS, Card
 from utils.models.loading import READING
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.pages import evaluation_desk
+from utils.scores.baselines import BASELINES
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.probing import POINTS
 from utils.workspace import write_json, write_text
@@ -88,3 +91,11 @@ def test_the_form_says_what_the_nearest_known_recall_weight_names(phantom_datase
     assert "about none are there" in text(draw(GenerationSettings(recall_weight=1.9)))
     write_text(tmp_path / POINTS, table[:0].to_csv(index=False))  # a run without validation studies
     assert evaluation_desk.writing_beside(phantom_dataset, adapter)(GenerationSettings()) == without
+
+
+def test_who_writes_is_said_of_every_system_with_its_number_of_reports(systems):
+    everyone = systems | {name: systems[MODEL].assign(system=name) for name in BASELINES}
+    everyone[SHUFFLED] = pd.concat([systems[SHUFFLED], systems[SHUFFLED].assign(id="t")])
+    shown = text(evaluation_desk.who_writes(SimpleNamespace(systems=everyone)))
+    assert shown.count("one report for everyone") == 2 and "without a language model 1" in shown
+    assert "does it use them? 2" in shown

@@ -13,13 +13,18 @@ import psutil
 import published_models
 import pytest
 from conftest import ROOT
+from page_text import text
 
 from utils.answers import files_of
+from utils.data import hf_dataset
 from utils.models.features import FOLDER
 from utils.models.systems import BASE, MODEL
+from utils.models.systems import SHUFFLED as SHUFFLED_IMAGES
 from utils.models.writer import read_generations
+from utils.pages import evaluation_desk
 from utils.processes import COUNT, Processes
-from utils.scores import parallel
+from utils.scores import parallel, plan, stages
+from utils.scores.baselines import BASELINES
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.workspace import StepError, Workspace
 
@@ -153,6 +158,35 @@ def test_verdicts_from_a_terminal_are_those_of_one_process(alone, workspace):
             pass
     assert answers(folder) == answers(theirs)
     assert len(kept(folder / parallel.ANSWERS)) == 2
+
+
+def test_notebook_04_goes_on_from_what_processes_left_and_says_whom_time_left_out(alone, tmp_path):
+    workspace = Workspace(shutil.copytree(alone.root, tmp_path / "run"))
+    folder, judging = workspace.folder("evaluation"), JudgeSettings(engine="offline")
+    before = reports(workspace), answers(folder)
+    writing = GenerationSettings(batch_size=1, shuffled=SHUFFLED)
+    made = stages.write_all(workspace, hf_dataset.load(workspace.folder("dataset")), writing)
+    engine = parallel.judge_on_all(workspace, judging)
+    assert made.others("model", engine) == {}
+    asked = made.others("all", engine)
+    done = plan.in_turn(engine, judging, folder / parallel.ANSWERS)({MODEL: made.systems[MODEL]} | asked)
+    assert before == (reports(workspace), answers(folder))  # nothing was written or asked again
+    assert list(done) == [MODEL, BASE, SHUFFLED_IMAGES, *BASELINES]
+
+    last = done.popitem()[0]
+    results = stages.gather(made, judging, done, asked)
+    shown = text(evaluation_desk.more(results))
+    assert results.left == [last] and all(name in results.means for name in done)
+    assert "All, normal and abnormal test studies" in shown and "behind" in shown
+    figures = evaluation_desk.Figures(results)
+    assert (
+        f"Not judged yet, as the time limit came first: {last}." in results.finish(figures.saved).read_text()
+    )
+    left = workspace.require("evaluation")  # all files are there, unchanged
+    names = {name.rpartition("/")[2] for name in left["outputs"]}
+    assert {"generations.jsonl", "judgements.parquet", "pairs.jsonl", "table.md", "report.html"} <= names
+    assert {path.name for path, _ in figures.saved.values()} <= names and left["not_judged"] == [last]
+    assert left["settings"] == {"generation": writing.model_dump(), "judge": judging.model_dump()}
 
 
 JUDGING = """

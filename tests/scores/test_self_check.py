@@ -15,16 +15,16 @@ import pytest
 import requests
 from conftest import ROOT
 
-from utils import judge, scores, workspace
 from utils.data import downloads
 from utils.judge import OFFLINE_LABEL, parse_completion
 from utils.judge.green import chat
 from utils.judge.offline import OfflineEngine
+from utils.pages import evaluation_desk
 from utils.regions import REGIONS, tidy
 from utils.scores import check_judge, judging, parallel, published_judgements
 from utils.scores.judging import read_recorded
 from utils.settings import JudgeSettings
-from utils.workspace import StepError
+from utils.workspace import StepError, Workspace
 
 
 def completion(matched, errors):
@@ -208,7 +208,7 @@ def test_it_needs_pairs_with_text_on_both_sides(known):
 def run_cell(known, tmp_path, capsys):
     """Runs the cell of notebook 04 that checks the judge, with a judge behind a real server."""
     cells = nbformat.read(ROOT / "notebooks" / "04_generate_and_green.ipynb", as_version=4).cells
-    (cell,) = [cell for cell in cells if "check_judge(" in cell.source]
+    (cell,) = [cell for cell in cells if "self_check(" in cell.source]
     answers = {chat(*pair): text for pair, text in completions(known).items()}
 
     class Handler(loopback.Replies):
@@ -216,19 +216,17 @@ def run_cell(known, tmp_path, capsys):
             text = answers[json.loads(self.body())["prompt"]]
             self.send(200, {"object": "text_completion", "choices": [{"index": 0, "text": text}]})
 
+    def show(*shown):
+        print(*(getattr(part, "data", part) for part in shown), sep="\n")
+
     def run(engine):
         with loopback.serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as http:
             url = f"http://127.0.0.1:{http.server_port}/v1"
             judging = SimpleNamespace(settings=JudgeSettings(engine=engine, base_url=url))
-            ws = workspace.Workspace(tmp_path / "run")
-            names = {"judge": judge, "scores": scores, "parallel": parallel, "workspace": workspace, "ws": ws}
-            names |= {
-                "judging": judging,
-                "RECORDED": "",
-                "folder": tmp_path,
-                "answers": tmp_path / "answers.jsonl",
-            }
-            names |= {"Markdown": str, "display": lambda *shown: print(*shown, sep="\n")}
+            ws = Workspace(tmp_path / "run")
+            opening = SimpleNamespace(take_green_score=lambda: "The judge's prompt and parser are our own.")
+            names = {"evaluation_desk": evaluation_desk, "parallel": parallel, "ws": ws, "judging": judging}
+            names |= {"opening": opening, "folder": tmp_path, "display": show}
             exec(cell.source, names)
         return capsys.readouterr().out
 
@@ -254,7 +252,8 @@ def test_the_notebook_goes_on_where_there_is_nothing_to_check_with(run_cell, mon
 
 
 def test_the_stand_in_is_not_checked(run_cell):
-    assert run_cell("offline").startswith("No self-check: the offline stand-in is not GREEN")
+    said = run_cell("offline").splitlines()[-1]
+    assert said.startswith("No self-check: the offline stand-in is not GREEN")
 
 
 @pytest.fixture(scope="module")
