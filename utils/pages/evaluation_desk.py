@@ -21,7 +21,7 @@ from utils.scores.judging import check_judge, judge_of, published_judgements
 from utils.scores.parallel import ANSWERS
 from utils.scores.stages import OVERLAP, Reports, Results
 from utils.scores.statistics import SPLIT_NAMES, diversity, error_counts
-from utils.scores.tables import by_kind
+from utils.scores.tables import FEW, by_kind
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.lengths import study_lengths
 from utils.training.probing import POINTS
@@ -212,10 +212,10 @@ def more(results: Results) -> HTML:
     candidates = results.reports.candidates.groupby("region", sort=False).head(CANDIDATES)
     folded = {
         "All, normal and abnormal test studies": (
-            results.told_by,
+            f"{results.told_by} Where n is under {FEW}, the interval is too narrow.",
             by_kind(results.test, results.kinds, whole=True),
         ),
-        "Shared words on the test studies": (OVERLAP, results.words),
+        "Shared words on the test studies": (f"{OVERLAP} Shared words know no negation.", results.words),
         "Different reports, and regions left empty": ("", diversity(results.judgements)),
         "What the constant report was chosen from": (CHOSEN, candidates),
     }

@@ -20,11 +20,9 @@ from .judging import (
     read_judgements,
     read_recorded,
     references,
-    save,
 )
 from .statistics import (
     ERRORS,
-    PUBLISHED_DATA,
     compare,
     diversity,
     error_counts,
@@ -37,8 +35,6 @@ from .statistics import (
     summary,
 )
 from .tables import (
-    RADEVAL,
-    TOKENISATION,
     beside,
     by_kind,
     comparison,
@@ -46,16 +42,12 @@ from .tables import (
     markdown,
     quiz_tables,
     table_markdown,
-    text_metrics,
     write_pairs,
 )
 
 __all__ = [
     "ERRORS",
     "METADATA",
-    "PUBLISHED_DATA",
-    "RADEVAL",
-    "TOKENISATION",
     "all_systems",
     "beside",
     "by_kind",
@@ -79,10 +71,8 @@ __all__ = [
     "read_recorded",
     "references",
     "region_table",
-    "save",
     "sign_flip",
     "summary",
     "table_markdown",
-    "text_metrics",
     "write_pairs",
 ]
