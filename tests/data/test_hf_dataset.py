@@ -496,3 +496,10 @@ def test_a_folder_may_have_any_name(splits, tmp_path, full_disk, name):
     assert skipped.empty and dataset["train"][1]["images"][0].getextrema() == (40, 40)
     made(splits, tmp_path / "plain" / "dataset")
     assert bytes_of(tmp_path / name / "dataset") == bytes_of(tmp_path / "plain" / "dataset")
+
+
+def test_a_split_that_is_needed_and_has_no_images_is_told_with_what_to_do(phantom_studies, tmp_path):
+    build({**phantom_studies, "test": []}, DatasetSettings(), tmp_path, data_label="phantoms")
+    assert set(load(tmp_path)) == {"train", "val"}
+    with pytest.raises(DataError, match="No test study has an image. In 02, set DATA"):
+        load(tmp_path, "test")
