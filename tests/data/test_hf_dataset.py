@@ -501,5 +501,5 @@ def test_a_folder_may_have_any_name(splits, tmp_path, full_disk, name):
 def test_a_split_that_is_needed_and_has_no_images_is_told_with_what_to_do(phantom_studies, tmp_path):
     build({**phantom_studies, "test": []}, DatasetSettings(), tmp_path, data_label="phantoms")
     assert set(load(tmp_path)) == {"train", "val"}
-    with pytest.raises(DataError, match="No test study has an image. In 02, set DATA"):
+    with pytest.raises(DataError, match=r"No test study has an image\. In 02, set DATA"):
         load(tmp_path, "test")
