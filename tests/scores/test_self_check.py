@@ -175,7 +175,8 @@ def test_a_judge_that_is_as_published_agrees(known):
     for region in REGIONS:  # spread over the scores, not five of a kind
         assert set(table.loc[table["region"] == region, "recorded"].round(2)) == {0, 0.25, 0.5, 0.67, 1}
     assert table.attrs["verdict"] == (
-        "replay: 20 of 20 scores as recorded, mean absolute difference 0.00, 0 without a verdict."
+        "replay: 20 of 20 scores as recorded, mean absolute difference 0.00, Pearson 1.00, "
+        "0 without a verdict."
     )
     assert check_judge(Replay(known), known).equals(table)
 
@@ -191,6 +192,19 @@ def test_a_judge_that_is_wrong_shows_at_once(known):
     assert not table["agree"].any() and table["judged"].isna().all()  # also where 0 was recorded
     verdict = table.attrs["verdict"]
     assert "0 of 6 scores" in verdict and "6 without a verdict" in verdict and "Fewer than half" in verdict
+    assert "Pearson undefined" in verdict  # of scores that are all 0
+
+
+def test_a_judge_that_loses_some_answers_is_measured_against_the_recorded_scores(known):
+    engine, heart = Replay(known), check_judge(Replay(known), known)["region"] == "heart"
+    lost = known["region"] == "heart"
+    engine.known |= dict.fromkeys(completions(known[lost]), "The report is not provided.")
+    table = check_judge(engine, known)
+    counted = table["judged"].fillna(0)
+    pearson, distance = np.corrcoef(counted, table["recorded"])[0, 1], (counted - table["recorded"]).abs()
+    assert table["judged"].isna().equals(heart) and 0 < pearson < 1
+    said = f"mean absolute difference {distance.mean():.2f}, Pearson {pearson:.2f}, 5 without a verdict"
+    assert said in table.attrs["verdict"]
 
 
 def test_a_second_check_asks_nothing(known, tmp_path):

@@ -198,8 +198,8 @@ def read_judgements(path: str | Path) -> pd.DataFrame:
 def read_recorded(path: str | Path, system: str) -> pd.DataFrame:
     """Judgements that GREEN gave somewhere else, as rows; their completions are read by our own parser.
 
-    `path` is JSON lines, gzipped or not, with split, id, region, reference,
-    prediction and completion. Raises StepError for a file of another kind.
+    `path` is JSON lines, gzipped or not, with split, id, region, reference, prediction and completion.
+    Raises StepError for a file of another kind.
     """
     opener = gzip.open if str(path).endswith(".gz") else open
     try:
@@ -280,16 +280,16 @@ def check_judge(
     known: rows as `published_judgements` or `read_recorded` give them
     cache: as in `judge.judge_pairs`, so that a second run asks nothing
 
-    A row a pair: region, reference, prediction, recorded, judged, agree (the
-    same score). `attrs["verdict"]` says in a sentence how many agree, and
-    warns where they are few. Raises StepError where `known` has no pair with
-    a score and text on both sides.
+    A row a pair: region, reference, prediction, recorded, judged, agree (the same score).
+    `attrs["verdict"]` says in a sentence how well they agree, no verdict counted as 0, and warns where
+    few do. Raises StepError where `known` has no pair with a score and text on both sides.
     """
     chosen = _spread(known, n)
     if chosen.empty:
         raise StepError("The self-check needs recorded judgements of pairs with text on both sides.")
     judged = judge_pairs(zip(chosen["reference"], chosen["prediction"], strict=True), engine, cache=cache)
-    distance = np.abs([one.score_as_published for one in judged] - chosen["score"])
+    scores = pd.Series([one.score_as_published for one in judged], chosen.index)
+    distance, pearson = (scores - chosen["score"]).abs(), scores.corr(chosen["score"])
     spoke = np.array([one.score is not None for one in judged])
     table = chosen[["region", "reference", "prediction"]].assign(
         recorded=chosen["score"], judged=[one.score for one in judged], agree=spoke & (distance < SAME)
@@ -297,7 +297,8 @@ def check_judge(
     same, silent = int(table["agree"].sum()), int((~spoke).sum())
     verdict = (
         f"{engine.label}: {same} of {len(table)} scores as recorded, mean absolute difference "
-        f"{distance.mean():.2f}, {silent} without a verdict."
+        f"{distance.mean():.2f}, Pearson {'undefined' if np.isnan(pearson) else f'{pearson:.2f}'}, "
+        f"{silent} without a verdict."
     )
     if same < POOR * len(table):
         verdict += (
