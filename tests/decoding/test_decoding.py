@@ -20,9 +20,7 @@ from transformers import (
 )
 
 from utils.decoding import decoder as decoding
-from utils.decoding import rows as decoding_rows
 from utils.decoding.decoder import Decoder, Request
-from utils.decoding.drafts import Width
 from utils.decoding.slots import SlotCache, _Layer, bytes_a_token
 
 SIZES = {
@@ -74,12 +72,6 @@ def plain(model, prompt, most=MOST):
 @functools.cache
 def greedy(name):
     return [plain(small(name), prompt) for prompt in PROMPTS]
-
-
-@pytest.fixture(autouse=True)
-def steady(monkeypatch):
-    """As many tokens proposed as may be, where the time that passes take would decide."""
-    monkeypatch.setattr(Width, "choose", lambda self, rows: self.choices[-1])
 
 
 @pytest.fixture
@@ -355,7 +347,7 @@ def test_a_rule_decides_with_drafts_as_without(llama, kind):
 
 def test_prompts_are_read_in_groups_of_limited_size(llama, monkeypatch):
     model, expected = llama
-    monkeypatch.setattr(decoding_rows, "PREFILL_TOKENS", 40)
+    monkeypatch.setattr(decoding, "PREFILL_TOKENS", 40)
     decoder = Decoder(model, ENDS, MOST)
     assert written(decoder) == expected
     assert decoder.prefills > sum(map(len, PROMPTS)) / 41

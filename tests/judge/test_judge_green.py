@@ -16,8 +16,7 @@ import torch
 from conftest import ROOT
 
 from utils.decoding import decoder as decoding
-from utils.decoding.decoder import Decoder
-from utils.decoding.rows import Batch
+from utils.decoding.decoder import Batch, Decoder
 from utils.judge import JudgeError, green, judge_pairs, write_completion
 from utils.judge.green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
 from utils.scores import parallel
@@ -182,7 +181,7 @@ def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monke
     engine = GreenEngine(small_llama, "fp16", max_new_tokens=30)
     _, tokenizer = engine.load()
     question = len(tokenizer(tokenizer.bos_token + chat(*PAIRS[1]), add_special_tokens=False)["input_ids"])
-    slots = -(-(question + 30 + 17) // 64) * 64  # 16 proposed, in steps of 64
+    slots = -(-(question + 30 + 9) // 64) * 64  # 8 proposed, in steps of 64
     free = int(2 * 2 * 4 * 4 * 16 * slots * 2.5 / decoding.CACHE_SHARE)
     engine.decoder.free = lambda: free - sum(cache.nbytes for cache in alive)
     alive, held = weakref.WeakSet(), Batch.__init__
@@ -215,11 +214,11 @@ def test_answers_are_drafted_after_greens_form_and_those_in_the_cache(small_llam
     list(again.ask([("a", "b")]))
     tokenizer, drafts = again.load()[1], again.decoder.drafts
     known = tokenizer(f"[Explanation]:{judged[0].completion}", add_special_tokens=False)["input_ids"]
-    assert drafts.propose(known[:-8], None, 8)[:7] == known[-8:-1]
+    assert drafts.propose(known[:-8], 8)[:7] == known[-8:-1]
     form = tokenizer(f"[Explanation]:{write_completion('', {}, {}, [])}", add_special_tokens=False)[
         "input_ids"
     ]
-    assert drafts.propose(form[:20], None, 16) == form[20:36]
+    assert drafts.propose(form[:20], 16) == form[20:36]
 
 
 def test_a_judge_that_gave_its_memory_back_answers_as_before(small_llama):

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.decoding.decoder import CACHE_SHARE, MOST_ROWS
-from utils.decoding.rows import PREFILL_TOKENS, STEP
+from utils.decoding.decoder import CACHE_SHARE, MOST_PROPOSED, MOST_ROWS, PREFILL_TOKENS, STEP
 from utils.judge import Engine, open_questions
 from utils.judge.green import ANSWER_TOKENS
 from utils.machine import CARDS, T4, Card, asked_cards, cards_in_words
@@ -30,10 +29,9 @@ from utils.workspace import StepError, counter, duration
 
 from .judging import judged
 
-# Shares of a card's peak, fast, likely, slow (a T4's is 65e12); and tokens kept a pass with DRAFT proposed.
+# Shares of a card's peak, fast, likely, slow (a T4's is 65e12); and tokens kept a pass.
 PEAK_SHARES = (27 / 65, 16 / 65, 10 / 65)
-DRAFT = 8
-KEPT = (5.9, 5.9, 4.8)
+KEPT = (5.5, 5.5, 4.5)
 QUESTION, LONGEST, START, ANSWER = 590, 652, 283, 250  # tokens, see `judge_seconds`
 REPORT = 62  # tokens of a training report of IU X-Ray; its longest 5 % have more than 101
 LOOK = "look at the test radiographs once"
@@ -87,7 +85,7 @@ def _seconds(shape: Shape, read: int, written: int, rows: int, rate: float, kept
     draft of each row. Attention's own operations are under 3 % of that at these lengths.
     """
     a_token = 2 * _weights(shape) / rate
-    a_pass = _unpacking(shape, card) + rows * (1 + DRAFT) * a_token
+    a_pass = _unpacking(shape, card) + rows * (1 + MOST_PROPOSED) * a_token
     reading = read * (a_token + _unpacking(shape, card) / PREFILL_TOKENS)
     return reading + written / kept * a_pass / rows
 
@@ -100,9 +98,9 @@ def judge_seconds(card: Card = T4) -> Hours:
     - tokens of a question (mean 590, longest 652, of them 283 that all questions start with) and of
       an answer (250; 95 % have at most 372): 916 recorded questions and answers of GREEN, by the
       tokenizer of Mistral, which is nearly LLaMA's;
-    - tokens kept a pass, 8 proposed: 5.9 when those answers are replayed (`benchmarks/drafts.py
-      --replay`); 4.8 in the same replay of verdicts on other models' reports, which are not published
-      with this project;
+    - tokens kept a pass, 8 proposed: 5.5 when those answers are replayed (`benchmarks/decoding.py
+      replay`); verdicts on other models' reports, which are not published with this project, kept 0.81
+      times as many in an earlier replay, hence 4.5;
     - rates: 27e12 is what the product of two half-precision matrices of 8,192 x 8,192 was timed at on
       a T4 (0.04 s, ILGPU.Algorithms, pull request 90), 10e12 the likely rate of training
       (`training.plan`), where more than products is done; 16e12 lies between, a quarter of the peak;
@@ -146,7 +144,7 @@ def report_seconds(
 
 def _slots(tokens: int) -> int:
     """The tokens that are made room for: those, a draft, and what rounds it up."""
-    return -(-(tokens + DRAFT + 1) // STEP) * STEP
+    return -(-(tokens + MOST_PROPOSED + 1) // STEP) * STEP
 
 
 def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[str, int]:
