@@ -70,7 +70,8 @@ class Decoder:
     ):
         self.model, self.ends, self.most_new = model, ends, most_new
         self.most_rows, self.start, self.free = most_rows, list(start), free
-        self.drafts, self.most_proposed = drafts or Drafts(), most_proposed
+        self.drafts = Drafts() if drafts is None else drafts  # an empty table is to learn, too
+        self.most_proposed = most_proposed
         self.passes = self.prefills = 0
         self._expected = expected or most_new
         self._lengths: deque[int] = deque(maxlen=512)
