@@ -111,7 +111,7 @@ def test_no_limit_and_a_choice_of_systems(systems):
 def test_by_the_plan_a_question_takes_a_second_and_all_of_step_4_little_more_than_two_hours():
     fast, likely, slow = plan.judge_seconds()
     assert fast < likely <= 1 < slow
-    assert "\n| all |  | 2.2 (" in plan.table()
+    assert "\n| all |  | 2.3 (" in plan.table()
 
 
 def test_the_plan_names_every_system_and_the_look_at_the_test_studies():
