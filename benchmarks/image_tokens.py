@@ -8,10 +8,11 @@ The run has a dataset, and at `small` its base model. That model is fine-tuned o
 studies that it has not met: at `demo` on 300 phantoms that are in no set, at `small` on the validation
 studies. Test studies are not looked at.
 
-The first table counts the findings that the reports name, as notebook 04 does, and beside them those of the
-plan, which the findings probe makes of the vision tower's features: the budget plays no part in it. For
-phantoms another table says how often what was drawn was read, side and place included, where it was not
-normal. Seconds are a processor's, on one thread, of the median step: other work hardly counts.
+The first table counts the findings that the model names by itself, and beside them those of the plan, which
+the findings probe makes of the vision tower's features: the budget plays no part in it, and a report gets
+what the model leaves out of it. The second has the recall of each finding. For phantoms a third says how
+often what was drawn was read, side and place included, where it was not normal. Seconds are a processor's,
+on one thread, of the median step: other work on the machine hardly counts.
 """
 
 import argparse
@@ -31,10 +32,11 @@ sys.path.insert(0, str(ROOT))
 
 from utils import training  # noqa: E402
 from utils.data import hf_dataset, phantoms  # noqa: E402
-from utils.data.wording import VALUES, told  # noqa: E402
+from utils.data.wording import OF_REGION, VALUES, told  # noqa: E402
 from utils.demo import collection  # noqa: E402
 from utils.findings import counts  # noqa: E402
-from utils.findings.groups import GROUPS, frequent  # noqa: E402
+from utils.findings.groups import frequent  # noqa: E402
+from utils.findings.plans import left_out  # noqa: E402
 from utils.models.loading import load_processor  # noqa: E402
 from utils.models.writer import Writer  # noqa: E402
 from utils.regions import REGIONS, parse  # noqa: E402
@@ -45,7 +47,7 @@ from utils.training.probing import findings  # noqa: E402
 from utils.workspace import open_workspace  # noqa: E402
 
 SEED, STUDIES = 31, 300  # of phantoms that are in no set
-SENTENCES = {group.name: group.sentence for group in GROUPS}
+TOLD = [name for region in REGIONS for name in OF_REGION[region]]  # attributes that reports tell
 
 
 class Timed(trainer.RunCallback):
@@ -101,15 +103,11 @@ def run(settings: TrainingSettings, dataset, studies: list[list]) -> tuple[list[
         writer = Writer(Path(folder) / "adapter")
         reports = [parse(text) for text in writer.write(studies, 200)]
         plans = writer.plans(writer.tower.see(studies))
-    sentences = [
-        {region: " ".join(SENTENCES.get(name, "") for name in names) for region, names in plan.items()}
-        for plan in plans
-    ]
     spent = {
         "tokens": sum(total for total, *_ in counted) / len(counted),
         "seconds": pd.Series(Timed.seconds).median(),
     }
-    return sentences, reports, spent
+    return [left_out({}, plan) for plan in plans], reports, spent
 
 
 def of_system(name: str, reports: list[dict], references: list[dict]) -> pd.DataFrame:
@@ -130,9 +128,9 @@ def of_system(name: str, reports: list[dict], references: list[dict]) -> pd.Data
 
 def attributes(name: str, reports: list[dict], drawn: list[phantoms.Phantom]) -> pd.Series:
     """How often what was drawn is read, where it is not normal, by attribute and over all of them."""
-    shown = pd.DataFrame([asdict(one.attributes) for one in drawn])
-    abnormal = shown != [values[0] for values in VALUES.values()]
-    right = (pd.DataFrame([told(report) for report in reports]) == shown).where(abnormal)
+    shown = pd.DataFrame([asdict(one.attributes) for one in drawn])[TOLD]
+    abnormal = shown != [VALUES[name][0] for name in TOLD]
+    right = (pd.DataFrame([told(report) for report in reports])[TOLD] == shown).where(abnormal)
     return pd.concat([right.mean(), pd.Series({"all": right.stack().mean()})]).rename(name)
 
 
