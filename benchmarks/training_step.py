@@ -1,21 +1,25 @@
-"""A training step at the default image tokens, against the model's own tiles, and against TRL as it comes.
+"""A training step as it is, against one that does everything in each step, and against TRL as it comes.
 
-    python benchmarks/training_step.py [--steps 3]
+    python benchmarks/training_step.py [--steps 2] [--rounds 5] [--profile]
 
-All three train the same small random LLaVA-NeXT (the real one's picture sizes
-and proportions) on the same phantoms, two studies of two views a step, on one
-CPU thread. TRL as it comes is `SFTTrainer` with its defaults: no adapter, no
-4-bit weights, the processor's own tiles; `max_length` alone is set to None, as
-TRL asks for images. The first step is not counted.
+All train the same small random LLaVA-NeXT (the real one's picture sizes and proportions) on the same
+phantoms, two studies of two views a step, on one CPU thread, in turns: a round is a run of each. The ways
+between take one thing back each: the tower looks in each step, all logits are made. TRL as it comes is
+`SFTTrainer` with its defaults: no adapter, no 4-bit weights, the processor's own tiles; `max_length` alone
+is set to None, as TRL asks for images. The first step of a run is not counted. `--profile` prints instead
+where the time of a step goes, before and now.
 """
 
 import argparse
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -25,16 +29,26 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import t4_step  # noqa: E402
 from utils.data import hf_dataset  # noqa: E402
 from utils.settings import preset, with_values  # noqa: E402
+from utils.training import sft, trainer  # noqa: E402
 from utils.training.checkpoints import Store  # noqa: E402
-from utils.training.trainer import make_trainer  # noqa: E402
+from utils.training.probing import kept_patches  # noqa: E402
 
 STUDIES = 2  # a step
 
 
-class Clock(TrainerCallback):
-    """Notes when each step ends."""
+class AllLogits(sft.AnswerTrainer):
+    """Our trainer with TRL's own loss: logits of every position, and statistics of them."""
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
+        SFTTrainer.__init__(self, *args, **kwargs)
+
+    compute_loss = SFTTrainer.compute_loss
+
+
+class Clock(TrainerCallback):
+    """Notes when each step of the last run ended."""
+
+    def on_train_begin(self, args, state, control, **_):
         self.ends = []
 
     def on_step_end(self, args, state, control, **_):
@@ -43,40 +57,78 @@ class Clock(TrainerCallback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=3, help="steps that are counted, of each")
-    steps = parser.parse_args().steps
+    parser.add_argument("--steps", type=int, default=2, help="steps of a run that are counted")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each way")
+    parser.add_argument("--profile", action="store_true", help="print where a step's time goes")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     default = preset("t4").training.image_tokens
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         t4_step.make(folder)
         ways = {
-            f"ours, {default} (the default)": ours(folder, default, steps + 1),
-            "ours, tiles": ours(folder, "tiles", steps + 1),
-            "TRL as it comes": as_it_comes(folder, steps + 1),
+            "now": ours(folder, default, options.steps),
+            "the tower in each step": ours(folder, default, options.steps, kept=False),
+            "all logits": ours(folder, default, options.steps, loss=AllLogits),
+            "both, as before": ours(folder, default, options.steps, kept=False, loss=AllLogits),
         }
-        seconds = {}
-        for name, trainer in ways.items():
-            clock = Clock()
-            trainer.add_callback(clock)
-            trainer.train()
-            seconds[name] = (clock.ends[-1] - clock.ends[0]) / steps
-    first = next(iter(seconds.values()))
-    for name, value in seconds.items():
-        print(f"{name:26} {value:7.2f} s a step over {steps} steps, {value / first:5.1f} times the default's")
+        if options.profile:
+            for name in ("both, as before", "now"):
+                print(f"{name}:\n{operations(ways[name])}")
+            return
+        ways |= {
+            "tiles": ours(folder, "tiles", options.steps),
+            "TRL as it comes": as_it_comes(folder, options.steps),
+        }
+        seconds, losses = measured(ways, options.rounds, options.steps)
+    for name, values in seconds.items():
+        ratios = [value / now for value, now in zip(values, seconds["now"], strict=True)]
+        print(
+            f"{name:24} {statistics.median(values):6.2f} s a step, {statistics.median(ratios):.2f} times now "
+            f"({min(ratios):.2f} to {max(ratios):.2f}, n={len(ratios)}), last loss {losses[name]:.5f}"
+        )
 
 
-def ours(folder: Path, budget: str, steps: int) -> SFTTrainer:
-    """Our trainer at `budget`."""
+def measured(ways: dict[str, SFTTrainer], rounds: int, steps: int) -> tuple[dict, dict]:
+    """By way, the seconds of a step in each round, and the loss of the first run's last step."""
+    seconds, losses = {name: [] for name in ways}, {}
+    clocks = {name: Clock() for name in ways}
+    for name, way in ways.items():
+        way.add_callback(clocks[name])
+    for _ in range(rounds):
+        for name, way in ways.items():
+            way.train()
+            ends = clocks[name].ends
+            seconds[name].append((ends[-1] - ends[0]) / steps)
+            losses.setdefault(name, [log["loss"] for log in way.state.log_history if "loss" in log][-1])
+    return seconds, losses
+
+
+def operations(way: SFTTrainer) -> str:
+    """The operations that take most of the time of a run."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        way.train()
+    return profiled.key_averages().table(
+        sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40
+    )
+
+
+def ours(
+    folder: Path, budget: str, steps: int, kept: bool = True, loss: type[SFTTrainer] = sft.AnswerTrainer
+) -> SFTTrainer:
+    """Our trainer at `budget`, for a step that is not counted and `steps` that are."""
     changes = {
         "base": str(folder / "base"),
         "image_tokens": budget,
         "batch_size": STUDIES,
-        "max_steps": steps,
+        "max_steps": steps + 1,
+        "evaluate_every": 8,
     }
     settings = with_values(preset("demo").training, changes)
     dataset, store = rows(folder), Store(folder / "kept", folder / budget, 1)
-    return make_trainer(settings, dataset, store, t4_step.unread(dataset))
+    patches = kept_patches(settings, dataset, folder) if kept else None
+    with patch.object(trainer, "AnswerTrainer", loss):
+        return trainer.make_trainer(settings, dataset, store, t4_step.unread(dataset), kept=patches)
 
 
 def as_it_comes(folder: Path, steps: int) -> SFTTrainer:
@@ -86,9 +138,11 @@ def as_it_comes(folder: Path, steps: int) -> SFTTrainer:
         args=SFTConfig(
             output_dir=str(folder / "trl"),
             per_device_train_batch_size=STUDIES,
-            max_steps=steps,
+            max_steps=steps + 1,
+            logging_steps=1,
             max_length=None,
             use_cpu=True,
+            save_strategy="no",
             report_to="none",
         ),
         train_dataset=rows(folder)["train"].select_columns(["images", "prompt", "completion"]),

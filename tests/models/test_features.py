@@ -136,7 +136,7 @@ def test_the_language_model_reads_the_patches_of_convolutions_row_by_row(convolu
     side = collection.SIDE
     pixels = torch.randn(2, 1, 3, side, side, generator=torch.manual_seed(0))
     with torch.no_grad():
-        outputs = model.model.get_image_features(pixels, [[side, side]] * 2)
+        outputs = model.model.get_image_features(pixels, torch.tensor([[side, side]] * 2))
         seen = model.model.vision_tower(pixels[:, 0], output_hidden_states=True, return_dict=True)
     assert model.config.text_config._attn_implementation == "sdpa"  # which a tower of convolutions has not
     rows = side // collection.PATCH

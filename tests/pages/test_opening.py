@@ -17,7 +17,7 @@ def test_the_map_shows_where_one_is_and_what_is_done(tmp_path):
     assert "step 02 · you are here Studies to a dataset ○ not done needs 01 · leaves dataset/" in page
     demo, small = (TIMES[name]["training"] for name in ("demo", "small"))
     estimate = f"two CPU cores: demo about {demo}, small about {small}"
-    assert f"leaves training/<run>/ {estimate} · full size, T4: 2.3 h" in page
+    assert f"leaves training/<run>/ {estimate} · full size, T4: 2.2 h" in page
     assert f"leaves regions/ full size, T4: {opening.ABOUT['regions'].t4}" in page  # took what, above
     assert view.data.count("aria-current=step") == 1
     assert 'href="01_region_split.ipynb"' in view.data and "02_build" not in view.data

@@ -68,18 +68,26 @@ class Tower:
         starts = range(0, len(studies), BATCH)
         return np.concatenate([self._see(studies[start : start + BATCH]) for start in starts])
 
-    @torch.inference_mode()
     def _see(self, studies: Sequence[list]) -> np.ndarray:
-        tower, studies = self.model.vision_tower, [study[: self.views] for study in studies]
-        flat = [view for study in studies for view in study]
-        pixels = self.processor.image_processor(flat, return_tensors="pt")["pixel_values"]
+        studies = [study[: self.views] for study in studies]
+        return pooled(self.look([view for study in studies for view in study]), list(map(len, studies)))
+
+    @torch.inference_mode()
+    def look(self, views: list) -> torch.Tensor:
+        """What the language model reads of `views`, each seen whole: (views, patches, hidden)."""
+        tower = self.model.vision_tower
+        pixels = self.processor.image_processor(views, return_tensors="pt")["pixel_values"]
         whole = pixels[:, 0] if pixels.ndim == 5 else pixels  # of a view's tiles the whole comes first
         weight = next(tower.parameters())
         seen = tower(whole.to(weight.device, weight.dtype), output_hidden_states=True, return_dict=True)
-        patches = patches_of(seen, self.model.config)
-        pooled = torch.stack([patches.mean(1), patches.amax(1)], 1).float().cpu().numpy()
-        ends = np.cumsum([len(study) for study in studies])
-        return np.stack([np.stack([part[0], part.mean(0)]) for part in np.split(pooled, ends[:-1])])
+        return patches_of(seen, self.model.config)
+
+
+def pooled(patches: torch.Tensor, counts: Sequence[int]) -> np.ndarray:
+    """`Tower.see` of studies that have so many views each, by the patches of their views."""
+    means = torch.stack([patches.mean(1), patches.amax(1)], 1).float().cpu().numpy()
+    parts = np.split(means, np.cumsum(counts)[:-1])
+    return np.stack([np.stack([part[0], part.mean(0)]) for part in parts])
 
 
 def study_features(
@@ -88,31 +96,43 @@ def study_features(
     name: str,
     kept: Path | None = None,
     show: Callable[..., Iterable] = progress,
+    see: Callable[[Dataset], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """`Tower.see` of `studies`, called `name`. In the folder `kept` each block is saved, and read again."""
+    """`Tower.see` of `studies`, called `name`. In the folder `kept` each block is saved, and read again.
+
+    see: gives the features of a block, where they are not had of its pictures
+    """
     found = show(blocks(studies), f"{name}: image features")
-    return np.concatenate([block_features(tower, block, kept) for block in found])
+    return np.concatenate([block_features(tower, block, kept, see) for block in found])
 
 
 def blocks(studies: Dataset) -> list[Dataset]:
     """`studies` in the portions whose features are saved together."""
-    starts = range(0, len(studies), BLOCK)
-    return [studies.select(range(start, min(start + BLOCK, len(studies)))) for start in starts]
+    return portions(studies, BLOCK)
 
 
-def block_features(tower: Tower, block: Dataset, kept: Path | None) -> np.ndarray:
+def portions(studies: Dataset, size: int) -> list[Dataset]:
+    """`studies` in order, `size` at a time."""
+    starts = range(0, len(studies), size)
+    return [studies.select(range(start, min(start + size, len(studies)))) for start in starts]
+
+
+def block_features(
+    tower: Tower, block: Dataset, kept: Path | None, see: Callable[[Dataset], np.ndarray] | None = None
+) -> np.ndarray:
     """The features of one of `blocks`, read from the folder `kept` or saved there."""
+    see = see or (lambda block: tower.see(block["images"]))
     if kept is None:
-        return tower.see(block["images"])
-    path = kept / f"{_content(tower, block)}.npy"
+        return see(block)
+    path = kept / f"{content(tower, block)}.npy"
     if not path.exists():
         with replacing_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, tower.see(block["images"]), allow_pickle=False)
+            np.save(file, see(block), allow_pickle=False)
     return np.load(path, allow_pickle=False)
 
 
-def _content(tower: Tower, block: Dataset) -> str:
-    """The name of a block's file: what the tower is, and what it sees."""
+def content(tower: Tower, block: Dataset) -> str:
+    """The name of a file of some studies: what the tower is, and what it sees."""
     digest = hashlib.sha256(tower.fingerprint.encode())
     as_stored = block.select_columns(["images"]).cast_column("images", List(Image(decode=False)))
     for study in as_stored["images"]:

@@ -105,11 +105,16 @@ def patches_of(outputs: BaseModelOutputWithPooling, config: PretrainedConfig) ->
 def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutputWithPooling:
     """Features of whole views only; stands in for `LlavaNextModel.get_image_features`.
 
-    `pixel_values` is (views, patches, 3, side, side), the whole view first; `image_sizes` are those of
-    `WholeViewProcessor`; `pooler_output` is a tuple of one (tokens, hidden) tensor a view.
+    `pixel_values` is (views, patches, 3, side, side), the whole view first, or (views, patches, hidden), what
+    the tower saw of them before; `image_sizes` are those of `WholeViewProcessor`; `pooler_output` is a tuple
+    of one (tokens, hidden) tensor a view.
     """
-    outputs = self.vision_tower(pixel_values[:, 0], output_hidden_states=True, return_dict=True)
-    features = self.multi_modal_projector(patches_of(outputs, self.config))
+    if pixel_values.ndim == 3:
+        outputs, patches = BaseModelOutputWithPooling(), pixel_values
+    else:
+        outputs = self.vision_tower(pixel_values[:, 0], output_hidden_states=True, return_dict=True)
+        patches = patches_of(outputs, self.config)
+    features = self.multi_modal_projector(patches)
     side = isqrt(features.shape[1])
     grids = features.transpose(1, 2).unflatten(2, (side, side))
     pools = [self.config.vision_config.image_size // size for size, _ in image_sizes.tolist()]

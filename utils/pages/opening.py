@@ -161,7 +161,7 @@ class Step(NamedTuple):
 ABOUT = {
     "regions": Step("Findings to regions", "nothing", "regions/", "seconds offline, without a GPU"),
     "dataset": Step("Studies to a dataset", "01", "dataset/", "not measured; needs no GPU"),
-    "training": Step("Fine-tuning", "02", "training/<run>/", "2.3 h (1.5 to 3.8), computed"),
+    "training": Step("Fine-tuning", "02", "training/<run>/", "2.2 h (1.4 to 3.6), computed"),
     "evaluation": Step("Reports and their scores", "03", "evaluation/<run>/", "2.3 h (1.7 to 3.8), computed"),
 }
 

@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from utils.machine import T4, Card, asked_cards, cards_in_words
 from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
+from utils.models.patches import can_be_kept
 from utils.settings import TrainingSettings
 
 from .lengths import Lengths, study_lengths
@@ -128,9 +129,9 @@ def seconds_a_step(
 
     A token costs 4 operations a weight of the language model (2 forward, 2 backward to the inputs; the
     weights are frozen) and 12 x tokens x attention width a layer; in a layer that is recomputed, 2 more and
-    4 x tokens x attention width more. The vision tower costs 2 a weight and patch, once. For each batch the
-    4-bit weights are written out in `precision` twice, at the card's bandwidth, and three times in a
-    recomputed layer.
+    4 x tokens x attention width more. The vision tower costs 2 a weight and patch, once, where what it sees
+    is not kept: whole views of LLaVA-NeXT are, if the disk has room. For each batch the 4-bit weights are
+    written out in `precision` twice, at the card's bandwidth, and three times in a recomputed layer.
 
     Where the rates come from: Unsloth's vision notebooks state 315 s for 30 steps of 8 samples with
     Qwen2-VL-7B on a T4, and 958 s with Llama-3.2-11B. They do not state tokens. With 150 tokens a
@@ -216,7 +217,9 @@ def run_seconds(
 
 
 def _vision(settings: TrainingSettings, base: Base) -> float:
-    """Operations of the vision tower for a study; below `tiles` it looks at the whole view only."""
+    """Operations of the vision tower for a study; none where training reads what it saw for the probe."""
+    if can_be_kept(settings):
+        return 0
     pictures = crops(settings, base) if settings.image_tokens == "tiles" else 1
     return settings.views * pictures * vision_operations(base.shape)
 

@@ -20,8 +20,10 @@ from utils.findings.groups import named
 from utils.findings.plans import Words, words_of
 from utils.findings.probe import Probe
 from utils.findings.sentences import sentences
+from utils.models import patches
 from utils.models.features import FOLDER, Tower, study_features
 from utils.models.loading import PROBE, load_processor
+from utils.models.patches import Kept
 from utils.regions import REGIONS, mentioned, render
 from utils.settings import TrainingSettings
 from utils.workspace import progress, write_text
@@ -35,25 +37,50 @@ def run_probe(
     dataset: DatasetDict,
     folder: Path,
     show: Callable[..., Iterable] = progress,
+    scratch: Path | None = None,
 ) -> Probe:
     """The probe of the run in `folder`, on the vision tower of its base model; made once, and kept there.
+
+    scratch: where what the tower sees is kept for training, see `kept_patches`; nothing is without it
 
     Training studies teach it; validation studies, where there are any, calibrate it and set its threshold.
     """
     tower = tower_of(settings)
-    known = {name: findings(dataset[name]) for name in ("train", "val") if name in dataset}
+    known = {name: findings(studies) for name, studies in _splits(dataset).items()}
     digest = hashlib.sha256(tower.fingerprint.encode())
     for name, studies in known.items():
         digest.update(repr([list(dataset[name]["id"]), studies]).encode())
     path, made_of = folder / PROBE, digest.hexdigest()
     if path.exists() and (kept := probes.load(path)).made_of == made_of:
         return kept
-    seen = {name: study_features(tower, dataset[name], name, folder / FOLDER, show) for name in known}
+    place = patches.room(settings, _splits(dataset), scratch) if scratch else None
+    see = (lambda block: patches.see(tower, block, place)) if place else None
+    seen = {name: study_features(tower, dataset[name], name, folder / FOLDER, show, see) for name in known}
     tower.close()
     held_out = (seen["val"], known["val"]) if "val" in known else None
     made = probes.fit(seen["train"], known["train"], held_out, made_of)
     made.save(path)
     return made
+
+
+def kept_patches(
+    settings: TrainingSettings,
+    dataset: DatasetDict,
+    scratch: Path,
+    show: Callable[..., Iterable] = progress,
+) -> Kept | None:
+    """What the tower sees in training and validation studies, for a trainer; looked at where not kept yet.
+
+    None where it cannot be kept in `scratch`; see `patches.room`.
+    """
+    splits = _splits(dataset)
+    place = patches.room(settings, splits, scratch)
+    if place is None:
+        return None
+    tower = tower_of(settings)
+    kept = Kept(tower, splits, place, show)
+    tower.close()
+    return kept
 
 
 class Seen(NamedTuple):
@@ -83,6 +110,10 @@ def tower_of(settings: TrainingSettings) -> Tower:
     """The vision tower that a run with these settings sees with."""
     processor = load_processor(settings.base, settings.image_tokens)
     return Tower(settings.base, settings.precision, settings.views, processor)
+
+
+def _splits(dataset: DatasetDict) -> dict[str, Dataset]:
+    return {name: dataset[name] for name in ("train", "val") if name in dataset}
 
 
 def findings(split: Dataset) -> list[dict[str, str]]:

@@ -1,15 +1,24 @@
 """TRL's trainer as a run has it: similar lengths in a batch, logits only where an answer is learnt."""
 
+from copy import copy
+
 import torch
 from datasets import Dataset
+from PIL import Image
 from torch.nn.functional import cross_entropy
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from utils.models.patches import Kept
 
 from .lengths import LengthGroupedSampler
 from .recomputing import RecomputingTrainer
 
 IGNORED = -100  # label of a token that is not learnt
+VIEW = Image.new("L", (8, 8))  # in place of one whose patches are kept
 
 
 class AnswerTrainer(RecomputingTrainer):
@@ -34,6 +43,41 @@ class AnswerTrainer(RecomputingTrainer):
         inputs.pop("_prediction_loss_only", None)
         inputs |= {"labels": following[:, learnt], "logits_to_keep": learnt, "use_cache": False}
         return super(SFTTrainer, self).compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+class KeptViews(DataCollatorForVisionLanguageModeling):
+    """TRL's collator for studies whose `images` are numbers of kept views: those stand for the pixels.
+
+    Token by token a study reads as with its pictures: each whole view takes as many tokens.
+    """
+
+    def __init__(self, processor: ProcessorMixin, kept: Kept):
+        reader = copy(processor)
+        reader.image_processor = Blank(processor.image_processor)
+        super().__init__(reader, completion_only_loss=True)
+        self.kept = kept
+
+    def torch_call(self, examples: list[dict]) -> dict:
+        numbers = [number for study in examples for number in study["images"]]
+        studies = [{**study, "images": [VIEW] * len(study["images"])} for study in examples]
+        return super().torch_call(studies) | {"pixel_values": self.kept[numbers]}
+
+
+class Blank:
+    """An image processor that gives for any view what it made of a blank one, without work."""
+
+    def __init__(self, processor: BaseImageProcessor):
+        self._processor = processor
+        self._blank = processor([[VIEW]], return_tensors="pt")
+
+    def __getattr__(self, name):
+        return getattr(self._processor, name)
+
+    def __call__(self, images: list[list], **_) -> BatchFeature:
+        count = sum(map(len, images))
+        return BatchFeature(
+            {name: value.expand(count, *value.shape[1:]) for name, value in self._blank.items()}
+        )
 
 
 class Arguments(SFTConfig):

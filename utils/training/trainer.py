@@ -11,6 +11,7 @@ dataset is built.
 
 import gc
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from utils.findings.probe import Probe
 from utils.machine import Card, card
 from utils.models.bases import fits_or_stop
 from utils.models.loading import PROBE, SIDE, load_model, load_processor, lora_config, note_side, save_adapter
+from utils.models.patches import NUMBERS, PATCHES, Kept
 from utils.settings import TrainingSettings
 from utils.workspace import StepError, Workspace, counter, memory, replacing, write_text
 
@@ -38,8 +40,8 @@ from .checkpoints import Store, choose, same_settings_or_stop, step_of
 from .lengths import study_tokens
 from .plan import processes as divisor
 from .plan import steps
-from .probing import POINTS, QUALITY, planned, run_probe, words
-from .sft import AnswerTrainer, Arguments
+from .probing import POINTS, QUALITY, kept_patches, planned, run_probe, words
+from .sft import AnswerTrainer, Arguments, KeptViews
 from .sizes import GIB, batches, layers_recomputed, to_save_memory
 
 # What does not change the weights that are learnt, and may be changed in the middle of a run.
@@ -72,10 +74,12 @@ def make_trainer(
     store: Store,
     probe: Probe,
     on_progress: Callable | None = None,
+    kept: Kept | None = None,
 ) -> AnswerTrainer:
     """A trainer for `dataset` whose checkpoints go to `store`.
 
     probe: its findings stand in the headings of the reports
+    kept: what the tower sees in the studies, read in its place
 
     It trains on split train; without a split val there is no evaluation loss.
     `on_progress(progress)` is called with a `Progress` at every logged step.
@@ -83,6 +87,7 @@ def make_trainer(
     Raises StepError where the accumulation cannot be divided among them.
     """
     set_seed(settings.seed)
+    dataset = kept.numbered(dataset) if kept else dataset
     accumulation = shared_accumulation(settings, PartialState().num_processes)
     validation = sample(dataset["val"], settings) if "val" in dataset else None
     on_gpu = torch.cuda.is_available()
@@ -93,6 +98,7 @@ def make_trainer(
     trainer = AnswerTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
+        data_collator=KeptViews(processor, kept) if kept else None,
         train_dataset=rows,
         eval_dataset=_columns(validation, settings, processor, said) if validation else None,
         peft_config=lora_config(settings),
@@ -171,13 +177,15 @@ def train(
     with PartialState().main_process_first():
         same_settings_or_stop(settings.model_dump(), folder / "settings.json", FREE)
         checkpoint = store.resume_from()
-        probe = run_probe(settings, dataset, folder)
+        probe = run_probe(settings, dataset, folder, scratch=store.local)
     checkpoint = broadcast_object_list([checkpoint])[0]  # the first process decides
     last = steps(settings, len(dataset["train"]))
     if checkpoint is None or step_of(checkpoint) < last:
         if checkpoint:
             say(f"Continuing from {checkpoint.name} of {last:,} steps.")
-        trainer = make_trainer(settings, dataset, store, probe, on_progress)
+        with PartialState().main_process_first():
+            kept = kept_patches(settings, dataset, store.local)
+        trainer = make_trainer(settings, dataset, store, probe, on_progress, kept)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         del trainer
         gc.collect()
@@ -191,6 +199,7 @@ def train(
         store.catch_up(state["log_history"])
         write_text(folder / "log.csv", log.to_csv(index=False))
         if step_of(checkpoint) >= last:
+            shutil.rmtree(store.local / PATCHES, ignore_errors=True)
             _leave_adapter(settings, dataset, folder, store, state["log_history"])
     if not (finished := step_of(checkpoint) >= last):
         say(
@@ -278,6 +287,8 @@ def _columns(split: Dataset, settings: TrainingSettings, processor, said: Words)
     split = planned(split, said)
     lengths = [count for count, *_ in study_tokens(processor, split, settings.views)]
     rows = split.select_columns(["images", "prompt", "completion"]).add_column("length", lengths)
+    if NUMBERS in split.column_names:
+        return rows.remove_columns("images").add_column("images", split[NUMBERS][:])
     if max(split["views"]) <= settings.views:
         return rows
     return rows.with_transform(
