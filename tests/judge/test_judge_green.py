@@ -17,10 +17,9 @@ from conftest import ROOT
 
 from utils.decoding import decoder as decoding
 from utils.decoding.decoder import Batch, Decoder
-from utils.judge import JudgeError, green, judge_pairs, write_completion
+from utils.judge import JudgeError, green, judge_of, judge_pairs, write_completion
 from utils.judge.green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
 from utils.scores import parallel
-from utils.scores.judging import judge_of
 from utils.scores.statistics import is_green
 from utils.settings import JudgeSettings
 from utils.workspace import MAX_RETRIES

@@ -92,7 +92,7 @@ def test_judgements_can_be_looked_up_by_study(judgements):
     ],
 )
 def test_every_judge_takes_its_settings(settings, label):
-    engine = judging.judge_of(settings)
+    engine = judge.judge_of(settings)
     assert engine.label == label
     assert (
         getattr(engine, "batch_size", None) == {"green": None, "server": 3, "offline": None}[settings.engine]
@@ -101,8 +101,8 @@ def test_every_judge_takes_its_settings(settings, label):
 
 def test_the_key_of_the_judges_server_is_its_own_secret(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
-    monkeypatch.setenv(judging.SERVER_KEY, "of-the-judge")
-    engine = judging.judge_of(JudgeSettings(engine="server", base_url="http://127.0.0.1:1/v1"))
+    monkeypatch.setenv(judge.SERVER_KEY, "of-the-judge")
+    engine = judge.judge_of(JudgeSettings(engine="server", base_url="http://127.0.0.1:1/v1"))
     assert engine._client.api_key == "of-the-judge"
 
 

@@ -15,8 +15,10 @@ from typing import ClassVar, Literal, Protocol
 
 from utils.answers import AnswerFile
 from utils.findings.sentences import sentences
+from utils.machine import secret
 from utils.processes import shard
 from utils.regions import REGIONS, mentioned, parse, tidy
+from utils.settings import JudgeSettings
 
 from .comparison import compare_green_score
 from .green import GreenEngine, ServerEngine
@@ -30,6 +32,7 @@ __all__ = [
     "Judgement",
     "Pair",
     "compare_green_score",
+    "judge_of",
     "judge_pairs",
     "make_engine",
     "offline_judge_reward",
@@ -37,6 +40,8 @@ __all__ = [
     "parse_completion",
     "write_completion",
 ]
+
+SERVER_KEY = "JUDGE_API_KEY"  # the secret with the key of the judge's server, if it wants one
 
 
 class Engine(Protocol):
@@ -163,6 +168,21 @@ def make_engine(name: str, **options) -> Engine:
     if name not in engines:
         raise JudgeError(f"no such judge: {name!r}; the judges are {', '.join(engines)}")
     return engines[name](**options)
+
+
+def judge_of(settings: JudgeSettings) -> Engine:
+    """The judge that the settings name; it loads nothing before it is asked."""
+    batch_size = settings.batch_size or None
+    options = {
+        "green": {"precision": settings.precision, "batch_size": batch_size},
+        "server": {
+            "base_url": settings.base_url,
+            "api_key": secret(SERVER_KEY) if settings.engine == "server" else None,
+            "batch_size": batch_size,
+        },
+        "offline": {},
+    }
+    return make_engine(settings.engine, **options[settings.engine])
 
 
 def _without_asking(pair: Pair, identical_without_asking: bool) -> str | None:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
+from utils.machine import NF4
 from utils.workspace import MAX_RETRIES, TIMEOUT
 
 from . import green_score
@@ -190,12 +191,7 @@ class GreenEngine:
         on_gpu = torch.cuda.is_available()
         dtype = torch.float16 if on_gpu else torch.float32  # a CPU is slow in half precision
         quantization = {
-            "nf4": BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=dtype,
-            ),
+            "nf4": BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype),
             "int8": BitsAndBytesConfig(load_in_8bit=True),
             "fp16": None,
         }[self.precision]

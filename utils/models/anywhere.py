@@ -30,7 +30,7 @@ from utils.workspace import write_json
 from . import reading
 from .bases import find
 from .headings import lead
-from .loading import DTYPES, NF4, POOLS, PROBE, READING, how_to_read, load_config, load_processor
+from .loading import DTYPES, IN_4_BITS, POOLS, PROBE, READING, how_to_read, load_config, load_processor
 
 CODE = Path(reading.__file__)
 OF_TILES = ("architectures", "image_grid_pinpoints", "model_type")  # what LLaVA's configuration lacks
@@ -143,7 +143,7 @@ def snippet(how: dict, folder: str, base: str) -> str:
     """
     dtype, quantisation, bits = DTYPES[how["precision"]], "", ""
     if not hasattr(load_config(how["base"]), "quantization_config"):
-        values = "".join(f"    {name}={value!r},\n" for name, value in NF4.items()).replace("'", '"')
+        values = "".join(f"    {name}={value!r},\n" for name, value in IN_4_BITS.items()).replace("'", '"')
         bits = f"bits = BitsAndBytesConfig(\n{values}    bnb_4bit_compute_dtype={dtype},\n)\n"
         quantisation = "    quantization_config=bits,\n"
     return f"""import sys

@@ -40,7 +40,7 @@ from transformers import (
 from transformers.image_utils import make_nested_list_of_images
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from utils.machine import card
+from utils.machine import NF4, card
 from utils.settings import TrainingSettings
 from utils.workspace import StepError, write_json
 
@@ -53,12 +53,7 @@ SIDE = "longest_side"  # in that note: to what its radiographs were scaled, see 
 READING_SETTINGS = ("base", "image_tokens", "precision", "views")
 POOLS = {"base": (1, 1), "frontal": (1, 2), "pooled": (2, 2)}  # of a study's first view, and of others
 UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
-NF4 = {
-    "load_in_4bit": True,
-    "bnb_4bit_quant_type": "nf4",
-    "bnb_4bit_use_double_quant": True,
-    "llm_int8_skip_modules": UNQUANTISED,
-}
+IN_4_BITS = {**NF4, "llm_int8_skip_modules": UNQUANTISED}
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 PROJECTOR_TARGETS = r".*multi_modal_projector\.linear_\d"
 OLD_LANGUAGE_MODEL, LANGUAGE_MODEL = (
@@ -162,7 +157,7 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
     place, dtype = find(base).weights, DTYPES[precision]
     config = load_config(base)
     is_quantised = hasattr(config, "quantization_config")
-    ours = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
+    ours = BitsAndBytesConfig(**IN_4_BITS, bnb_4bit_compute_dtype=dtype)
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(
             place,

@@ -21,17 +21,14 @@ from utils.data.downloads import fetch
 from utils.data.layouts import INDIANA
 from utils.data.studies import DataError
 from utils.findings.reader import UNNAMED, read_findings
-from utils.judge import Engine, Judgement, judge_pairs, make_engine, parse_completion
-from utils.machine import secret
+from utils.judge import Engine, Judgement, judge_pairs, parse_completion
 from utils.regions import REGIONS, mentioned, tidy
-from utils.settings import JudgeSettings
 from utils.workspace import StepError, replacing_file
 
 RECORDED_LABEL = "GREEN-radllama2-7b (recorded)"
 METADATA = INDIANA[0]  # the collection's own: a line a study, with its MeSH terms
 NOT_INDEXED = ("no indexing", "technical quality of image unsatisfactory")
 NORMAL, ABNORMAL = "normal", "abnormal"
-SERVER_KEY = "JUDGE_API_KEY"  # the secret that holds the key of the judge's server, where it wants one
 
 
 def references(split: Dataset) -> dict[str, dict[str, str]]:
@@ -110,21 +107,6 @@ def with_judgements(rows: pd.DataFrame, judgements: list[Judgement]) -> pd.DataF
     columns = {name: [getattr(judgement, name) for judgement in judgements] for name in names}
     columns["score"] = pd.array(columns["score"], dtype="float64")
     return rows.assign(**columns)
-
-
-def judge_of(settings: JudgeSettings) -> Engine:
-    """The judge that the settings name; it loads nothing before it is asked."""
-    batch_size = settings.batch_size or None
-    options = {
-        "green": {"precision": settings.precision, "batch_size": batch_size},
-        "server": {
-            "base_url": settings.base_url,
-            "api_key": secret(SERVER_KEY) if settings.engine == "server" else None,
-            "batch_size": batch_size,
-        },
-        "offline": {},
-    }
-    return make_engine(settings.engine, **options[settings.engine])
 
 
 def normality(

@@ -22,7 +22,7 @@ from datasets import DatasetDict
 
 from utils import processes
 from utils.data.hf_dataset import load
-from utils.judge import Cache, Engine, Pair, judge_pairs
+from utils.judge import Cache, Engine, Pair, judge_of, judge_pairs
 from utils.models.features import FOLDER, block_features, blocks
 from utils.models.systems import BASE, MODEL, SHUFFLED, SYSTEMS
 from utils.models.writer import (
@@ -37,7 +37,7 @@ from utils.settings import GenerationSettings, JudgeSettings, Preset, preset, wi
 from utils.workspace import StepError, Workspace, counter, progress, write_json
 
 from . import baselines, plan
-from .judging import all_systems, judge_of, references
+from .judging import all_systems, references
 
 REPORTS, ANSWERS, NOTED = "generations.jsonl", "answers.jsonl", "settings.json"
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from utils.machine import NF4
+
 from .questions import Cache, Messages, Split, SplitError, asked_again, better, question
 
 DEFAULT_MODEL = "unsloth/Llama-3.2-3B-Instruct"  # LLaMA 3.2 without a form to fill in; about 2.3 GB in NF4
@@ -66,12 +68,7 @@ def load(model: str) -> Callable[[list[Messages], list[str]], list[str]]:
     if torch.cuda.is_available():
         options = {"dtype": torch.float16, "device_map": {"": 0}}  # a T4 has no bfloat16
         if not file:  # GGUF is a quantisation of its own
-            options["quantization_config"] = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=torch.float16,
-            )
+            options["quantization_config"] = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=torch.float16)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **file)
         network = AutoModelForCausalLM.from_pretrained(source, **file, **options).eval()
