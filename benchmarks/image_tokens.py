@@ -40,11 +40,11 @@ from utils.findings.plans import left_out  # noqa: E402
 from utils.models.loading import load_processor  # noqa: E402
 from utils.models.writer import Writer  # noqa: E402
 from utils.regions import REGIONS, parse  # noqa: E402
+from utils.run.workspace import open_workspace  # noqa: E402
 from utils.settings import BUDGETS, SMALL_BASE, TrainingSettings, preset, with_values  # noqa: E402
 from utils.training import trainer  # noqa: E402
 from utils.training.lengths import study_tokens  # noqa: E402
 from utils.training.probing import findings  # noqa: E402
-from utils.workspace import open_workspace  # noqa: E402
 
 SEED, STUDIES = 31, 300  # of phantoms that are in no set
 TOLD = [name for region in REGIONS for name in OF_REGION[region]]  # attributes that reports tell

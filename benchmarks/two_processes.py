@@ -33,10 +33,11 @@ def prepare(root: Path, studies: int):
     from utils import split
     from utils.data import hf_dataset, phantoms
     from utils.data.studies import load_studies, write_annotation
+    from utils.machine.disk import write_json
     from utils.models import loading
+    from utils.run.workspace import open_workspace
     from utils.settings import DatasetSettings, preset
     from utils.training import run_probe
-    from utils.workspace import open_workspace, write_json
 
     workspace, training = open_workspace(root, "demo"), preset("demo").training
     data = phantoms.write(root / "data", TRAINING, 8, studies, seed=3)
@@ -57,9 +58,9 @@ def prepare(root: Path, studies: int):
 
 def note(folder: Path, studies: int) -> None:
     """Settings: reports on so many studies of each split (0: all), judged are the model's alone."""
+    from utils.machine.disk import write_json
     from utils.scores import parallel
     from utils.settings import GenerationSettings, JudgeSettings
-    from utils.workspace import write_json
 
     generation = GenerationSettings(studies=studies, shuffled=0)
     settings = {"generation": generation, "judge": JudgeSettings(precision="fp16", systems="model")}
@@ -68,9 +69,9 @@ def note(folder: Path, studies: int) -> None:
 
 def process(what: str, folder: Path, times: Path) -> None:
     """One of the processes, or the only one; notes in `times` when its model was loaded and when it ended."""
-    from utils import processes
     from utils.judge.green import GreenEngine
     from utils.models import writer
+    from utils.run import processes
     from utils.scores import parallel
 
     loaded = []
@@ -93,7 +94,7 @@ def process(what: str, folder: Path, times: Path) -> None:
 
 def run(what: str, folder: Path, count: int) -> dict[str, float]:
     """Seconds of `what` on `count` processes."""
-    from utils.processes import Processes
+    from utils.run.processes import Processes
 
     with tempfile.TemporaryDirectory() as times:
         began = time.time()
@@ -113,7 +114,7 @@ def run(what: str, folder: Path, count: int) -> dict[str, float]:
 
 def files(what: str, folder: Path) -> list[Path]:
     """What the processes keep reports or verdicts in."""
-    from utils.answers import files_of
+    from utils.run.answers import files_of
     from utils.scores import parallel
 
     return files_of(folder / (parallel.REPORTS if what == "write" else parallel.ANSWERS))

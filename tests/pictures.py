@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import lab
 
 from utils.models.writer import MODEL
+from utils.run.workspace import STEPS, Workspace
 from utils.scores.statistics import scored
-from utils.workspace import STEPS, Workspace
 
 DEMO, DOCS = Workspace(lab.ROOT / "runs" / "demo"), lab.ROOT / "docs"
 FRAME, HEAD = (960, 720), 48  # pixels of the animation, and of the line above each picture

@@ -44,7 +44,7 @@ def _run() -> int:
     from utils.data import phantoms
     from utils.demo.__main__ import run_notebook
     from utils.findings.plans import NORMAL
-    from utils.workspace import STEPS
+    from utils.run.workspace import STEPS
 
     shutil.rmtree(RUN, ignore_errors=True)
     data = phantoms.write(RUN / "as_downloaded", *STUDIES, seed=5)

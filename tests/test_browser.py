@@ -14,8 +14,8 @@ import nbformat
 import pytest
 
 from utils.data import phantoms
+from utils.run.workspace import STEPS
 from utils.split.offline import split_offline
-from utils.workspace import STEPS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make browser installs it")
 pytest.importorskip("jupyterlab", reason="needs JupyterLab: make browser installs it")

@@ -12,7 +12,7 @@ from conftest import ROOT
 from page_text import text
 
 from utils.pages import opening
-from utils.workspace import STEPS, StepError, Workspace
+from utils.run.workspace import STEPS, StepError, Workspace
 
 
 def git(*arguments, cwd):
@@ -83,7 +83,7 @@ def runtime(tmp_path, monkeypatch):
 
 def check_first(runtime: Runtime, name: str, shown: str) -> None:
     """What the first notebook of a session says when it opens, and what it leaves."""
-    assert (runtime.content / "chest-xray-regions/utils/workspace.py").exists()
+    assert (runtime.content / "chest-xray-regions/utils/run/workspace.py").exists()
     assert f"Mounted at {runtime.content}/drive" in shown
     assert "runtime Colab · python 3." in shown and "size demo results in" in shown
     assert f"results in {runtime.content}/drive/MyDrive/xray_reports/demo disk " in shown

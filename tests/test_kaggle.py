@@ -8,7 +8,7 @@ from conftest import ROOT
 from test_colab import Runtime
 
 from utils.data import phantoms
-from utils.workspace import Workspace
+from utils.run.workspace import Workspace
 
 
 class Session(Runtime):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from utils import machine, settings, workspace
-from utils.machine import T4, secret
+from utils import machine, settings
+from utils.machine import T4, disk, secret
 from utils.models.bases import computes_or_stop
-from utils.workspace import STEPS, StepError, Workspace, open_workspace
+from utils.run import workspace
+from utils.run.workspace import STEPS, StepError, Workspace, open_workspace
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def saved(version: Path, *steps: str) -> Workspace:
     """The output of a version in which `steps` were finished."""
     run = Workspace(version / "xray_reports" / "demo")
     for step in steps:
-        left = workspace.write_text(run.folder(step) / "left.txt", version.name)
+        left = disk.write_text(run.folder(step) / "left.txt", version.name)
         run.finish(step, settings={}, outputs=[left])
     return run
 
@@ -97,11 +98,11 @@ def test_of_two_attached_versions_the_latest_one_is_taken_with_its_unfinished_st
     moment = saved(first, "regions").manifest("regions")["finished"]
     run = saved(second, "regions")
     manifest = run.manifest("regions") | {"finished": moment}
-    workspace.write_json(run.folder("regions") / "manifest.json", manifest)
-    workspace.write_text(run.folder("training") / "checkpoints" / "checkpoint-20" / "weights", "half way")
+    disk.write_json(run.folder("regions") / "manifest.json", manifest)
+    disk.write_text(run.folder("training") / "checkpoints" / "checkpoint-20" / "weights", "half way")
     opened = open_workspace(preset="demo")
     assert (opened.folder("training") / "checkpoints/checkpoint-20/weights").read_text() == "half way"
-    workspace.write_json(
+    disk.write_json(
         Workspace(first / "xray_reports/demo").folder("regions") / "manifest.json",
         manifest | {"finished": "2999-01-01T00:00:00+00:00"},
     )

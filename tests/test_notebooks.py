@@ -20,9 +20,9 @@ from utils.demo import __main__ as demo_run
 from utils.demo.__main__ import as_page, run_notebook
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.pages.opening import ABOUT
+from utils.run.workspace import STEPS
 from utils.scores.baselines import CONSTANT, FREQUENT, NEAREST
 from utils.settings import DatasetSettings, JudgeSettings, Preset, SplitSettings, TrainingSettings
-from utils.workspace import STEPS
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in STEPS.values()]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from utils.data.sources import open_data, origin
 from utils.data.studies import DataError, load_studies, read_view
-from utils.workspace import Workspace
+from utils.run.workspace import Workspace
 
 TOKEN = "hf_secretsecretsecret"
 

@@ -17,9 +17,9 @@ from pydicom.uid import JPEGExtended12Bit, JPEGLosslessSV1
 from utils.data import dicom, hf_dataset, own
 from utils.data.sources import open_data, origin
 from utils.data.studies import DataError, data_label, load_studies, write_annotation
+from utils.run.workspace import Workspace
 from utils.settings import DatasetSettings
 from utils.split import split_findings
-from utils.workspace import Workspace
 
 EXAMPLE = ROOT / "docs" / "own_data" / "phantoms.csv"
 CLEAR = "The lungs are clear. The heart is normal in size."

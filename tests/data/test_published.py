@@ -12,8 +12,8 @@ from PIL import Image
 from utils.data import hf_dataset
 from utils.data.sources import beside, open_data, origin
 from utils.data.studies import DataError, data_label, load_studies, write_annotation
+from utils.run.workspace import Workspace
 from utils.settings import DatasetSettings
-from utils.workspace import Workspace
 
 CLEAR = "The lungs are clear."
 

@@ -13,11 +13,12 @@ from file_server import File
 from PIL import Image
 from test_studies import annotation, make_folder
 
-from utils import workspace
 from utils.data import downloads, sources
 from utils.data.sources import SOURCES, open_data, origin
 from utils.data.studies import DataError, load_studies
-from utils.workspace import Workspace, file_hash
+from utils.machine.disk import file_hash
+from utils.run import workspace
+from utils.run.workspace import Workspace
 
 IDS = ("CXR1_IM-0001", "CXR2_IM-0002", "CXR3_IM-0003", "CXR4_IM-0004")
 REGIONS = {"lung": "Clear."}

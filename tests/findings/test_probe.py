@@ -12,7 +12,7 @@ from utils.findings import probe as probes
 from utils.findings.groups import GROUPS
 from utils.findings.probe import WEIGHTS, Probe
 from utils.regions import REGIONS
-from utils.workspace import StepError
+from utils.run.workspace import StepError
 
 BIG, NORMAL, FLUID, CLEAR = "Cardiomegaly.", "The heart is normal.", "Pleural effusion.", "Lungs are clear."
 HEART, LUNG = (next(g for g in GROUPS if g.name == name) for name in ("cardiomegaly", "effusion"))

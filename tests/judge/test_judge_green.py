@@ -19,10 +19,10 @@ from utils.decoding import decoder as decoding
 from utils.decoding.decoder import Batch, Decoder
 from utils.judge import JudgeError, green, judge_of, judge_pairs, write_completion
 from utils.judge.green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
+from utils.run.answers import MAX_RETRIES
 from utils.scores import parallel
 from utils.scores.statistics import is_green
 from utils.settings import JudgeSettings
-from utils.workspace import MAX_RETRIES
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import judge_calls

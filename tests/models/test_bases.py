@@ -29,11 +29,11 @@ from utils.models import bases, loading
 from utils.models.bases import REGISTRY, Shape
 from utils.models.writer import Writer
 from utils.regions import REGIONS
+from utils.run.workspace import StepError
 from utils.settings import BASES, preset, with_values
 from utils.training import trainer as training
 from utils.training.checkpoints import Store
 from utils.training.lengths import study_tokens
-from utils.workspace import StepError
 
 FIRST = {  # what a question begins with, once
     "llava-v1.6-mistral-7b": "<s>",

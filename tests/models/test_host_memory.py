@@ -26,9 +26,9 @@ from transformers import (
 )
 
 from utils.demo import base_model
+from utils.machine.disk import write_json
 from utils.models.loading import READING, load_model, lora_config
 from utils.settings import preset
-from utils.workspace import write_json
 
 TEXT = {
     "vocab_size": 1024,

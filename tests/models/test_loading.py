@@ -13,8 +13,8 @@ from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrained
 
 from utils.data.wording import VALUES
 from utils.models import bases, loading
+from utils.run.workspace import StepError
 from utils.settings import BUDGETS
-from utils.workspace import StepError
 
 IU_XRAY_SIZES = [(512, 512), (624, 512), (420, 512), (512, 420)]  # height, width
 

@@ -16,7 +16,7 @@ from utils.models import loading, merging
 from utils.models.loading import READING
 from utils.models.reading import Reader
 from utils.models.writer import Writer
-from utils.workspace import StepError
+from utils.run.workspace import StepError
 
 STUDIES = [phantoms.draw((13, 2, number)).views for number in range(3)]
 SHARD = 4 * 10**6

@@ -28,8 +28,8 @@ from utils.models.writer import (
     write_reports,
 )
 from utils.regions import REGIONS, heading, without_plan
+from utils.run.workspace import StepError
 from utils.settings import GenerationSettings, preset
-from utils.workspace import StepError
 
 SHORT = GenerationSettings(batch_size=2, max_new_tokens=16)
 

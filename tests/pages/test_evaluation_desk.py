@@ -7,13 +7,13 @@ import pytest
 from page_text import text
 
 from utils.machine import CARDS, Card
+from utils.machine.disk import write_json, write_text
 from utils.models.loading import READING
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.pages import evaluation_desk
 from utils.scores.baselines import BASELINES
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.probing import POINTS
-from utils.workspace import write_json, write_text
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from page_text import HOSTILE, text
 from pydantic import Field
 
 from utils.pages import forms
+from utils.run.workspace import StepError
 from utils.settings import BASES, GenerationSettings, PromptSettings, StepSettings, TrainingSettings, preset
-from utils.workspace import StepError
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

@@ -8,7 +8,7 @@ from PIL import Image
 from utils.models.study import StudyReport
 from utils.pages import looking
 from utils.pages.looking import HOT, Looking, heat_view, heated
-from utils.workspace import StepError
+from utils.run.workspace import StepError
 
 CALLS = []
 

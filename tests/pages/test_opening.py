@@ -3,8 +3,8 @@
 import pytest
 from page_text import text
 
-from utils import workspace
 from utils.pages import opening
+from utils.run import workspace
 from utils.settings import TIMES
 
 

@@ -4,8 +4,8 @@ import re
 
 from PIL import Image
 
-from utils import workspace
 from utils.pages import forms, opening, viewers
+from utils.run import workspace
 from utils.settings import TrainingSettings
 
 

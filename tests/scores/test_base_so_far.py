@@ -5,9 +5,9 @@ import json
 import pytest
 
 from utils.models.systems import BASE, SHUFFLED
+from utils.run.workspace import Workspace
 from utils.scores import parallel
 from utils.settings import GenerationSettings
-from utils.workspace import Workspace
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from datasets import Dataset
 
 from utils import judge, scores
 from utils.regions import mentioned
+from utils.run.workspace import StepError
 from utils.scores import baselines, judging
 from utils.settings import JudgeSettings
-from utils.workspace import StepError
 
 SPLIT = Dataset.from_list(
     [

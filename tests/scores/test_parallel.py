@@ -15,18 +15,18 @@ import pytest
 from conftest import ROOT
 from page_text import text
 
-from utils.answers import files_of
 from utils.data import hf_dataset
 from utils.models.features import FOLDER
 from utils.models.systems import BASE, MODEL
 from utils.models.systems import SHUFFLED as SHUFFLED_IMAGES
 from utils.models.writer import read_generations
 from utils.pages import evaluation_desk
-from utils.processes import COUNT, Processes
+from utils.run.answers import files_of
+from utils.run.processes import COUNT, Processes
+from utils.run.workspace import StepError, Workspace
 from utils.scores import parallel, plan, stages
 from utils.scores.baselines import BASELINES
 from utils.settings import GenerationSettings, JudgeSettings
-from utils.workspace import StepError, Workspace
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import two_processes
@@ -195,7 +195,7 @@ from pathlib import Path
 from utils.judge import judge_pairs
 from utils.scores import parallel
 from utils.settings import JudgeSettings
-from utils.workspace import Workspace
+from utils.run.workspace import Workspace
 
 workspace = Workspace(Path(sys.argv[1]))
 engine = parallel.judge_on_all(workspace, JudgeSettings(precision="fp16"))

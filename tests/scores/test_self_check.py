@@ -21,10 +21,10 @@ from utils.judge.green import chat
 from utils.judge.offline import OfflineEngine
 from utils.pages import evaluation_desk
 from utils.regions import REGIONS, tidy
+from utils.run.workspace import StepError, Workspace
 from utils.scores import check_judge, judging, parallel, published_judgements
 from utils.scores.judging import read_recorded
 from utils.settings import JudgeSettings
-from utils.workspace import StepError, Workspace
 
 
 def completion(matched, errors):

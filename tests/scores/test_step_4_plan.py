@@ -10,9 +10,9 @@ from utils.decoding import MOST_ROWS
 from utils.judge import write_completion
 from utils.machine import CARDS
 from utils.models.systems import BASE, MODEL, SHUFFLED
+from utils.run.workspace import StepError
 from utils.scores import plan
 from utils.scores.baselines import BASELINES
-from utils.workspace import StepError
 
 
 class Judge:

@@ -17,16 +17,17 @@ from judged_rows import judgement, table
 from utils import scores
 from utils.data import hf_dataset, phantoms
 from utils.findings import probe as probes
+from utils.machine.disk import write_json, write_text
 from utils.models import anywhere, loading
 from utils.models.bases import REGISTRY
 from utils.models.loading import PROBE
+from utils.run.workspace import StepError, Workspace
 from utils.scores import tables
 from utils.settings import DatasetSettings
 from utils.sharing import HOW
 from utils.sharing.adapter import share_adapter
 from utils.sharing.dataset import share_dataset
 from utils.training.probing import POINTS, QUALITY
-from utils.workspace import StepError, Workspace, write_json, write_text
 
 TOKEN = "hf_secretsecretsecret"
 LLAVA, ON_HUB = "llava-v1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf"

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 from tools import address
 from utils.pages import opening
-from utils.workspace import STEPS
+from utils.run.workspace import STEPS
 
 PUBLIC = "https://github.com/owner/a-name.of-a-reasonable-length"
 

@@ -8,9 +8,9 @@ import pytest
 from faulty_disk import small
 
 from utils.machine import disk
+from utils.run.workspace import StepError
 from utils.training import checkpoints
 from utils.training.checkpoints import Store
-from utils.workspace import StepError
 
 
 def written(folder, step, size=1000):

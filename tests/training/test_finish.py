@@ -5,12 +5,13 @@ import json
 import pandas as pd
 import pytest
 
+from utils.machine.disk import write_text
 from utils.models.loading import ADAPTER_FILES, PROBE, READING
+from utils.run.workspace import StepError, Workspace
 from utils.settings import preset
 from utils.training import finish
 from utils.training.probing import POINTS, QUALITY
 from utils.training.trainer import Outcome
-from utils.workspace import StepError, Workspace, write_text
 
 
 @pytest.fixture

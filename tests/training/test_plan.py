@@ -14,10 +14,10 @@ from utils import machine
 from utils.data import hf_dataset
 from utils.models import bases
 from utils.models.loading import load_processor
+from utils.run.workspace import StepError
 from utils.settings import DatasetSettings, preset, with_values
 from utils.training import lengths, plan, sizes, speeds
 from utils.training.trainer import make_trainer, shared_accumulation
-from utils.workspace import StepError
 
 sys.path.insert(0, str(ROOT))
 from benchmarks import t4_step

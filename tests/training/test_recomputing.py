@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from utils.run.workspace import StepError
 from utils.settings import preset, with_values
 from utils.training import trainer as training
 from utils.training.checkpoints import Store
-from utils.workspace import StepError
 
 pytestmark = pytest.mark.slow
 

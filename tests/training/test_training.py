@@ -13,13 +13,13 @@ from utils.findings.groups import GROUPS
 from utils.findings.plans import Words
 from utils.findings.probe import Probe
 from utils.models.loading import PROBE, READING
+from utils.run.workspace import StepError
 from utils.settings import preset, with_values
 from utils.training import __main__ as command
 from utils.training import callbacks
 from utils.training import trainer as training
 from utils.training.checkpoints import Store, is_sealed
 from utils.training.probing import planned
-from utils.workspace import StepError
 
 pytestmark = pytest.mark.slow
 

@@ -19,11 +19,12 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from utils.data import hf_dataset
-from utils.processes import _LAUNCH as LAUNCH
-from utils.processes import COUNT
+from utils.machine.disk import write_json
+from utils.run.processes import _LAUNCH as LAUNCH
+from utils.run.processes import COUNT
+from utils.run.workspace import Workspace
 from utils.settings import TrainingSettings, preset, with_values
 from utils.training import trainer as training
-from utils.workspace import Workspace, write_json
 
 pytestmark = pytest.mark.slow
 
@@ -179,8 +180,8 @@ def test_of_two_processes_whose_clocks_differ_the_first_ends_training(tiny_base,
 def test_an_accumulation_that_cannot_be_shared_out_is_refused(
     tiny_base, phantom_dataset, tmp_path, monkeypatch
 ):
+    from utils.run.workspace import StepError
     from utils.training.checkpoints import Store
-    from utils.workspace import StepError
 
     class Three:
         num_processes, is_main_process, local_process_index = 3, True, 0

@@ -7,7 +7,7 @@ import itertools
 import os
 import types
 
-from utils.processes import rank
+from utils.run.processes import rank
 from utils.training import __main__ as command
 from utils.training import callbacks
 

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 from datasets import DatasetDict, Features, Image, List, Value, disable_progress_bars, load_dataset
 from datasets.features.features import register_feature
 
+from utils.machine.disk import replacing
 from utils.regions import REGIONS, mentioned, render
+from utils.run.progress import counter
 from utils.settings import DatasetSettings
-from utils.workspace import counter, replacing
 
 from .card import dataset_card
 from .shards import STUDIES, Shard, Skip, Written, bytes_a_study, write_shards

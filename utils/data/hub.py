@@ -11,7 +11,8 @@ import fsspec
 from huggingface_hub import HfApi
 
 from utils import regions
-from utils.workspace import progress, replacing_file
+from utils.machine.disk import replacing_file
+from utils.run.progress import progress
 
 from .own import SPLIT_NAMES, Faults, Layout, Row
 from .studies import SPLITS, DataError

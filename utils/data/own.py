@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils import regions
-from utils.workspace import progress, replacing, write_json
+from utils.machine.disk import replacing, write_json
+from utils.run.progress import progress
 
 from . import dicom
 from .studies import ANNOTATIONS, SPLITS, DataError, leads_out, load_studies

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from utils.machine.disk import file_hash, replacing_file, write_json
 from utils.settings import DatasetSettings
-from utils.workspace import file_hash, replacing_file, write_json
 
 from .studies import DataError, read_view
 

@@ -18,7 +18,9 @@ from pathlib import Path
 from PIL import Image
 
 from utils.machine import DRIVE, secret
-from utils.workspace import Workspace, counter, file_hash, replacing_file, write_json
+from utils.machine.disk import file_hash, replacing_file, write_json
+from utils.run.progress import counter
+from utils.run.workspace import Workspace
 
 from . import layouts, own, phantoms
 from .downloads import extract, fetch

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from utils import regions
-from utils.workspace import progress
+from utils.run.progress import progress
 
 from . import dicom
 from .own import Faults, Layout, Row, dicom_head

@@ -18,8 +18,9 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from utils.data.hf_dataset import load
+from utils.machine.disk import write_text
+from utils.run.workspace import STEPS, StepError, open_workspace
 from utils.settings import SMALL_BASE, TIMES
-from utils.workspace import STEPS, StepError, open_workspace, write_text
 
 from . import collection
 

@@ -36,10 +36,12 @@ from utils.data.hf_dataset import instruction
 from utils.data.phantoms import Phantom
 from utils.data.studies import SPLITS
 from utils.data.wording import OF_REGION, Attributes
+from utils.machine.disk import replacing, write_json
 from utils.models.bases import DEMO_FOLDER
 from utils.models.loading import load_processor, set_budget
 from utils.regions import ALL, parse, render
-from utils.workspace import progress, replacing, versions, write_json
+from utils.run.progress import progress
+from utils.run.workspace import versions
 
 from .seeing import RATE, MuonAndAdamW, lesson, teach_to_see
 

@@ -12,7 +12,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from utils.data.phantoms import Phantom
 from utils.data.wording import VALUES
-from utils.workspace import progress
+from utils.run.progress import progress
 
 RATE = 4e-3  # Muon's peak learning rate
 SEEN_AT_ONCE = 32  # phantoms in a step

@@ -24,8 +24,9 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from utils.machine.disk import replacing_file
 from utils.regions import REGIONS
-from utils.workspace import StepError, replacing_file
+from utils.run.workspace import StepError
 
 from .groups import GROUPS, Group, frequent, named
 from .plans import NORMAL, Plan, words_of

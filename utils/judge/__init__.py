@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
-from utils.answers import AnswerFile
 from utils.findings.sentences import sentences
 from utils.machine import secret
-from utils.processes import shard
 from utils.regions import REGIONS, mentioned, parse, tidy
+from utils.run.answers import AnswerFile
+from utils.run.processes import shard
 from utils.settings import JudgeSettings
 
 from .comparison import compare_green_score

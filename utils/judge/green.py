@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from utils.machine import NF4
-from utils.workspace import MAX_RETRIES, TIMEOUT
+from utils.run.answers import MAX_RETRIES, TIMEOUT
 
 from . import green_score
 from .verdicts import ERROR_TYPES, JudgeError, Pair, write_completion

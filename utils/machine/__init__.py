@@ -170,6 +170,17 @@ def planned_on() -> tuple[Card, int]:
     return card() or T4, max(gpus(), 1)
 
 
+def memory() -> dict[str, float]:
+    """Memory in GiB: this process's peak, and on a GPU the device's total and its peak so far."""
+    import torch
+
+    figures = {"host_peak": host_peak() / 2**30}
+    if torch.cuda.is_available():
+        figures["gpu_total"] = torch.cuda.get_device_properties(0).total_memory / 2**30
+        figures["gpu_peak"] = torch.cuda.max_memory_allocated() / 2**30
+    return {name: round(value, 2) for name, value in figures.items()}
+
+
 def cards_in_words(card: Card, number: int) -> str:
     """So many cards in words: `a T4`, `2 x T4`."""
     return (

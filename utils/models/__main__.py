@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.data.studies import DataError
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
-from utils.workspace import StepError
+from utils.run.workspace import StepError
 
 UNSURE = 0.5  # words below this probability are listed under their region
 

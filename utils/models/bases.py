@@ -11,8 +11,8 @@ from pathlib import Path
 from transformers import AutoConfig, PretrainedConfig
 
 from utils.machine import Card
+from utils.run.workspace import StepError
 from utils.settings import BUDGETS, DEMO_BASE, SMALL_BASE, TrainingSettings
-from utils.workspace import StepError
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "base_model"
 FAMILIES = {"llava_next": BUDGETS, "llava": ("base",), "gemma3": ("base",)}  # and the budgets of each

@@ -13,7 +13,8 @@ import torch
 from datasets import Dataset, Image, List
 from transformers import PreTrainedModel, ProcessorMixin
 
-from utils.workspace import file_hash, progress, replacing_file
+from utils.machine.disk import file_hash, replacing_file
+from utils.run.progress import progress
 
 from .bases import find
 from .loading import load_model, patches_of

@@ -41,8 +41,9 @@ from transformers.image_utils import make_nested_list_of_images
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from utils.machine import NF4, card
+from utils.machine.disk import write_json
+from utils.run.workspace import StepError
 from utils.settings import TrainingSettings
-from utils.workspace import StepError, write_json
 
 from .bases import computes_or_stop, find
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from utils.regions import REGIONS
-from utils.workspace import StepError, progress
+from utils.run.progress import progress
+from utils.run.workspace import StepError
 
 from .study import StudyReport, lines_of, log_probabilities
 from .writer import Writer

@@ -20,8 +20,10 @@ from transformers import AutoModelForImageTextToText, PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from utils.machine import card
+from utils.machine.disk import replacing, write_json
+from utils.run.progress import progress
+from utils.run.workspace import StepError
 from utils.settings import GenerationSettings
-from utils.workspace import StepError, progress, replacing, write_json
 
 from .anywhere import config_of, write_files
 from .bases import find

@@ -14,8 +14,9 @@ from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from utils.machine.disk import replacing_file
+from utils.run.progress import progress
 from utils.settings import TrainingSettings
-from utils.workspace import progress, replacing_file
 
 from .bases import find
 from .features import BATCH, Tower, content, pooled, portions

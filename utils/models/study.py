@@ -18,8 +18,8 @@ from utils.decoding import Decoder
 from utils.decoding.slots import SlotCache
 from utils.findings.plans import Plan, left_out
 from utils.regions import parse, places, plan_places, without_plan
+from utils.run.workspace import StepError
 from utils.settings import DatasetSettings, GenerationSettings
-from utils.workspace import StepError
 
 from .loading import SIDE
 from .writer import Writer, questions, stream

@@ -18,15 +18,17 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from utils.answers import AnswerFile, files_of
 from utils.data.hf_dataset import instruction
 from utils.decoding import MOST_ROWS, Decoder, Drafts, Request
 from utils.findings.plans import Plan, complete
 from utils.findings.probe import load as load_probe
-from utils.processes import shard
+from utils.machine.disk import file_hash
 from utils.regions import REGIONS, parse, without_plan
+from utils.run.answers import AnswerFile, files_of
+from utils.run.processes import shard
+from utils.run.progress import progress
+from utils.run.workspace import StepError
 from utils.settings import RECALL_WEIGHT, GenerationSettings
-from utils.workspace import StepError, file_hash, progress
 
 from .features import Tower, study_features
 from .headings import EveryRegion

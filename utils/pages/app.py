@@ -14,7 +14,7 @@ from utils.data.studies import DataError
 from utils.models.study import open_views, open_writer, read_study, side_of
 from utils.models.writer import Writer
 from utils.regions import NOT_FOR_CLINICAL_USE
-from utils.workspace import StepError
+from utils.run.workspace import StepError
 
 from .own_study import study_view
 from .page import html, tag

@@ -23,9 +23,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from utils.machine.disk import replacing_file
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
 from utils.scores.statistics import split_name
-from utils.workspace import replacing_file
 
 INK, GREY, RULE = "#1a1a1a", "#5f6368", "#d9dce0"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"

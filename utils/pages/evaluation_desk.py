@@ -16,6 +16,7 @@ from utils.machine import Card, cards_in_words, planned_on
 from utils.models.loading import how_to_read
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.models.writer import ids_to_write
+from utils.run.workspace import StepError
 from utils.scores import baselines, plan, report
 from utils.scores.judging import check_judge, published_judgements
 from utils.scores.parallel import ANSWERS
@@ -26,7 +27,6 @@ from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.lengths import study_lengths
 from utils.training.probing import POINTS
 from utils.training.speeds import Hours
-from utils.workspace import StepError
 
 from . import score_charts
 from .charts import Chart, save

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from utils.run.workspace import StepError
 from utils.settings import StepSettings, with_values
-from utils.workspace import StepError
 
 from .page import Live, as_text, html, markup, quiet, table, tag
 

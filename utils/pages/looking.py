@@ -12,7 +12,7 @@ from utils.models.looked import mean_views, passes, where_it_looked
 from utils.models.study import StudyReport, read_study
 from utils.models.writer import Writer
 from utils.regions import REGIONS
-from utils.workspace import StepError
+from utils.run.workspace import StepError
 
 from .page import html, quiet, tag
 from .viewers import view

@@ -13,7 +13,7 @@ from utils.data.studies import DataError
 from utils.models.study import StudyReport, Word, open_views, read_study, side_of
 from utils.models.writer import Writer
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
-from utils.workspace import StepError
+from utils.run.workspace import StepError
 
 from .looking import Looking
 from .page import Live, html, quiet, table, tag

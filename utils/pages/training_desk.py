@@ -8,12 +8,13 @@ from IPython.display import HTML
 
 from utils.machine import cards_in_words, planned_on
 from utils.regions import NOT_FOR_CLINICAL_USE
+from utils.run.progress import in_minutes
+from utils.run.workspace import StepError
 from utils.settings import TrainingSettings
 from utils.training.callbacks import Progress, Sample
 from utils.training.plan import Plan, make_plan
 from utils.training.sizes import has_room
 from utils.training.speeds import Hours
-from utils.workspace import StepError, in_minutes
 
 from . import charts
 from .page import html, markup, quiet, table, tag

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from utils import processes
 from utils.judge import JudgeError, green_score
 from utils.models.systems import SYSTEMS
-from utils.workspace import StepError
+from utils.run import processes
+from utils.run.workspace import StepError
 
 from . import parallel
 

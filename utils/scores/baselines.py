@@ -22,7 +22,7 @@ from utils.findings.reader import EVERYTHING, UNNAMED, read_findings
 from utils.judge import judge_pairs
 from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
-from utils.workspace import progress
+from utils.run.progress import progress
 
 from .judging import ABNORMAL, references
 from .statistics import EVERY, compare, scored, summary

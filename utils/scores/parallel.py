@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 from datasets import DatasetDict
 
-from utils import processes
 from utils.data.hf_dataset import load
 from utils.judge import Cache, Engine, Pair, judge_of, judge_pairs
+from utils.machine.disk import write_json
 from utils.models.features import FOLDER, block_features, blocks
 from utils.models.systems import BASE, MODEL, SHUFFLED, SYSTEMS
 from utils.models.writer import (
@@ -33,8 +33,10 @@ from utils.models.writer import (
     read_generations,
     write_reports,
 )
+from utils.run import processes
+from utils.run.progress import counter, progress
+from utils.run.workspace import StepError, Workspace
 from utils.settings import GenerationSettings, JudgeSettings, Preset, preset, with_values
-from utils.workspace import StepError, Workspace, counter, progress, write_json
 
 from . import baselines, plan
 from .judging import all_systems, references

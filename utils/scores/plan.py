@@ -21,11 +21,12 @@ from utils.machine import CARDS, T4, Card, asked_cards, cards_in_words
 from utils.models.bases import Shape, find
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.regions import tidy
+from utils.run.progress import counter, duration
+from utils.run.workspace import StepError
 from utils.settings import GenerationSettings, JudgeSettings, TrainingSettings
 from utils.training import plan as training
 from utils.training import sizes, speeds
 from utils.training.speeds import Hours
-from utils.workspace import StepError, counter, duration
 
 from .judging import judged
 

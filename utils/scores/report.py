@@ -14,9 +14,9 @@ from urllib.parse import quote, unquote
 import mistune
 import pandas as pd
 
+from utils.machine.disk import write_text
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS, tidy
 from utils.settings import explained
-from utils.workspace import write_text
 
 from . import findings as seen
 from .in_short import further, in_short

@@ -11,13 +11,14 @@ from pathlib import Path
 import pandas as pd
 from datasets import DatasetDict
 
-from utils.answers import files_of
 from utils.findings import groups
 from utils.judge import Engine
+from utils.machine.disk import write_text
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.models.writer import Writer, write_reports
+from utils.run.answers import files_of
+from utils.run.workspace import COMMANDS, Workspace, versions
 from utils.settings import GenerationSettings, JudgeSettings
-from utils.workspace import COMMANDS, Workspace, versions, write_text
 
 from . import baselines, findings, parallel, plan, report, tables
 from .judging import all_systems, normality, references, save

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from utils.data import phantoms
 from utils.machine import secret
 from utils.regions import tidy
-from utils.workspace import StepError
+from utils.run.workspace import StepError
 
 HOW = (
     "Nothing is shared. To push this to a private repository on the Hugging Face Hub, set SHARE_TO to "

@@ -10,16 +10,17 @@ import pandas as pd
 from huggingface_hub import ModelCard, ModelCardData
 
 from utils.findings.probe import load
+from utils.machine.disk import write_json
 from utils.models import anywhere
 from utils.models.bases import REGISTRY, find
 from utils.models.loading import ADAPTER_FILES, PROBE, how_to_read
 from utils.regions import REGIONS
+from utils.run.workspace import STEPS, StepError, Workspace
 from utils.scores.report import METHOD, limits
 from utils.scores.statistics import one_judge, summary
 from utils.scores.tables import grid
 from utils.settings import DEMO_BASE
 from utils.training.probing import POINTS, QUALITY
-from utils.workspace import STEPS, StepError, Workspace, write_json
 
 from . import HOW, push
 

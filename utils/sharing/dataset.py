@@ -1,7 +1,7 @@
 """The dataset of step 2 on the Hub, with the card that lies beside it."""
 
 from utils.data.hf_dataset import longest_side_by_path
-from utils.workspace import StepError, Workspace
+from utils.run.workspace import StepError, Workspace
 
 from . import HOW, push
 

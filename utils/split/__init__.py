@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from utils.run.progress import counter
 from utils.settings import SplitSettings
-from utils.workspace import counter
 
 from . import batch, local, remote
 from .auditing import audit, left_to_offline, repair, repair_one

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from utils.answers import AnswerFile
 from utils.regions import ALL
+from utils.run.answers import AnswerFile
 
 from .auditing import failures
 from .offline import split_offline

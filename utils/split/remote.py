@@ -16,7 +16,7 @@ from pathlib import Path
 
 import openai
 
-from utils.workspace import MAX_RETRIES, TIMEOUT
+from utils.run.answers import MAX_RETRIES, TIMEOUT
 
 from .questions import (
     Cache,

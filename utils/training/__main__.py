@@ -5,10 +5,10 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from utils import processes
 from utils.data.hf_dataset import load
+from utils.run import processes
+from utils.run.workspace import StepError
 from utils.settings import TrainingSettings, preset
-from utils.workspace import StepError
 
 from .callbacks import write_progress
 from .trainer import finish, noted_settings, say, train

@@ -18,10 +18,11 @@ from datasets import Dataset
 
 from utils.findings.plans import complete
 from utils.judge import judge_pairs
-from utils.machine.disk import discard, listed, patiently, reason_of
+from utils.machine.disk import discard, file_hash, listed, patiently, reason_of, write_json
 from utils.models.writer import Writer
 from utils.regions import REGIONS, parse
-from utils.workspace import StepError, file_hash, progress, write_json
+from utils.run.progress import progress
+from utils.run.workspace import StepError
 
 SEAL = "complete.json"
 

@@ -20,13 +20,14 @@ from utils.findings.groups import named
 from utils.findings.plans import Words, words_of
 from utils.findings.probe import Probe
 from utils.findings.sentences import sentences
+from utils.machine.disk import write_text
 from utils.models import patches
 from utils.models.features import FOLDER, Tower, study_features
 from utils.models.loading import PROBE, load_processor
 from utils.models.patches import Kept
 from utils.regions import REGIONS, mentioned, render
+from utils.run.progress import progress
 from utils.settings import TrainingSettings
-from utils.workspace import progress, write_text
 
 # In a run's folder, of the probe on validation: how well it ranks, and what each recall weight names.
 QUALITY, POINTS = "probe.csv", "operating_points.csv"

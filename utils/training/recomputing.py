@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback
 from trl import SFTTrainer
 
-from utils.workspace import StepError
+from utils.run.workspace import StepError
 
 
 class RecomputingTrainer(SFTTrainer):

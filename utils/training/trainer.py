@@ -25,15 +25,17 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from transformers import ProgressCallback, set_seed
 
-from utils import processes
 from utils.findings.plans import Words
 from utils.findings.probe import Probe
-from utils.machine import Card, card
+from utils.machine import Card, card, memory
+from utils.machine.disk import replacing, write_text
 from utils.models.bases import fits_or_stop
 from utils.models.loading import PROBE, SIDE, load_model, load_processor, lora_config, note_side, save_adapter
 from utils.models.patches import NUMBERS, PATCHES, Kept
+from utils.run import processes
+from utils.run.progress import counter
+from utils.run.workspace import StepError, Workspace
 from utils.settings import TrainingSettings
-from utils.workspace import StepError, Workspace, counter, memory, replacing, write_text
 
 from .callbacks import Progress, RunCallback, log_table, read_progress
 from .checkpoints import Store, choose, same_settings_or_stop, step_of

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from utils import machine, workspace
+from utils import machine
 from utils.machine import disk
-from utils.workspace import STEPS, StepError, Workspace
+from utils.run import progress, workspace
+from utils.run.workspace import STEPS, StepError, Workspace
 
 
 @pytest.fixture
@@ -18,8 +19,8 @@ def run(tmp_path) -> Workspace:
     """A run whose first step is finished, with two files left."""
     run = Workspace(tmp_path / "run")
     folder = run.folder("regions")
-    workspace.write_json(folder / "annotation.json", {"train": []})
-    workspace.write_text(folder / "tables" / "audit.csv", "id\n")
+    disk.write_json(folder / "annotation.json", {"train": []})
+    disk.write_text(folder / "tables" / "audit.csv", "id\n")
     run.finish("regions", settings={"engine": "offline"}, outputs=[folder], label="phantoms")
     return run
 
@@ -78,7 +79,7 @@ def test_a_run_that_moved_is_still_whole(run):
 
 def test_a_step_is_done_only_with_these_settings_and_inputs(run, tmp_path):
     for study in ("CXR1", "CXR2"):
-        workspace.write_text(tmp_path / "images" / study / "0.png", study)
+        disk.write_text(tmp_path / "images" / study / "0.png", study)
     inputs = [run.folder("regions"), tmp_path / "images"]
     run.finish("dataset", settings={"views": 2}, inputs=inputs, outputs=[])
     outside = {"images/CXR1/0.png", "images/CXR2/0.png"}
@@ -92,10 +93,10 @@ def test_a_step_is_done_only_with_these_settings_and_inputs(run, tmp_path):
 
 
 def test_a_step_is_current_until_what_it_read_or_left_changes(run):
-    left = workspace.write_text(run.folder("dataset") / "card.md", "card")
+    left = disk.write_text(run.folder("dataset") / "card.md", "card")
     run.finish("dataset", settings={}, inputs=[run.folder("regions")], outputs=[left])
     assert run.is_current("dataset") and not run.is_current("training")
-    workspace.write_text(run.folder("regions") / "annotation.json", "{}")
+    disk.write_text(run.folder("regions") / "annotation.json", "{}")
     assert not run.is_current("dataset")
 
 
@@ -126,7 +127,7 @@ def test_a_workspace_that_datasets_cannot_read_is_refused_at_once(tmp_path, name
 
 
 def test_a_workspace_lies_beside_the_notebooks(monkeypatch, tmp_path):
-    monkeypatch.setattr(workspace, "__file__", str(tmp_path / "utils" / "workspace.py"))
+    monkeypatch.setattr(workspace, "__file__", str(tmp_path / "utils" / "run" / "workspace.py"))
     assert workspace.open_workspace(preset="t4").root == tmp_path / "runs" / "t4"
     assert workspace.open_workspace().root == tmp_path / "runs" / "demo"
     assert workspace.open_workspace().data == tmp_path / "runs" / "demo" / "data"
@@ -134,13 +135,13 @@ def test_a_workspace_lies_beside_the_notebooks(monkeypatch, tmp_path):
 
 def test_memory_is_in_gib(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    figures = workspace.memory()
+    figures = machine.memory()
     assert set(figures) == {"host_peak"} and 0.01 < figures["host_peak"] < 500
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     card = types.SimpleNamespace(total_memory=16 * 2**30)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 2**29)
-    figures = workspace.memory()
+    figures = machine.memory()
     assert figures["gpu_total"] == 16 and figures["gpu_peak"] == 0.5
 
 
@@ -149,7 +150,7 @@ def test_peak_memory_is_read_in_the_systems_own_unit(monkeypatch, system, peak):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("resource.getrusage", lambda _: types.SimpleNamespace(ru_maxrss=peak))
     monkeypatch.setattr(sys, "platform", system)
-    assert workspace.memory() == {"host_peak": 3}
+    assert machine.memory() == {"host_peak": 3}
 
 
 def test_peak_memory_is_read_on_windows_too(monkeypatch):
@@ -160,7 +161,7 @@ def test_peak_memory_is_read_on_windows_too(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.setattr(machine.psutil, "Process", Process)
-    assert workspace.memory() == {"host_peak": 3}
+    assert machine.memory() == {"host_peak": 3}
 
 
 def test_versions_leave_out_what_is_not_installed(monkeypatch):
@@ -169,7 +170,7 @@ def test_versions_leave_out_what_is_not_installed(monkeypatch):
 
 
 def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = workspace.write_text(tmp_path / "new folder" / "report.md", "öld\n")
+    path = disk.write_text(tmp_path / "new folder" / "report.md", "öld\n")
     assert path.read_bytes() == "öld\n".encode()
 
     def fail(*_):
@@ -177,49 +178,49 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        workspace.write_text(path, "new\n")
+        disk.write_text(path, "new\n")
     assert path.read_text(encoding="utf-8") == "öld\n"
 
 
 def test_a_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
-    path = workspace.write_text(tmp_path / "report.md", "old\n")
+    path = disk.write_text(tmp_path / "report.md", "old\n")
     with pytest.raises(UnicodeEncodeError):
-        workspace.write_text(path, "\ud800")
+        disk.write_text(path, "\ud800")
     assert path.read_text() == "old\n"
 
 
 def test_json_is_readable_as_written(tmp_path):
-    path = workspace.write_json(tmp_path / "a.json", {"size": "größer", "n": 1})
+    path = disk.write_json(tmp_path / "a.json", {"size": "größer", "n": 1})
     assert "größer" in path.read_text(encoding="utf-8") and json.loads(path.read_text("utf-8"))["n"] == 1
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     for content in ("first", "second"):
-        with workspace.replacing(tmp_path / "dataset") as folder:
+        with disk.replacing(tmp_path / "dataset") as folder:
             (folder / f"{content}.txt").write_text(content)
     assert [path.name for path in tmp_path.rglob("*")] == ["dataset", "second.txt"]
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
 def test_a_failure_leaves_the_old_folder(tmp_path, failure):
-    workspace.write_text(tmp_path / "dataset" / "old.txt", "old")
-    with pytest.raises(failure), workspace.replacing(tmp_path / "dataset") as folder:
+    disk.write_text(tmp_path / "dataset" / "old.txt", "old")
+    with pytest.raises(failure), disk.replacing(tmp_path / "dataset") as folder:
         (folder / "new.txt").write_text("half")
         raise failure
     assert [path.name for path in tmp_path.rglob("*")] == ["dataset", "old.txt"]
 
 
 def test_what_a_killed_run_left_is_swept_away(tmp_path):
-    workspace.write_text(tmp_path / ".dataset.part" / "half.txt", "half")
-    with workspace.replacing(tmp_path / "dataset") as folder:
+    disk.write_text(tmp_path / ".dataset.part" / "half.txt", "half")
+    with disk.replacing(tmp_path / "dataset") as folder:
         assert not list(folder.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
 
 
 def test_progress_says_what_and_how_far(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert list(workspace.progress([1, 2], "studies")) == [1, 2]
-    show = workspace.counter("judged")
+    assert list(progress.progress([1, 2], "studies")) == [1, 2]
+    show = progress.counter("judged")
     show(3, 4)
     show(4, 4)
     printed = sys.stdout.getvalue()
@@ -232,13 +233,13 @@ def test_progress_says_what_and_how_far(monkeypatch):
 
 def test_a_step_is_finished_only_when_what_waits_for_it_is_there(drive):
     run = Workspace(drive.root / "run")
-    path = workspace.write_text(run.folder("regions") / "answers.jsonl", "{}\n")
+    path = disk.write_text(run.folder("regions") / "answers.jsonl", "{}\n")
     for number in (1, 2):
         disk.keep_here(path, b'{"key": %d}\n' % number)
     drive.lose()
     with pytest.raises(disk.DiskError, match=r"answers.jsonl cannot be (reached|written).*Mount its disk"):
         run.finish("regions", settings={}, outputs=[])
-    for look in (lambda: run.manifest("regions"), lambda: workspace.file_hash(path)):
+    for look in (lambda: run.manifest("regions"), lambda: disk.file_hash(path)):
         with pytest.raises(disk.DiskError, match=r"cannot be reached \(Transport endpoint"):
             look()
     drive.back()
@@ -247,20 +248,20 @@ def test_a_step_is_finished_only_when_what_waits_for_it_is_there(drive):
 
 
 def test_a_write_waits_for_a_short_absence_and_ends_a_long_one_in_a_sentence(drive, monkeypatch):
-    path = workspace.write_text(drive.root / "a.json", "old\n")
+    path = disk.write_text(drive.root / "a.json", "old\n")
     drive.lose()
     with pytest.raises(disk.DiskError, match=r"a.json cannot be reached .*run this cell again"):
-        workspace.write_text(path, "new\n")
+        disk.write_text(path, "new\n")
     monkeypatch.setattr(disk, "PATIENCE", 30)
     monkeypatch.setattr("time.sleep", lambda _: drive.back())
-    assert workspace.write_text(path, "new\n").read_text() == "new\n"
+    assert disk.write_text(path, "new\n").read_text() == "new\n"
 
 
 def test_a_workspace_is_not_made_where_drive_is_not_mounted(tmp_path, monkeypatch):
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
     monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
     monkeypatch.setattr(machine, "DRIVE", tmp_path / "drive" / "MyDrive")
-    for make in (workspace.open_workspace, lambda root: workspace.write_text(root / "a", "a")):
+    for make in (workspace.open_workspace, lambda root: disk.write_text(root / "a", "a")):
         with pytest.raises(disk.DiskError, match="is on Google Drive, which is not mounted"):
             make(machine.DRIVE / "mine")
     assert not list(tmp_path.iterdir())
@@ -284,7 +285,7 @@ def gpu(monkeypatch, tmp_path):
     """Whether the machine has one, to be set; workspaces lie in a folder of their own."""
     for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(workspace, "__file__", str(tmp_path / "utils" / "workspace.py"))
+    monkeypatch.setattr(workspace, "__file__", str(tmp_path / "utils" / "run" / "workspace.py"))
 
     def there(is_there: bool) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda: is_there)

@@ -10,19 +10,14 @@ import json
 import os
 import platform
 import shutil
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tqdm import tqdm
-
-from .machine import CLOCK, DRIVE, attached, default_preset, host_peak, runs, session_disk
-from .machine.disk import catch_up_below, file_hash, make_folder, patiently, replacing, write_json
-from .machine.disk import replacing_file as replacing_file
-from .machine.disk import write_text as write_text
-from .settings import PRESETS
+from utils.machine import CLOCK, DRIVE, attached, default_preset, runs, session_disk
+from utils.machine.disk import catch_up_below, file_hash, make_folder, patiently, replacing, write_json
+from utils.settings import PRESETS
 
 STEPS = {
     "regions": "01_region_split",
@@ -30,9 +25,6 @@ STEPS = {
     "training": "03_qlora_finetune_T4",
     "evaluation": "04_generate_and_green",
 }
-# How the official client asks a language model's server, whatever the question.
-MAX_RETRIES = 8  # a request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
-TIMEOUT = 120.0  # seconds a request
 _PACKAGES = (
     "torch",
     "transformers",
@@ -213,7 +205,7 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
     Raises StepError where steps are done at another size, or the dataset could not be read from the folder.
     """
     if not root:
-        root = (patiently(runs, DRIVE) or Path(__file__).resolve().parents[1] / "runs") / (
+        root = (patiently(runs, DRIVE) or Path(__file__).resolve().parents[2] / "runs") / (
             preset or default_preset()
         )
         if not (
@@ -256,17 +248,6 @@ def _how_far(workspace: Workspace) -> tuple[str, int]:
     return max(finished), sum(1 for _ in workspace.root.rglob("*"))
 
 
-def memory() -> dict[str, float]:
-    """Memory in GiB: this process's peak, and on a GPU the device's total and its peak so far."""
-    import torch
-
-    figures = {"host_peak": host_peak() / 2**30}
-    if torch.cuda.is_available():
-        figures["gpu_total"] = torch.cuda.get_device_properties(0).total_memory / 2**30
-        figures["gpu_peak"] = torch.cuda.max_memory_allocated() / 2**30
-    return {name: round(value, 2) for name, value in figures.items()}
-
-
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide a result."""
     found = {"python": platform.python_version()}
@@ -285,37 +266,3 @@ def status(workspace: Workspace) -> dict[str, str]:
         step: f"finished {manifest['finished']}" if manifest else "not done"
         for step, manifest in done.items()
     }
-
-
-def duration(seconds: float) -> str:
-    """How long something took: `95 s`, `12 min`, `2 h 05 min`."""
-    return f"{seconds:.0f} s" if seconds < 120 else in_minutes(round(seconds / 60))
-
-
-def in_minutes(minutes: int) -> str:
-    """Whole minutes as `12 min` or `2 h 05 min`."""
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def progress(items: Iterable | None, label: str, total: int | None = None) -> tqdm:
-    """`items` with a plain progress bar that also reads well in a saved notebook."""
-    return tqdm(items, desc=label, total=total, file=sys.stdout, mininterval=0.5, ncols=90)
-
-
-def counter(label: str, note: object = None) -> Callable[[int, int], None]:
-    """A progress bar as a function of (done, total), for work that reports its own progress.
-
-    `note`, such as what was spent so far, is written anew beside the bar.
-    """
-    bars: list[tqdm] = []
-
-    def show(done: int, total: int) -> None:
-        if not bars:
-            bars.append(progress(None, label, total))
-        if note:
-            bars[0].set_postfix_str(str(note), refresh=False)
-        bars[0].update(done - bars[0].n)
-        if done >= total:
-            bars[0].close()
-
-    return show

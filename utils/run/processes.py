@@ -83,7 +83,7 @@ class Processes:
         with said.open("wb") as out, errors.open("wb") as err:
             self._process = subprocess.Popen(
                 [str(part) for part in (*launch, count, "-m", module, *arguments)],
-                cwd=Path(__file__).resolve().parents[1],
+                cwd=Path(__file__).resolve().parents[2],
                 env={**os.environ, _LAUNCHED: "1"},
                 stdin=subprocess.PIPE,  # its end is how they know that this process ended
                 stdout=out,

@@ -6,10 +6,10 @@ from itertools import chain
 import pytest
 import torch
 
-from utils import processes
-from utils.answers import AnswerFile, files_of
 from utils.judge import judge_pairs, write_completion
-from utils.workspace import StepError
+from utils.run import processes
+from utils.run.answers import AnswerFile, files_of
+from utils.run.workspace import StepError
 
 
 def as_process(monkeypatch, number, count):

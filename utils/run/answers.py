@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .machine.disk import (
+from utils.machine.disk import (
     DiskError,
     append,
     catch_up,
@@ -26,8 +26,12 @@ from .machine.disk import (
     reason_of,
     waits_at,
 )
+
 from .processes import rank, started
 
+# How the official client asks a language model's server, whatever the question.
+MAX_RETRIES = 8  # a request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
+TIMEOUT = 120.0  # seconds a request
 PAUSE = 30.0  # seconds between two tries to write a file that could not be written
 
 

@@ -11,9 +11,9 @@ import pytest
 from conftest import ROOT
 from faulty_disk import Mounted, small
 
-from utils import answers as module
-from utils.answers import AnswerFile
 from utils.machine import disk
+from utils.run import answers as module
+from utils.run.answers import AnswerFile
 
 HEADER = {"file": "answers", "version": 1}
 START = json.dumps(HEADER) + "\n"
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_ours_is_named_and_left_as_it_is(tmp_path, content, h
 RUN = """
 import sys
 from pathlib import Path
-from utils.answers import AnswerFile
+from utils.run.answers import AnswerFile
 
 name, path = sys.argv[1:]
 print("ready", flush=True)
@@ -200,7 +200,7 @@ def test_what_a_killed_run_could_not_add_is_read_and_added_by_the_next(drive, ca
     drive.lose()
     code = (
         "import os, pathlib, sys\n"
-        "from utils.machine import disk\nfrom utils.answers import AnswerFile\n"
+        "from utils.machine import disk\nfrom utils.run.answers import AnswerFile\n"
         "disk.PATIENCE, disk.WAITING = 0, pathlib.Path(sys.argv[2])\n"
         "file = object.__new__(AnswerFile)\n"
         "file.path = file._first = pathlib.Path(sys.argv[1])\nfile._behind = False\n"
