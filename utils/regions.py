@@ -49,7 +49,7 @@ def mentioned(findings: dict[str, str], names: tuple[str, ...] = REGIONS) -> dic
 
 
 def render(findings: dict[str, str], plan: Mapping[str, Iterable[str]] | None = None) -> str:
-    """A report as text, one `region: findings` line a region, in the order of `ALL`.
+    """A report as text, one line `region: findings` per region, in the order of `ALL`.
 
     plan: by region, the findings that its heading names, see `heading`
     Raises ValueError for a name that is not a region. `parse` gives the same

@@ -7,6 +7,15 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from utils.regions import REGIONS
 
+COLUMNS = {
+    "id": "the study",
+    "images": "its radiographs, 8-bit grey PNG, frontal first",
+    "prompt": "the user's message; it names the regions that the completion has",
+    "completion": "the assistant's message, one `region: findings` line a region",
+    ", ".join(REGIONS): "the findings of each region; empty where the study does not mention it",
+    "views": "number of radiographs",
+}
+
 
 def dataset_card(statistics: pd.DataFrame, data_label: str, facts: dict[str, object]) -> DatasetCard:
     """The card of a dataset with `statistics`, one row per split.
@@ -22,14 +31,6 @@ def dataset_card(statistics: pd.DataFrame, data_label: str, facts: dict[str, obj
         language="en",
         task_categories=["image-text-to-text"],
     )
-    columns = {
-        "id": "the study",
-        "images": "its radiographs, 8-bit grey PNG, frontal first",
-        "prompt": "the user's message; it names the regions that the completion has",
-        "completion": "the assistant's message, one `region: findings` line a region",
-        ", ".join(REGIONS): "the findings of each region; empty where the study does not mention it",
-        "views": "number of radiographs",
-    }
     text = f"""
 # Chest X-ray findings by region
 
@@ -40,7 +41,7 @@ vision-language model. **Not for clinical use.**
 
 | column | |
 |---|---|
-{_lines(f"| {name} | {what} |" for name, what in columns.items())}
+{_lines(f"| {name} | {what} |" for name, what in COLUMNS.items())}
 
 If a study does not mention a region, that region is unknown, not normal. Prompt and completion leave it
 out. Findings that belong to no region (`others`) are left out of the dataset.

@@ -66,7 +66,7 @@ ASK_REGION = "Describe the {}."
 
 
 def listed(attributes: Attributes) -> str:
-    """What is drawn, attribute by attribute, a line a region: it teaches the model to read the picture."""
+    """What is drawn, attribute by attribute, one line per region: it teaches the model to read pictures."""
     lines = {
         region: ", ".join(f"{name} {getattr(attributes, name)}" for name in names)
         for region, names in OF_REGION.items()

@@ -39,7 +39,7 @@ class Reader:
 
     @torch.inference_mode()
     def report(self, views):
-        """The findings of a study, a line a region; `views` are PIL images, the frontal one first."""
+        """The findings of a study, one line per region; `views` are PIL images, the frontal one first."""
         views, asked = views[: self.how["views"]], {"type": "text", "text": self.how["instruction"]}
         question = [{"role": "user", "content": [{"type": "image"}] * len(views) + [asked]}]
         text = self.processor.apply_chat_template(question, add_generation_prompt=True)

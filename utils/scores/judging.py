@@ -27,7 +27,7 @@ from utils.regions import REGIONS, mentioned, tidy
 from utils.run.workspace import StepError
 
 RECORDED_LABEL = "GREEN-radllama2-7b (recorded)"
-METADATA = INDIANA[0]  # the collection's own: a line a study, with its MeSH terms
+METADATA = INDIANA[0]  # the collection's own: one line per study, with its MeSH terms
 NOT_INDEXED = ("no indexing", "technical quality of image unsatisfactory")
 NORMAL, ABNORMAL = "normal", "abnormal"
 
@@ -196,7 +196,7 @@ def read_recorded(path: str | Path, system: str) -> pd.DataFrame:
     return with_judgements(rows, judgements)
 
 
-# A row a study, at the commit that published it; by region its reference, predictions, evaluation and green.
+# One row per study, at the commit that published it; by region: reference, predictions, evaluation, green.
 ADDRESS = (
     "https://raw.githubusercontent.com/Adibvafa/WangLab-OA/"
     "af773f47fc0fb7aad9880f506483519f5f9dc510/results/results_test.csv"
@@ -226,7 +226,7 @@ def published_judgements(path: Path, address: str = ADDRESS) -> pd.DataFrame:
 
 
 def read_published(path: Path, name: str = "") -> pd.DataFrame:
-    """The rows of the published CSV, which has a row a study.
+    """The rows of the published CSV, which has one row per study.
 
     Raises StepError, naming the file by `name` or its path, for one of another
     shape and one whose scores are not those of its completions.

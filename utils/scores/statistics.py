@@ -46,7 +46,7 @@ PUBLISHED = (
 
 
 def published() -> pd.DataFrame:
-    """The published GREEN means to beat: system, split, and a column a region."""
+    """The published GREEN means to beat: system, split, and one column per region."""
     return pd.DataFrame(
         [(system, split, *means) for system, split, means in PUBLISHED], columns=["system", "split", *REGIONS]
     )

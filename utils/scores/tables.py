@@ -112,7 +112,7 @@ def by_kind(judgements: pd.DataFrame, kinds: dict[str, str], *, whole: bool = Fa
 
 
 def beside(best: pd.DataFrame) -> pd.DataFrame:
-    """`baselines.beside_best`'s table to be read, a row a region: all and abnormal side by side."""
+    """`baselines.beside_best`'s table to be read, one row per region: all and abnormal side by side."""
     table: dict[tuple[str, str], dict[str, str]] = {}
     for row in best.itertuples():
         cells = table.setdefault((split_name(row.split), row.region), {})

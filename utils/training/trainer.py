@@ -90,9 +90,7 @@ def make_trainer(
     """
     set_seed(settings.seed)
     dataset = kept.numbered(dataset) if kept else dataset
-    accumulation = shared_accumulation(settings, PartialState().num_processes)
     validation = sample(dataset["val"], settings) if "val" in dataset else None
-    on_gpu = torch.cuda.is_available()
     processor = load_processor(settings.base, settings.image_tokens)
     said = words(probe, dataset["train"])
     watch = RunCallback(settings, store, validation, probe, on_progress)
@@ -104,37 +102,7 @@ def make_trainer(
         train_dataset=rows,
         eval_dataset=_columns(validation, settings, processor, said) if validation else None,
         peft_config=lora_config(settings),
-        args=Arguments(
-            output_dir=str(store.local),
-            num_train_epochs=settings.epochs,
-            max_steps=settings.max_steps,
-            per_device_train_batch_size=settings.batch_size,
-            per_device_eval_batch_size=settings.batch_size,
-            gradient_accumulation_steps=accumulation,
-            gradient_checkpointing=True,  # for all layers, until the trainer leaves out those that fit
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=settings.warmup,  # below 1: a share of all steps
-            optim=settings.optimizer,
-            fp16=settings.precision == "fp16",
-            bf16=settings.precision == "bf16",  # has fp32's range: trains without a gradient scaler
-            max_length=None,  # a cut prompt would lose image tokens
-            completion_only_loss=True,
-            logging_steps=max(1, settings.evaluate_every // 8),
-            logging_nan_inf_filter=False,  # a loss that is no number must be seen
-            eval_strategy="steps" if validation else "no",
-            eval_steps=settings.evaluate_every,
-            save_strategy="steps",
-            save_steps=settings.save_every,
-            seed=settings.seed,
-            data_seed=settings.seed,
-            use_cpu=not on_gpu,
-            dataloader_pin_memory=on_gpu,
-            remove_unused_columns=False,
-            report_to="none",
-            disable_tqdm=False,
-        ),
+        args=_arguments(settings, store.local, evaluates=bool(validation)),
         callbacks=[watch],
         **_recomputing(settings, max(rows["length"])),
     )
@@ -147,6 +115,42 @@ def make_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return trainer
+
+
+def _arguments(settings: TrainingSettings, folder: Path, evaluates: bool) -> Arguments:
+    """TRL's arguments for `settings`; checkpoints go to `folder`."""
+    on_gpu = torch.cuda.is_available()
+    return Arguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=shared_accumulation(settings, PartialState().num_processes),
+        gradient_checkpointing=True,  # for all layers, until the trainer leaves out those that fit
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,  # below 1: a share of all steps
+        optim=settings.optimizer,
+        fp16=settings.precision == "fp16",
+        bf16=settings.precision == "bf16",  # has fp32's range: trains without a gradient scaler
+        max_length=None,  # a cut prompt would lose image tokens
+        completion_only_loss=True,
+        logging_steps=max(1, settings.evaluate_every // 8),
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=settings.evaluate_every,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=False,
+    )
 
 
 def _recomputing(settings: TrainingSettings, longest: int) -> dict:
