@@ -115,7 +115,7 @@ def test_02_a_slider_changes_what_is_built(opened, house):
     notebook.move("views", "ArrowLeft", "1")
     notebook.run_all()
     assert manifest(house, "dataset")["settings"]["views"] == 1
-    notebook.output(re.compile(r"views\s+1\s+widget")).get_by_role("button", name="Reset to preset").click()
+    notebook.output(re.compile(r"views\s*1\s*widget")).get_by_role("button", name="Reset to preset").click()
     notebook.run_all()
     assert manifest(house, "dataset")["settings"]["views"] == 2
     assert notebook.complaints() == []

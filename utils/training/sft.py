@@ -29,7 +29,8 @@ class AnswerTrainer(RecomputingTrainer):
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs, compute_loss_func=answer_loss)
+        super().__init__(*args, **kwargs)
+        self.compute_loss_func = answer_loss  # TRL's own argument for it is going away
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
