@@ -24,7 +24,7 @@ BASES = (  # what each needs stands in bases.py
 )
 # What `make demo` and `make collection` took once on two CPU cores, by step: the estimate. They print both.
 TIMES = {
-    "demo": {"regions": "18 s", "dataset": "17 s", "training": "92 s", "evaluation": "34 s"},
+    "demo": {"regions": "20 s", "dataset": "14 s", "training": "78 s", "evaluation": "46 s"},
     "small": {"regions": "17 s", "dataset": "55 s", "training": "17 min", "evaluation": "97 s"},
 }
 BUDGETS = ("tiles", "base", "frontal", "pooled")  # of image tokens
@@ -101,7 +101,7 @@ class TrainingSettings(StepSettings):
     base: str = Field(
         BASES[0],
         examples=[*BASES, DEMO_BASE],
-        description="the base model: one of a list (shown in an empty field), a name on the Hub, or a folder",
+        description="the base model: clear the field to see the list, or type a Hub name or a folder",
     )
     image_tokens: Literal[BUDGETS] = Field(
         "pooled",

@@ -198,8 +198,8 @@ def test_a_kept_archive_that_changed_is_passed_over_and_replaced(server, ws, col
     kept = ws.root / "archives" / "iu_xray_quiz.archive"
     kept.write_bytes(kept.read_bytes()[:-100])
     open_data("", "iu_xray", ws)
-    assert "is not as it was kept" in capsys.readouterr().out
-    assert paths(server) == ["/quiz", "/quiz"] and kept.read_bytes() == quiz_zip()
+    assert "has changed since it was saved" in capsys.readouterr().out
+    assert paths(server) == ["/quiz", "/quiz"] and kept.read_bytes() == server.files["/quiz"].content
 
 
 def test_a_drive_that_is_full_is_told_and_stops_nothing(server, ws, colab, monkeypatch, capsys):

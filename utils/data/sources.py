@@ -179,7 +179,7 @@ def _from_kept(source: Source, target: Path, keep: Path, annotation: Path | None
     note = Path(f"{archive}.json")
     noted = json.loads(note.read_bytes()) if note.is_file() else {}
     if noted.get("sha256") != file_hash(archive):
-        raise DataError(f"{archive} is not as it was kept: it is passed over.")
+        raise DataError(f"{archive} has changed since it was saved; skipping it.")
     return unpack(archive, target, noted, annotation, iu_xray=True)
 
 
