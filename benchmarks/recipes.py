@@ -85,7 +85,8 @@ def recipe(name: str, probe: Probe, dataset: DatasetDict) -> tuple[Probe, Datase
         return probe, abnormal_twice(dataset, probe), []
     if name == "plan, tower too":
         targets = f"{loading.LORA_TARGETS}|{TOWER_TARGETS}"
-        return probe, dataset, [patch.object(loading, "LORA_TARGETS", targets)]
+        looks = patch.object(trainer, "kept_patches", lambda *_: None)  # a tower that learns sees anew
+        return probe, dataset, [patch.object(loading, "LORA_TARGETS", targets), looks]
     return probe, dataset, []
 
 
@@ -106,7 +107,7 @@ def run(name: str, workspace: Path, dataset: DatasetDict, settings: TrainingSett
     probe = training.run_probe(settings, dataset, workspace / "recipes" / "probe")
     given, studies, changes = recipe(name, probe, dataset)
     with ExitStack() as stack:
-        stack.enter_context(patch.object(trainer, "run_probe", lambda *_: given))
+        stack.enter_context(patch.object(trainer, "run_probe", lambda *_, **__: given))
         for change in changes:
             stack.enter_context(change)
         training.train(settings, studies, folder)
