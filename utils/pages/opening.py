@@ -178,13 +178,13 @@ def overview(workspace: Workspace, here: str) -> HTML:
 def _steps(workspace: Workspace, here: str) -> str:
     if here not in STEPS:
         raise ValueError(f"no step called {here!r}: steps are {', '.join(STEPS)}")
-    done = status(workspace)
+    manifests = {each: workspace.manifest(each) for each in STEPS}
     items = "".join(
         f"<li{' class=here aria-current=step' if step == here else ''}>"
         f"<small>step {STEPS[step][:2]}{' · you are here' if step == here else ''}</small>"
-        f"<b>{_title(step, here)}</b><small>{_done(done[step])}{_took(workspace, step)}</small>"
+        f"<b>{_title(step, here)}</b><small>{_done(manifests[step])}</small>"
         f"<small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
-        f"<small>{_on_two_cores(workspace, step)}full size, T4: {about.t4}</small></li>"
+        f"<small>{'' if manifests[step] else _on_two_cores(step)}full size, T4: {about.t4}</small></li>"
         for step, about in ABOUT.items()
     )
     return f'<ol class="steps">{items}</ol>'
@@ -220,22 +220,16 @@ def kaggle_link(address: str, notebook: str) -> str:
     return f"https://kaggle.com/kernels/welcome?src={address}/blob/main/notebooks/{notebook}.ipynb"
 
 
-def _took(workspace: Workspace, step: str) -> str:
-    """How long a finished step took in its last session, by its manifest."""
-    seconds = (workspace.manifest(step) or {}).get("seconds")
-    return "" if seconds is None else f" · took {duration(seconds)}"  # None: not finished
-
-
-def _on_two_cores(workspace: Workspace, step: str) -> str:
+def _on_two_cores(step: str) -> str:
     """What the small sizes are likely to take, as long as the step has not shown what it takes."""
-    if workspace.manifest(step):
-        return ""
     times = ", ".join(f"{name} about {of[step]}" for name, of in TIMES.items())
     return f"two CPU cores: {times} · "
 
 
-def _done(state: str) -> str:
-    if not state.startswith("finished "):
-        return f"○ {escape(state)}"
-    moment = datetime.fromisoformat(state.removeprefix("finished "))
-    return f"✓ finished {moment:%d %b %Y, %H:%M} UTC"
+def _done(manifest: dict | None) -> str:
+    """When a step was finished, and how long it took in its last session."""
+    if not manifest:
+        return "○ not done"
+    moment = datetime.fromisoformat(manifest["finished"])
+    took = f" · took {duration(manifest['seconds'])}" if "seconds" in manifest else ""
+    return f"✓ finished {moment:%d %b %Y, %H:%M} UTC{took}"
