@@ -23,10 +23,10 @@ help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' Makefile | expand -t 14
 
 demo: $(VENV)/ready  ## run the four notebooks in order, offline, into runs/demo; FORCE=1 runs finished steps again
-	$(VENV)/bin/python -m utils.demo $(if $(FORCE),--force)
+	$(VENV)/bin/python -m tools.demo $(if $(FORCE),--force)
 
 collection: $(VENV)/ready  ## the same on real radiographs, into runs/small; DATA=<folder> if you have IU X-Ray
-	$(VENV)/bin/python -m utils.demo --preset small $(if $(DATA),--data "$(DATA)") $(if $(FORCE),--force)
+	$(VENV)/bin/python -m tools.demo --preset small $(if $(DATA),--data "$(DATA)") $(if $(FORCE),--force)
 
 test: $(VENV)/ready $(PUBLISHED)/ready  ## run lint and all tests, on Colab's versions
 	$(VENV)/bin/ruff check .

@@ -38,11 +38,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from utils.data import hf_dataset  # noqa: E402
-from utils.decoding import Decoder, Drafts, Request  # noqa: E402
-from utils.decoding.decoder import MOST_PROPOSED  # noqa: E402
 from utils.judge import write_completion  # noqa: E402
 from utils.judge.green import MAX_NEW_TOKENS  # noqa: E402
 from utils.models import writer as writing  # noqa: E402
+from utils.models.decoding import Decoder, Drafts, Request  # noqa: E402
+from utils.models.decoding.decoder import MOST_PROPOSED  # noqa: E402
 from utils.models.headings import EveryRegion  # noqa: E402
 from utils.models.systems import BASE, MODEL  # noqa: E402
 from utils.settings import GenerationSettings  # noqa: E402

@@ -33,7 +33,6 @@ sys.path.insert(0, str(ROOT))
 from utils import training  # noqa: E402
 from utils.data import hf_dataset, phantoms  # noqa: E402
 from utils.data.wording import OF_REGION, VALUES, told  # noqa: E402
-from utils.demo import collection  # noqa: E402
 from utils.findings import counts  # noqa: E402
 from utils.findings.groups import frequent  # noqa: E402
 from utils.findings.plans import left_out  # noqa: E402
@@ -43,6 +42,7 @@ from utils.regions import REGIONS, parse  # noqa: E402
 from utils.run.workspace import open_workspace  # noqa: E402
 from utils.settings import BUDGETS, SMALL_BASE, TrainingSettings, preset, with_values  # noqa: E402
 from utils.training import trainer  # noqa: E402
+from utils.training.base_models import collection  # noqa: E402
 from utils.training.lengths import study_tokens  # noqa: E402
 from utils.training.probing import findings  # noqa: E402
 

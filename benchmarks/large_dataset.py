@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from process_memory import anonymous_bytes  # noqa: E402
 
 from utils.data import phantoms  # noqa: E402
-from utils.machine.disk import write_json  # noqa: E402
+from utils.run.disk import write_json  # noqa: E402
 
 SIDE = 224
 READ = 300  # studies whose radiographs are read

@@ -32,7 +32,6 @@ sys.path.insert(0, str(ROOT))
 
 from utils import scores, training  # noqa: E402
 from utils.data import hf_dataset  # noqa: E402
-from utils.demo import collection  # noqa: E402
 from utils.findings import counts  # noqa: E402
 from utils.findings.plans import Words  # noqa: E402
 from utils.findings.probe import Probe  # noqa: E402
@@ -41,6 +40,7 @@ from utils.models.writer import Writer, write_reports  # noqa: E402
 from utils.regions import REGIONS  # noqa: E402
 from utils.settings import GenerationSettings, TrainingSettings, preset, with_values  # noqa: E402
 from utils.training import probing, trainer  # noqa: E402
+from utils.training.base_models import collection  # noqa: E402
 
 UNPLANNED = 0.25  # of the training studies
 TOWER_TARGETS = r".*vision_tower.*stages\.3\..*convolution"

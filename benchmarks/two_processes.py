@@ -33,8 +33,8 @@ def prepare(root: Path, studies: int):
     from utils import split
     from utils.data import hf_dataset, phantoms
     from utils.data.studies import load_studies, write_annotation
-    from utils.machine.disk import write_json
     from utils.models import loading
+    from utils.run.disk import write_json
     from utils.run.workspace import open_workspace
     from utils.settings import DatasetSettings, preset
     from utils.training import run_probe
@@ -58,7 +58,7 @@ def prepare(root: Path, studies: int):
 
 def note(folder: Path, studies: int) -> None:
     """Settings: reports on so many studies of each split (0: all), judged are the model's alone."""
-    from utils.machine.disk import write_json
+    from utils.run.disk import write_json
     from utils.scores import parallel
     from utils.settings import GenerationSettings, JudgeSettings
 

@@ -18,9 +18,9 @@ from bitsandbytes.nn import Linear4bit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.demo.base_model import SEED, attributes_read_right
 from utils.models import loading
 from utils.settings import DEMO_BASE
+from utils.training.base_models.phantoms import SEED, attributes_read_right
 
 DRAWS = 10_000
 

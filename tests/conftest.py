@@ -47,7 +47,7 @@ def published(old_python) -> Path:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory) -> Path:
     """An untrained base model of the demo's size, saved the usual way."""
-    from utils.demo import base_model
+    from utils.training.base_models import phantoms as base_model
 
     folder = tmp_path_factory.mktemp("tiny_base")
     processor = base_model.new_processor(["lung: clear. heart: normal. No pleural effusion or pneumothorax."])
@@ -124,7 +124,7 @@ def found(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch, tmp_path):
     """A disk that is away is not tried again, and what waits for it waits in the test's own folder."""
-    from utils.machine import disk
+    from utils.run import disk
 
     monkeypatch.setattr(disk, "PATIENCE", 0)
     monkeypatch.setattr(disk, "WAITING", tmp_path / "waiting")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from utils.machine.disk import replacing
+from utils.run.disk import replacing
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE.parent / ".venv-published"  # made by the Makefile from requirements-published.txt

@@ -41,8 +41,8 @@ def _run() -> int:
 
     import papermill
 
+    from tools.demo import run_notebook
     from utils.data import phantoms
-    from utils.demo.__main__ import run_notebook
     from utils.findings.plans import NORMAL
     from utils.run.workspace import STEPS
 

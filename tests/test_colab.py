@@ -36,7 +36,7 @@ class Runtime:
             shutil.copytree(ROOT / name, self.public / name, ignore=ignored)
         for name in ("pyproject.toml", "requirements-colab.txt", "requirements-green-score.txt"):
             shutil.copy(ROOT / name, self.public)
-        for path in (self.public / "utils/machine/__init__.py", *self.public.glob("notebooks/*.ipynb")):
+        for path in (self.public / "utils/run/machine.py", *self.public.glob("notebooks/*.ipynb")):
             text = path.read_text()
             for name, there in {"content": self.content, "kaggle": self.kaggle}.items():
                 text = text.replace(f'"/{name}', f'"{there}').replace(f'\\"/{name}', f'\\"{there}')

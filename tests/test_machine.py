@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from utils import machine, settings
-from utils.machine import T4, disk, secret
+from utils import settings
 from utils.models.bases import computes_or_stop
-from utils.run import workspace
+from utils.run import disk, machine, workspace
+from utils.run.machine import T4, secret
 from utils.run.workspace import STEPS, StepError, Workspace, open_workspace
 
 

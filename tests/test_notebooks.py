@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from tools import demo as demo_run
+from tools.demo import as_page, run_notebook
 from utils import scores
-from utils.demo import __main__ as demo_run
-from utils.demo.__main__ import as_page, run_notebook
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.pages.opening import ABOUT
 from utils.run.workspace import STEPS
@@ -155,7 +155,7 @@ def test_a_notebook_is_run_in_a_folder_of_any_name(tmp_path, monkeypatch):
 
 
 def run_demo(workspace: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "utils.demo", "--workspace", str(workspace), *arguments]
+    command = [sys.executable, "-m", "tools.demo", "--workspace", str(workspace), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -323,7 +323,7 @@ class TestRealData:
         assert "2,953 of 2,955 studies have no image" in page.read_text()
 
     def test_03_takes_real_steps_at_336_pixels(self, real, tmp_path):
-        from utils.demo import base_model
+        from utils.training.base_models import phantoms as base_model
 
         base = tmp_path / "base"
         processor = base_model.new_processor(["lung: clear. heart: normal."], side=336)

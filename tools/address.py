@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils.machine.disk import write_text  # noqa: E402
 from utils.pages.opening import colab_link, public_address  # noqa: E402
+from utils.run.disk import write_text  # noqa: E402
 from utils.run.workspace import STEPS  # noqa: E402
 
 _BADGE = "https://colab.research.google.com/assets/colab-badge.svg"

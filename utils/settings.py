@@ -10,9 +10,8 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .machine import card, in_kaggle
+from utils.run.machine import PRESETS, card, in_kaggle
 
-PRESETS = ("t4", "small", "demo")
 DEMO_BASE = "demo"  # the small base model that ships with the project
 SMALL_BASE = "small"  # the one that notebook 03 teaches on the training split first
 BASES = (  # what each needs stands in bases.py
@@ -138,8 +137,8 @@ class TrainingSettings(StepSettings):
     samples: int = Field(
         2, ge=0, le=8, description="validation studies with a report shown at each evaluation"
     )
-    choose: Literal["loss", "judge", "last"] = Field(
-        "loss", description="checkpoint to use: lowest evaluation loss, best by the offline judge, or last"
+    choose: Literal["loss", "findings", "last"] = Field(
+        "loss", description="checkpoint to use: lowest evaluation loss, most findings right, or last"
     )
     save_every: int = Field(20, ge=1, description="optimiser steps between checkpoints")
     keep: int = Field(2, ge=1, le=20, description="newest checkpoints to keep, in addition to the best")

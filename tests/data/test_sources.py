@@ -16,8 +16,8 @@ from test_studies import annotation, make_folder
 from utils.data import downloads, sources
 from utils.data.sources import SOURCES, open_data, origin
 from utils.data.studies import DataError, load_studies
-from utils.machine.disk import file_hash
 from utils.run import workspace
+from utils.run.disk import file_hash
 from utils.run.workspace import Workspace
 
 IDS = ("CXR1_IM-0001", "CXR2_IM-0002", "CXR3_IM-0003", "CXR4_IM-0004")

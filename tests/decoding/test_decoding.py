@@ -19,9 +19,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from utils.decoding import decoder as decoding
-from utils.decoding.decoder import Decoder, Request
-from utils.decoding.slots import SlotCache, _Layer, bytes_a_token
+from utils.models.decoding import decoder as decoding
+from utils.models.decoding.decoder import Decoder, Request
+from utils.models.decoding.slots import SlotCache, _Layer, bytes_a_token
 
 SIZES = {
     "vocab_size": 40,

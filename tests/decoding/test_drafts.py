@@ -4,7 +4,7 @@ import sys
 
 from conftest import ROOT
 
-from utils.decoding.drafts import Drafts
+from utils.models.decoding.drafts import Drafts
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -55,7 +55,7 @@ def test_a_context_with_no_token_ahead_gives_none():
 
 
 def test_the_table_stops_growing_at_its_limit(monkeypatch):
-    monkeypatch.setattr("utils.decoding.drafts.MOST_CONTEXTS", 10)
+    monkeypatch.setattr("utils.models.decoding.drafts.MOST_CONTEXTS", 10)
     drafts = learnt(range(10, 60))
     assert len(drafts) == 10
     drafts.learn([10, 11])  # what is known still counts

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from utils.data.wording import VALUES, Attributes
-from utils.demo import base_model
 from utils.models import loading
 from utils.regions import parse
+from utils.training.base_models import phantoms as base_model
 
 
 def test_a_list_names_every_attribute():

@@ -13,10 +13,10 @@ from transformers.trainer_callback import DefaultFlowCallback
 
 from utils.data import hf_dataset, phantoms
 from utils.data.studies import load_studies
-from utils.demo import collection
 from utils.models import loading
 from utils.models.writer import Writer
 from utils.settings import DatasetSettings, preset
+from utils.training.base_models import collection
 
 STUDIES, AT_ONCE, EPOCHS = 24, 8, 2
 EPOCH = STUDIES // AT_ONCE  # steps

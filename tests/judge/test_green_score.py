@@ -10,9 +10,9 @@ import subprocess
 import published_models
 import pytest
 
-from utils.decoding.decoder import Decoder
 from utils.judge import green
 from utils.judge.green import GreenEngine
+from utils.models.decoding.decoder import Decoder
 
 SCRIPT = published_models.SCRIPTS / "green_score_answers.py"
 NEW_TOKENS = 48  # as in the script

@@ -15,10 +15,10 @@ import pytest
 import torch
 from conftest import ROOT
 
-from utils.decoding import decoder as decoding
-from utils.decoding.decoder import Batch, Decoder
 from utils.judge import JudgeError, green, judge_of, judge_pairs, write_completion
 from utils.judge.green import GREEN_LABEL, GREEN_MODEL, GreenEngine, ServerEngine, chat, prompt
+from utils.models.decoding import decoder as decoding
+from utils.models.decoding.decoder import Batch, Decoder
 from utils.run.answers import MAX_RETRIES
 from utils.scores import parallel
 from utils.scores.statistics import is_green

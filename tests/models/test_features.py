@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.demo import base_model, collection
 from utils.models import features, loading
 from utils.models.features import Tower, study_features
+from utils.training.base_models import collection
+from utils.training.base_models import phantoms as base_model
 
 WIDTH = 192  # of the tiny base's tower
 

@@ -11,11 +11,11 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from utils.data import phantoms
-from utils.machine import Card
 from utils.models import loading, merging
 from utils.models.loading import READING
 from utils.models.reading import Reader
 from utils.models.writer import Writer
+from utils.run.machine import Card
 from utils.run.workspace import StepError
 
 STUDIES = [phantoms.draw((13, 2, number)).views for number in range(3)]

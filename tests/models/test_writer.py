@@ -12,10 +12,10 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessor
 
-from utils.decoding.drafts import Drafts
 from utils.findings.probe import WEIGHTS
 from utils.models import loading, reading
 from utils.models import writer as writing
+from utils.models.decoding.drafts import Drafts
 from utils.models.headings import EveryRegion
 from utils.models.loading import READING
 from utils.models.systems import MODEL, SHUFFLED

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from page_text import text
 
-from utils.machine import CARDS, Card
-from utils.machine.disk import write_json, write_text
 from utils.models.loading import READING
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.pages import evaluation_desk
+from utils.run.disk import write_json, write_text
+from utils.run.machine import CARDS, Card
 from utils.scores.baselines import BASELINES
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.probing import POINTS

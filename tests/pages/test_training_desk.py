@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from page_text import text
 
-from utils.machine import T4 as T4_CARD
-from utils.machine import Card
 from utils.pages import training_desk
+from utils.run.machine import T4 as T4_CARD
+from utils.run.machine import Card
 from utils.settings import preset, with_values
 from utils.training.callbacks import Progress, Sample
 from utils.training.plan import Plan

@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT
 from faulty_disk import Mounted, small
 
-from utils.machine import disk
 from utils.run import answers as module
+from utils.run import disk
 from utils.run.answers import AnswerFile
 
 HEADER = {"file": "answers", "version": 1}
@@ -200,7 +200,7 @@ def test_what_a_killed_run_could_not_add_is_read_and_added_by_the_next(drive, ca
     drive.lose()
     code = (
         "import os, pathlib, sys\n"
-        "from utils.machine import disk\nfrom utils.run.answers import AnswerFile\n"
+        "from utils.run import disk\nfrom utils.run.answers import AnswerFile\n"
         "disk.PATIENCE, disk.WAITING = 0, pathlib.Path(sys.argv[2])\n"
         "file = object.__new__(AnswerFile)\n"
         "file.path = file._first = pathlib.Path(sys.argv[1])\nfile._behind = False\n"

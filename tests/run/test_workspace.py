@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from utils import machine
-from utils.machine import disk
-from utils.run import progress, workspace
+from utils.run import disk, machine, progress, workspace
 from utils.run.workspace import STEPS, StepError, Workspace
 
 

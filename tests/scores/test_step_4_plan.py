@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from utils.decoding import MOST_ROWS
 from utils.judge import write_completion
-from utils.machine import CARDS
+from utils.models.decoding import MOST_ROWS
 from utils.models.systems import BASE, MODEL, SHUFFLED
+from utils.run.machine import CARDS
 from utils.run.workspace import StepError
 from utils.scores import plan
 from utils.scores.baselines import BASELINES

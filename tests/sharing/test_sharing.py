@@ -17,10 +17,10 @@ from judged_rows import judgement, table
 from utils import scores
 from utils.data import hf_dataset, phantoms
 from utils.findings import probe as probes
-from utils.machine.disk import write_json, write_text
 from utils.models import anywhere, loading
 from utils.models.bases import REGISTRY
 from utils.models.loading import PROBE
+from utils.run.disk import write_json, write_text
 from utils.run.workspace import StepError, Workspace
 from utils.scores import tables
 from utils.settings import DatasetSettings

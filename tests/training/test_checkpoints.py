@@ -7,7 +7,7 @@ import shutil
 import pytest
 from faulty_disk import small
 
-from utils.machine import disk
+from utils.run import disk
 from utils.run.workspace import StepError
 from utils.training import checkpoints
 from utils.training.checkpoints import Store

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from utils.machine.disk import write_text
 from utils.models.loading import ADAPTER_FILES, PROBE, READING
+from utils.run.disk import write_text
 from utils.run.workspace import StepError, Workspace
 from utils.settings import preset
 from utils.training import finish

@@ -10,10 +10,10 @@ import torch
 import trl
 from conftest import ROOT
 
-from utils import machine
 from utils.data import hf_dataset
 from utils.models import bases
 from utils.models.loading import load_processor
+from utils.run import machine
 from utils.run.workspace import StepError
 from utils.settings import DatasetSettings, preset, with_values
 from utils.training import lengths, plan, sizes, speeds

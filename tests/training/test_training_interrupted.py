@@ -19,7 +19,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from utils.data import hf_dataset
-from utils.machine.disk import write_json
+from utils.run.disk import write_json
 from utils.run.processes import _LAUNCH as LAUNCH
 from utils.run.processes import COUNT
 from utils.run.workspace import Workspace

@@ -25,8 +25,8 @@ from gdown.exceptions import FileURLRetrievalError
 from tenacity import Future, RetryError, Retrying, retry_if_exception_type, wait_fixed
 from tqdm import tqdm
 
-from utils.machine.disk import write_json
 from utils.regions import tidy
+from utils.run.disk import write_json
 
 from .studies import DataError
 

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from datasets import DatasetDict, Features, Image, List, Value, disable_progress_bars, load_dataset
 from datasets.features.features import register_feature
 
-from utils.machine.disk import replacing
 from utils.regions import REGIONS, mentioned, render
+from utils.run.disk import replacing
 from utils.run.progress import counter
 from utils.settings import DatasetSettings
 

@@ -11,7 +11,7 @@ import fsspec
 from huggingface_hub import HfApi
 
 from utils import regions
-from utils.machine.disk import replacing_file
+from utils.run.disk import replacing_file
 from utils.run.progress import progress
 
 from .own import SPLIT_NAMES, Faults, Layout, Row

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils import regions
-from utils.machine.disk import replacing, write_json
+from utils.run.disk import replacing, write_json
 from utils.run.progress import progress
 
 from . import dicom

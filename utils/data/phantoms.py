@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.machine.disk import replacing, write_json
+from utils.run.disk import replacing, write_json
 
 from .anatomy import Frontal, Lateral
 from .studies import SPLITS

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from utils.machine.disk import file_hash, replacing_file, write_json
+from utils.run.disk import file_hash, replacing_file, write_json
 from utils.settings import DatasetSettings
 
 from .studies import DataError, read_view

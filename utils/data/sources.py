@@ -17,8 +17,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from utils.machine import DRIVE, secret
-from utils.machine.disk import file_hash, replacing_file, write_json
+from utils.run.disk import file_hash, replacing_file, write_json
+from utils.run.machine import DRIVE, secret
 from utils.run.progress import counter
 from utils.run.workspace import Workspace
 

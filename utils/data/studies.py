@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from utils import regions
-from utils.machine.disk import write_json
+from utils.run.disk import write_json
 
 from . import dicom
 

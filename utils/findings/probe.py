@@ -24,8 +24,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.machine.disk import replacing_file
 from utils.regions import REGIONS
+from utils.run.disk import replacing_file
 from utils.run.workspace import StepError
 
 from .groups import GROUPS, Group, frequent, named

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from utils.findings.sentences import sentences
-from utils.machine import secret
 from utils.regions import REGIONS, mentioned, parse, tidy
 from utils.run.answers import AnswerFile
+from utils.run.machine import secret
 from utils.run.processes import shard
 from utils.settings import JudgeSettings
 

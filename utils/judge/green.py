@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-from utils.machine import NF4
 from utils.run.answers import MAX_RETRIES, TIMEOUT
+from utils.run.machine import NF4
 
 from . import green_score
 from .verdicts import ERROR_TYPES, JudgeError, Pair, write_completion
@@ -212,7 +212,7 @@ class GreenEngine:
         """
         import torch
 
-        from utils.decoding import Request
+        from utils.models.decoding import Request
 
         _, tokenizer = self.load()
         inputs = [tokenizer.bos_token + chat(*pair) for pair in pairs]
@@ -247,7 +247,7 @@ class GreenEngine:
     @cached_property
     def decoder(self):
         """What writes the answers, and drafts each after those before."""
-        from utils.decoding import Decoder
+        from utils.models.decoding import Decoder
 
         model, tokenizer = self.load()
         # Almost half of a question: the judge's instruction before the reference.

@@ -24,8 +24,8 @@ from transformers import (
 from utils.data.hf_dataset import instruction
 from utils.findings.plans import NORMAL
 from utils.findings.probe import load as load_probe
-from utils.machine.disk import write_json
 from utils.regions import REGIONS
+from utils.run.disk import write_json
 
 from . import reading
 from .bases import find

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
 
-from utils.machine import Card
+from utils.run.machine import Card
 from utils.run.workspace import StepError
 from utils.settings import BUDGETS, DEMO_BASE, SMALL_BASE, TrainingSettings
 
-DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "base_model"
+DEMO_FOLDER = Path(__file__).parents[1] / "training" / "base_models" / "demo"
 FAMILIES = {"llava_next": BUDGETS, "llava": ("base",), "gemma3": ("base",)}  # and the budgets of each
 
 

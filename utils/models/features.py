@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset, Image, List
 from transformers import PreTrainedModel, ProcessorMixin
 
-from utils.machine.disk import file_hash, replacing_file
+from utils.run.disk import file_hash, replacing_file
 from utils.run.progress import progress
 
 from .bases import find

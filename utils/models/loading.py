@@ -40,8 +40,8 @@ from transformers import (
 from transformers.image_utils import make_nested_list_of_images
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from utils.machine import NF4, card
-from utils.machine.disk import write_json
+from utils.run.disk import write_json
+from utils.run.machine import NF4, card
 from utils.run.workspace import StepError
 from utils.settings import TrainingSettings
 

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from utils.machine import card
-from utils.machine.disk import replacing, write_json
+from utils.run.disk import replacing, write_json
+from utils.run.machine import card
 from utils.run.progress import progress
 from utils.run.workspace import StepError
 from utils.settings import GenerationSettings

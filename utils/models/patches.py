@@ -14,7 +14,7 @@ from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from utils.machine.disk import replacing_file
+from utils.run.disk import replacing_file
 from utils.run.progress import progress
 from utils.settings import TrainingSettings
 

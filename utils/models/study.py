@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
 from utils.data.studies import DataError, read_view
-from utils.decoding import Decoder
-from utils.decoding.slots import SlotCache
 from utils.findings.plans import Plan, left_out
+from utils.models.decoding import Decoder
+from utils.models.decoding.slots import SlotCache
 from utils.regions import parse, places, plan_places, without_plan
 from utils.run.workspace import StepError
 from utils.settings import DatasetSettings, GenerationSettings

@@ -19,12 +19,12 @@ from peft import PeftModel
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from utils.data.hf_dataset import instruction
-from utils.decoding import MOST_ROWS, Decoder, Drafts, Request
 from utils.findings.plans import Plan, complete
 from utils.findings.probe import load as load_probe
-from utils.machine.disk import file_hash
+from utils.models.decoding import MOST_ROWS, Decoder, Drafts, Request
 from utils.regions import REGIONS, parse, without_plan
 from utils.run.answers import AnswerFile, files_of
+from utils.run.disk import file_hash
 from utils.run.processes import shard
 from utils.run.progress import progress
 from utils.run.workspace import StepError

@@ -23,8 +23,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from utils.machine.disk import replacing_file
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
+from utils.run.disk import replacing_file
 from utils.scores.statistics import split_name
 
 INK, GREY, RULE = "#1a1a1a", "#5f6368", "#d9dce0"

@@ -12,10 +12,10 @@ from datasets import DatasetDict
 from IPython.display import HTML, Markdown, display
 
 from utils.judge import OFFLINE_LABEL, Engine, JudgeError, compare_green_score, judge_of
-from utils.machine import Card, cards_in_words, planned_on
 from utils.models.loading import how_to_read
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.models.writer import ids_to_write
+from utils.run.machine import Card, cards_in_words, planned_on
 from utils.run.workspace import StepError
 from utils.scores import baselines, plan, report
 from utils.scores.judging import check_judge, published_judgements

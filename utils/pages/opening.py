@@ -15,7 +15,7 @@ from typing import NamedTuple
 from IPython.display import HTML, display
 
 from utils.judge import green_score
-from utils.machine import COLAB_DISK, DRIVE, INTERNET, gpus, in_colab, in_kaggle
+from utils.run.machine import COLAB_DISK, DRIVE, INTERNET, gpus, in_colab, in_kaggle
 from utils.run.progress import duration
 from utils.run.workspace import STEPS, StepError, Workspace, open_workspace, status, versions
 from utils.settings import TIMES, Preset, preset

@@ -6,8 +6,8 @@ from html import escape
 from datasets import DatasetDict
 from IPython.display import HTML
 
-from utils.machine import cards_in_words, planned_on
 from utils.regions import NOT_FOR_CLINICAL_USE
+from utils.run.machine import cards_in_words, planned_on
 from utils.run.progress import in_minutes
 from utils.run.workspace import StepError
 from utils.settings import TrainingSettings

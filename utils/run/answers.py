@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.machine.disk import (
+from utils.run.disk import (
     DiskError,
     append,
     catch_up,

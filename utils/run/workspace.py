@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from utils.machine import CLOCK, DRIVE, attached, default_preset, runs, session_disk
-from utils.machine.disk import catch_up_below, file_hash, make_folder, patiently, replacing, write_json
-from utils.settings import PRESETS
+from utils.run.disk import catch_up_below, file_hash, make_folder, patiently, replacing, write_json
+
+from .machine import CLOCK, DRIVE, PRESETS, attached, default_preset, runs, session_disk
 
 STEPS = {
     "regions": "01_region_split",

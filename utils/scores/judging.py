@@ -22,8 +22,8 @@ from utils.data.layouts import INDIANA
 from utils.data.studies import DataError
 from utils.findings.reader import UNNAMED, read_findings
 from utils.judge import Engine, Judgement, judge_pairs, parse_completion
-from utils.machine.disk import replacing_file
 from utils.regions import REGIONS, mentioned, tidy
+from utils.run.disk import replacing_file
 from utils.run.workspace import StepError
 
 RECORDED_LABEL = "GREEN-radllama2-7b (recorded)"

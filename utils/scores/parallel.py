@@ -22,7 +22,6 @@ from datasets import DatasetDict
 
 from utils.data.hf_dataset import load
 from utils.judge import Cache, Engine, Pair, judge_of, judge_pairs
-from utils.machine.disk import write_json
 from utils.models.features import FOLDER, block_features, blocks
 from utils.models.systems import BASE, MODEL, SHUFFLED, SYSTEMS
 from utils.models.writer import (
@@ -34,6 +33,7 @@ from utils.models.writer import (
     write_reports,
 )
 from utils.run import processes
+from utils.run.disk import write_json
 from utils.run.progress import counter, progress
 from utils.run.workspace import StepError, Workspace
 from utils.settings import GenerationSettings, JudgeSettings, Preset, preset, with_values

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.decoding.decoder import CACHE_SHARE, MOST_PROPOSED, MOST_ROWS, PREFILL_TOKENS, STEP
 from utils.judge import Engine, open_questions
 from utils.judge.green import ANSWER_TOKENS
-from utils.machine import CARDS, T4, Card, asked_cards, cards_in_words
 from utils.models.bases import Shape, find
+from utils.models.decoding.decoder import CACHE_SHARE, MOST_PROPOSED, MOST_ROWS, PREFILL_TOKENS, STEP
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.regions import tidy
+from utils.run.machine import CARDS, T4, Card, asked_cards, cards_in_words
 from utils.run.progress import counter, duration
 from utils.run.workspace import StepError
 from utils.settings import GenerationSettings, JudgeSettings, TrainingSettings

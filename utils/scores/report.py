@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote
 import mistune
 import pandas as pd
 
-from utils.machine.disk import write_text
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS, tidy
+from utils.run.disk import write_text
 from utils.settings import explained
 
 from . import findings as seen

@@ -13,10 +13,10 @@ from datasets import DatasetDict
 
 from utils.findings import groups
 from utils.judge import Engine
-from utils.machine.disk import write_text
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.models.writer import Writer, write_reports
 from utils.run.answers import files_of
+from utils.run.disk import write_text
 from utils.run.workspace import COMMANDS, Workspace, versions
 from utils.settings import GenerationSettings, JudgeSettings
 

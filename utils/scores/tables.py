@@ -21,9 +21,9 @@ from nltk.translate.bleu_score import corpus_bleu
 
 from utils.findings.sentences import words
 from utils.judge import Pair
-from utils.machine.disk import write_text
 from utils.models.systems import BASE, OF_BASE
 from utils.regions import REGIONS, tidy
+from utils.run.disk import write_text
 
 from .statistics import (
     EVERY,

@@ -10,8 +10,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from utils.data import phantoms
-from utils.machine import secret
 from utils.regions import tidy
+from utils.run.machine import secret
 from utils.run.workspace import StepError
 
 HOW = (

@@ -10,11 +10,11 @@ import pandas as pd
 from huggingface_hub import ModelCard, ModelCardData
 
 from utils.findings.probe import load
-from utils.machine.disk import write_json
 from utils.models import anywhere
 from utils.models.bases import REGISTRY, find
 from utils.models.loading import ADAPTER_FILES, PROBE, how_to_read
 from utils.regions import REGIONS
+from utils.run.disk import write_json
 from utils.run.workspace import STEPS, StepError, Workspace
 from utils.scores.report import METHOD, limits
 from utils.scores.statistics import one_judge, summary

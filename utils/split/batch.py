@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import openai
 
-from utils.machine.disk import write_json
+from utils.run.disk import write_json
 
 from .questions import (
     Cache,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from utils.machine import NF4
+from utils.run.machine import NF4
 
 from .questions import Cache, Messages, Split, SplitError, asked_again, better, question
 

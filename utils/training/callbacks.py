@@ -15,11 +15,11 @@ from transformers import TrainerCallback
 
 from utils.findings.plans import Plan
 from utils.findings.probe import Probe
-from utils.machine import memory
-from utils.machine.disk import write_json
 from utils.models.features import Tower
 from utils.models.loading import PROBE, READING, READING_SETTINGS
 from utils.models.writer import write
+from utils.run.disk import write_json
+from utils.run.machine import memory
 from utils.run.workspace import StepError
 from utils.settings import RECALL_WEIGHT, TrainingSettings
 

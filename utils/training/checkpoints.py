@@ -16,11 +16,10 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 
-from utils.findings.plans import complete
-from utils.judge import judge_pairs
-from utils.machine.disk import discard, file_hash, listed, patiently, reason_of, write_json
+from utils.findings.counts import MICRO, count
 from utils.models.writer import Writer
 from utils.regions import REGIONS, parse
+from utils.run.disk import discard, file_hash, listed, patiently, reason_of, write_json
 from utils.run.progress import progress
 from utils.run.workspace import StepError
 
@@ -200,20 +199,18 @@ def choose(
 ) -> tuple[Path, pd.DataFrame]:
     """The chosen one of `checkpoints` (oldest first), and a table of what it was chosen on.
 
-    `by` is loss, judge or last. The table has a row for each of `checkpoints`
-    and each step with an evaluation loss: step, eval_loss, kept, offline_judge
-    (mean over the regions that the references mention), n, chosen. Without
-    `validation`, or where no evaluation loss was taken at a checkpoint, the
-    last is chosen.
+    `by` is loss, findings or last. The table has a row for each of `checkpoints` and each step with an
+    evaluation loss: step, eval_loss, kept, micro_f1 (see `by_findings`), chosen. The last is chosen
+    without `validation`, where no evaluation loss was taken at a checkpoint, and among equals in findings.
     """
     losses = {entry["step"]: entry["eval_loss"] for entry in log_history if "eval_loss" in entry}
     kept = {step_of(path): path for path in checkpoints}
     table = pd.DataFrame({"step": sorted({*kept, *losses})})
     table["eval_loss"], table["kept"] = table["step"].map(losses), table["step"].isin(kept)
     best = max(kept)
-    if by == "judge" and validation:
-        table.loc[table["kept"], ["offline_judge", "n"]] = judged(checkpoints, validation)
-        best = table["step"][table["offline_judge"].idxmax()]
+    if by == "findings" and validation:
+        table.loc[table["kept"], "micro_f1"] = by_findings(checkpoints, validation)
+        best = table["step"][table["micro_f1"] == table["micro_f1"].max()].max()
     elif by == "loss":
         found = best_step(log_history, set(kept))
         best = best if found is None else found
@@ -221,22 +218,26 @@ def choose(
     return kept[best], table
 
 
-def judged(
+def by_findings(
     checkpoints: list[Path], validation: Dataset, show: Callable[..., Iterable] = progress
-) -> list[tuple[float, int]]:
-    """For each checkpoint the offline judge's mean score of its reports on `validation`, and n."""
+) -> list[float]:
+    """Each checkpoint's micro-F1 on `validation`, of the findings that its reports name by themselves.
+
+    0 where no study has any finding that is counted.
+    """
     scores, writer = [], None
     for path in checkpoints:
         writer = Writer(path) if writer is None else writer.take(path)
         plans = writer.plans(writer.features(validation, "validation", show))
         written = writer.stream(validation["images"], MOST_TOKENS, plans=plans)
         texts = dict(show(written, f"{path.name}: reports to choose by", len(validation)))
-        pairs = [
-            (study[region], complete(parse(texts[number]), plans[number]).get(region, ""))
+        rows = [
+            {"id": number, "region": region, "reference": study[region], "prediction": report.get(region, "")}
             for number, study in enumerate(validation.select_columns(list(REGIONS)))
+            for report in [parse(texts[number])]
             for region in REGIONS
-            if study[region]
         ]
-        verdicts = [judgement.score for judgement in judge_pairs(pairs, engine="offline")]
-        scores.append((sum(verdicts) / len(verdicts), len(verdicts)))
+        groups = writer.probe.groups if writer.probe else ()
+        counted = count(pd.DataFrame(rows).assign(system=path.name, split="val"), groups, resamples=1)
+        scores.append(float(counted["f1"][counted["finding"] == MICRO].fillna(0).sum()))
     return scores

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from utils.machine import T4, Card, asked_cards, cards_in_words
 from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
 from utils.models.patches import can_be_kept
+from utils.run.machine import T4, Card, asked_cards, cards_in_words
 from utils.settings import TrainingSettings
 
 from .lengths import Lengths, study_lengths

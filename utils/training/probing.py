@@ -20,12 +20,12 @@ from utils.findings.groups import named
 from utils.findings.plans import Words, words_of
 from utils.findings.probe import Probe
 from utils.findings.sentences import sentences
-from utils.machine.disk import write_text
 from utils.models import patches
 from utils.models.features import FOLDER, Tower, study_features
 from utils.models.loading import PROBE, load_processor
 from utils.models.patches import Kept
 from utils.regions import REGIONS, mentioned, render
+from utils.run.disk import write_text
 from utils.run.progress import progress
 from utils.settings import TrainingSettings
 

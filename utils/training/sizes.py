@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from utils.machine import Card
 from utils.models.bases import Base, Shape
+from utils.run.machine import Card
 from utils.settings import ALL, AS_NEEDED, TrainingSettings, with_values
 
 from .speeds import NF4_BYTES, WIDTHS, other_weights

@@ -3,8 +3,8 @@
 Nothing here was measured on a GPU; where the figures come from is said where they stand.
 """
 
-from utils.machine import Card
 from utils.models.bases import Base, Shape
+from utils.run.machine import Card
 
 Hours = tuple[float, float, float]  # fast, likely, slow
 SUSTAINED = 25 / 32  # share of a card's bandwidth that is reached: of a T4's 320e9 bytes a second, 250e9

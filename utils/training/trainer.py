@@ -27,12 +27,12 @@ from transformers import ProgressCallback, set_seed
 
 from utils.findings.plans import Words
 from utils.findings.probe import Probe
-from utils.machine import Card, card, memory
-from utils.machine.disk import replacing, write_text
 from utils.models.bases import fits_or_stop
 from utils.models.loading import PROBE, SIDE, load_model, load_processor, lora_config, note_side, save_adapter
 from utils.models.patches import NUMBERS, PATCHES, Kept
 from utils.run import processes
+from utils.run.disk import replacing, write_text
+from utils.run.machine import Card, card, memory
 from utils.run.progress import counter
 from utils.run.workspace import StepError, Workspace
 from utils.settings import TrainingSettings

@@ -1,4 +1,4 @@
-"""Runs the four notebooks in order, as `make demo` and `make collection` do: `python -m utils.demo --help`.
+"""Runs the four notebooks in order, as `make demo` and `make collection` do: `python -m tools.demo --help`.
 
 Each executed notebook is left as HTML in the run's folder. A step that is
 done, from the same files and settings, is not done again unless forced.
@@ -18,13 +18,12 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from utils.data.hf_dataset import load
-from utils.machine.disk import write_text
+from utils.run.disk import write_text
 from utils.run.workspace import STEPS, StepError, open_workspace
 from utils.settings import SMALL_BASE, TIMES
+from utils.training.base_models import collection
 
-from . import collection
-
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 # A page is read for what was done and what came out; the code is there to unfold.
 _FOLDED = """{%- extends "lab/index.html.j2" -%}
 {%- block input -%}<details><summary>code</summary>{{ super() }}</details>{%- endblock -%}"""
@@ -68,9 +67,7 @@ def as_page(notebook: nbformat.NotebookNode) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is not done, with a line a notebook; say what to open."""
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.demo", description="Run the four notebooks on two CPU cores."
-    )
+    parser = argparse.ArgumentParser(description="Run the four notebooks on two CPU cores.")
     parser.add_argument(
         "--preset", choices=list(TIMES), default="demo", help="demo: phantoms; small: real radiographs"
     )

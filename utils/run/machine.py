@@ -15,6 +15,7 @@ DRIVE = COLAB_DISK / "drive" / "MyDrive"  # there once the notebook has mounted 
 KAGGLE_OUTPUT = Path("/kaggle/working")  # kept by a saved version, up to 20 GB
 KAGGLE_INPUT = Path("/kaggle/input")  # read only: what is attached, such as an earlier version's output
 KAGGLE_DISK = Path("/kaggle/temp")  # goes with the session
+PRESETS = ("t4", "small", "demo")  # the sizes of a run; see `settings`
 RUNS = "xray_reports"  # in Colab and on Kaggle: the folder of all runs
 # Weights in 4 bits, as bitsandbytes takes them: NF4, the scales quantised again.
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}

@@ -1,6 +1,6 @@
 """The demo's small base model: LLaVA-NeXT's own classes, pretrained on phantom captions.
 
-`python -m utils.demo.base_model` makes the weights in `utils/demo/base_model`
+`python -m utils.training.base_models.phantoms` makes the weights in `utils/training/base_models/demo`
 again and writes their figures beside them. Fine-tuning never meets the
 phantoms drawn here: the seeds are apart.
 """
@@ -36,10 +36,10 @@ from utils.data.hf_dataset import instruction
 from utils.data.phantoms import Phantom
 from utils.data.studies import SPLITS
 from utils.data.wording import OF_REGION, Attributes
-from utils.machine.disk import replacing, write_json
 from utils.models.bases import DEMO_FOLDER
 from utils.models.loading import load_processor, set_budget
 from utils.regions import ALL, parse, render
+from utils.run.disk import replacing, write_json
 from utils.run.progress import progress
 from utils.run.workspace import versions
 
@@ -283,7 +283,7 @@ def attributes_read_right(model, processor, seed: int, studies: int) -> pd.DataF
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m utils.demo.base_model", description="Pretrain the demo's base model."
+        prog="python -m utils.training.base_models.phantoms", description="Pretrain the demo's base model."
     )
     parser.add_argument("--folder", type=Path, default=DEMO_FOLDER)
     parser.add_argument("--studies", type=int, default=6000, help="phantoms to learn from (%(default)s)")

@@ -34,8 +34,8 @@ from utils.findings.groups import frequent
 from utils.findings.plans import words_of
 from utils.findings.probe import labels
 from utils.findings.reader import UNNAMED, read_findings
-from utils.machine.disk import replacing, replacing_file, write_json
 from utils.models.loading import load_processor, stay_as_taught
+from utils.run.disk import replacing, replacing_file, write_json
 from utils.run.workspace import versions
 from utils.training.checkpoints import step_of
 from utils.training.probing import findings, planned

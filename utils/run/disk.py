@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
-from utils import machine
+from . import machine
 
 try:
     import fcntl

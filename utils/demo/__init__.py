@@ -1,1 +1,0 @@
-"""What the offline demo brings: phantom radiographs and a small base model."""
