@@ -40,7 +40,7 @@ from utils.run.workspace import versions
 from utils.training.checkpoints import step_of
 from utils.training.probing import findings, planned
 
-from .base_model import language_trainer, new_processor, untrained
+from .phantoms import language_trainer, new_processor, untrained
 from .seeing import lesson
 
 SIDE, PATCH, VOCABULARY = 128, 32, 2048  # the training reports have 1,356 different words
