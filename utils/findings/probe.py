@@ -23,6 +23,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from utils.regions import REGIONS
 from utils.run.disk import replacing_file
@@ -131,6 +132,7 @@ def labels(studies: Sequence[dict[str, str]], groups: Sequence[Group]) -> np.nda
     return np.array(rows).reshape(len(studies), len(groups))
 
 
+@threadpool_limits.wrap(limits=1)  # many small products: threads that wait for one another take longer
 def fit(
     features: np.ndarray,
     studies: Sequence[dict[str, str]],
