@@ -17,11 +17,9 @@ import papermill
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from utils.data.hf_dataset import load
 from utils.run.disk import write_text
-from utils.run.workspace import STEPS, StepError, open_workspace
+from utils.run.workspace import STEPS, StepError, Workspace, open_workspace
 from utils.settings import SMALL_BASE, TIMES
-from utils.training.base_models import collection
 
 ROOT = Path(__file__).resolve().parents[1]
 # A page is read for what was done and what came out; the code is there to unfold.
@@ -49,6 +47,14 @@ def run_notebook(name: str, workspace: Path, html: Path, parameters: dict) -> No
         if executed.exists():
             write_text(html, as_page(nbformat.read(executed, as_version=4)))
             executed.unlink()
+
+
+def _teach(workspace: Workspace) -> None:
+    # Imported here: it takes seconds, which phantoms need not wait for.
+    from utils.data.hf_dataset import load
+    from utils.training.base_models import collection
+
+    collection.taught(workspace.root / collection.FOLDER, load(workspace.folder("dataset"))["train"])
 
 
 def _literally(path: Path) -> str:
@@ -97,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if step == "training" and options.preset == SMALL_BASE:
             print("\nteaching the small base model:")
-            collection.taught(workspace.root / collection.FOLDER, load(workspace.folder("dataset"))["train"])
+            _teach(workspace)
         try:
             run_notebook(name, workspace.root, html, parameters)
         except papermill.PapermillExecutionError as error:
