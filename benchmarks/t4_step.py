@@ -106,21 +106,22 @@ def main() -> None:
                 print(sentence(json.loads(ran.stdout.splitlines()[-1])))
 
 
-def make(folder: Path) -> None:
-    """Phantoms as a dataset, and a random base model that reads them."""
+def make(folder: Path, config: LlavaNextConfig | None = None) -> None:
+    """Phantoms as a dataset, and a random base model that reads them: `config`, or what fits this machine."""
     drawn = phantoms.write(folder / "phantoms", STUDIES, 2, 2, seed=0)
     train = {"train": studies.load_studies(drawn)["train"]}
     dataset, _ = hf_dataset.build(train, DatasetSettings(), folder / "dataset", data_label="phantoms")
     texts = [row["prompt"][0]["content"] + row["completion"][0]["content"] for row in dataset["train"]]
     processor = base_model.new_processor(texts, side=336)
     processor.image_processor.image_grid_pinpoints = GRID
-    random_base(processor, folder / "base")
+    random_base(
+        processor, folder / "base", config or (seven_billion() if torch.cuda.is_available() else small())
+    )
 
 
-def random_base(processor, folder: Path) -> None:
+def random_base(processor, folder: Path, config: LlavaNextConfig) -> None:
     """LLaVA-NeXT with random weights, written a file at a time, as nobody has 15 GB of memory to spare."""
     processor.save_pretrained(folder)
-    config = seven_billion() if torch.cuda.is_available() else small()
     config.image_token_index = processor.tokenizer.convert_tokens_to_ids("<image>")
     with torch.device("meta"):
         names = {name: w.shape for name, w in LlavaNextForConditionalGeneration(config).state_dict().items()}
@@ -179,6 +180,13 @@ def small() -> LlavaNextConfig:
     text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads, text.head_dim = 4, 4, 1, 64
     vision.hidden_size, vision.intermediate_size = 64, 256
     vision.num_hidden_layers, vision.num_attention_heads = 3, 4
+    return config
+
+
+def one_layer() -> LlavaNextConfig:
+    """The real width and vocabulary, but one layer of the language model and two of the tower."""
+    config = seven_billion()
+    config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers = 1, 2
     return config
 
 

@@ -1,6 +1,6 @@
 """A training step as it is, against one that does everything in each step, and against TRL as it comes.
 
-    python benchmarks/training_step.py [--steps 2] [--rounds 5] [--profile]
+    python benchmarks/training_step.py [--steps 2] [--rounds 5] [--profile [--real-width]]
 
 All train the same small random LLaVA-NeXT (the real one's picture sizes and proportions) on the same
 phantoms, two studies of two views a step, on one CPU thread, in turns: a round is a run of each. The ways
@@ -8,7 +8,7 @@ between take one thing back each: the tower looks in each step, all logits are m
 their activations (none does by default where memory allows, as here). TRL as it comes is
 `SFTTrainer` with its defaults: no adapter, no 4-bit weights, the processor's own tiles; `max_length` alone
 is set to None, as TRL asks for images. The first step of a run is not counted. `--profile` prints instead
-where the time of a step goes, before and now.
+where the time of a step goes, before and now; with `--real-width` in one layer of the 7B's width.
 """
 
 import argparse
@@ -62,12 +62,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps of a run that are counted")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each way")
     parser.add_argument("--profile", action="store_true", help="print where a step's time goes")
+    parser.add_argument("--real-width", action="store_true", help="profile one layer of the 7B's width")
     options = parser.parse_args()
     torch.set_num_threads(1)
     default = preset("t4").training.image_tokens
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        t4_step.make(folder)
+        t4_step.make(folder, t4_step.one_layer() if options.real_width else t4_step.small())
         ways = {
             "now": ours(folder, default, options.steps),
             "the tower in each step": ours(folder, default, options.steps, kept=False),
