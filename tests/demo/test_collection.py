@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
+from killed import Killed
 from peft import get_peft_model
 from safetensors.torch import load_file
 from transformers import Trainer
@@ -122,10 +123,6 @@ def test_a_base_that_is_taught_is_not_taught_again(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / collection.FIGURES).write_text("{}")
     assert collection.taught(folder, []) == folder
-
-
-class Killed(Exception):
-    pass
 
 
 def in_a_step(patch, lesson):

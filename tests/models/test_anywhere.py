@@ -13,12 +13,7 @@ import pytest
 import torch
 from adapters import an_adapter, reader_of, shared
 from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    LlavaForConditionalGeneration,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
 from utils.data import phantoms
 from utils.models import anywhere, bases, loading
@@ -76,11 +71,7 @@ def test_the_cards_code_writes_the_same_reports_with_nothing_of_this_project(tmp
     packages = clean_site.link(tmp_path / "packages", *NEEDED)
     project = str(Path(anywhere.__file__).parents[2])
     command = [sys.executable, "-I", "-S", "run.py", str(packages), f"{project}/utils", *expected]
-    settings = {
-        "HF_HOME": str(home),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    settings = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=elsewhere, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((elsewhere / "said.json").read_text()) == expected

@@ -19,14 +19,7 @@ from utils.models.decoding.drafts import Drafts
 from utils.models.headings import EveryRegion
 from utils.models.loading import READING
 from utils.models.systems import MODEL, SHUFFLED
-from utils.models.writer import (
-    Decoder,
-    Writer,
-    _question,
-    other_studies,
-    read_generations,
-    write_reports,
-)
+from utils.models.writer import Decoder, Writer, _question, other_studies, read_generations, write_reports
 from utils.regions import REGIONS, heading, without_plan
 from utils.run.workspace import StepError
 from utils.settings import GenerationSettings, preset
@@ -192,14 +185,7 @@ def test_studies_that_memory_does_not_hold_together_are_written_in_turn(
 
 def test_reports_of_another_adapter_are_refused(writer, phantom_dataset, tmp_path):
     path = tmp_path / "generations.jsonl"
-    line = {
-        "system": MODEL,
-        "split": "test",
-        "id": "x",
-        "text": "",
-        "report": {},
-        "adapter": "other",
-    }
+    line = {"system": MODEL, "split": "test", "id": "x", "text": "", "report": {}, "adapter": "other"}
     path.write_text(json.dumps(line) + "\n")
     with pytest.raises(StepError, match="another adapter"):
         write_reports(writer, phantom_dataset["test"], "test", path, SHORT)

@@ -8,7 +8,7 @@ import torch
 from datasets import DatasetDict
 from PIL import Image
 
-from utils.models import patches
+from utils.models import features
 from utils.models.features import Tower
 from utils.settings import preset, with_values
 from utils.training import probing
@@ -52,15 +52,15 @@ def test_losses_are_those_of_looking_in_each_step_and_the_tower_looks_once(
     settings = with_values(settings, {"views": views, "image_tokens": budget})
     kept = training.train(settings, phantom_dataset, tmp_path / "kept")
     assert sum(looks) == seen(phantom_dataset, views)  # once, for the probe too
-    assert not (tmp_path / "kept" / "scratch" / patches.PATCHES).exists()  # step 4 needs the disk
-    monkeypatch.setattr(patches.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert not (tmp_path / "kept" / "scratch" / features.PATCHES).exists()  # step 4 needs the disk
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     anew = training.train(settings, phantom_dataset, tmp_path / "anew")
     for column in ("loss", "eval_loss"):
         assert kept.log[column].tolist() == pytest.approx(anew.log[column].tolist(), rel=1e-5, nan_ok=True)
 
 
 def test_a_disk_without_room_is_said(settings, phantom_dataset, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(patches.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000_000))
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000_000))
     assert probing.kept_patches(settings, phantom_dataset, tmp_path) is None
     assert "has 4.0 GB free" in capsys.readouterr().out
 
@@ -80,7 +80,7 @@ def test_what_is_read_is_what_the_tower_sees(settings, phantom_dataset, tmp_path
                 read, tower.look(phantom_dataset[name][study]["images"]), rtol=1e-4, atol=1e-4
             )
     count, size = sum(map(len, kept.numbers["train"])), read[0].numel() * 4
-    assert size == patches.view_bytes(settings) and count == sum(phantom_dataset["train"]["views"])
+    assert size == features.view_bytes(settings) and count == sum(phantom_dataset["train"]["views"])
 
 
 def test_other_pictures_another_precision_and_another_number_of_views_are_seen_anew(
@@ -119,8 +119,8 @@ def test_half_a_file_is_seen_anew_and_a_look_that_is_cut_short_leaves_none(
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    shutil.rmtree(tmp_path / patches.PATCHES)
-    monkeypatch.setattr(patches, "save_file", dies)
+    shutil.rmtree(tmp_path / features.PATCHES)
+    monkeypatch.setattr(features, "save_file", dies)
     with pytest.raises(KeyboardInterrupt):
         probing.kept_patches(settings, phantom_dataset, tmp_path)
-    assert files(tmp_path / patches.PATCHES) == []
+    assert files(tmp_path / features.PATCHES) == []

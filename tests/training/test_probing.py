@@ -74,7 +74,7 @@ def test_the_probe_of_a_run_is_kept_with_the_features_it_was_made_of(run, settin
     assert "cardiomegaly" in probe.names
     assert (folder / PROBE).is_file() and len(list((folder / FOLDER).iterdir())) == 2  # of two splits
     assert len(probe.calibration) == len(dataset["val"])
-    monkeypatch.setattr(probing, "study_features", lambda *_: pytest.fail("it looked again"))
+    monkeypatch.setattr(probing, "study_features", lambda *_, **__: pytest.fail("it looked again"))
     again = run_probe(settings, dataset, folder)
     assert again.made_of == probe.made_of
     np.testing.assert_allclose(again.weight, probe.weight, rtol=1e-6, atol=1e-9)

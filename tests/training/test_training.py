@@ -7,6 +7,7 @@ import pandas as pd
 import probes
 import pytest
 import torch
+from killed import train_until
 from safetensors.torch import load_file
 
 from utils.findings.groups import GROUPS
@@ -161,17 +162,8 @@ def test_studies_of_similar_length_train_together(trainer):
     assert sizes[1] < sizes[2]
 
 
-class Killed(Exception):
-    pass
-
-
 def test_a_run_that_died_goes_on_to_the_same_adapter(settings, phantom_dataset, tmp_path, whole_run):
-    def die(progress):
-        if progress.step == 2:  # after checkpoint 1
-            raise Killed
-
-    with pytest.raises(Killed):
-        training.train(settings, phantom_dataset, tmp_path, die)
+    train_until(2, settings, phantom_dataset, tmp_path)
     log = training.train(settings, phantom_dataset, tmp_path).log
     folder, whole_log, _ = whole_run
     assert log["loss"].tolist() == whole_log["loss"].tolist()

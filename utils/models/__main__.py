@@ -34,10 +34,7 @@ def read(arguments: list[str]) -> None:
         "adapter", type=Path, help="folder of the adapter: <workspace>/training/<run>/adapter"
     )
     parser.add_argument(
-        "image",
-        type=Path,
-        nargs="+",
-        help="views of one study, the frontal one first: DICOM, PNG or JPEG",
+        "image", type=Path, nargs="+", help="views of one study, the frontal one first: DICOM, PNG or JPEG"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     options = parser.parse_args(arguments)

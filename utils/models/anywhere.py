@@ -1,7 +1,7 @@
 """What lets an adapter, or the weights it was merged into, be read without this project.
 
-`config.json` and the processor's files give a view its tokens. At `tiles`, and for families that read a
-view whole anyway, they are the base model's own. LLaVA-NeXT that reads a view whole is LLaVA: at `base` its
+`config.json` and the processor's files give a view its tokens. At `tiles`, and for families that read a view
+whole anyway, they are the base model's own. LLaVA-NeXT that reads a view whole is LLaVA: at `base` its
 configuration says all. At `frontal` and `pooled`, no model of transformers averages after the projector:
 `reading.py` does. That file also sets the headings, after the probe's plan, by what `reading.json` tells it.
 """
@@ -58,7 +58,7 @@ def write_files(adapter: Path, folder: Path, recall_weight: float, max_new_token
         "instruction": instruction(),
         "lead": lead(processor),
         "pools": POOLS[how["image_tokens"]] if _is_whole(how) else (),
-        "probe": probe | {"layer": getattr(config, "vision_feature_layer", -2)},
+        "probe": probe | {"layer": getattr(config, "vision_feature_layer", None)},
     }
     write_json(folder / READING, how | told)
     shutil.copyfile(CODE, folder / CODE.name)

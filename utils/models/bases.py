@@ -1,7 +1,7 @@
 """The base models that can be fine-tuned, and what each needs.
 
-Whatever is not in the registry, a folder or another name on the Hub, is read
-from its own configuration, and keeps the prompt format of its processor.
+Whatever is not in the registry, a folder or another name on the Hub, is read from its own configuration, and
+keeps the prompt format of its processor.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,7 @@ FAMILIES = {"llava_next": BUDGETS, "llava": ("base",), "gemma3": ("base",)}  # a
 class Shape:
     """What decides memory and hours: the sizes of the language model and of the vision tower.
 
-    `patches` are the vision tower's positions a picture, `crop` the side of
-    that picture in pixels.
+    `patches` are the vision tower's positions a picture, `crop` the side of that picture in pixels.
     """
 
     layers: int
@@ -140,13 +139,7 @@ REGISTRY = {
         processor="llava-hf/llava-v1.6-mistral-7b-hf",
         weights="unsloth/llava-v1.6-mistral-7b-hf-bnb-4bit",
         shape=_clip(
-            layers=32,
-            hidden=4096,
-            intermediate=14336,
-            heads=32,
-            kv_heads=8,
-            head_dim=128,
-            vocabulary=32064,
+            layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_dim=128, vocabulary=32064
         ),
         prompt="<s>[INST] {user} [/INST] {answer}</s>",
     ),
@@ -154,13 +147,7 @@ REGISTRY = {
         processor="llava-hf/llava-v1.6-vicuna-7b-hf",
         weights="llava-hf/llava-v1.6-vicuna-7b-hf",
         shape=_clip(
-            layers=32,
-            hidden=4096,
-            intermediate=11008,
-            heads=32,
-            kv_heads=32,
-            head_dim=128,
-            vocabulary=32064,
+            layers=32, hidden=4096, intermediate=11008, heads=32, kv_heads=32, head_dim=128, vocabulary=32064
         ),
         prompt="<s>USER: {user} ASSISTANT: {answer}</s>",
     ),
@@ -168,13 +155,7 @@ REGISTRY = {
         processor="llava-hf/llama3-llava-next-8b-hf",
         weights="llava-hf/llama3-llava-next-8b-hf",
         shape=_clip(
-            layers=32,
-            hidden=4096,
-            intermediate=14336,
-            heads=32,
-            kv_heads=8,
-            head_dim=128,
-            vocabulary=128320,
+            layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_dim=128, vocabulary=128320
         ),
         prompt="<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n{answer}<|eot_id|>",

@@ -20,8 +20,8 @@ class EveryRegion:
     those too that are not. A line's end is seen in a token's text, as many
     tokenizers join it with the full stop before it.
 
-    A heading may also name the findings to write about, see `regions.heading`: what is said is then
-    decided before, and how it is said is the model's.
+    A heading may also name the findings to write about, see `regions.heading`: what is said is then decided
+    before, and how it is said is the model's.
 
     Called with the plan of one report, by region the names of findings, it gives its `decoding.rows.Rule`.
     """

@@ -1,7 +1,7 @@
 """The vision-language model: processor, 4-bit weights, LoRA, and what a view costs in tokens.
 
-All of it is transformers, bitsandbytes and peft. What is ours is the token
-budget of a view (`image_tokens` in the settings) for LLaVA-NeXT:
+All of it is transformers, bitsandbytes and peft. What is ours is the token budget of a view (`image_tokens`
+in the settings) for LLaVA-NeXT:
 
 - `tiles`: the model's own cutting into a base view and tiles;
 - `base`: each whole view once, a token a patch;
@@ -91,9 +91,11 @@ class WholeViewProcessor(LlavaNextProcessor):
 def patches_of(outputs: BaseModelOutputWithPooling, config: PretrainedConfig) -> torch.Tensor:
     """(views, patches, hidden) of a vision tower's outputs, in the layer that the language model reads.
 
-    A class token is left out; a map of channels, as convolutions leave it, is read row by row.
+    Gemma 3 reads the last layer after its norm, LLaVA the one that its configuration names. A class token is
+    left out; a map of channels, as convolutions leave it, is read row by row.
     """
-    seen = outputs.hidden_states[getattr(config, "vision_feature_layer", -2)]
+    layer = getattr(config, "vision_feature_layer", None)
+    seen = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
     seen = seen.flatten(2).transpose(1, 2) if seen.ndim == 4 else seen
     return seen[:, seen.shape[1] - isqrt(seen.shape[1]) ** 2 :]
 
@@ -149,10 +151,10 @@ def load_config(base: str) -> PretrainedConfig:
 def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -> PreTrainedModel:
     """The base model with its language model in 4-bit NF4, double quantisation, on the GPU if there is one.
 
-    Vision tower, projector and output head keep `precision`. `base` is a name
-    of the registry, a Hub name, a folder, or `demo`; one that is already in 4
-    bits is taken as it is, but computes in `precision`. Raises StepError where
-    its weights are not what its configuration says, or the GPU has no bf16 and `precision` is that.
+    Vision tower, projector and output head keep `precision`. `base` is a name of the registry, a Hub name, a
+    folder, or `demo`; one that is already in 4 bits is taken as it is, but computes in `precision`. Raises
+    StepError where its weights are not what its configuration says, or the GPU has no bf16 and `precision` is
+    that.
     """
     computes_or_stop(precision, card())
     place, dtype = find(base).weights, DTYPES[precision]
@@ -197,9 +199,9 @@ def stay_as_taught(model: PreTrainedModel) -> PreTrainedModel:
 def _as_named_now(quantisation: dict, place: str) -> dict:
     """The quantisation of a published copy, its unquantised modules named as transformers 5 matches them.
 
-    Copies made before name a module by its last part (`multi_modal_projector`) or by the path of that
-    time; transformers 5 matches from the start of a path, which now begins with `model.`.
-    Raises StepError for any quantisation but bitsandbytes in 4 bits.
+    Copies made before name a module by its last part (`multi_modal_projector`) or by the path of that time;
+    transformers 5 matches from the start of a path, which now begins with `model.`. Raises StepError for any
+    quantisation but bitsandbytes in 4 bits.
     """
     method = quantisation.get("quant_method")
     if method != "bitsandbytes" or not quantisation.get("load_in_4bit"):

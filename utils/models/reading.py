@@ -67,7 +67,8 @@ class Reader:
         if noted["findings"]:
             whole = pixels[:, 0] if pixels.ndim == 5 else pixels  # of a view's tiles the whole comes first
             seen = self.inner.vision_tower(whole, output_hidden_states=True, return_dict=True)
-            patches = as_rows(seen.hidden_states[noted["layer"]])
+            layer = noted["layer"]  # None: the last one, after its norm
+            patches = as_rows(seen.last_hidden_state if layer is None else seen.hidden_states[layer])
             patches = patches[:, patches.shape[1] - isqrt(patches.shape[1]) ** 2 :]  # no class token
             each = torch.stack([patches.mean(1), patches.amax(1)], 1).float().cpu().numpy()
             features = np.stack([each[0], each.mean(0)]).astype(np.float64).ravel()

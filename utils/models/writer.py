@@ -74,11 +74,7 @@ class Writer:
         return self.probe.plans(features, self.recall_weight) if self.probe else [{}] * len(features)
 
     def stream(
-        self,
-        studies: Sequence[list],
-        max_new_tokens: int,
-        at_once: int = 0,
-        plans: Sequence[Plan] = (),
+        self, studies: Sequence[list], max_new_tokens: int, at_once: int = 0, plans: Sequence[Plan] = ()
     ) -> Iterator[tuple[int, str]]:
         """The number of a study and its report's text, each as soon as it is done.
 

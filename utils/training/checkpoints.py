@@ -1,10 +1,8 @@
 """Checkpoints that can be trusted: sealed, copied to where the run is kept, verified, and few.
 
-The trainer writes a checkpoint to a local folder. There it is sealed
-(`complete.json` holds a hash of every file), then copied to the run's folder
-under a temporary name, verified, and renamed. On Google Drive the run's
-folder is slow and can be full; the local one is neither, and is lost with the
-session.
+The trainer writes a checkpoint to a local folder. There it is sealed (`complete.json` holds a hash of every
+file), then copied to the run's folder under a temporary name, verified, and renamed. On Google Drive the
+run's folder is slow and can be full; the local one is neither, and is lost with the session.
 """
 
 import json

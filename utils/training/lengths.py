@@ -18,6 +18,8 @@ from trl.data_utils import prepare_multimodal_messages
 from utils.data.studies import read_view
 from utils.models.loading import load_processor, view_tokens
 
+from .sizes import ANSWER
+
 SAMPLE = 200  # studies whose tokens are counted
 
 
@@ -29,6 +31,7 @@ class Lengths:
     image: float
     longest: int
     answer: float
+    longest_answer: int = ANSWER
 
 
 def study_tokens(processor: ProcessorMixin, rows: Dataset, views: int) -> list[tuple[int, int, int]]:
@@ -76,8 +79,9 @@ def study_lengths(base: str, image_tokens: str, views: int, studies: Dataset) ->
     """The tokens of `studies` for the model `base`, from at most about `SAMPLE` of them, spread evenly."""
     rows = studies.select(range(0, len(studies), max(1, len(studies) // SAMPLE)))
     counts = study_tokens(load_processor(base, image_tokens), rows, views)
-    total, image, answer = (sum(column) / len(counts) for column in zip(*counts, strict=True))
-    return Lengths(total, image, max(count for count, _, _ in counts), answer)
+    totals, images, answers = zip(*counts, strict=True)
+    total, image, answer = (sum(column) / len(counts) for column in (totals, images, answers))
+    return Lengths(total, image, max(totals), answer, max(answers))
 
 
 class LengthGroupedSampler(Sampler):

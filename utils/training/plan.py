@@ -1,9 +1,8 @@
 """The plan of a fine-tuning run, before it starts: tokens, trainable weights, memory, hours, sessions.
 
-Every figure is computed from the settings, the base model's shape, the dataset
-and the cards; nothing was measured on a GPU. After its first steps a run
-replaces the hours by the rate it goes at. `python -m utils.training.plan`
-prints the table of docs/training.md, and with `--card L4 --gpus 2` that of other cards.
+Every figure is computed from the settings, the base model's shape, the dataset and the cards; nothing was
+measured on a GPU. After its first steps a run replaces the hours by the rate it goes at. `python -m
+utils.training.plan` prints the table of docs/training.md, and with `--card L4 --gpus 2` that of other cards.
 """
 
 import math
@@ -12,22 +11,13 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
-from utils.models.patches import can_be_kept
+from utils.models.features import can_be_kept
 from utils.run.machine import T4, Card, asked_cards, cards_in_words
 from utils.settings import TrainingSettings
 
 from .lengths import Lengths, study_lengths
 from .sizes import GIB, crops, fits, layers_recomputed, memory, smaller_batch, to_save_memory, trainable
-from .speeds import (
-    Hours,
-    between,
-    both,
-    loading_hours,
-    looking_hours,
-    rates,
-    unpacking,
-    vision_operations,
-)
+from .speeds import Hours, between, both, loading_hours, looking_hours, rates, unpacking, vision_operations
 
 # Bytes a second between two cards, a third of what PCIe 3.0 x16 has: without NVLink or direct access.
 LINK = 5e9
@@ -40,9 +30,8 @@ class Plan:
     """What a run will cost on `gpus` cards like `card`.
 
     `hours`, of them those of the `look` at the radiographs, and `sessions` are (fast, likely, slow), None
-    where the card's speed is not known; memory is in GiB, of each card, with
-    `recomputed` of the `layers` recomputed. `advice` says what to change, if
-    anything.
+    where the card's speed is not known; memory is in GiB, of each card, with `recomputed` of the `layers`
+    recomputed. `advice` says what to change, if anything.
     """
 
     tokens: float
@@ -79,12 +68,12 @@ def make_plan(
         look = look_hours(settings, base, len(studies) + validation, card)
         hours = both(look, run_hours(settings, base, lengths, count, card, gpus))
         sessions = tuple(math.ceil(value / settings.hours) if settings.hours else 1 for value in hours)
-    again = layers_recomputed(settings, base, lengths.longest, card, gpus)
+    again = _recomputed(settings, base, lengths, card, gpus)
     return Plan(
         tokens=lengths.mean,
         image_tokens=lengths.image,
         trainable=trainable(settings, base.shape),
-        memory=memory(settings, base, lengths.longest, gpus, again) / GIB,
+        memory=memory(settings, base, lengths.longest, gpus, again, lengths.longest_answer) / GIB,
         recomputed=again,
         layers=base.shape.layers,
         steps=count,
@@ -93,14 +82,21 @@ def make_plan(
         sessions=sessions,
         card=card,
         gpus=gpus,
-        advice=_advice(settings, base, lengths.longest, card, gpus, present),
+        advice=_advice(settings, base, lengths, card, gpus, present),
     )
 
 
-def _advice(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int, present: int) -> str:
+def _recomputed(settings: TrainingSettings, base: Base, lengths: Lengths, card: Card, gpus: int) -> int:
+    return layers_recomputed(settings, base, lengths.longest, card, gpus, lengths.longest_answer)
+
+
+def _advice(
+    settings: TrainingSettings, base: Base, lengths: Lengths, card: Card, gpus: int, present: int
+) -> str:
     """What to change where it does not fit, GPUs stand idle, or bf16 would serve better; "" for nothing."""
-    if not fits(settings, base, longest, card, gpus):
-        smaller = smaller_batch(settings, base, longest, card, gpus)
+    how = base, lengths.longest, card, gpus, lengths.longest_answer
+    if not fits(settings, *how):
+        smaller = smaller_batch(settings, *how)
         return to_save_memory(None if smaller is settings else smaller)
     if gpus < present:
         return f"set accumulation to a multiple of {present} to use all {present} GPUs"
@@ -141,11 +137,11 @@ def seconds_a_step(
     16e12, and hours are given as that range. In 32 bits the peak is 8.1e12, and no run is published.
     Other cards are taken to reach the same shares of their peaks as a T4.
 
-    Each of several GPUs takes its share of the step's batches. Then they exchange the adapter's gradients
-    in a ring, over `LINK`. What a card waits for one whose studies are longer is not counted.
+    Each of several GPUs takes its share of the step's batches. Then they exchange the adapter's gradients in
+    a ring, over `LINK`. What a card waits for one whose studies are longer is not counted.
     """
     shape = base.shape
-    again = layers_recomputed(settings, base, lengths.longest, card, gpus) / shape.layers
+    again = _recomputed(settings, base, lengths, card, gpus) / shape.layers
     layers, head, attention = _operations(shape, lengths.mean)
     backward = settings.batch_size * ((1 + again) * layers + head + (2 + again) * attention) / rate
     backward += (1 + again) * unpacking(_weights(shape), settings.precision, card)
@@ -186,34 +182,23 @@ def look_hours(settings: TrainingSettings, base: Base, studies: int, card: Card)
 def run_hours(
     settings: TrainingSettings, base: Base, lengths: Lengths, count: int, card: Card = T4, gpus: int = 1
 ) -> Hours:
-    """Hours of a run of `count` steps on `gpus` cards of known speed: fast, likely, slow."""
-    slow, likely, fast = (
-        run_seconds(settings, base, lengths, count, rate, card, gpus) / 3600
-        for rate in rates(card, settings.precision)
-    )
-    return fast, likely, slow
+    """Hours of a run of `count` steps on `gpus` cards of known speed: fast, likely, slow.
 
-
-def run_seconds(
-    settings: TrainingSettings,
-    base: Base,
-    lengths: Lengths,
-    count: int,
-    rate: float,
-    card: Card = T4,
-    gpus: int = 1,
-) -> float:
-    """Seconds of a run of `count` steps: the steps, the evaluation losses, and the sample reports.
-
-    An evaluation costs a pass forward on its studies; a sample report reads the 4-bit
-    weights once a token, on one card while the others wait. The download of the base model is not counted.
+    They are for the steps, the evaluation losses, and the sample reports. An evaluation costs a pass forward
+    on its studies; a sample report reads the 4-bit weights once a token, on one card while the others wait.
+    The download of the base model is not counted.
     """
-    step = seconds_a_step(settings, base, lengths, rate, card, gpus)
     batches = settings.evaluate_on / settings.batch_size / gpus
-    evaluation = batches * _forward_seconds(settings, base, lengths, rate, card)
-    if settings.samples:
-        evaluation += lengths.answer * unpacking(_weights(base.shape), settings.precision, card)
-    return count * step + math.ceil(count / settings.evaluate_every) * evaluation
+    sampled = lengths.answer * unpacking(_weights(base.shape), settings.precision, card)
+
+    def hours(rate: float) -> float:
+        step = seconds_a_step(settings, base, lengths, rate, card, gpus)
+        evaluation = batches * _forward_seconds(settings, base, lengths, rate, card)
+        evaluation += sampled if settings.samples else 0
+        return (count * step + math.ceil(count / settings.evaluate_every) * evaluation) / 3600
+
+    slow, likely, fast = map(hours, rates(card, settings.precision))
+    return fast, likely, slow
 
 
 def _vision(settings: TrainingSettings, base: Base) -> float:
@@ -225,8 +210,8 @@ def _vision(settings: TrainingSettings, base: Base) -> float:
 
 
 def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettings, int, float, Hours]:
-    """IU X-Ray with the preset `t4` at `budget`: settings with a batch that fits, layers recomputed, GiB,
-    and hours with the look.
+    """IU X-Ray with the preset `t4` at `budget`: settings with a batch that fits, layers recomputed, GiB, and
+    hours with the look.
 
     A view at `tiles` is the mean of what the processor gives at IU X-Ray's sizes, 2,536 to 2,928. A
     prompt and its answer are taken as 140 tokens, and the longest as 290: the training studies have

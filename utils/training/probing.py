@@ -1,12 +1,12 @@
 """The findings probe of a run, and its plans in the headings of the training reports.
 
 A finding that few studies have is never the likeliest next word, so a model that is taught reports alone
-leaves it out. So a heading names the findings that its text names, `lung (effusion): ...`: in training
-those of the reference, when a report is written those that the probe reads in the pictures.
+leaves it out. So a heading names the findings that its text names, `lung (effusion): ...`: in training those
+of the reference, when a report is written those that the probe reads in the pictures.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +20,10 @@ from utils.findings.groups import named
 from utils.findings.plans import Words, words_of
 from utils.findings.probe import Probe
 from utils.findings.sentences import sentences
-from utils.models import patches
-from utils.models.features import FOLDER, Tower, study_features
+from utils.models.features import FOLDER, Kept, Tower, room, study_features
 from utils.models.loading import PROBE, load_processor
-from utils.models.patches import Kept
 from utils.regions import REGIONS, mentioned, render
 from utils.run.disk import write_text
-from utils.run.progress import progress
 from utils.settings import TrainingSettings
 
 # In a run's folder, of the probe on validation: how well it ranks, and what each recall weight names.
@@ -34,11 +31,7 @@ QUALITY, POINTS = "probe.csv", "operating_points.csv"
 
 
 def run_probe(
-    settings: TrainingSettings,
-    dataset: DatasetDict,
-    folder: Path,
-    show: Callable[..., Iterable] = progress,
-    scratch: Path | None = None,
+    settings: TrainingSettings, dataset: DatasetDict, folder: Path, scratch: Path | None = None
 ) -> Probe:
     """The probe of the run in `folder`, on the vision tower of its base model; made once, and kept there.
 
@@ -46,40 +39,36 @@ def run_probe(
 
     Training studies teach it; validation studies, where there are any, calibrate it and set its threshold.
     """
-    tower = tower_of(settings)
-    known = {name: findings(studies) for name, studies in _splits(dataset).items()}
+    tower, splits = tower_of(settings), _splits(dataset)
+    known = {name: findings(studies) for name, studies in splits.items()}
     digest = hashlib.sha256(tower.fingerprint.encode())
     for name, studies in known.items():
         digest.update(repr([list(dataset[name]["id"]), studies]).encode())
     path, made_of = folder / PROBE, digest.hexdigest()
     if path.exists() and (kept := probes.load(path)).made_of == made_of:
         return kept
-    place = patches.room(settings, _splits(dataset), scratch) if scratch else None
-    see = (lambda block: patches.see(tower, block, place)) if place else None
-    seen = {name: study_features(tower, dataset[name], name, folder / FOLDER, show, see) for name in known}
+    patches = room(settings, splits, scratch) if scratch else None
+    seen = {
+        name: study_features(tower, studies, name, folder / FOLDER, patches=patches)
+        for name, studies in splits.items()
+    }
     tower.close()
     held_out = (seen["val"], known["val"]) if "val" in known else None
-    made = probes.fit(seen["train"], known["train"], held_out, made_of)
-    made.save(path)
-    return made
+    probe = probes.fit(seen["train"], known["train"], held_out, made_of)
+    probe.save(path)
+    return probe
 
 
-def kept_patches(
-    settings: TrainingSettings,
-    dataset: DatasetDict,
-    scratch: Path,
-    show: Callable[..., Iterable] = progress,
-) -> Kept | None:
+def kept_patches(settings: TrainingSettings, dataset: DatasetDict, scratch: Path) -> Kept | None:
     """What the tower sees in training and validation studies, for a trainer; looked at where not kept yet.
 
-    None where it cannot be kept in `scratch`; see `patches.room`.
+    None where it cannot be kept in `scratch`; see `features.room`.
     """
     splits = _splits(dataset)
-    place = patches.room(settings, splits, scratch)
-    if place is None:
+    if (folder := room(settings, splits, scratch)) is None:
         return None
     tower = tower_of(settings)
-    kept = Kept(tower, splits, place, show)
+    kept = Kept(tower, splits, folder)
     tower.close()
     return kept
 
@@ -97,14 +86,13 @@ def on_validation(probe: Probe, settings: TrainingSettings, dataset: DatasetDict
     Without a validation split or without findings, both tables are empty.
     """
     split = dataset["val"] if "val" in dataset else dataset["train"].select([])
-    features = np.zeros((0, probe.weight.shape[1]))
+    features, known = np.zeros((0, probe.weight.shape[1])), findings(split)
     if len(split):
         features = study_features(tower_of(settings), split, "val", folder / FOLDER)
-    known = findings(split)
-    found = Seen(probes.quality(probe, features, known), probes.operating_points(probe, features, known))
-    for name, table in ((QUALITY, found.quality), (POINTS, found.points)):
+    seen = Seen(probes.quality(probe, features, known), probes.operating_points(probe, features, known))
+    for name, table in ((QUALITY, seen.quality), (POINTS, seen.points)):
         write_text(folder / name, table.to_csv(index=False))
-    return found
+    return seen
 
 
 def tower_of(settings: TrainingSettings) -> Tower:
@@ -124,8 +112,8 @@ def findings(split: Dataset) -> list[dict[str, str]]:
 
 def words(probe: Probe, train: Dataset) -> Words:
     """What the headings of training reports say: what the probe can say of radiographs, and no more."""
-    found = words_of(findings(train), probe.groups)
-    return Words(found.groups, {region: found.denied[region] for region in probe.normal})
+    every = words_of(findings(train), probe.groups)
+    return Words(every.groups, {region: every.denied[region] for region in probe.normal})
 
 
 def lead(text: str, region: str, names: Iterable[str]) -> str:
@@ -137,11 +125,11 @@ def lead(text: str, region: str, names: Iterable[str]) -> str:
     return " ".join(sorted(sentences(text), key=lambda sentence: not wanted & named(sentence, region)))
 
 
-def planned(rows: Dataset, said: Words) -> Dataset:
-    """`rows` with completions whose headings say what the text says, in the words `said`; see `lead`."""
+def planned(rows: Dataset, words: Words) -> Dataset:
+    """`rows` with completions whose headings say what the text says, in `words`; see `lead`."""
     answers = []
     for study in findings(rows):
-        plan = said.plan(study)
+        plan = words.plan(study)
         texts = {region: lead(text, region, plan[region]) for region, text in study.items()}
         answers.append([{"role": "assistant", "content": render(texts, plan)}])
     return rows.remove_columns("completion").add_column("completion", answers, feature=MESSAGES)

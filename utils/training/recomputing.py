@@ -5,9 +5,10 @@ for time. The vision tower is frozen: no gradient goes through it, so it keeps a
 """
 
 import gc
+from contextlib import contextmanager
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from utils.run.workspace import StepError
@@ -31,18 +32,18 @@ class RecomputingTrainer(SFTTrainer):
 
     def recompute(self) -> None:
         """Switch checkpointing on for the first `recomputed` layers, and off for the rest."""
-        for number, layer in enumerate(self._layers()):
+        for number, layer in enumerate(self.model.get_decoder().layers):
             layer.gradient_checkpointing = number < self.recomputed
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        count = len(self._layers())
+        """The library's step, taken again with more layers recomputed until memory holds it."""
+        count = len(self.model.get_decoder().layers)
         while self.recomputed < count and self.accelerator.num_processes == 1:
-            before = _Before(self.model)
             try:
-                return super().training_step(model, inputs, num_items_in_batch)
+                with _apart(self.model):
+                    return super().training_step(model, inputs, num_items_in_batch)
             except torch.OutOfMemoryError:
                 pass  # with the error goes what its frames hold
-            before.restore()
             gc.collect()
             torch.cuda.empty_cache()
             self.recomputed = count - (count - self.recomputed) // 2
@@ -54,18 +55,12 @@ class RecomputingTrainer(SFTTrainer):
         try:
             return super().training_step(model, inputs, num_items_in_batch)
         except torch.OutOfMemoryError:
-            raise StepError(self._in_words(count)) from None
-
-    def _in_words(self, count: int) -> str:
-        if self.recomputed < count:
-            return "A batch did not fit into memory. Set recompute to all, then run this cell again."
-        return (
-            "A batch did not fit into memory, although all layers are recomputed. Choose another name for "
-            f"the run and {self.advice}."
-        )
-
-    def _layers(self) -> list[torch.nn.Module]:
-        return list(self.model.get_decoder().layers)
+            if self.recomputed < count:
+                advice = ". Set recompute to all, then run this cell again."
+            else:
+                advice = ", although all layers are recomputed. Choose another name for the run "
+                advice += f"and {self.advice}."
+            raise StepError(f"A batch did not fit into memory{advice}") from None
 
 
 class _Switch(TrainerCallback):
@@ -79,25 +74,26 @@ class _Switch(TrainerCallback):
         self.trainer.recompute()
 
 
-class _Before:
-    """The gradients, copied to the host's memory, and the random states before a batch."""
+@contextmanager
+def _apart(model: torch.nn.Module):
+    """A batch whose gradients are added to those before it once they are whole; nothing is copied.
 
-    def __init__(self, model: PreTrainedModel):
-        self.gradients = [
-            (weights, None if weights.grad is None else weights.grad.to("cpu", copy=True))
-            for weights in model.parameters()
-            if weights.requires_grad
-        ]
-        self.host = torch.get_rng_state()
-        self.gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-
-    def restore(self) -> None:
-        """Go back to them."""
-        for weights, gradient in self.gradients:
-            if gradient is None:
-                weights.grad = None
-            else:
-                weights.grad.copy_(gradient)
-        torch.set_rng_state(self.host)
-        if self.gpu is not None:
-            torch.cuda.set_rng_state(self.gpu)
+    Out of memory, gradients and random states are those before the batch.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    before, host = [weight.grad for weight in weights], torch.get_rng_state()
+    gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    for weight in weights:
+        weight.grad = None
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        for weight, gradient in zip(weights, before, strict=True):
+            weight.grad = gradient
+        torch.set_rng_state(host)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu)
+        raise
+    for weight, gradient in zip(weights, before, strict=True):
+        if gradient is not None:
+            weight.grad = gradient if weight.grad is None else gradient.add_(weight.grad)

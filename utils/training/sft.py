@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from utils.models.patches import Kept
+from utils.models.features import Kept
 
 from .lengths import LengthGroupedSampler
 from .recomputing import RecomputingTrainer

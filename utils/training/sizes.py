@@ -12,7 +12,7 @@ HEADROOM = 1.0  # GiB for the CUDA context and the gaps that the allocator leave
 MARGIN = 1.1  # what tensors may take, times what is planned; see `memory`
 MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
 LOGIT_BYTES = 13
-ANSWER = 200  # positions with logits: the longest report of IU X-Ray has 148 words and marks
+ANSWER = 200  # tokens of an answer, at most: the longest report of IU X-Ray has 148 words and marks
 PATCH_BYTES = 2 * 3 * 14 * 14 * 4  # pixels of a patch, in two batches
 # Pictures that LLaVA-NeXT's processor makes of a view, at most.
 CROPS = {"tiles": 5, "base": 2, "frontal": 2, "pooled": 2}
@@ -52,12 +52,12 @@ def memory(
 
     A recomputed layer keeps a hidden state a token. A kept one keeps what its backward pass reads, a token:
     the input of every adapter after dropout and the dropout's mask; of each of two norms the input in 32
-    bits; query, key, value and output of attention, keys and values a head of the query, and the tokens'
-    mask in 32 bits; three states of the gated map. The backward pass of a layer takes as many gradients of
-    these three. A logit takes 13 bytes: in 32 bits, with its copy, softmax and gradient.
+    bits; query, key, value and output of attention, keys and values a head of the query, and the tokens' mask
+    in 32 bits; three states of the gated map. The backward pass of a layer takes as many gradients of these
+    three. A logit takes 13 bytes: in 32 bits, with its copy, softmax and gradient.
 
-    Counted tensor by tensor on small models this is within 10 % (`benchmarks/t4_step.py`). The CUDA
-    context and the allocator's gaps come on top, some 0.5 GiB.
+    Counted tensor by tensor on small models this is within 10 % (`benchmarks/t4_step.py`). The CUDA context
+    and the allocator's gaps come on top, some 0.5 GiB.
     """
     shape, width = base.shape, WIDTHS[settings.precision]
     linears = shape.layers * sum(i * o for i, o in shape.linears)
@@ -96,17 +96,20 @@ def _gradients(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
     return (states + widest) * WIDTHS[settings.precision]
 
 
-def layers_recomputed(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int = 1) -> int:
+def layers_recomputed(
+    settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int = 1, answer: int = ANSWER
+) -> int:
     """How many of the language model's layers recompute their activations: the first ones.
 
-    As needed: as few as leave room on each card for a step whose studies have `longest` tokens each, with a
-    `MARGIN`; all where no number does.
+    As needed: as few as leave room on each card for a step whose studies have `longest` tokens each, and
+    answers of `answer`, with a `MARGIN`; all where no number does.
     """
-    layers = base.shape.layers
     if settings.recompute != AS_NEEDED:
         return _most_recomputed(settings, base)
-    sizes = (MARGIN * memory(settings, base, longest, gpus, number) / GIB for number in range(layers))
-    return next((number for number, size in enumerate(sizes) if has_room(card, size)), layers)
+    for number in range(base.shape.layers):
+        if has_room(card, MARGIN * memory(settings, base, longest, gpus, number, answer) / GIB):
+            return number
+    return base.shape.layers
 
 
 def _most_recomputed(settings: TrainingSettings, base: Base) -> int:
@@ -119,17 +122,20 @@ def has_room(card: Card, memory: float) -> bool:
     return memory + HEADROOM <= card.memory
 
 
-def fits(settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int) -> bool:
-    """Whether a step whose studies have `longest` tokens each fits on each card."""
-    return has_room(card, memory(settings, base, longest, gpus, _most_recomputed(settings, base)) / GIB)
+def fits(
+    settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int, answer: int = ANSWER
+) -> bool:
+    """Whether a step whose studies have `longest` tokens each, and answers of `answer`, fits on each card."""
+    again = _most_recomputed(settings, base)
+    return has_room(card, memory(settings, base, longest, gpus, again, answer) / GIB)
 
 
 def smaller_batch(
-    settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int
+    settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int, answer: int = ANSWER
 ) -> TrainingSettings:
     """`settings` with the largest batch that fits, optimiser steps as large as before; else themselves."""
     possible = batches(settings, gpus)
-    return next((each for each in possible if fits(each, base, longest, card, gpus)), settings)
+    return next((each for each in possible if fits(each, base, longest, card, gpus, answer)), settings)
 
 
 def batches(settings: TrainingSettings, gpus: int) -> Iterator[TrainingSettings]:

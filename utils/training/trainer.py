@@ -5,8 +5,7 @@ end, `adapter/`. On several processes, by accelerate's own configuration:
 
     accelerate launch --multi_gpu -m utils.training RUN
 
-trains the run in folder RUN, a folder of `training/` in a workspace whose
-dataset is built.
+trains the run in folder RUN, a folder of `training/` in a workspace whose dataset is built.
 """
 
 import gc
@@ -28,8 +27,8 @@ from transformers import ProgressCallback, set_seed
 from utils.findings.plans import Words
 from utils.findings.probe import Probe
 from utils.models.bases import fits_or_stop
+from utils.models.features import NUMBERS, PATCHES, Kept
 from utils.models.loading import PROBE, SIDE, load_model, load_processor, lora_config, note_side, save_adapter
-from utils.models.patches import NUMBERS, PATCHES, Kept
 from utils.run import processes
 from utils.run.disk import replacing, write_text
 from utils.run.machine import Card, card, memory
@@ -78,33 +77,32 @@ def make_trainer(
     on_progress: Callable | None = None,
     kept: Kept | None = None,
 ) -> AnswerTrainer:
-    """A trainer for `dataset` whose checkpoints go to `store`.
+    """A trainer for split train of `dataset` whose checkpoints go to `store`.
 
     probe: its findings stand in the headings of the reports
+    on_progress: called with a `Progress` at every logged step
     kept: what the tower sees in the studies, read in its place
 
-    It trains on split train; without a split val there is no evaluation loss.
-    `on_progress(progress)` is called with a `Progress` at every logged step.
-    The batch of an optimiser step is the same on several processes as on one.
-    Raises StepError where the accumulation cannot be divided among them.
+    Without a split val there is no evaluation loss. The batch of an optimiser step is the same on several
+    processes as on one. Raises StepError where the accumulation cannot be divided among them.
     """
     set_seed(settings.seed)
     dataset = kept.numbered(dataset) if kept else dataset
     validation = sample(dataset["val"], settings) if "val" in dataset else None
     processor = load_processor(settings.base, settings.image_tokens)
-    said = words(probe, dataset["train"])
+    in_words = words(probe, dataset["train"])
     watch = RunCallback(settings, store, validation, probe, on_progress)
-    rows = _columns(dataset["train"], settings, processor, said)
+    rows = _columns(dataset["train"], settings, processor, in_words)
     trainer = AnswerTrainer(
         model=load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
         data_collator=KeptViews(processor, kept) if kept else None,
         train_dataset=rows,
-        eval_dataset=_columns(validation, settings, processor, said) if validation else None,
+        eval_dataset=_columns(validation, settings, processor, in_words) if validation else None,
         peft_config=lora_config(settings),
         args=_arguments(settings, store.local, evaluates=bool(validation)),
         callbacks=[watch],
-        **_recomputing(settings, max(rows["length"])),
+        **_recomputing(settings, max(rows["length"]), max(rows["answer"])),
     )
     watch.trainer = trainer
     if on_progress and processes.started() > 1:  # the notebook that hears of it has a bar of its own
@@ -153,12 +151,11 @@ def _arguments(settings: TrainingSettings, folder: Path, evaluates: bool) -> Arg
     )
 
 
-def _recomputing(settings: TrainingSettings, longest: int) -> dict:
+def _recomputing(settings: TrainingSettings, longest: int, answer: int) -> dict:
     """How many layers recompute on this machine, and what to change where not even all of them help."""
     gpus = PartialState().num_processes
-    free = psutil.virtual_memory().available / GIB / gpus
-    room = card() or Card("processor", free, bf16=True)
-    count = layers_recomputed(settings, fits_or_stop(settings), longest, room, gpus)
+    room = card() or Card("processor", psutil.virtual_memory().available / GIB / gpus, bf16=True)
+    count = layers_recomputed(settings, fits_or_stop(settings), longest, room, gpus, answer)
     _, *smaller = batches(settings, gpus)
     return {"recomputed": count, "advice": to_save_memory(smaller[0] if smaller else None)}
 
@@ -172,11 +169,10 @@ def train(
 ) -> Outcome:
     """Fine-tune, from the newest whole checkpoint of the run in `folder`.
 
-    Leaves `folder/adapter`: the chosen checkpoint's weights, and how it reads
-    a study; not so where the time limit ended training before its last step,
-    which is said. Checkpoints are written in `scratch`, by default beside
-    those that are kept. Raises StepError where `folder` holds
-    a run with other settings, or where training cannot go on.
+    Leaves `folder/adapter`: the chosen checkpoint's weights, and how it reads a study; not so where the time
+    limit ended training before its last step, which is said. Checkpoints are written in `scratch`, by default
+    beside those that are kept. Raises StepError where `folder` holds a run with other settings, or where
+    training cannot go on.
     """
     fits_or_stop(settings)
     store = Store(folder / "checkpoints", scratch or folder / "scratch", settings.keep)
@@ -199,15 +195,15 @@ def train(
         PartialState().wait_for_everyone()  # the trainer's last act is to save, in the first process
         checkpoint, _ = store.newest()
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    log = log_table(state["log_history"])
+    log, finished = log_table(state["log_history"]), step_of(checkpoint) >= last
     PartialState().wait_for_everyone()  # before checkpoints move
     if PartialState().is_main_process:
         store.catch_up(state["log_history"])
         write_text(folder / "log.csv", log.to_csv(index=False))
-        if step_of(checkpoint) >= last:
+        if finished:
             shutil.rmtree(store.local / PATCHES, ignore_errors=True)
             _leave_adapter(settings, dataset, folder, store, state["log_history"])
-    if not (finished := step_of(checkpoint) >= last):
+    if not finished:
         say(
             f"The time limit of {settings.hours:g} hours stopped training at {checkpoint.name} of {last:,} "
             "steps. Run all cells again, now or in another session, to continue from there."
@@ -228,8 +224,8 @@ def train_on_all(
 ) -> Outcome:
     """`train` the run of `workspace` on all GPUs of this machine, as far as they divide the accumulation.
 
-    With one GPU or none it is trained in this process, else in processes of
-    its own, of which `on_progress` hears all the same.
+    With one GPU or none it is trained in this process, else in processes of its own, of which `on_progress`
+    hears all the same.
     """
     folder = workspace.folder("training")
     count = divisor(settings, processes.how_many())
@@ -238,8 +234,8 @@ def train_on_all(
     fits_or_stop(settings)
     same_settings_or_stop(settings.model_dump(), folder / "settings.json", FREE)
     progress, changed, show = None, None, counter(f"training on {count} processes")
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "progress.json"
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "progress.json"
         with processes.Processes(count, "utils.training", folder, "--progress", path) as team:
             for _ in team.rounds():
                 if path.exists() and (now := path.stat().st_mtime_ns) != changed:
@@ -288,22 +284,24 @@ def sample(split: Dataset, settings: TrainingSettings) -> Dataset:
     return chosen.select(range(min(settings.evaluate_on, len(split))))
 
 
-def _columns(split: Dataset, settings: TrainingSettings, processor, said: Words) -> Dataset:
-    """What the trainer reads of `split`: prompt, completion, the first views, the length in tokens."""
-    split = planned(split, said)
-    lengths = [count for count, *_ in study_tokens(processor, split, settings.views)]
-    rows = split.select_columns(["images", "prompt", "completion"]).add_column("length", lengths)
+def _columns(split: Dataset, settings: TrainingSettings, processor, words: Words) -> Dataset:
+    """What the trainer reads of `split`: prompt, completion, the first views, tokens in all and of the
+    answer."""
+    split = planned(split, words)
+    lengths, _, answers = zip(*study_tokens(processor, split, settings.views), strict=True)
+    rows = split.select_columns(["images", "prompt", "completion"])
+    rows = rows.add_column("length", list(lengths)).add_column("answer", list(answers))
     if NUMBERS in split.column_names:
         return rows.remove_columns("images").add_column("images", split[NUMBERS][:])
     if max(split["views"]) <= settings.views:
         return rows
-    return rows.with_transform(
-        lambda batch: (
-            {**batch, "images": [views[: settings.views] for views in batch["images"]]}
-            if "images" in batch
-            else batch
-        )
-    )
+
+    def first_views(batch: dict) -> dict:
+        if "images" not in batch:
+            return batch
+        return {**batch, "images": [views[: settings.views] for views in batch["images"]]}
+
+    return rows.with_transform(first_views)
 
 
 def say(text: str) -> None:

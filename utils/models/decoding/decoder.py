@@ -1,9 +1,9 @@
 """Greedy decoding of many texts at once: full batches, and drafts that cannot change a word.
 
 Each pass gives every row its last token and the proposals of a table (`drafts.Drafts`); a row keeps the
-proposals that agree with the model's own greedy choice, and one token more. In exact arithmetic the texts
-are those of plain greedy decoding; in half precision a near tie may fall either way with the shape of a
-batch, here as in any other batching.
+proposals that agree with the model's own greedy choice, and one token more. In exact arithmetic the texts are
+those of plain greedy decoding; in half precision a near tie may fall either way with the shape of a batch,
+here as in any other batching.
 
 Why not transformers 5.15's own: `generate` waits for the longest row of a batch, and has drafts for one row
 alone; `generate_batch` takes no images. `benchmarks/decoding.py` compares `generate`, in sorted batches.
@@ -93,8 +93,8 @@ class Decoder:
         prepare: the model's inputs for the requests of these indices, padded on the
             right, with `input_ids` and `attention_mask`; None: `Request.prompt` is all
 
-        Out of memory, half of the texts wait for a while, with what they have as
-        their draft; with one text left torch.OutOfMemoryError is raised.
+        Out of memory, half of the texts wait for a while, with what they have as their draft; with one text
+        left torch.OutOfMemoryError is raised.
         """
         batch = Batch(self, requests, prepare)
         try:
@@ -199,8 +199,8 @@ class Batch:
     def _recover(self) -> None:
         """Twice the rows again after enough passes without a lack of memory.
 
-        A lack may have been one of the moment, such as of memory in one piece. It may as well come
-        back at the same size, so each one doubles the pause until the next try.
+        A lack may have been one of the moment, such as of memory in one piece. It may as well come back at
+        the same size, so each one doubles the pause until the next try.
         """
         self.calm += 1
         if self.most < self.decoder.most_rows and self.calm >= self.pause:

@@ -1,9 +1,8 @@
 """Keys and values of a batch whose rows have different lengths: a row's token number n lies in its slot n.
 
-So a token that is refused needs no repair, as the next one takes its slot, and
-no padding ever comes between tokens. The caches of transformers 5 append to
-all rows at once, which leaves holes behind every refused token, and copy all
-keys and values at each pass.
+So a token that is refused needs no repair, as the next one takes its slot, and no padding ever comes between
+tokens. The caches of transformers 5 append to all rows at once, which leaves holes behind every refused
+token, and copy all keys and values at each pass.
 """
 
 import torch

@@ -1,9 +1,9 @@
 """The small base model for real radiographs: LLaVA-NeXT's own classes, taught on a dataset's training split.
 
-`make collection` and notebook 03 at the preset `small` make it, as no base model that fits two CPU cores
-has ever seen a radiograph or read a report. First the vision tower, convolutions from nothing, learns to
-name the findings that the reports name; then all but the tower learns the reports' words. Validation and
-test studies are not looked at. A step that was killed goes on from its last epoch.
+`make collection` and notebook 03 at the preset `small` make it, as no base model that fits two CPU cores has
+ever seen a radiograph or read a report. First the vision tower, convolutions from nothing, learns to name the
+findings that the reports name; then all but the tower learns the reports' words. Validation and test studies
+are not looked at. A step that was killed goes on from its last epoch.
 """
 
 import shutil

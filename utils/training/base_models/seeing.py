@@ -72,9 +72,9 @@ def teach_to_see(
 ) -> None:
     """Train the vision tower alone to name each attribute of the frontal view from its patches.
 
-    Each patch speaks for or against each value, and the strongest patches decide,
-    as most findings fill a few patches only. Captions come after: alone they teach
-    a tower from nothing far more slowly, as most of their loss is about wording.
+    Each patch speaks for or against each value, and the strongest patches decide, as most findings fill a few
+    patches only. Captions come after: alone they teach a tower from nothing far more slowly, as most of their
+    loss is about wording.
     """
     torch.manual_seed(seed)
     tower, layer = model.model.vision_tower, model.config.vision_feature_layer
