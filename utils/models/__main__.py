@@ -33,9 +33,8 @@ def read(arguments: list[str]) -> None:
     parser.add_argument(
         "adapter", type=Path, help="folder of the adapter: <workspace>/training/<run>/adapter"
     )
-    parser.add_argument(
-        "image", type=Path, nargs="+", help="views of one study, the frontal one first: DICOM, PNG or JPEG"
-    )
+    views = "views of one study, the frontal one first: DICOM, PNG or JPEG"
+    parser.add_argument("image", type=Path, nargs="+", help=views)
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     options = parser.parse_args(arguments)
     # After the help, as torch takes seconds; and what is quickly seen to be wrong is said before it loads.
@@ -44,43 +43,43 @@ def read(arguments: list[str]) -> None:
 
     try:
         views = open_views(options.image, side_of(how_to_read(options.adapter)))
-        found = read_study(open_writer(options.adapter), views)
+        study = read_study(open_writer(options.adapter), views)
     except (DataError, StepError) as error:
         raise SystemExit(str(error)) from None
-    print(as_json(found) if options.json else as_text(found, len(views)))
+    print(as_json(study) if options.json else as_text(study, len(views)))
 
 
-def as_json(found) -> str:
+def as_json(study) -> str:
     """A `StudyReport` as JSON: report, additions, words, plan and findings; probabilities to four digits."""
-    told = asdict(found)
-    words = {
-        region: [{"word": text, "probability": round(sure, 4)} for text, sure in words]
-        for region, words in told["words"].items()
+    values = asdict(study)
+    answer = {name: values[name] for name in ("report", "added", "plan", "views")}
+    answer["findings"] = {name: round(seen, 4) for name, seen in study.findings.items()}
+    answer["threshold"] = round(study.threshold, 4)
+    answer["words"] = {
+        region: [{"word": word.text, "probability": round(word.probability, 4)} for word in words]
+        for region, words in study.words.items()
     }
-    findings = {name: round(seen, 4) for name, seen in told["findings"].items()}
-    kept = {name: told[name] for name in ("report", "added", "plan", "views")}
-    answer = {**kept, "findings": findings, "threshold": round(told["threshold"], 4), "words": words}
     return json.dumps({**answer, "note": NOT_FOR_CLINICAL_USE}, indent=1, ensure_ascii=False)
 
 
-def as_text(found, given: int) -> str:
+def as_text(study, given: int) -> str:
     """A `StudyReport` as a page of plain text; `given` is how many views there were to read."""
     lines = []
-    if given > found.views:
-        lines += [f"Read: the first {found.views} of {given} views, as the adapter was taught.", ""]
+    if given > study.views:
+        lines += [f"Read: the first {study.views} of {given} views, as the adapter was taught.", ""]
     for region in REGIONS:
-        texts = filter(None, (found.added.get(region), found.report.get(region)))
+        texts = filter(None, (study.added.get(region), study.report.get(region)))
         lines.append(f"{region + ':':13}{' '.join(texts) or '(nothing written)'}")
-        if region in found.added:
-            lines.append(f"{'':13}added, as the probe sees it: {found.added[region]}")
-        unsure = [word for word in found.words.get(region, ()) if word.probability < UNSURE]
+        if region in study.added:
+            lines.append(f"{'':13}added, as the probe sees it: {study.added[region]}")
+        unsure = [word for word in study.words.get(region, ()) if word.probability < UNSURE]
         if unsure:
             listed = ", ".join(f"{word.text} {word.probability:.2f}" for word in unsure)
             lines.append(f"{'':13}least sure of: {listed}")
-    if found.findings:
-        lines += ["", f"findings that the probe sees (named from {found.threshold:.2f} on):"]
-        named = {name for names in found.plan.values() for name in names}
-        for name, seen in found.findings.items():
+    if study.findings:
+        lines += ["", f"findings that the probe sees (named from {study.threshold:.2f} on):"]
+        named = {name for names in study.plan.values() for name in names}
+        for name, seen in study.findings.items():
             bar = "#" * round(20 * seen)
             lines.append(f"  {name:28} {seen:.2f} {bar:20} {'named' if name in named else ''}".rstrip())
     return "\n".join([*lines, "", f"Words of less than {UNSURE:.0%} are listed. {NOT_FOR_CLINICAL_USE}"])

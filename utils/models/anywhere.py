@@ -47,20 +47,23 @@ def write_files(adapter: Path, folder: Path, recall_weight: float, max_new_token
     generation = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=end)
     for part in (processor, config, generation):
         part.save_pretrained(folder)
-    probe = {"findings": [], "normal": {}}
+    noted = {"findings": [], "normal": {}, "layer": getattr(config, "vision_feature_layer", None)}
     if (adapter / PROBE).exists():
         shutil.copyfile(adapter / PROBE, folder / PROBE)
-        probe = _of_probe(adapter / PROBE, recall_weight)
-    told = {
+        probe = load_probe(adapter / PROBE)
+        noted["findings"] = [(group.name, group.region) for group in probe.groups]
+        noted["normal"] = {region: [NORMAL] for region in probe.normal}
+        noted["threshold"] = probe.threshold(recall_weight)
+    reader = {
         "base": without_path(how["base"]),
         "dtype": str(DTYPES[how["precision"]]).removeprefix("torch."),
         "regions": REGIONS,
         "instruction": instruction(),
         "lead": lead(processor),
         "pools": POOLS[how["image_tokens"]] if _is_whole(how) else (),
-        "probe": probe | {"layer": getattr(config, "vision_feature_layer", None)},
+        "probe": noted,
     }
-    write_json(folder / READING, how | told)
+    write_json(folder / READING, how | reader)
     shutil.copyfile(CODE, folder / CODE.name)
 
 
@@ -118,15 +121,6 @@ def _has_class_token(config: PretrainedConfig) -> bool:
         view = torch.empty(1, vision.num_channels, vision.image_size, vision.image_size)
         seen = AutoModel.from_config(vision)(view, output_hidden_states=True).hidden_states[-1]
     return seen.ndim == 3 and isqrt(seen.shape[1]) ** 2 != seen.shape[1]
-
-
-def _of_probe(path: Path, recall_weight: float) -> dict:
-    probe = load_probe(path)
-    return {
-        "findings": [(group.name, group.region) for group in probe.groups],
-        "normal": {region: [NORMAL] for region in probe.normal},
-        "threshold": probe.threshold(recall_weight),
-    }
 
 
 def without_path(base: str) -> str:

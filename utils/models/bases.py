@@ -7,6 +7,7 @@ keeps the prompt format of its processor.
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from string import Template
 
 from transformers import AutoConfig, PretrainedConfig
 
@@ -16,13 +17,21 @@ from utils.settings import BUDGETS, DEMO_BASE, SMALL_BASE, TrainingSettings
 
 DEMO_FOLDER = Path(__file__).parents[1] / "training" / "base_models" / "demo"
 FAMILIES = {"llava_next": BUDGETS, "llava": ("base",), "gemma3": ("base",)}  # and the budgets of each
+CHAT = Template(
+    "{% for message in messages %}{% if message['role'] == 'user' %}$user"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}$image{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% else %}$between{% for part in message['content'] %}{{ part['text'] }}{% endfor %}$end"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}$opening{% endif %}"
+)
 
 
 @dataclass(frozen=True)
 class Shape:
     """What decides memory and hours: the sizes of the language model and of the vision tower.
 
-    `patches` are the vision tower's positions a picture, `crop` the side of that picture in pixels.
+    `patches` are the vision tower's positions a picture.
     """
 
     layers: int
@@ -60,16 +69,10 @@ class Shape:
     @property
     def linears(self) -> list[tuple[int, int]]:
         """Inputs and outputs of a layer's seven linear maps: query, key, value, output, gate, up, down."""
+        hidden, wide = self.hidden, self.intermediate
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return [
-            (self.hidden, q),
-            (self.hidden, kv),
-            (self.hidden, kv),
-            (q, self.hidden),
-            (self.hidden, self.intermediate),
-            (self.hidden, self.intermediate),
-            (self.intermediate, self.hidden),
-        ]
+        attention = [(hidden, q), (hidden, kv), (hidden, kv), (q, hidden)]
+        return [*attention, (hidden, wide), (hidden, wide), (wide, hidden)]
 
     @property
     def projector(self) -> list[tuple[int, int]]:
@@ -81,10 +84,9 @@ class Shape:
 class Base:
     """A base model.
 
-    `processor` and `weights` are names on the Hub or folders: the weights may
-    be a copy already in 4 bits, a quarter of the download. `prompt` is the
-    form of a question and its answer, or "" for the processor's own; `image`
-    is what stands for a view.
+    `processor` and `weights` are names on the Hub or folders: the weights may be a copy already in 4 bits, a
+    quarter of the download. `prompt` is the form of a question and its answer, or "" for the processor's own;
+    `image` is what stands for a view.
     """
 
     processor: str
@@ -106,57 +108,30 @@ class Base:
         user, rest = self.prompt.split("{user}")
         between, end = rest.split("{answer}")
         opening = between.rstrip(" ")  # a space before the answer belongs to its first word
-        return (
-            "{% for message in messages %}{% if message['role'] == 'user' %}"
-            + _said(user)
-            + "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
-            + _said(self.image)
-            + "{% endif %}{% endfor %}"
-            + "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
-            + "{% endif %}{% endfor %}{% else %}"
-            + _said(between)
-            + "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}"
-            + _said(end)
-            + "{% endif %}{% endfor %}{% if add_generation_prompt %}"
-            + _said(opening)
-            + "{% endif %}"
-        )
+        texts = {"user": user, "image": self.image, "between": between, "end": end, "opening": opening}
+        return CHAT.substitute({name: "{{ " + repr(text) + " }}" for name, text in texts.items()})
 
 
-def _said(text: str) -> str:
-    return "{{ " + repr(text) + " }}"
-
-
-def _clip(**language) -> Shape:
-    """CLIP ViT-L/14 at 336 pixels, which all LLaVA-NeXT models have, over a language model."""
-    tower = {"vision_layers": 24, "vision_hidden": 1024, "vision_intermediate": 4096, "patches": 576}
-    return Shape(**language, **tower)
-
-
-# Shapes and prompt formats are those of the models' own configurations on the Hub.
+# Shapes and prompt formats are those of the models' own configurations on the Hub. In the order of `Shape`,
+# the vision tower last: `CLIP` is ViT-L/14 at 336 pixels for all LLaVA-NeXT models.
+CLIP = 24, 1024, 4096, 576
 REGISTRY = {
     "llava-v1.6-mistral-7b": Base(
         processor="llava-hf/llava-v1.6-mistral-7b-hf",
         weights="unsloth/llava-v1.6-mistral-7b-hf-bnb-4bit",
-        shape=_clip(
-            layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_dim=128, vocabulary=32064
-        ),
+        shape=Shape(32, 4096, 14336, 32, 8, 128, 32064, *CLIP),
         prompt="<s>[INST] {user} [/INST] {answer}</s>",
     ),
     "llava-v1.6-vicuna-7b": Base(
         processor="llava-hf/llava-v1.6-vicuna-7b-hf",
         weights="llava-hf/llava-v1.6-vicuna-7b-hf",
-        shape=_clip(
-            layers=32, hidden=4096, intermediate=11008, heads=32, kv_heads=32, head_dim=128, vocabulary=32064
-        ),
+        shape=Shape(32, 4096, 11008, 32, 32, 128, 32064, *CLIP),
         prompt="<s>USER: {user} ASSISTANT: {answer}</s>",
     ),
     "llama3-llava-next-8b": Base(
         processor="llava-hf/llama3-llava-next-8b-hf",
         weights="llava-hf/llama3-llava-next-8b-hf",
-        shape=_clip(
-            layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_dim=128, vocabulary=128320
-        ),
+        shape=Shape(32, 4096, 14336, 32, 8, 128, 128320, *CLIP),
         prompt="<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n{answer}<|eot_id|>",
     ),
@@ -164,39 +139,14 @@ REGISTRY = {
         processor="llava-hf/llava-interleave-qwen-0.5b-hf",
         weights="llava-hf/llava-interleave-qwen-0.5b-hf",
         family="llava",
-        shape=Shape(
-            layers=24,
-            hidden=1024,
-            intermediate=2816,
-            heads=16,
-            kv_heads=16,
-            head_dim=64,
-            vocabulary=152000,
-            vision_layers=26,
-            vision_hidden=1152,
-            vision_intermediate=4304,
-            patches=729,
-        ),
+        shape=Shape(24, 1024, 2816, 16, 16, 64, 152000, 26, 1152, 4304, 729),
         prompt="<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>",
     ),
     "medgemma-4b-it": Base(
         processor="google/medgemma-4b-it",
         weights="google/medgemma-4b-it",
         family="gemma3",
-        shape=Shape(
-            layers=34,
-            hidden=2560,
-            intermediate=10240,
-            heads=8,
-            kv_heads=4,
-            head_dim=256,
-            vocabulary=262208,
-            vision_layers=27,
-            vision_hidden=1152,
-            vision_intermediate=4304,
-            patches=4096,
-            tied=True,
-        ),
+        shape=Shape(34, 2560, 10240, 8, 4, 256, 262208, 27, 1152, 4304, 4096, tied=True),
         prompt="<bos><start_of_turn>user\n{user}<end_of_turn>\n<start_of_turn>model\n{answer}<end_of_turn>",
         image="<start_of_image>",
         precisions=("bf16", "fp32"),  # Gemma 3's activations leave the range of fp16
@@ -214,9 +164,9 @@ def find(base: str) -> Base:
         return REGISTRY[base]
     if base == SMALL_BASE:
         raise StepError("The small base model is not taught yet: run notebooks/03_qlora_finetune_T4.ipynb.")
-    place = str(DEMO_FOLDER) if base == DEMO_BASE else base
+    name = str(DEMO_FOLDER) if base == DEMO_BASE else base
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError):
         raise StepError(
             f"{base} is not a model that can be loaded. Choose one of {', '.join(REGISTRY)}, a folder, or a "
@@ -227,15 +177,14 @@ def find(base: str) -> Base:
         raise StepError(
             f"{base} is a {config.model_type}, but this project trains only models of the families {known}."
         )
-    return Base(place, place, Shape.of(config), config.model_type)
+    return Base(name, name, Shape.of(config), config.model_type)
 
 
 def fits_or_stop(settings: TrainingSettings) -> Base:
     """The base model of `settings`; raises StepError where it cannot be read or computed as they say."""
     base = find(settings.base)
     for name, possible in (("image_tokens", base.budgets), ("precision", base.precisions)):
-        value = getattr(settings, name)
-        if value not in possible:
+        if (value := getattr(settings, name)) not in possible:
             raise StepError(
                 f"{settings.base} does not support {name} = {value}: set it to {' or '.join(possible)}."
             )

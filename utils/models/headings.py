@@ -14,14 +14,10 @@ from . import reading
 class EveryRegion:
     """Makes reports name every region, in order: where one would end or begin a line, the next heading comes.
 
-    Headings are the form of a report, not findings: what stands behind one is
-    the model's own, and a report that names all regions is left as it is.
-    Without this, a model that saw many studies silent on bone leaves it out of
-    those too that are not. A line's end is seen in a token's text, as many
-    tokenizers join it with the full stop before it.
-
-    A heading may also name the findings to write about, see `regions.heading`: what is said is then decided
-    before, and how it is said is the model's.
+    Headings are the form of a report, not findings: what stands behind one is the model's own, and a report
+    that names all regions is left as it is. Without this, a model that saw many studies silent on bone leaves
+    it out of those too that are not. A heading may also name the findings to write about, see
+    `regions.heading`: what is said is then decided before, and how it is said is the model's.
 
     Called with the plan of one report, by region the names of findings, it gives its `decoding.rows.Rule`.
     """
@@ -38,10 +34,6 @@ class EveryRegion:
         """The tokens of an answer's first heading."""
         return Headings(self.tokenizer, self.lead, [text]).ahead()
 
-    def inside(self, text: str) -> list[int]:
-        """The tokens of `text` where it does not begin a text."""
-        return reading.inside(self.tokenizer, text)
-
 
 class Headings(reading.Headings):
     """The headings of one report, a `decoding.rows.Rule`; an adapter that is shared takes the same along."""
@@ -53,8 +45,8 @@ class Headings(reading.Headings):
 
 def lead(processor: ProcessorMixin) -> str:
     """What stands between the prompt and the answer's first word, which training gives with the answer."""
-    asked = [{"role": "user", "content": [{"type": "text", "text": instruction()}]}]
-    said = [{"role": "assistant", "content": [{"type": "text", "text": REGIONS[0]}]}]
-    prompt = processor.apply_chat_template(asked, add_generation_prompt=True)
-    whole = processor.apply_chat_template(asked + said)
+    question = [{"role": "user", "content": [{"type": "text", "text": instruction()}]}]
+    answer = [{"role": "assistant", "content": [{"type": "text", "text": REGIONS[0]}]}]
+    prompt = processor.apply_chat_template(question, add_generation_prompt=True)
+    whole = processor.apply_chat_template(question + answer)
     return whole[len(commonprefix([prompt, whole])) : whole.rindex(REGIONS[0])]  # noqa: RUF071

@@ -57,10 +57,6 @@ UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 IN_4_BITS = {**NF4, "llm_int8_skip_modules": UNQUANTISED}
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 PROJECTOR_TARGETS = r".*multi_modal_projector\.linear_\d"
-OLD_LANGUAGE_MODEL, LANGUAGE_MODEL = (
-    "language_model.model",
-    "language_model",
-)  # before transformers 5, and now
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -73,19 +69,19 @@ class WholeViewProcessor(LlavaNextProcessor):
 
     pools = POOLS["base"]
 
-    def side(self, place: int) -> int:
-        """Pixels a side at which the view at `place` in its study is read."""
-        return self.image_processor.crop_size["height"] // self.pools[min(place, 1)]
+    def side(self, number: int) -> int:
+        """Pixels a side at which view `number` of a study is read."""
+        return self.image_processor.crop_size["height"] // self.pools[min(number, 1)]
 
-    def tokens(self, place: int) -> int:
-        """How many tokens the view at `place` in its study takes in the prompt."""
-        return (self.side(place) // self.patch_size) ** 2
+    def tokens(self, number: int) -> int:
+        """How many tokens view `number` of a study takes in the prompt."""
+        return (self.side(number) // self.patch_size) ** 2
 
     def _process_images(self, images: Sequence[Sequence], **kwargs) -> tuple[dict, list[str]]:
         processed = self.image_processor(images, **kwargs)
-        places = [place for study in make_nested_list_of_images(images) for place in range(len(study))]
-        processed["image_sizes"] = torch.tensor([[self.side(place)] * 2 for place in places])
-        return processed, [self.image_token * self.tokens(place) for place in places]
+        numbers = [number for study in make_nested_list_of_images(images) for number in range(len(study))]
+        processed["image_sizes"] = torch.tensor([[self.side(number)] * 2 for number in numbers])
+        return processed, [self.image_token * self.tokens(number) for number in numbers]
 
 
 def patches_of(outputs: BaseModelOutputWithPooling, config: PretrainedConfig) -> torch.Tensor:
@@ -103,9 +99,9 @@ def patches_of(outputs: BaseModelOutputWithPooling, config: PretrainedConfig) ->
 def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutputWithPooling:
     """Features of whole views only; stands in for `LlavaNextModel.get_image_features`.
 
-    `pixel_values` is (views, patches, 3, side, side), the whole view first, or (views, patches, hidden), what
-    the tower saw of them before; `image_sizes` are those of `WholeViewProcessor`; `pooler_output` is a tuple
-    of one (tokens, hidden) tensor a view.
+    pixel_values: (views, patches, 3, side, side), the whole view first, or (views, patches, hidden), what the
+    tower saw of them before; image_sizes: those of `WholeViewProcessor`
+    `pooler_output` is a tuple of one (tokens, hidden) tensor a view.
     """
     if pixel_values.ndim == 3:
         outputs, patches = BaseModelOutputWithPooling(), pixel_values
@@ -125,26 +121,26 @@ def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutpu
 
 def load_processor(base: str, image_tokens: str = "base") -> ProcessorMixin:
     """The base model's processor, counting tokens by the budget `image_tokens`."""
-    found = find(base)
-    if found.family == "llava_next" and image_tokens != "tiles":
-        processor = WholeViewProcessor.from_pretrained(found.processor)
+    model = find(base)
+    if model.family == "llava_next" and image_tokens != "tiles":
+        processor = WholeViewProcessor.from_pretrained(model.processor)
         processor.pools = POOLS[image_tokens]
         side = processor.image_processor.crop_size["height"]
         processor.image_processor.image_grid_pinpoints = [[side, side]]  # no more tiles than it must cut
     else:
-        processor = AutoProcessor.from_pretrained(found.processor)
+        processor = AutoProcessor.from_pretrained(model.processor)
     processor.image_processor.do_convert_rgb = True  # radiographs are grey; SigLIP's files do not say
-    if found.prompt:
-        processor.chat_template = found.chat_template
+    if model.prompt:
+        processor.chat_template = model.chat_template
     return processor
 
 
 def load_config(base: str) -> PretrainedConfig:
     """The configuration of the base model's weights; those in 4 bits have it name modules as they are now."""
-    place = find(base).weights
-    config = AutoConfig.from_pretrained(place)
+    weights = find(base).weights
+    config = AutoConfig.from_pretrained(weights)
     if hasattr(config, "quantization_config"):
-        config.quantization_config = _as_named_now(config.quantization_config, place)
+        config.quantization_config = _as_named_now(config.quantization_config, weights)
     return config
 
 
@@ -152,18 +148,18 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
     """The base model with its language model in 4-bit NF4, double quantisation, on the GPU if there is one.
 
     Vision tower, projector and output head keep `precision`. `base` is a name of the registry, a Hub name, a
-    folder, or `demo`; one that is already in 4 bits is taken as it is, but computes in `precision`. Raises
-    StepError where its weights are not what its configuration says, or the GPU has no bf16 and `precision` is
-    that.
+    folder, or `demo`; one that is already in 4 bits is taken as it is, but computes in `precision`.
+    Raises StepError where its weights are not what its configuration says, or the GPU has no bf16 and
+    `precision` is that.
     """
     computes_or_stop(precision, card())
-    place, dtype = find(base).weights, DTYPES[precision]
+    weights, dtype = find(base).weights, DTYPES[precision]
     config = load_config(base)
     is_quantised = hasattr(config, "quantization_config")
     ours = BitsAndBytesConfig(**IN_4_BITS, bnb_4bit_compute_dtype=dtype)
     try:
-        model, found = AutoModelForImageTextToText.from_pretrained(
-            place,
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            weights,
             config=config,
             dtype=dtype,
             device_map={"": PartialState().local_process_index if torch.cuda.is_available() else "cpu"},
@@ -174,15 +170,36 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
         # A missing weight is drawn at random, which fails for the bytes of one in 4 bits.
         if not isinstance(error, NotImplementedError) and "mismatched" not in str(error):
             raise
-        raise StepError(_unfit(place, "weights that are missing or of another shape")) from error
-    _whole_or_stop(model, found["missing_keys"], place)
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
+        raise _unfit(weights, "weights that are missing or of another shape") from error
+    if missing := report["missing_keys"]:
+        raise _unfit(weights, f"no weights for {_few(missing)}")
+    linears = [(name, part) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+    if unlike := [
+        name for name, part in linears if isinstance(part, Linear4bit) != hasattr(part.weight, "quant_state")
+    ]:
+        raise _unfit(weights, f"different weights in 4 bits than it lists ({_few(unlike)})")
+    for _, linear in linears:
+        if isinstance(linear, Linear4bit):
             # On some CPUs an evaluation would repack the weights with coarser scales for good.
-            module.support_avx512bf16_for_cpu = False
-    if is_quantised:
-        _compute_in(model, dtype)
+            linear.support_avx512bf16_for_cpu = False
+            if is_quantised:
+                linear.compute_dtype = linear.weight.quant_state.dtype = dtype
+    if is_quantised:  # copies come in bfloat16, which a T4 lacks
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dtype == torch.bfloat16:
+                tensor.data = tensor.data.to(dtype)
     return stay_as_taught(set_budget(model, image_tokens))
+
+
+def _unfit(weights: str, fault: str) -> StepError:
+    return StepError(
+        f"{weights} does not match its own configuration: it has {fault}. Set base to another model."
+    )
+
+
+def _few(names: Iterable[str]) -> str:
+    first, *others = sorted(names)
+    return f"{first} and {len(others):,} more" if others else first
 
 
 def stay_as_taught(model: PreTrainedModel) -> PreTrainedModel:
@@ -196,55 +213,22 @@ def stay_as_taught(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _as_named_now(quantisation: dict, place: str) -> dict:
+def _as_named_now(quantisation: dict, weights: str) -> dict:
     """The quantisation of a published copy, its unquantised modules named as transformers 5 matches them.
 
     Copies made before name a module by its last part (`multi_modal_projector`) or by the path of that time;
-    transformers 5 matches from the start of a path, which now begins with `model.`. Raises StepError for any
-    quantisation but bitsandbytes in 4 bits.
+    transformers 5 matches from the start of a path, which now begins with `model.`.
+    Raises StepError for any quantisation but bitsandbytes in 4 bits.
     """
     method = quantisation.get("quant_method")
     if method != "bitsandbytes" or not quantisation.get("load_in_4bit"):
         raise StepError(
-            f"{place} is quantised by {method}, not by bitsandbytes in 4 bits. Set base to another copy, or "
-            "to the model in full precision, which is quantised on loading."
+            f"{weights} is quantised by {method}, not by bitsandbytes in 4 bits. Set base to another copy, "
+            "or to the model in full precision, which is quantised on loading."
         )
     names = quantisation.get("llm_int8_skip_modules") or ["lm_head"]
-    anywhere = [rf"(.*\.)?{name.replace(OLD_LANGUAGE_MODEL, LANGUAGE_MODEL)}(\.|$)" for name in names]
-    return {**quantisation, "llm_int8_skip_modules": anywhere}
-
-
-def _whole_or_stop(model: PreTrainedModel, missing: set[str], place: str) -> None:
-    """Raise StepError where weights are missing, or others are in 4 bits than the configuration says."""
-    if missing:
-        raise StepError(_unfit(place, f"no weights for {_few(missing)}"))
-    unlike = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and isinstance(module, Linear4bit) != hasattr(module.weight, "quant_state")
-    ]
-    if unlike:
-        raise StepError(_unfit(place, f"different weights in 4 bits than it lists ({_few(unlike)})"))
-
-
-def _unfit(place: str, what: str) -> str:
-    return f"{place} does not match its own configuration: it has {what}. Set base to another model."
-
-
-def _few(names: Iterable[str]) -> str:
-    first, *others = sorted(names)
-    return f"{first} and {len(others):,} more" if others else first
-
-
-def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Make a model that came in 4 bits compute in `dtype`: copies come in bfloat16, which a T4 lacks."""
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.compute_dtype = module.weight.quant_state.dtype = dtype
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.dtype == torch.bfloat16:
-            tensor.data = tensor.data.to(dtype)
+    names = [name.replace("language_model.model", "language_model") for name in names]
+    return {**quantisation, "llm_int8_skip_modules": [rf"(.*\.)?{name}(\.|$)" for name in names]}
 
 
 def set_budget(model: PreTrainedModel, image_tokens: str) -> PreTrainedModel:

@@ -43,21 +43,21 @@ def mean_views(studies: Iterable[Sequence[Image.Image]], views: int) -> list[Ima
 def where_it_looked(
     writer: Writer,
     views: Sequence[Image.Image],
-    found: StudyReport,
+    report: StudyReport,
     means: Sequence[Image.Image],
     show: Callable[..., Iterable] = progress,
 ) -> dict[str, np.ndarray]:
     """By region, (views, GRID, GRID): how much the log-probability of its line drops without a patch.
 
-    views, found: a study and what `read_study` made of it; means: see `mean_views`, the last one stands for
+    views, report: a study and what `read_study` made of it; means: see `mean_views`, the last one stands for
     further views. A line is a heading, with the findings that it is to name, and its text. Of a patch it is
     the mean over the windows that cover it; below zero, the line is more likely without them. It takes about
-    `passes` times the `seconds` of `found`. Raises StepError where memory does not hold it.
+    `passes` times the `seconds` of `report`. Raises StepError where memory does not hold it.
     """
-    views, lines = list(views[: found.views]), lines_of(writer.processor, found.tokens)
+    views, lines = list(views[: report.views]), lines_of(writer.processor, report.tokens)
     if not lines:
         return {}
-    tokens = found.tokens[: max(line.stop for line in lines.values())]
+    tokens = report.tokens[: max(line.stop for line in lines.values())]
     try:
         drops = _drops(writer, views, tokens, means, show)
     except torch.OutOfMemoryError:
@@ -71,15 +71,15 @@ def _drops(writer: Writer, views: list, tokens: list[int], means: Sequence, show
     model, processor = writer.model, writer.processor
     (whole,) = log_probabilities(model, processor, [views], tokens)
     drops = np.zeros((len(views), POSITIONS, POSITIONS, len(tokens)))
-    places = list(np.ndindex(drops.shape[:3]))
+    windows = list(np.ndindex(drops.shape[:3]))
     others = [means[min(i, len(means) - 1)].resize(view.size) for i, view in enumerate(views)]
-    for batch in show([places[start : start + BATCH] for start in range(0, len(places), BATCH)], "looking"):
+    for batch in show([windows[i : i + BATCH] for i in range(0, len(windows), BATCH)], "looking"):
         studies = [
             [*views[:i], replaced(views[i], others[i], row, column), *views[i + 1 :]]
             for i, row, column in batch
         ]
-        for place, sure in zip(batch, log_probabilities(model, processor, studies, tokens), strict=True):
-            drops[place] = whole - sure
+        for window, sure in zip(batch, log_probabilities(model, processor, studies, tokens), strict=True):
+            drops[window] = whole - sure
     return drops
 
 
@@ -93,8 +93,8 @@ def box(size: tuple[int, int], row: int, column: int, patches: int = 1) -> tuple
 
 def replaced(view: Image.Image, other: Image.Image, row: int, column: int) -> Image.Image:
     """`view`, in grey, with the window whose first patch is this one from `other`, of the same size."""
-    place, changed = box(view.size, row, column, WINDOW), view.convert("L")
-    changed.paste(other.crop(place), place)
+    window, changed = box(view.size, row, column, WINDOW), view.convert("L")
+    changed.paste(other.crop(window), window)
     return changed
 
 

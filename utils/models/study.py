@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -75,8 +75,8 @@ def open_views(paths: Sequence[Path], longest_side: int) -> list[Image.Image]:
         try:
             views.append(read_view(path, longest_side))
         except DataError as error:
-            said = str(error).replace(f"{path.parent.name}/{path.name}", path.name, 1).rstrip(".")
-            raise DataError(f"{said}. {FORMS}") from None
+            reason = str(error).replace(f"{path.parent.name}/{path.name}", path.name, 1).rstrip(".")
+            raise DataError(f"{reason}. {FORMS}") from None
     return views
 
 
@@ -118,16 +118,15 @@ def read_study(
     except torch.OutOfMemoryError:
         raise StepError("Memory does not hold the study: restart the runtime and run this alone.") from None
     text, owners = plain_text(processor, tokens)
-    spans, probe = places(text), writer.probe
-    named = probe is not None and probe.names
+    report, probe = parse(text), writer.probe if writer.probe and writer.probe.names else None
     return StudyReport(
-        report=(report := parse(text)),
+        report=report,
         added=left_out(report, plan),
-        words={region: _words(text, span, owners, sure) for region, span in spans.items()},
+        words={region: _words(text, span, owners, sure) for region, span in places(text).items()},
         findings=dict(zip(probe.names, map(float, probe.probabilities(seen)[0]), strict=True))
-        if named
+        if probe
         else {},
-        threshold=probe.threshold(writer.recall_weight) if named else 0.0,
+        threshold=probe.threshold(writer.recall_weight) if probe else 0.0,
         plan=plan,
         tokens=tokens,
         views=len(views),
@@ -151,9 +150,9 @@ def log_probabilities(
     decoder.logits(cache, 1, **inputs)
     answer = torch.tensor(tokens, device=ids.device).expand(len(ids), -1)
     read = torch.cat([ids.gather(1, lengths - 1), answer[:, :-1]], dim=1)
-    place = lengths - 1 + torch.arange(len(tokens), device=ids.device)
-    found = decoder.read(cache, 0, read, place).float().log_softmax(-1)
-    return found.gather(2, answer[:, :, None])[:, :, 0].double().cpu().numpy()
+    slots = lengths - 1 + torch.arange(len(tokens), device=ids.device)
+    sure = decoder.read(cache, 0, read, slots).float().log_softmax(-1)
+    return sure.gather(2, answer[:, :, None])[:, :, 0].double().cpu().numpy()
 
 
 def plain_text(processor: ProcessorMixin, tokens: Sequence[int]) -> tuple[str, list[int]]:
@@ -174,7 +173,7 @@ def lines_of(processor: ProcessorMixin, tokens: Sequence[int]) -> dict[str, rang
     """By region, the numbers of the tokens of its line: of its heading, with its plan, and of its text."""
     text, owners = plain_text(processor, tokens)
     lines, start = {}, 0
-    for region, (_, end) in sorted(places(text).items(), key=lambda place: place[1]):
+    for region, (_, end) in sorted(places(text).items(), key=lambda item: item[1]):
         stop = owners[end - 1] + 1 if end else 0
         lines[region] = range(start, stop)
         start = stop
@@ -183,9 +182,8 @@ def lines_of(processor: ProcessorMixin, tokens: Sequence[int]) -> dict[str, rang
 
 def _words(text: str, span: tuple[int, int], owners: Sequence[int], sure: Sequence[float]) -> list[Word]:
     """The words of `text` within `span`; a word of several tokens has the product of their probabilities."""
-    found = re.compile(r"\S+").finditer(text, *span)
-    return [Word(word.group(), _together(sure, owners[word.start() : word.end()])) for word in found]
-
-
-def _together(sure: Sequence[float], owners: Iterable[int]) -> float:
-    return float(np.exp(sum(sure[number] for number in sorted(set(owners)))))
+    words = []
+    for match in re.compile(r"\S+").finditer(text, *span):
+        tokens = sorted(set(owners[slice(*match.span())]))
+        words.append(Word(match.group(), float(np.exp(sum(sure[token] for token in tokens)))))
+    return words

@@ -33,6 +33,7 @@ from utils.settings import RECALL_WEIGHT, GenerationSettings
 from .features import Tower, study_features
 from .headings import EveryRegion
 from .loading import ADAPTER_FILES, PROBE, how_to_read, load_adapter, load_model, load_processor
+from .reading import inside
 from .systems import BASE, MODEL, SHUFFLED
 
 
@@ -55,6 +56,7 @@ class Writer:
 
     @cached_property
     def model(self) -> PeftModel:
+        """The base model with the adapter."""
         how = (self.reading[name] for name in ("base", "image_tokens", "precision"))
         with torch.inference_mode(False):  # else, where the tower asks first, no adapter could be switched on
             return load_adapter(load_model(*how), self._folder)
@@ -82,18 +84,19 @@ class Writer:
         at_once: studies written together, at most; 0: as many as fit in free memory
         plans: for each study, what `plans` gives
         """
-        first = _FirstViews(studies, self.reading["views"])
         if not studies:
             return iter(())  # for nothing the model need not be loaded
-        tokens = stream(self.model, self.processor, first, max_new_tokens, at_once, self.drafts, plans)
+        views = self.reading["views"]
+        how = max_new_tokens, at_once, self.drafts, plans, views
+        tokens = stream(self.model, self.processor, studies, *how)
         return ((number, as_text(self.processor, report)) for number, report in tokens)
 
     def learn(self, reports: Iterable[str]) -> None:
         """Draft reports after these, such as those of training."""
-        form = EveryRegion(self.processor)
+        form, first = EveryRegion(self.processor), f"{REGIONS[0]}:"
         for report in reports:
-            rest = report.strip().removeprefix(f"{REGIONS[0]}:")
-            self.drafts.learn([*form.first(f"{REGIONS[0]}:"), *form.inside(rest), form.end])
+            rest = inside(self.processor.tokenizer, report.strip().removeprefix(first))
+            self.drafts.learn([*form.first(first), *rest, form.end])
 
     def writing(self, system: str) -> AbstractContextManager:
         """While it is entered, the model writes as `system` does: BASE without the adapter."""
@@ -113,19 +116,6 @@ class Writer:
         self.tower.close()
         gc.collect()
         torch.cuda.empty_cache()
-
-
-class _FirstViews(Sequence):
-    """The first views of each study, read when asked for."""
-
-    def __init__(self, studies: Sequence[list], views: int):
-        self.studies, self.views = studies, views
-
-    def __len__(self) -> int:
-        return len(self.studies)
-
-    def __getitem__(self, number: int) -> list:
-        return self.studies[number][: self.views]
 
 
 def write(
@@ -148,27 +138,28 @@ def stream(
     at_once: int = 0,
     drafts: Drafts | None = None,
     plans: Sequence[Plan] = (),
+    views: int | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """The number of a study and the tokens of its report by `model`, each as soon as it is done. Greedy.
 
     at_once: studies written together, at most, where memory holds as many; 0: as many as fit
     drafts: what reports are drafted after, which learns each report
     plans: for each study, by region, the findings that its headings name; see `as_text`
+    views: of a study the first ones that are read; None: all
     """
 
     def prepare(numbers: list[int]) -> BatchFeature:
-        return questions(model, processor, [studies[number] for number in numbers])
+        return questions(model, processor, [studies[number][:views] for number in numbers])
 
     if not studies:
         return
     # Tiles, and so tokens, differ little between studies of as many views: the first and last stand for all.
     length = max(prepare([number])["input_ids"].shape[1] for number in {0, len(studies) - 1})
-    end = processor.tokenizer.eos_token_id
-    decoder = Decoder(model, {end}, max_new_tokens, most_rows=at_once or MOST_ROWS, drafts=drafts)
+    ends = {processor.tokenizer.eos_token_id}
+    decoder = Decoder(model, ends, max_new_tokens, most_rows=at_once or MOST_ROWS, drafts=drafts)
     form = EveryRegion(processor)
     rules = [partial(form, plan) for plan in plans] or [form] * len(studies)
-    requests = [Request(length=length, rule=rule) for rule in rules]
-    yield from decoder.write(requests, prepare)
+    yield from decoder.write([Request(length=length, rule=rule) for rule in rules], prepare)
 
 
 def as_text(processor: ProcessorMixin, tokens: Sequence[int]) -> str:
@@ -204,15 +195,14 @@ def write_reports(
 ) -> list[dict]:
     """The reports on the studies of `split`, called `name`, in order; those in `path` are not written again.
 
-    With `system` SHUFFLED each study is written from the views of another,
-    which shows how much of a score comes from the pictures. With BASE the adapter is switched off, and so
-    is the probe: the headings are set, but name nothing, as the base model was never taught plans.
-    A report in `path` that was to name other findings, as with another `recall_weight`, is written anew.
-    Of several processes, each writes its share, and has the reports that are there.
-    Raises StepError where `path` holds the reports of another adapter.
+    With `system` SHUFFLED each study is written from the views of another, which shows how much of a score
+    comes from the pictures. With BASE the adapter is switched off, and so is the probe: the headings are set,
+    but name nothing, as the base model was never taught plans. A report in `path` that was to name other
+    findings, as with another `recall_weight`, is written anew. Of several processes, each writes its share,
+    and has the reports that are there. Raises StepError where `path` holds the reports of another adapter.
     """
     ids = ids_to_write(split, settings, system)
-    source = dict(zip(split["id"], sources_of(split, system), strict=True))
+    source = dict(zip(split["id"], _sources(split, system), strict=True))
     known, file = _open_generations(path, writer.adapter)
     plans = plans_to_write(writer, split, name, system, show)
     done = as_planned(known, system, name, plans)
@@ -227,23 +217,26 @@ def write_reports(
             written = writer.stream(views, settings.max_new_tokens, settings.batch_size, asked)
             for number, text in show(written, f"{name}: {system}", len(todo)):
                 study = todo[number]
-                row = {
+                done[study] = {
                     "system": system,
                     "split": name,
                     "id": study,
                     "text": text,
                     "report": complete(parse(text), plans[study]),
-                    "plan": {region: list(names) for region, names in plans[study].items()},
+                    "plan": _noted(plans[study]),
                     "adapter": writer.adapter,
                 }
-                file.add(row)
-                done[study] = row
+                file.add(done[study])
     except torch.OutOfMemoryError:
         raise StepError(
             "The GPU's memory does not hold one study: restart the runtime, or use an adapter with "
             "fewer image tokens."
         ) from None
     return [done[study] for study in ids if study in done]
+
+
+def _noted(plan: Plan) -> dict[str, list[str]]:
+    return {region: list(names) for region, names in plan.items()}
 
 
 def plans_to_write(
@@ -256,21 +249,21 @@ def plans_to_write(
     if system == BASE:
         return {study: {} for study in split["id"]}
     plans = writer.plans(writer.features(split, name, show)) if writer.probe else [{}] * len(split)
-    sources = sources_of(split, system)
-    return {study: plans[source] for study, source in zip(split["id"], sources, strict=True)}
+    by_study = zip(split["id"], _sources(split, system), strict=True)
+    return {study: plans[source] for study, source in by_study}
 
 
 def as_planned(rows: Iterable[dict], system: str, name: str, plans: dict[str, Plan]) -> dict[str, dict]:
     """By study, the reports of `system` on the split called `name` that were to name what `plans` say."""
-    wanted = {study: {region: list(names) for region, names in plan.items()} for study, plan in plans.items()}
+    wanted = {(system, name, study): _noted(plan) for study, plan in plans.items()}
     return {
         row["id"]: row
         for row in rows
-        if (row["system"], row["split"]) == (system, name) and wanted.get(row["id"]) == row.get("plan", {})
+        if wanted.get((row["system"], row["split"], row["id"])) == row.get("plan", {})
     }
 
 
-def sources_of(split: Dataset, system: str) -> list[int]:
+def _sources(split: Dataset, system: str) -> list[int]:
     """For each study of `split` the number of the study whose views `system` writes it from."""
     return other_studies(len(split)) if system == SHUFFLED else list(range(len(split)))
 
@@ -278,8 +271,7 @@ def sources_of(split: Dataset, system: str) -> list[int]:
 def ids_to_write(split: Dataset, settings: GenerationSettings, system: str = MODEL) -> list[str]:
     """The studies of `split` that `system` writes reports on.
 
-    The controls take the same ones, evenly spread: in IU X-Ray's test split, most of the first ones are
-    normal.
+    The controls take the same ones, evenly spread: of IU X-Ray's test studies, most of the first are normal.
     """
     ids = split["id"][: settings.studies or len(split)]
     if system == MODEL:
@@ -309,9 +301,9 @@ def _open_generations(path: Path, adapter: str | None) -> tuple[list[dict], Answ
     return rows, AnswerFile(path, "a report", take, StepError)
 
 
-def other_studies(count: int, seed: int = 0) -> list[int]:
+def other_studies(count: int) -> list[int]:
     """For each of `count` studies another one, each used once."""
     order = list(range(count))
-    random.Random(seed).shuffle(order)
+    random.Random(0).shuffle(order)
     partner = dict(zip(order, order[1:] + order[:1], strict=True))
     return [partner[i] for i in range(count)]

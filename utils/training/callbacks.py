@@ -13,7 +13,6 @@ from accelerate.utils import broadcast
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from utils.findings.plans import Plan
 from utils.findings.probe import Probe
 from utils.models.features import Tower
 from utils.models.loading import PROBE, READING, READING_SETTINGS
@@ -68,18 +67,19 @@ class RunCallback(TrainerCallback):
         on_progress: Callable[[Progress], None] | None = None,
     ):
         self.settings, self.store, self.probe, self.tell = settings, store, probe, on_progress
-        self.studies = (
-            validation.select(range(min(settings.samples, len(validation)))) if validation else None
-        )
+        count = min(settings.samples, len(validation or ()))
+        self.studies = validation.select(range(count)) if count else None
         self.trainer = None  # known only once it is made
         self.samples: list[Sample] = []
         self.skipped = 0
 
     def on_train_begin(self, args, state, control, **_):
+        """Start the clock."""
         self.started, self.first = time.monotonic(), state.global_step
         self.measured = None  # time and step from which the rate is taken
 
     def on_step_end(self, args, state, control, **_):
+        """Stop where time is up. Raises StepError where the gradient scaler skips step after step."""
         now, done = time.monotonic(), state.global_step - self.first
         if done == MEASURED_FROM:
             self.measured = now
@@ -95,18 +95,21 @@ class RunCallback(TrainerCallback):
             )
 
     def on_log(self, args, state, control, logs, **_):
+        """Tell of the loss. Raises StepError where it is no number."""
         for name in ("loss", "eval_loss"):
             if not math.isfinite(logs.get(name, 0)):
-                what = name.replace("_", " ")
-                raise StepError(f"The {what} is {logs[name]} at step {state.global_step}. {self._advice()}")
+                loss = f"{name.replace('_', ' ')} is {logs[name]}"
+                raise StepError(f"The {loss} at step {state.global_step}. {self._advice()}")
         self._tell(state)
 
     def on_evaluate(self, args, state, control, **_):
-        if self.studies is not None and len(self.studies) and state.is_world_process_zero:
+        """Write the sample reports, and tell of them."""
+        if self.studies and state.is_world_process_zero:
             self.samples = self._write_samples()
         self._tell(state)
 
     def on_save(self, args, state, control, **_):
+        """Add the probe and how a study is read to a checkpoint, and keep it."""
         self.trainer.accelerator.wait_for_everyone()  # each process adds its own random state
         if state.is_world_process_zero:
             reading = {name: getattr(self.settings, name) for name in READING_SETTINGS}
@@ -128,34 +131,26 @@ class RunCallback(TrainerCallback):
 
     def _tell(self, state) -> None:
         if self.tell and state.is_world_process_zero:
-            step = state.global_step
-            log = log_table(state.log_history)
+            log, step = log_table(state.log_history), state.global_step
             self.tell(Progress(log, step, state.max_steps, self.rate(step), self.samples, memory()))
 
     def _write_samples(self) -> list[Sample]:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        was_training = model.training
+        processor, was_training = self.trainer.processing_class, model.training
         model.eval()
         views = [study[: self.settings.views] for study in self.studies["images"]]
-        texts = write(model, self.trainer.processing_class, views, SAMPLE_TOKENS, self._plans(model, views))
+        read = (getattr(self.settings, name) for name in ("base", "precision", "views"))
+        seen = Tower(*read, processor, load=lambda: model).see(views)
+        texts = write(model, processor, views, SAMPLE_TOKENS, self.probe.plans(seen, RECALL_WEIGHT))
         model.train(was_training)
         references = [messages[0]["content"] for messages in self.studies["completion"]]
-        return [
-            Sample(*each) for each in zip(self.studies["id"], references, map(str.strip, texts), strict=True)
-        ]
-
-    def _plans(self, model, views: list[list]) -> list[Plan]:
-        read = (getattr(self.settings, name) for name in ("base", "precision", "views"))
-        tower = Tower(*read, self.trainer.processing_class, load=lambda: model)
-        return self.probe.plans(tower.see(views), RECALL_WEIGHT)
+        return list(map(Sample, self.studies["id"], references, map(str.strip, texts)))
 
     def _advice(self) -> str:
-        changes = ["lower learning_rate"]
-        if self.settings.precision == "fp16":
-            changes.append("or set precision to fp32 (slower)")
+        instead = " or set precision to fp32 (slower)" if self.settings.precision == "fp16" else ""
         return (
-            f"Training was stopped. Its checkpoints are kept. Choose another name for the run and "
-            f"{' '.join(changes)} (now {self.settings.learning_rate:g})."
+            "Training was stopped. Its checkpoints are kept. Choose another name for the run and "
+            f"lower learning_rate{instead} (now {self.settings.learning_rate:g})."
         )
 
 
@@ -167,15 +162,13 @@ def write_progress(progress: Progress, path: Path) -> None:
 
 def read_progress(path: Path) -> Progress:
     """What `write_progress` told last."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    told["samples"] = [Sample(**each) for each in told["samples"]]
-    return Progress(**{**told, "log": pd.DataFrame(told["log"])})
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["samples"] = [Sample(**each) for each in values["samples"]]
+    return Progress(**{**values, "log": pd.DataFrame(values["log"])})
 
 
 def log_table(log_history: list[dict]) -> pd.DataFrame:
     """The trainer's log with a row a step: step, loss, eval_loss, learning_rate (NaN where not logged)."""
-    columns = ["step", "loss", "eval_loss", "learning_rate"]
-    rows = pd.DataFrame(
-        [entry for entry in log_history if "loss" in entry or "eval_loss" in entry], columns=columns
-    )
+    entries = [entry for entry in log_history if "loss" in entry or "eval_loss" in entry]
+    rows = pd.DataFrame(entries, columns=["step", "loss", "eval_loss", "learning_rate"])
     return rows.groupby("step", as_index=False).first()

@@ -7,7 +7,7 @@ run's folder is slow and can be full; the local one is neither, and is lost with
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from utils.run.progress import progress
 from utils.run.workspace import StepError
 
 SEAL = "complete.json"
+MOST_TOKENS = 200  # of a report by which a checkpoint is chosen
 
 
 class Store:
@@ -45,18 +46,17 @@ class Store:
         try:
             if self.trouble:  # was waited for already
                 self._copy(log_history)
+                print(f"Checkpoints are copied to {self.kept} again.")
             else:
                 patiently(lambda: self._copy(log_history), self.kept)
-            if self.trouble:
-                print(f"Checkpoints are copied to {self.kept} again.")
             self.trouble = ""
         except OSError as error:
             reason = reason_of(error)
             if reason != self.trouble:
                 waiting = ", ".join(path.name for path in self.behind())
-                what = f"{waiting} could not be copied to" if waiting else "An old checkpoint stays in"
+                start = f"{waiting} could not be copied to" if waiting else "An old checkpoint stays in"
                 print(
-                    f"{what} {self.kept} ({reason}). What is not there stays in {self.local}, and training "
+                    f"{start} {self.kept} ({reason}). What is not there stays in {self.local}, and training "
                     "continues. Free some space, or mount the disk again: the next checkpoint takes it along."
                 )
             self.trouble = reason
@@ -77,19 +77,21 @@ class Store:
     def newest(self) -> tuple[Path | None, list[Path]]:
         """The newest whole checkpoint, and the damaged ones newer than it."""
         damaged = []
-        for path in reversed(self._all()):
-            if patiently(lambda path=path: is_sealed(path), path):
+        for path, is_whole in self._checked(reverse=True):
+            if is_whole:
                 return path, damaged
             damaged.append(path)
         return None, damaged
 
     def whole(self) -> list[Path]:
         """All whole checkpoints, oldest first."""
-        return [path for path in self._all() if patiently(lambda path=path: is_sealed(path), path)]
+        return [path for path, is_whole in self._checked() if is_whole]
 
-    def _all(self) -> list[Path]:
+    def _checked(self, reverse: bool = False) -> Iterator[tuple[Path, bool]]:
+        """The checkpoints in the order of their steps, and whether each is whole."""
         kept = patiently(lambda: _checkpoints(self.kept), self.kept)
-        return sorted([*kept, *_checkpoints(self.local)], key=step_of)
+        for path in sorted([*kept, *_checkpoints(self.local)], key=step_of, reverse=reverse):
+            yield path, patiently(lambda path=path: is_sealed(path), path)
 
     def resume_from(self) -> Path | None:
         """The newest whole checkpoint; damaged ones are named and deleted, unfinished copies deleted."""
@@ -105,12 +107,8 @@ class Store:
 
 def seal(checkpoint: Path) -> None:
     """Write the seal of a checkpoint: a hash of each of its files."""
-    files = {
-        path.name: file_hash(path)
-        for path in sorted(checkpoint.iterdir())
-        if path.is_file() and path.name != SEAL
-    }
-    write_json(checkpoint / SEAL, files)
+    paths = [path for path in sorted(checkpoint.iterdir()) if path.is_file() and path.name != SEAL]
+    write_json(checkpoint / SEAL, {path.name: file_hash(path) for path in paths})
 
 
 def is_sealed(checkpoint: Path) -> bool:
@@ -127,20 +125,22 @@ def is_sealed(checkpoint: Path) -> bool:
 
 def prune(folder: Path, keep: int, log_history: list[dict]) -> None:
     """Delete all checkpoints but the newest `keep` and the one with the lowest evaluation loss."""
-    best = best_step(log_history, {step_of(path) for path in _checkpoints(folder)})
-    for path in _checkpoints(folder)[:-keep]:
+    paths = _checkpoints(folder)
+    best = best_step(log_history, {step_of(path) for path in paths})
+    for path in paths[:-keep]:
         if step_of(path) != best:
             discard(path)
 
 
+def losses(log_history: list[dict]) -> dict[int, float]:
+    """By step, the evaluation loss in the trainer's log."""
+    return {entry["step"]: entry["eval_loss"] for entry in log_history if "eval_loss" in entry}
+
+
 def best_step(log_history: list[dict], steps: set[int]) -> int | None:
     """Of the checkpoints at `steps`, the one with the lowest evaluation loss; None where none has one."""
-    losses = {
-        entry["step"]: entry["eval_loss"]
-        for entry in log_history
-        if "eval_loss" in entry and entry["step"] in steps
-    }
-    return min(losses, key=losses.get) if losses else None
+    known = {step: loss for step, loss in losses(log_history).items() if step in steps}
+    return min(known, key=known.get, default=None)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -189,9 +189,6 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in listed(folder) if path.match("checkpoint-*")), key=step_of)
 
 
-MOST_TOKENS = 200  # of a report
-
-
 def choose(
     by: str, checkpoints: list[Path], log_history: list[dict], validation: Dataset | None
 ) -> tuple[Path, pd.DataFrame]:
@@ -201,41 +198,35 @@ def choose(
     evaluation loss: step, eval_loss, kept, micro_f1 (see `by_findings`), chosen. The last is chosen
     without `validation`, where no evaluation loss was taken at a checkpoint, and among equals in findings.
     """
-    losses = {entry["step"]: entry["eval_loss"] for entry in log_history if "eval_loss" in entry}
-    kept = {step_of(path): path for path in checkpoints}
-    table = pd.DataFrame({"step": sorted({*kept, *losses})})
-    table["eval_loss"], table["kept"] = table["step"].map(losses), table["step"].isin(kept)
+    known, kept = losses(log_history), {step_of(path): path for path in checkpoints}
+    table = pd.DataFrame({"step": sorted({*kept, *known})})
+    table["eval_loss"], table["kept"] = table["step"].map(known), table["step"].isin(kept)
     best = max(kept)
     if by == "findings" and validation:
         table.loc[table["kept"], "micro_f1"] = by_findings(checkpoints, validation)
         best = table["step"][table["micro_f1"] == table["micro_f1"].max()].max()
-    elif by == "loss":
-        found = best_step(log_history, set(kept))
-        best = best if found is None else found
+    elif by == "loss" and (lowest := best_step(log_history, set(kept))) is not None:
+        best = lowest
     table["chosen"] = table["step"] == best
     return kept[best], table
 
 
-def by_findings(
-    checkpoints: list[Path], validation: Dataset, show: Callable[..., Iterable] = progress
-) -> list[float]:
+def by_findings(checkpoints: list[Path], validation: Dataset) -> list[float]:
     """Each checkpoint's micro-F1 on `validation`, of the findings that its reports name by themselves.
 
     0 where no study has any finding that is counted.
     """
     scores, writer = [], None
+    references = [study[region] for study in validation.select_columns([*REGIONS]) for region in REGIONS]
+    places = pd.MultiIndex.from_product([range(len(validation)), REGIONS], names=["id", "region"])
     for path in checkpoints:
         writer = Writer(path) if writer is None else writer.take(path)
-        plans = writer.plans(writer.features(validation, "validation", show))
+        plans = writer.plans(writer.features(validation, "validation"))
         written = writer.stream(validation["images"], MOST_TOKENS, plans=plans)
-        texts = dict(show(written, f"{path.name}: reports to choose by", len(validation)))
-        rows = [
-            {"id": number, "region": region, "reference": study[region], "prediction": report.get(region, "")}
-            for number, study in enumerate(validation.select_columns(list(REGIONS)))
-            for report in [parse(texts[number])]
-            for region in REGIONS
-        ]
-        groups = writer.probe.groups if writer.probe else ()
-        counted = count(pd.DataFrame(rows).assign(system=path.name, split="val"), groups, resamples=1)
+        texts = dict(progress(written, f"{path.name}: reports to choose by", len(validation)))
+        reports = [parse(texts[number]) for number in range(len(validation))]
+        rows = places.to_frame(index=False).assign(system=path.name, split="val", reference=references)
+        rows["prediction"] = [report.get(region, "") for report in reports for region in REGIONS]
+        counted = count(rows, writer.probe.groups if writer.probe else (), resamples=1)
         scores.append(float(counted["f1"][counted["finding"] == MICRO].fillna(0).sum()))
     return scores

@@ -14,6 +14,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from os.path import commonprefix
 
 import psutil
 import torch
@@ -90,8 +91,8 @@ class Decoder:
     ) -> Iterator[tuple[int, list[int]]]:
         """The index of a request and its tokens, what ends it included, each as soon as it is known.
 
-        prepare: the model's inputs for the requests of these indices, padded on the
-            right, with `input_ids` and `attention_mask`; None: `Request.prompt` is all
+        prepare: the model's inputs for the requests of these indices, padded on the right, with `input_ids`
+            and `attention_mask`; None: `Request.prompt` is all
 
         Out of memory, half of the texts wait for a while, with what they have as their draft; with one text
         left torch.OutOfMemoryError is raised.
@@ -165,18 +166,21 @@ class Batch:
         self.cache = SlotCache(decoder.model.config)
         self.rows: list[Row] = []
         self.entering: list[Row] = []  # whose prompts are being read
-        self.waiting = deque(
-            Row(index, request, list(request.prompt)) for index, request in enumerate(requests)
-        )
+        self.waiting = deque(Row(index, request, [*request.prompt]) for index, request in enumerate(requests))
         self.most = decoder.most_rows
         self.calm = self.pause = 0  # passes since `most` changed; passes until it grows back
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
         """Read the prompts of rows that there is room for, and one pass on; the rows that ended."""
-        self._fill()
+        if self.waiting:
+            self._fill()
         done = self._pass()
-        self._recover()
+        # A lack of memory may have been one of the moment, such as of memory in one piece. It may as well
+        # come back at the same size, so each one doubles the pause until twice the rows are tried again.
+        self.calm += 1
+        if self.most < self.decoder.most_rows and self.calm >= self.pause:
+            self.most, self.calm = min(2 * self.most, self.decoder.most_rows), 0
         return done
 
     @torch.inference_mode()
@@ -191,20 +195,12 @@ class Batch:
             raise torch.OutOfMemoryError("not even one text fits in memory")
         self.waiting.extendleft(reversed(failed))
         while len(self.rows) > self.most:  # those with the least written lose least
-            self._put_back(min(range(len(self.rows)), key=lambda place: len(self.rows[place].written)))
+            row = min(self.rows, key=lambda row: len(row.written))
+            self._leave(self.rows.index(row))
+            self.waiting.appendleft(Row(row.index, row.request, [*row.request.prompt], draft=row.written))
         self.cache.resize(len(self.rows), self.cache.shape[1])
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _recover(self) -> None:
-        """Twice the rows again after enough passes without a lack of memory.
-
-        A lack may have been one of the moment, such as of memory in one piece. It may as well come back at
-        the same size, so each one doubles the pause until the next try.
-        """
-        self.calm += 1
-        if self.most < self.decoder.most_rows and self.calm >= self.pause:
-            self.most, self.calm = min(2 * self.most, self.decoder.most_rows), 0
 
     @torch.inference_mode()
     def drop(self) -> None:
@@ -213,41 +209,30 @@ class Batch:
         self.waiting.clear()
         self.cache.resize(0, 0)
 
-    def _put_back(self, place: int) -> None:
-        row = self.rows[place]
-        self._leave(place)
-        self.waiting.appendleft(Row(row.index, row.request, list(row.request.prompt), draft=row.written))
-
     def _fill(self) -> None:
         """Let waiting rows in, some at a time: reading a prompt costs a pass, however short."""
-        if not self.waiting:
-            return
-        written = [len(row.written) for row in self.rows]
+        decoder, written = self.decoder, [len(row.written) for row in self.rows]
         near = [*self.rows, *itertools.islice(self.waiting, self.most)]
-        prompt = max(len(row.prompt) or row.request.length for row in near)
-        slots = prompt + max([self.decoder.expected(written), *written]) + self.decoder.most_proposed + 1
+        slots = max(row.length for row in near) + max([decoder.expected(written), *written])
+        slots += decoder.most_proposed + 1
         slots = -(-slots // STEP) * STEP  # seldom another number than before, as room is made by copying
-        room = min(self.decoder.room(slots, self.cache.nbytes), self.most)
-        places = room - len(self.rows)
-        if self.rows and places < max(room // 4, 1):
+        room = min(decoder.room(slots, self.cache.nbytes), self.most)
+        free = room - len(self.rows)
+        if self.rows and free < max(room // 4, 1):
             return
-        self.cache.resize(len(self.rows) + min(places, len(self.waiting)), slots)
+        self.cache.resize(len(self.rows) + min(free, len(self.waiting)), slots)
         while self.waiting and len(self.rows) < room:
-            self._enter(room - len(self.rows))
-
-    def _enter(self, places: int) -> None:
-        tokens = 0
-        while self.waiting and len(self.entering) < places:
-            row = self.waiting[0]
-            tokens += len(row.prompt) or row.request.length
-            if self.entering and tokens > PREFILL_TOKENS:
-                break
-            self.entering.append(self.waiting.popleft())
-        self._read_prompts(self.entering, len(self.rows))
-        for row in self.entering:
-            row.rule = row.request.rule() if row.request.rule else None
-        self.rows += self.entering
-        self.entering = []
+            tokens = 0
+            while self.waiting and len(self.entering) < room - len(self.rows):
+                tokens += self.waiting[0].length
+                if self.entering and tokens > PREFILL_TOKENS:
+                    break
+                self.entering.append(self.waiting.popleft())
+            self._read_prompts(self.entering, len(self.rows))
+            for row in self.entering:
+                row.rule = row.request.rule() if row.request.rule else None
+            self.rows += self.entering
+            self.entering = []
 
     def _read_prompts(self, rows: list[Row], first: int) -> None:
         """Keys and values of the prompts; the last token's too, which the first pass writes again."""
@@ -262,7 +247,8 @@ class Batch:
             self.cache.write_at(first, slots, ids.shape[1])
             decoder.logits(self.cache, 1, **inputs)
             return
-        known = min(_alike(decoder.start, row.prompt) for row in rows)
+        # Tokens of the start that all have; a prompt's last token is never one.
+        known = len(commonprefix([decoder.start, *(row.prompt[:-1] for row in rows)]))  # noqa: RUF071
         if known:
             self.cache.begin_with(decoder.started(), first, len(rows), known)
         rests = [row.prompt[known:] for row in rows]
@@ -280,22 +266,17 @@ class Batch:
         ]
         width = 1 + max(map(len, drafts))
         self._grow(width)
-        tokens = torch.tensor(
-            _padded([[row.last, *draft] for row, draft in zip(self.rows, drafts, strict=True)], width),
-            device=decoder.model.device,
-        )
+        read = [[row.last, *draft] for row, draft in zip(self.rows, drafts, strict=True)]
+        tokens = torch.tensor(_padded(read, width), device=decoder.model.device)
         stored = torch.tensor([[row.tokens - 1] for row in self.rows], device=tokens.device)
         logits = decoder.read(self.cache, 0, tokens, stored + torch.arange(width, device=tokens.device))
         best = logits.argmax(-1).tolist()
         decoder.passes += 1
-        ended = [
-            place
-            for place, (row, draft) in enumerate(zip(self.rows, drafts, strict=True))
-            if row.accept(draft, best[place], decoder.ends, decoder.most_new)
-        ]
-        done = [self.rows[place] for place in ended]
-        for place in reversed(ended):
-            self._leave(place)
+        rows = enumerate(zip(self.rows, drafts, best, strict=True))
+        ended = [i for i, (row, *seen) in rows if row.accept(*seen, decoder.ends, decoder.most_new)]
+        done = [self.rows[index] for index in ended]
+        for index in reversed(ended):
+            self._leave(index)
         return done
 
     def _grow(self, width: int) -> None:
@@ -305,22 +286,16 @@ class Batch:
         if slots <= room or not rows:
             return
         slots += STEP
-        if not self.decoder.holds(rows * (slots - room)) and len(self.rows) > 1:
+        if len(self.rows) > 1 and not self.decoder.holds(rows * (slots - room)):
             raise torch.OutOfMemoryError("the rows' next tokens do not fit in memory")
         self.cache.resize(rows, slots)
 
-    def _leave(self, place: int) -> None:
-        """The row at `place` leaves; the last one takes its place, so that rows stay together."""
+    def _leave(self, index: int) -> None:
+        """The row at `index` leaves; the last one takes its place, so that rows stay together."""
         last = self.rows.pop()
-        if place < len(self.rows):
-            self.rows[place] = last
-            self.cache.move(len(self.rows), place)
-
-
-def _alike(start: Sequence[int], prompt: Sequence[int]) -> int:
-    """How many tokens of `prompt` are those of `start`; its last token is never counted."""
-    most = min(len(start), len(prompt) - 1)
-    return next((i for i in range(most) if start[i] != prompt[i]), most)
+        if index < len(self.rows):
+            self.rows[index] = last
+            self.cache.move(len(self.rows), index)
 
 
 def _padded(rows: list[list[int]], width: int) -> list[list[int]]:

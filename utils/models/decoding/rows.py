@@ -46,10 +46,17 @@ class Row:
 
     @property
     def tokens(self) -> int:
+        """How many tokens it has so far, those of its prompt included."""
         return len(self.prompt) + len(self.written)
 
     @property
+    def length(self) -> int:
+        """Tokens of the prompt; an estimate until it is made."""
+        return len(self.prompt) or self.request.length
+
+    @property
     def last(self) -> int:
+        """Its last token so far."""
         return self.written[-1] if self.written else self.prompt[-1]
 
     def propose(self, drafts: Drafts, most: int) -> list[int]:
@@ -65,11 +72,11 @@ class Row:
         best: the model's choice after the text so far, and after each token of `draft`
         most: tokens of a text at most
         """
-        for place, choice in enumerate(best[: len(draft) + 1]):
+        for index, choice in enumerate(best[: len(draft) + 1]):
             token = self.rule.choose(choice) if self.rule else choice
             self.written.append(token)
             if token in ends or len(self.written) == most:
                 return True
-            if place < len(draft) and token != draft[place]:
+            if index < len(draft) and token != draft[index]:
                 return False
         return False

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List
 from datasets import Image as ImageColumn
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -32,7 +32,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from utils.data import phantoms
-from utils.data.hf_dataset import instruction
+from utils.data.hf_dataset import MESSAGES, instruction
 from utils.data.phantoms import Phantom
 from utils.data.studies import SPLITS
 from utils.data.wording import OF_REGION, Attributes
@@ -67,11 +67,10 @@ ASK_REGION = "Describe the {}."
 
 def listed(attributes: Attributes) -> str:
     """What is drawn, attribute by attribute, one line per region: it teaches the model to read pictures."""
-    lines = {
-        region: ", ".join(f"{name} {getattr(attributes, name)}" for name in names)
-        for region, names in OF_REGION.items()
-    }
-    return render(lines)
+    values = asdict(attributes)
+    return render(
+        {region: ", ".join(f"{name} {values[name]}" for name in names) for region, names in OF_REGION.items()}
+    )
 
 
 def new_processor(
@@ -156,39 +155,24 @@ def untrained(
 def draw_small(seed: int, index: int) -> Phantom:
     """Phantom `index` of the pretraining stream, its views as small as the model sees them."""
     phantom = phantoms.draw((seed, len(SPLITS), index))
-    return replace(
-        phantom, views=[view.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for view in phantom.views]
-    )
-
-
-def draw_many(seed: int, studies: int) -> list[Phantom]:
-    """The first so many phantoms of the pretraining stream, drawn on all cores."""
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        drawn = pool.map(partial(draw_small, seed), range(studies), chunksize=32)
-        return list(progress(drawn, "drawing phantoms", total=studies))
+    views = [view.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for view in phantom.views]
+    return replace(phantom, views=views)
 
 
 def captions(drawn: list[Phantom]) -> Dataset:
     """Two examples a phantom: one lists its attributes, the other is prose, of the whole or of one region."""
-    message = [{"role": Value("string"), "content": Value("string")}]
-    features = Features({"images": List(ImageColumn()), "prompt": message, "completion": message})
+    features = Features({"images": List(ImageColumn()), "prompt": MESSAGES, "completion": MESSAGES})
     examples = []
     for number, phantom in enumerate(drawn):
-        told = [region for region in ALL if phantom.findings[region]]
-        region = told[number % len(told)]
-        in_prose = (
-            (ASK_TEXT, phantom.original)
-            if number % 2
-            else (ASK_REGION.format(region), phantom.findings[region])
-        )
-        examples += [
-            {
-                "images": phantom.views,
-                "prompt": [{"role": "user", "content": ask}],
-                "completion": [{"role": "assistant", "content": answer}],
-            }
-            for ask, answer in ((ASK_LIST, listed(phantom.attributes)), in_prose)
-        ]
+        regions = [region for region in ALL if phantom.findings[region]]
+        region = regions[number % len(regions)]
+        prose = (ASK_REGION.format(region), phantom.findings[region])
+        if number % 2:
+            prose = (ASK_TEXT, phantom.original)
+        for question, answer in ((ASK_LIST, listed(phantom.attributes)), prose):
+            prompt = [{"role": "user", "content": question}]
+            completion = [{"role": "assistant", "content": answer}]
+            examples.append({"images": phantom.views, "prompt": prompt, "completion": completion})
     return Dataset.from_list(examples, features=features)
 
 
@@ -206,21 +190,14 @@ def language_trainer(
     )
 
 
-def teach_captions(model, processor: LlavaNextProcessor, examples: Dataset, seed: int) -> float:
-    """Train all of `model` but its vision tower on `examples`; the mean loss."""
-    with tempfile.TemporaryDirectory() as room:
-        arguments = lesson(room, EPOCHS_OF_CAPTIONS, 16, seed) | {"save_strategy": "no"}
-        return language_trainer(model, processor, examples, **arguments).train().training_loss
-
-
 def pretrain(folder: Path, studies: int, seed: int = SEED) -> None:
     """Make the base model in `folder`: its tokenizer learnt, its tower taught to see, then captions."""
-    drawn = draw_many(seed, studies)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        drawn = pool.map(partial(draw_small, seed), range(studies), chunksize=32)
+        drawn = list(progress(drawn, "drawing phantoms", total=studies))
     examples = captions(drawn)
+    texts = [turn["content"] for column in ("prompt", "completion") for (turn,) in examples[column]]
     # The tokenizer also knows the words that fine-tuning will use.
-    texts = [
-        turn["content"] for column in ("prompt", "completion") for cell in examples[column] for turn in cell
-    ]
     processor = new_processor([*texts, *[instruction()] * 50])
     model = new_model(processor, seed)
     teach_to_see(model, drawn, EPOCHS_OF_SEEING, seed)
@@ -228,7 +205,8 @@ def pretrain(folder: Path, studies: int, seed: int = SEED) -> None:
         processor.save_pretrained(scratch)
         model.config.save_pretrained(scratch)
         reader = load_processor(scratch)
-    loss = teach_captions(model, reader, examples, seed)
+        arguments = lesson(scratch, EPOCHS_OF_CAPTIONS, 16, seed) | {"save_strategy": "no"}
+        loss = language_trainer(model, reader, examples, **arguments).train().training_loss
     right = attributes_read_right(model, reader, seed + 1000, TESTED)
     figures = {
         "seed": seed,
@@ -253,38 +231,23 @@ def attributes_read_right(model, processor, seed: int, studies: int) -> pd.DataF
     model.eval()
     for start in range(0, studies, 50):
         batch = [phantoms.draw((seed, len(SPLITS), i)) for i in range(start, min(start + 50, studies))]
-        prompts = [
-            processor.apply_chat_template(
-                [
-                    {
-                        "role": "user",
-                        "content": [{"type": "image"}] * len(p.views) + [{"type": "text", "text": ASK_LIST}],
-                    }
-                ]
-            )
-            for p in batch
-        ]
-        inputs = processor(
-            images=[p.views for p in batch],
-            text=prompts,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        )
+        question = {"type": "text", "text": ASK_LIST}
+        asked = [[{"type": "image"}] * len(phantom.views) + [question] for phantom in batch]
+        texts = [processor.apply_chat_template([{"role": "user", "content": parts}]) for parts in asked]
+        views = [phantom.views for phantom in batch]
+        inputs = processor(images=views, text=texts, padding=True, padding_side="left", return_tensors="pt")
         tokens = model.generate(**inputs, max_new_tokens=160, do_sample=False)
         answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for phantom, answer in zip(batch, answers, strict=True):
-            told = {part for line in parse(answer).values() for part in line.split(", ")}
-            right.append(
-                {name: f"{name} {value}" in told for name, value in asdict(phantom.attributes).items()}
-            )
+            parts = {part for line in parse(answer).values() for part in line.split(", ")}
+            values = asdict(phantom.attributes).items()
+            right.append({name: f"{name} {value}" in parts for name, value in values})
     return pd.DataFrame(right)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.training.base_models.phantoms", description="Pretrain the demo's base model."
-    )
+    name = "python -m utils.training.base_models.phantoms"
+    parser = argparse.ArgumentParser(prog=name, description="Pretrain the demo's base model.")
     parser.add_argument("--folder", type=Path, default=DEMO_FOLDER)
     parser.add_argument("--studies", type=int, default=6000, help="phantoms to learn from (%(default)s)")
     pretrain(**vars(parser.parse_args()))
