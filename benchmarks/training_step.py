@@ -33,7 +33,6 @@ from utils.settings import ALL, AS_NEEDED, preset, with_values  # noqa: E402
 from utils.training import sft, trainer  # noqa: E402
 from utils.training.checkpoints import Store  # noqa: E402
 from utils.training.probing import kept_patches  # noqa: E402
-from utils.training.recomputing import RecomputingTrainer  # noqa: E402
 
 STUDIES = 2  # a step
 
@@ -42,7 +41,8 @@ class AllLogits(sft.AnswerTrainer):
     """Our trainer with TRL's own loss: logits of every position, and statistics of them."""
 
     def __init__(self, *args, **kwargs):
-        RecomputingTrainer.__init__(self, *args, **kwargs)
+        super().__init__(*args, **kwargs)
+        self.compute_loss_func = None
 
     compute_loss = SFTTrainer.compute_loss
 

@@ -20,8 +20,8 @@ from transformers import modeling_utils
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.judge.green import GreenEngine
+from utils.models.anywhere import merge
 from utils.models.loading import load_model
-from utils.models.merging import merge
 
 SECONDS = 0.001  # between two looks
 SHARD = 15 * 10**6  # bytes in a file of weights

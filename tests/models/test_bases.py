@@ -27,7 +27,8 @@ from transformers import (
 
 from utils.models import bases, loading
 from utils.models.bases import REGISTRY, Shape
-from utils.models.writer import Writer
+from utils.models.features import Tower
+from utils.models.writer import Writer, questions
 from utils.regions import REGIONS
 from utils.run.workspace import StepError
 from utils.settings import BASES, preset, with_values
@@ -183,6 +184,18 @@ def test_the_plan_counts_the_tokens_that_the_collator_makes(base, settings, phan
     batch = collated(processor, split)
     assert [total for total, *_ in counts] == batch["attention_mask"].sum(1).tolist()
     assert [answer for *_, answer in counts] == (batch["labels"] != -100).sum(1).tolist()
+
+
+@pytest.mark.parametrize("base", [(name, "base") for name in REGISTRY], indirect=True, ids="-".join)
+def test_the_tower_gives_what_the_model_feeds_its_projector(base, settings, phantom_dataset):
+    processor, read = loading.load_processor(base[0]), []
+    model = loading.load_model(base[0], "base", settings.precision)
+    model.model.multi_modal_projector.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    views = phantom_dataset["test"][0]["images"]
+    with torch.inference_mode():
+        model(**questions(model, processor, [views]))
+    tower = Tower(base[0], settings.precision, 2, processor, load=lambda: model)
+    torch.testing.assert_close(torch.cat(read), tower.look(views), rtol=1e-5, atol=1e-5)
 
 
 def test_the_form_names_every_base():

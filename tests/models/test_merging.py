@@ -11,7 +11,8 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from utils.data import phantoms
-from utils.models import loading, merging
+from utils.models import __main__ as command
+from utils.models import anywhere, loading
 from utils.models.loading import READING
 from utils.models.reading import Reader
 from utils.models.writer import Writer
@@ -31,7 +32,7 @@ def adapter(tmp_path_factory):
 def merged(adapter, tmp_path_factory):
     """The folder that the command leaves."""
     folder = tmp_path_factory.mktemp("merged") / "new"
-    merging.merge(adapter, folder, SHARD)
+    anywhere.merge(adapter, folder, SHARD)
     return folder
 
 
@@ -76,7 +77,7 @@ def test_small_weights_are_one_file_and_those_of_bf16_stay_bf16(adapter, tmp_pat
     other = tmp_path / "adapter"
     shutil.copytree(adapter, other)
     (other / READING).write_text(json.dumps({**loading.how_to_read(adapter), "precision": "bf16"}))
-    merging.merge(other, tmp_path / "new")
+    anywhere.merge(other, tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").glob("model*")] == ["model.safetensors"]
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "new")
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
@@ -84,38 +85,38 @@ def test_small_weights_are_one_file_and_those_of_bf16_stay_bf16(adapter, tmp_pat
 
 def test_a_gpu_without_bf16_is_no_hindrance(adapter, tmp_path, monkeypatch):
     gpu = Card("Tesla T4", 15, bf16=False)
-    for module in (merging, loading):
+    for module in (anywhere, loading):
         monkeypatch.setattr(module, "card", lambda: gpu)
     other = tmp_path / "adapter"
     shutil.copytree(adapter, other)
     (other / READING).write_text(json.dumps({**loading.how_to_read(adapter), "precision": "bf16"}))
-    merging.merge(other, tmp_path / "new")
+    anywhere.merge(other, tmp_path / "new")
     assert json.loads((tmp_path / "new" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_nothing_is_overwritten(adapter, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(SystemExit, match=f"^{tmp_path} is there already: name a new folder.$"):
-        merging.main([str(adapter), str(tmp_path)])
+        command.main(["merge", str(adapter), str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_without_an_adapter_nothing_is_made(tmp_path):
     with pytest.raises(StepError, match="There is no adapter in"):
-        merging.merge(tmp_path / "none", tmp_path / "new")
+        anywhere.merge(tmp_path / "none", tmp_path / "new")
     assert not list(tmp_path.iterdir())
 
 
 def test_room_is_asked_for_first(adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
-    monkeypatch.setattr(merging, "load_model", lambda *_: pytest.fail("it was loaded before"))
+    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("it was loaded before"))
     with pytest.raises(StepError, match=r"take 0\.0 GB, but 0\.0 GB are free in .*make room"):
-        merging.merge(adapter, tmp_path / "new" / "deep")
+        anywhere.merge(adapter, tmp_path / "new" / "deep")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_merge_that_is_killed_leaves_no_folder(adapter, tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "save_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(anywhere, "save_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        merging.merge(adapter, tmp_path / "new", SHARD)
+        anywhere.merge(adapter, tmp_path / "new", SHARD)
     assert not list(tmp_path.iterdir())

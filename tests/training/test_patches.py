@@ -59,6 +59,13 @@ def test_losses_are_those_of_looking_in_each_step_and_the_tower_looks_once(
         assert kept.log[column].tolist() == pytest.approx(anew.log[column].tolist(), rel=1e-5, nan_ok=True)
 
 
+def test_pictures_are_read_once_to_name_features_and_patches(settings, phantom_dataset, tmp_path):
+    features._content.cache_clear()
+    probing.run_probe(settings, phantom_dataset, tmp_path, tmp_path / "scratch")
+    probing.kept_patches(settings, phantom_dataset, tmp_path / "scratch")
+    assert features._content.cache_info().misses == 2  # a block of each split
+
+
 def test_a_disk_without_room_is_said(settings, phantom_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000_000))
     assert probing.kept_patches(settings, phantom_dataset, tmp_path) is None

@@ -1,6 +1,6 @@
 """`python -m utils.models ADAPTER IMAGE...`: the report of a trained adapter on a study of your own.
 
-`python -m utils.models merge ADAPTER FOLDER`: see `merging`.
+`python -m utils.models merge ADAPTER FOLDER`: see `anywhere.merge`.
 """
 
 import argparse
@@ -19,12 +19,25 @@ UNSURE = 0.5  # words below this probability are listed under their region
 def main(arguments: list[str] | None = None) -> None:
     """Print the report on the study whose views are named, or merge an adapter into its base model."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["merge"]:
-        from .merging import main as merge
+    try:
+        if arguments[:1] == ["merge"]:
+            merge(arguments[1:])
+        else:
+            read(arguments)
+    except (DataError, StepError) as error:
+        raise SystemExit(str(error)) from None
 
-        merge(arguments[1:])
-    else:
-        read(arguments)
+
+def merge(arguments: list[str]) -> None:
+    """Merge an adapter into 16-bit weights."""
+    parser = argparse.ArgumentParser(prog="python -m utils.models merge", description=merge.__doc__)
+    parser.add_argument("adapter", type=Path, help="folder with the adapter of step 3")
+    parser.add_argument("folder", type=Path, help="new folder for the merged weights")
+    options = parser.parse_args(arguments)
+    from . import anywhere
+
+    anywhere.merge(options.adapter, options.folder)
+    print(f"{options.folder} has the merged weights. AutoModelForImageTextToText loads them.")
 
 
 def read(arguments: list[str]) -> None:
@@ -41,11 +54,8 @@ def read(arguments: list[str]) -> None:
     from .loading import how_to_read
     from .study import open_views, open_writer, read_study, side_of
 
-    try:
-        views = open_views(options.image, side_of(how_to_read(options.adapter)))
-        study = read_study(open_writer(options.adapter), views)
-    except (DataError, StepError) as error:
-        raise SystemExit(str(error)) from None
+    views = open_views(options.image, side_of(how_to_read(options.adapter)))
+    study = read_study(open_writer(options.adapter), views)
     print(as_json(study) if options.json else as_text(study, len(views)))
 
 

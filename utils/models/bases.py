@@ -1,7 +1,6 @@
 """The base models that can be fine-tuned, and what each needs.
 
-Whatever is not in the registry, a folder or another name on the Hub, is read from its own configuration, and
-keeps the prompt format of its processor.
+Any other folder or name on the Hub is read from its own configuration, and keeps its processor's prompts.
 """
 
 from dataclasses import dataclass
@@ -29,10 +28,7 @@ CHAT = Template(
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides memory and hours: the sizes of the language model and of the vision tower.
-
-    `patches` are the vision tower's positions a picture.
-    """
+    """The sizes of language model and vision tower; `patches` are the tower's positions a picture."""
 
     layers: int
     hidden: int
@@ -84,9 +80,9 @@ class Shape:
 class Base:
     """A base model.
 
-    `processor` and `weights` are names on the Hub or folders: the weights may be a copy already in 4 bits, a
-    quarter of the download. `prompt` is the form of a question and its answer, or "" for the processor's own;
-    `image` is what stands for a view.
+    `processor` and `weights` are names on the Hub or folders; the weights may be a copy already in 4 bits.
+    `prompt` is the form of a question and its answer, or "" for the processor's own; `image` stands for a
+    view.
     """
 
     processor: str

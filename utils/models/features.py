@@ -1,13 +1,13 @@
 """What the frozen vision tower sees in studies: for the findings probe, the nearest study, and training.
 
-The tower is never fine-tuned, so what it sees of a study is computed once for a base model, and kept: its
-features in the run's folder, and while a run trains the patches that they come from, on the session's disk.
-The probe looks at every study before training; what it saw in that pass is what training reads.
+It is computed once for a base model, and kept: features in the run's folder, and while a run trains the
+patches that they come from, on the session's disk. What the probe saw is what training reads.
 """
 
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
@@ -32,27 +32,20 @@ NUMBERS = "numbers"  # the column that names a study's views
 SPARE = 5e9  # bytes of the disk that stay free, for checkpoints and whatever else a session writes
 
 
+@dataclass
 class Tower:
-    """The vision tower of a base model and how many views of a study it sees; loaded when it first sees.
+    """The vision tower of a base model and how many views of a study it sees; loaded when it first sees."""
 
-    load: gives a model that has the tower, where one is in memory anyway
-    """
-
-    def __init__(
-        self,
-        base: str,
-        precision: str,
-        views: int,
-        processor: ProcessorMixin,
-        load: Callable[[], PreTrainedModel] | None = None,
-    ):
-        self.base, self.precision, self.views, self.processor = base, precision, views, processor
-        self._load = load or (lambda: load_model(base, precision=precision))
+    base: str
+    precision: str
+    views: int
+    processor: ProcessorMixin
+    load: Callable[[], PreTrainedModel] | None = None  # gives a model that has the tower, if one is in memory
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The model that has the tower, below an adapter and the head of the language model."""
-        loaded = self._load()
+        loaded = self.load() if self.load else load_model(self.base, precision=self.precision)
         return (loaded.get_base_model() if hasattr(loaded, "get_base_model") else loaded).model
 
     def close(self) -> None:
@@ -230,10 +223,8 @@ def view_bytes(settings: TrainingSettings) -> int:
 
 
 def room(settings: TrainingSettings, splits: dict[str, Dataset], scratch: Path) -> Path | None:
-    """The folder for the patches of `splits` in `scratch`, None where they cannot be kept.
-
-    Where its disk has no room for them, that is said.
-    """
+    """The folder for the patches of `splits` in `scratch`; None where they cannot be kept, or, which is said,
+    its disk has no room for them."""
     if not can_be_kept(settings):
         return None
     folder = scratch / PATCHES

@@ -13,7 +13,6 @@ Other families read a view whole in their own number of tokens: `base`.
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from functools import cache
 from math import isqrt
@@ -40,11 +39,11 @@ from transformers import (
 from transformers.image_utils import make_nested_list_of_images
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from utils.run.disk import write_json
 from utils.run.machine import NF4, card
 from utils.run.workspace import StepError
 from utils.settings import TrainingSettings
 
+from . import reading
 from .bases import computes_or_stop, find
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -63,8 +62,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 class WholeViewProcessor(LlavaNextProcessor):
     """LLaVA-NeXT's processor for whole views: of each, `pool` x `pool` patches make a token, see `POOLS`.
 
-    `images` are studies, each a list of views. `image_sizes` become those at which the model is to read the
-    views: with a token a patch, a view of half the side has a quarter of the tokens.
+    `image_sizes` become those at which the model is to read the views: half the side, a quarter of the tokens.
     """
 
     pools = POOLS["base"]
@@ -85,15 +83,8 @@ class WholeViewProcessor(LlavaNextProcessor):
 
 
 def patches_of(outputs: BaseModelOutputWithPooling, config: PretrainedConfig) -> torch.Tensor:
-    """(views, patches, hidden) of a vision tower's outputs, in the layer that the language model reads.
-
-    Gemma 3 reads the last layer after its norm, LLaVA the one that its configuration names. A class token is
-    left out; a map of channels, as convolutions leave it, is read row by row.
-    """
-    layer = getattr(config, "vision_feature_layer", None)
-    seen = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
-    seen = seen.flatten(2).transpose(1, 2) if seen.ndim == 4 else seen
-    return seen[:, seen.shape[1] - isqrt(seen.shape[1]) ** 2 :]
+    """(views, patches, hidden) of a vision tower's outputs, in the layer that the language model reads."""
+    return reading.patches_of(outputs, getattr(config, "vision_feature_layer", None))
 
 
 def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutputWithPooling:
@@ -136,21 +127,34 @@ def load_processor(base: str, image_tokens: str = "base") -> ProcessorMixin:
 
 
 def load_config(base: str) -> PretrainedConfig:
-    """The configuration of the base model's weights; those in 4 bits have it name modules as they are now."""
+    """The configuration of the base model's weights.
+
+    Published copies in 4 bits name an unquantised module by its last part (`multi_modal_projector`) or by the
+    path of their time; transformers 5 matches from the start of a path, which now begins with `model.`.
+    Raises StepError for any quantisation but bitsandbytes in 4 bits.
+    """
     weights = find(base).weights
     config = AutoConfig.from_pretrained(weights)
-    if hasattr(config, "quantization_config"):
-        config.quantization_config = _as_named_now(config.quantization_config, weights)
+    if quantisation := getattr(config, "quantization_config", None):
+        method = quantisation.get("quant_method")
+        if method != "bitsandbytes" or not quantisation.get("load_in_4bit"):
+            raise StepError(
+                f"{weights} is quantised by {method}, not by bitsandbytes in 4 bits. Set base to another "
+                "copy, or to the model in full precision, which is quantised on loading."
+            )
+        names = quantisation.get("llm_int8_skip_modules") or ["lm_head"]
+        names = [name.replace("language_model.model", "language_model") for name in names]
+        names = [rf"(.*\.)?{name}(\.|$)" for name in names]
+        config.quantization_config = {**quantisation, "llm_int8_skip_modules": names}
     return config
 
 
 def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -> PreTrainedModel:
-    """The base model with its language model in 4-bit NF4, double quantisation, on the GPU if there is one.
+    """The base model, its language model in 4-bit NF4 with double quantisation, on the GPU if there is one.
 
-    Vision tower, projector and output head keep `precision`. `base` is a name of the registry, a Hub name, a
-    folder, or `demo`; one that is already in 4 bits is taken as it is, but computes in `precision`.
-    Raises StepError where its weights are not what its configuration says, or the GPU has no bf16 and
-    `precision` is that.
+    Vision tower, projector and output head keep `precision`. One that is already in 4 bits is taken as it is,
+    but computes in `precision`. Raises StepError where its weights are not what its configuration says, or
+    the GPU has no bf16 and `precision` is that.
     """
     computes_or_stop(precision, card())
     weights, dtype = find(base).weights, DTYPES[precision]
@@ -173,21 +177,15 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
         raise _unfit(weights, "weights that are missing or of another shape") from error
     if missing := report["missing_keys"]:
         raise _unfit(weights, f"no weights for {_few(missing)}")
-    linears = [(name, part) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
-    if unlike := [
-        name for name, part in linears if isinstance(part, Linear4bit) != hasattr(part.weight, "quant_state")
-    ]:
+    unlike = [
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, torch.nn.Linear)
+        and isinstance(part, Linear4bit) != hasattr(part.weight, "quant_state")
+    ]
+    if unlike:
         raise _unfit(weights, f"different weights in 4 bits than it lists ({_few(unlike)})")
-    for _, linear in linears:
-        if isinstance(linear, Linear4bit):
-            # On some CPUs an evaluation would repack the weights with coarser scales for good.
-            linear.support_avx512bf16_for_cpu = False
-            if is_quantised:
-                linear.compute_dtype = linear.weight.quant_state.dtype = dtype
-    if is_quantised:  # copies come in bfloat16, which a T4 lacks
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.dtype == torch.bfloat16:
-                tensor.data = tensor.data.to(dtype)
+    reading.compute_in(model, dtype)
     return stay_as_taught(set_budget(model, image_tokens))
 
 
@@ -213,24 +211,6 @@ def stay_as_taught(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _as_named_now(quantisation: dict, weights: str) -> dict:
-    """The quantisation of a published copy, its unquantised modules named as transformers 5 matches them.
-
-    Copies made before name a module by its last part (`multi_modal_projector`) or by the path of that time;
-    transformers 5 matches from the start of a path, which now begins with `model.`.
-    Raises StepError for any quantisation but bitsandbytes in 4 bits.
-    """
-    method = quantisation.get("quant_method")
-    if method != "bitsandbytes" or not quantisation.get("load_in_4bit"):
-        raise StepError(
-            f"{weights} is quantised by {method}, not by bitsandbytes in 4 bits. Set base to another copy, "
-            "or to the model in full precision, which is quantised on loading."
-        )
-    names = quantisation.get("llm_int8_skip_modules") or ["lm_head"]
-    names = [name.replace("language_model.model", "language_model") for name in names]
-    return {**quantisation, "llm_int8_skip_modules": [rf"(.*\.)?{name}(\.|$)" for name in names]}
-
-
 def set_budget(model: PreTrainedModel, image_tokens: str) -> PreTrainedModel:
     """Make `model` read its views at the budget `image_tokens`; needs a processor of the same budget."""
     if model.config.model_type == "llava_next" and image_tokens != "tiles":
@@ -249,12 +229,6 @@ def lora_config(settings: TrainingSettings) -> LoraConfig:
     )
 
 
-def save_adapter(checkpoint: Path, folder: Path) -> None:
-    """Copy the adapter out of `checkpoint` into `folder`, with the note of how it reads a study."""
-    for name in (*ADAPTER_FILES, READING, PROBE):
-        shutil.copy(checkpoint / name, folder)
-
-
 def how_to_read(adapter: Path) -> dict:
     """How the adapter in folder `adapter` was taught to read a study: base, image_tokens, precision, views.
 
@@ -265,12 +239,6 @@ def how_to_read(adapter: Path) -> dict:
     except FileNotFoundError:
         notebook = "notebooks/03_qlora_finetune_T4.ipynb"
         raise StepError(f"There is no adapter in {adapter}: run {notebook} first.") from None
-
-
-def note_side(adapter: Path, side: int | None) -> None:
-    """Note beside the adapter in folder `adapter` to what its radiographs were scaled, if that is known."""
-    if side:
-        write_json(adapter / READING, {**how_to_read(adapter), SIDE: side})
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

@@ -1,8 +1,7 @@
 """Where the model looked: the part of the views without which a region's line becomes less likely.
 
-In turn, each part of each view is replaced by what the mean training view shows there, which is anatomy
-without a finding: a grey patch would look like a finding itself. The model then reads the answer that it
-wrote, and the log-probability of each region's line is compared with that of the whole study.
+Each part in turn is replaced by what the mean training view shows there, which is anatomy without a finding;
+a grey patch would look like one. Then the log-probability of each region's line is compared with the whole's.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -22,16 +22,7 @@ class Reader:
         self.how = json.loads((self.folder / "reading.json").read_bytes())
         self.inner = model.base_model.model.model if hasattr(model, "peft_config") else model.model
         model.generation_config = GenerationConfig.from_pretrained(folder)  # no sampling, no penalties
-        dtype = getattr(torch, self.how["dtype"])
-        layers = [
-            one for one in model.modules() if getattr(getattr(one, "weight", None), "quant_state", None)
-        ]
-        for layer in layers:  # in 4 bits
-            layer.compute_dtype = layer.weight.quant_state.dtype = dtype
-            layer.support_avx512bf16_for_cpu = False  # it would repack weights with coarser scales
-        for tensor in (*model.parameters(), *model.buffers()) if layers else ():
-            if tensor.dtype == torch.bfloat16:  # as copies in 4 bits come
-                tensor.data = tensor.data.to(dtype)
+        compute_in(model, getattr(torch, self.how["dtype"]))
         projector, pools = self.inner.multi_modal_projector, self.how["pools"]
         if pools:  # views are read whole: see `pooled`
             projector.register_forward_pre_hook(lambda _, patches: as_rows(patches[0]))
@@ -48,14 +39,14 @@ class Reader:
         lines = [f"{name} ({', '.join(plan[name])}):" if plan[name] else f"{name}:" for name in plan]
         headings = Headings(self.processor.tokenizer, self.how["lead"], lines)
         tokens = self.model.generate(**inputs, logits_processor=[headings])[0, inputs["input_ids"].shape[1] :]
-        said = self.processor.decode(tokens, skip_special_tokens=True)
-        return re.sub(rf"^([ \t]*(?:{'|'.join(plan)})) \([^()\n]*\):", r"\1:", said, flags=re.MULTILINE)
+        report = self.processor.decode(tokens, skip_special_tokens=True)
+        return re.sub(rf"^([ \t]*(?:{'|'.join(plan)})) \([^()\n]*\):", r"\1:", report, flags=re.MULTILINE)
 
     def inputs(self, text, views):
         """What the model reads; the first view may take the tokens of several further ones."""
-        (first, further), place = self.how["pools"] or (1, 1), self.processor.image_token
+        (first, further), token = self.how["pools"] or (1, 1), self.processor.image_token
         more = (further // first) ** 2 - 1  # the processor gives each view the tokens of a further one
-        text, images = text.replace(place, place * (1 + more), 1), views[:1] * more + views
+        text, images = text.replace(token, token * (1 + more), 1), views[:1] * more + views
         inputs = self.processor(images=[images], text=[text], add_special_tokens=False, return_tensors="pt")
         if more:
             inputs["pixel_values"] = inputs["pixel_values"][more:]
@@ -67,16 +58,15 @@ class Reader:
         if noted["findings"]:
             whole = pixels[:, 0] if pixels.ndim == 5 else pixels  # of a view's tiles the whole comes first
             seen = self.inner.vision_tower(whole, output_hidden_states=True, return_dict=True)
-            layer = noted["layer"]  # None: the last one, after its norm
-            patches = as_rows(seen.last_hidden_state if layer is None else seen.hidden_states[layer])
-            patches = patches[:, patches.shape[1] - isqrt(patches.shape[1]) ** 2 :]  # no class token
+            patches = patches_of(seen, noted["layer"])
             each = torch.stack([patches.mean(1), patches.amax(1)], 1).float().cpu().numpy()
             features = np.stack([each[0], each.mean(0)]).astype(np.float64).ravel()
             probe = load_file(self.folder / "probe.safetensors")
             scores = features @ probe["weight"].T.astype(np.float64) + probe["bias"]
             likely = 1 / (1 + np.exp(-np.clip(scores, -30, 30))) >= noted["threshold"]
-        found = [finding for finding, yes in zip(noted["findings"], likely, strict=True) if yes]
-        named = {region: [name for name, of in found if of == region] for region in self.how["regions"]}
+        named = {region: [] for region in self.how["regions"]}
+        for (name, region), is_likely in zip(noted["findings"], likely, strict=True):
+            named[region] += [name] if is_likely else []
         return {region: names or noted["normal"].get(region) for region, names in named.items()}
 
 
@@ -87,7 +77,7 @@ class Headings:
         self.tokenizer, (first, *self.headings) = tokenizer, headings
         starts = (f"{lead}{first} {word}" for word in ("a", "clear", "no", "unremarkable"))
         # What comes whatever the model would write: first, the tokens that all answers begin with.
-        self.queue = commonprefix([tokenizer.encode(one, add_special_tokens=False) for one in starts])  # noqa: RUF071
+        self.queue = commonprefix([tokenizer.encode(text, add_special_tokens=False) for text in starts])  # noqa: RUF071
 
     def choose(self, best):
         """The token to write where the model would write `best`."""
@@ -113,8 +103,21 @@ def line_end(tokenizer, token):
 
 def inside(tokenizer, text):
     """The tokens of `text` where it does not begin a text."""
-    one, both = (tokenizer.encode(part, add_special_tokens=False) for part in ("x", f"x{text}"))
-    return both[len(one) :]
+    start, whole = (tokenizer.encode(part, add_special_tokens=False) for part in ("x", f"x{text}"))
+    return whole[len(start) :]
+
+
+def compute_in(model, dtype):
+    """Make a model in 4 bits compute in `dtype`: copies come in bfloat16, which a T4 lacks."""
+    modules = [
+        part for part in model.modules() if getattr(getattr(part, "weight", None), "quant_state", None)
+    ]
+    for module in modules:
+        module.compute_dtype = module.weight.quant_state.dtype = dtype
+        module.support_avx512bf16_for_cpu = False  # an evaluation would repack weights with coarser scales
+    for tensor in (*model.parameters(), *model.buffers()) if modules else ():
+        if tensor.dtype == torch.bfloat16:
+            tensor.data = tensor.data.to(dtype)
 
 
 def as_rows(seen):
@@ -122,10 +125,19 @@ def as_rows(seen):
     return seen.flatten(2).transpose(1, 2) if seen.ndim == 4 else seen
 
 
+def patches_of(outputs, layer):
+    """(views, patches, hidden) of a vision tower's outputs in `layer`, without a class token.
+
+    layer: None for the last one after its norm, as Gemma 3 reads it
+    """
+    seen = as_rows(outputs.last_hidden_state if layer is None else outputs.hidden_states[layer])
+    return seen[:, seen.shape[1] - isqrt(seen.shape[1]) ** 2 :]
+
+
 def pooled(tokens, first, further):
     """(1, tokens, hidden) of a study's (views, tokens, hidden): the means of `first` x `first` tokens of the
     first view, then of `further` x `further` of each other one."""
     side = isqrt(tokens.shape[1])
     grids = tokens.transpose(1, 2).unflatten(2, (side, side))
-    views = (avg_pool2d(grid, further if place else first) for place, grid in enumerate(grids))
+    views = (avg_pool2d(grid, further if number else first) for number, grid in enumerate(grids))
     return torch.cat([view.flatten(1).T for view in views])[None]

@@ -37,28 +37,17 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What a model and its probe make of one study.
+    """What a model and its probe make of one study; `report`, `added`, `words` and `plan` are by region."""
 
-    report: by region, what the model wrote
-    added: by region, sentences for findings that it was to name and did not: see `plans.left_out`
-    words: by region, the words that the model wrote, each with its probability
-    findings: the probe's probability of each finding
-    threshold: the probability from which on the report is to name a finding
-    plan: by region, the findings that the report was to name
-    tokens: of the whole answer
-    views: how many of the study's views were read
-    seconds: how long the model takes to read the answer through once
-    """
-
-    report: dict[str, str]
-    added: dict[str, str]
-    words: dict[str, list[Word]]
-    findings: dict[str, float]
-    threshold: float
-    plan: Plan
-    tokens: list[int]
-    views: int
-    seconds: float
+    report: dict[str, str]  # what the model wrote
+    added: dict[str, str]  # sentences for findings that it was to name and did not: see `plans.left_out`
+    words: dict[str, list[Word]]  # that the model wrote, each with its probability
+    findings: dict[str, float]  # the probe's probability of each
+    threshold: float  # the probability from which on the report is to name a finding
+    plan: Plan  # the findings that the report was to name
+    tokens: list[int]  # of the whole answer
+    views: int  # how many of the study's views were read
+    seconds: float  # how long the model takes to read the answer through once
 
 
 def open_views(paths: Sequence[Path], longest_side: int) -> list[Image.Image]:
@@ -104,8 +93,7 @@ def read_study(
 ) -> StudyReport:
     """The report that `writer` writes on the study with these views, frontal first, and what goes with it.
 
-    It is the report that `Writer.write` gives. Raises StepError where the adapter does not fit its base model
-    or memory does not hold the study.
+    Raises StepError where the adapter does not fit its base model or memory does not hold the study.
     """
     views = list(views[: writer.reading["views"]])
     try:

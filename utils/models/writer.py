@@ -196,9 +196,8 @@ def write_reports(
     """The reports on the studies of `split`, called `name`, in order; those in `path` are not written again.
 
     With `system` SHUFFLED each study is written from the views of another, which shows how much of a score
-    comes from the pictures. With BASE the adapter is switched off, and so is the probe: the headings are set,
-    but name nothing, as the base model was never taught plans. A report in `path` that was to name other
-    findings, as with another `recall_weight`, is written anew. Of several processes, each writes its share,
+    comes from the pictures. With BASE adapter and probe are switched off: the headings name nothing. A report
+    in `path` that was to name other findings is written anew. Of several processes, each writes its share,
     and has the reports that are there. Raises StepError where `path` holds the reports of another adapter.
     """
     ids = ids_to_write(split, settings, system)
@@ -242,10 +241,8 @@ def _noted(plan: Plan) -> dict[str, list[str]]:
 def plans_to_write(
     writer: Writer, split: Dataset, name: str, system: str, show: Callable[..., Iterable] = progress
 ) -> dict[str, Plan]:
-    """By study of `split`, called `name`, the plan of the study whose views `system` writes it from.
-
-    Those of BASE are empty.
-    """
+    """By study of `split`, called `name`, the plan of the study whose views `system` writes it from; BASE has
+    none."""
     if system == BASE:
         return {study: {} for study in split["id"]}
     plans = writer.plans(writer.features(split, name, show)) if writer.probe else [{}] * len(split)

@@ -74,7 +74,8 @@ class RunCallback(TrainerCallback):
         self.skipped = 0
 
     def on_train_begin(self, args, state, control, **_):
-        """Start the clock."""
+        """Start the clock, once the trainer has switched checkpointing on for all layers."""
+        self.trainer.recompute()
         self.started, self.first = time.monotonic(), state.global_step
         self.measured = None  # time and step from which the rate is taken
 

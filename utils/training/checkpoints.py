@@ -1,8 +1,8 @@
 """Checkpoints that can be trusted: sealed, copied to where the run is kept, verified, and few.
 
-The trainer writes a checkpoint to a local folder. There it is sealed (`complete.json` holds a hash of every
-file), then copied to the run's folder under a temporary name, verified, and renamed. On Google Drive the
-run's folder is slow and can be full; the local one is neither, and is lost with the session.
+The trainer writes one to a local folder, where it is sealed (`complete.json` holds a hash of every file),
+then copied to the run's folder under a temporary name, verified, and renamed. That folder may be on Google
+Drive, slow and full; the local one is lost with the session.
 """
 
 import json
@@ -39,10 +39,7 @@ class Store:
         prune(self.local, self.keep, log_history)
 
     def catch_up(self, log_history: list[dict]) -> None:
-        """Keep the checkpoints that wait in `local`.
-
-        Those that cannot be copied stay where they were written, and that is said once.
-        """
+        """Keep the checkpoints that wait in `local`; those that cannot be copied stay, which is said once."""
         try:
             if self.trouble:  # was waited for already
                 self._copy(log_history)
@@ -212,10 +209,8 @@ def choose(
 
 
 def by_findings(checkpoints: list[Path], validation: Dataset) -> list[float]:
-    """Each checkpoint's micro-F1 on `validation`, of the findings that its reports name by themselves.
-
-    0 where no study has any finding that is counted.
-    """
+    """Each checkpoint's micro-F1 on `validation` of the findings that its reports name by themselves; 0 where
+    no study has any that is counted."""
     scores, writer = [], None
     references = [study[region] for study in validation.select_columns([*REGIONS]) for region in REGIONS]
     places = pd.MultiIndex.from_product([range(len(validation)), REGIONS], names=["id", "region"])

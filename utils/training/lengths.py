@@ -43,9 +43,10 @@ def study_tokens(processor: ProcessorMixin, rows: Dataset, views: int) -> list[t
         messages = prepare_multimodal_messages(chat["prompt"] + chat["completion"], images=sizes)
         question = processor.apply_chat_template(messages[:1], add_generation_prompt=True)
         answer = processor.apply_chat_template(messages)[len(question) :]
-        said = [len(processor.tokenizer.encode(t, add_special_tokens=False)) for t in (question, answer)]
-        image = view_tokens(processor, sizes)
-        counts.append((sum(said) - len(sizes) + image, image, said[1]))  # a view's place holder is a token
+        texts = processor.tokenizer([question, answer], add_special_tokens=False)["input_ids"]
+        asked, answered, image = *map(len, texts), view_tokens(processor, sizes)
+        # A view's place holder is a token.
+        counts.append((asked + answered - len(sizes) + image, image, answered))
     return counts
 
 
@@ -87,9 +88,8 @@ def study_lengths(base: str, image_tokens: str, views: int, studies: Dataset) ->
 class LengthGroupedSampler(Sampler):
     """Studies of similar length in a batch, for less padding, in an order of its own for each epoch.
 
-    Only among `CHUNK` optimiser steps' worth of studies, and the batches in random order, so that a
-    step sees studies of all lengths. The library's own sampler draws from the random state of the
-    moment: a run that is resumed in its second epoch would go on in another order.
+    Only among `CHUNK` optimiser steps' worth of studies, so that a step sees all lengths. The library's own
+    draws from the random state of the moment: a run resumed in its second epoch would have another order.
     """
 
     CHUNK = 4
@@ -102,6 +102,7 @@ class LengthGroupedSampler(Sampler):
         return len(self.lengths)
 
     def set_epoch(self, epoch: int) -> None:
+        """Begin this epoch, with its own order."""
         self.epoch = epoch
 
     def __iter__(self):

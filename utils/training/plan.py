@@ -1,8 +1,8 @@
 """The plan of a fine-tuning run, before it starts: tokens, trainable weights, memory, hours, sessions.
 
-Every figure is computed from the settings, the base model's shape, the dataset and the cards; nothing was
-measured on a GPU. After its first steps a run replaces the hours by the rate it goes at. `python -m
-utils.training.plan` prints the table of docs/training.md, and with `--card L4 --gpus 2` that of other cards.
+Every figure is computed, none was measured on a GPU. After its first steps a run replaces the hours by its
+own rate. `python -m utils.training.plan --card L4 --gpus 2` prints the table of docs/training.md for other
+cards.
 """
 
 import math
@@ -52,10 +52,8 @@ class Plan:
 def make_plan(
     settings: TrainingSettings, studies: Dataset, card: Card = T4, gpus: int = 1, validation: int = 0
 ) -> Plan:
-    """The plan for fine-tuning on `studies`, the training split, on cards like `card`: as many of `gpus` as
-    can share the work, a process each.
-
-    validation: studies that the findings probe sees beside those of training
+    """The plan for fine-tuning on `studies`, the training split, on as many of `gpus` cards like `card` as
+    can share the work. `validation`: studies that the findings probe sees beside those of training.
 
     Raises StepError where the base model cannot be trained with these settings on this card.
     """
@@ -154,7 +152,10 @@ def _forward_seconds(
     settings: TrainingSettings, base: Base, lengths: Lengths, rate: float, card: Card
 ) -> float:
     """Seconds of one batch's pass forward, as `seconds_a_step` counts them."""
-    study = sum(_operations(base.shape, lengths.mean)) + _vision(settings, base)
+    study = sum(_operations(base.shape, lengths.mean))
+    if not can_be_kept(settings):  # else training reads what the tower saw for the probe
+        pictures = crops(settings, base) if settings.image_tokens == "tiles" else 1
+        study += settings.views * pictures * vision_operations(base.shape)
     unpacked = unpacking(_weights(base.shape), settings.precision, card)
     return settings.batch_size * study / rate + unpacked
 
@@ -170,11 +171,8 @@ def _weights(shape: Shape) -> int:
 
 
 def look_hours(settings: TrainingSettings, base: Base, studies: int, card: Card) -> Hours:
-    """Hours for the findings probe before training, on one card of known speed: fast, likely, slow.
-
-    The base model is loaded once more, and its vision tower sees each of `studies` once. The probe itself
-    takes seconds.
-    """
+    """Hours on one card of known speed to load the base model and see `studies` for the findings probe: fast,
+    likely, slow. The probe itself takes seconds."""
     seen = looking_hours(base.shape, settings.precision, settings.views, studies, card)
     return both(loading_hours(base), seen)
 
@@ -184,9 +182,8 @@ def run_hours(
 ) -> Hours:
     """Hours of a run of `count` steps on `gpus` cards of known speed: fast, likely, slow.
 
-    They are for the steps, the evaluation losses, and the sample reports. An evaluation costs a pass forward
-    on its studies; a sample report reads the 4-bit weights once a token, on one card while the others wait.
-    The download of the base model is not counted.
+    An evaluation costs a pass forward on its studies; a sample report reads the 4-bit weights once a token,
+    on one card while the others wait. The download of the base model is not counted.
     """
     batches = settings.evaluate_on / settings.batch_size / gpus
     sampled = lengths.answer * unpacking(_weights(base.shape), settings.precision, card)
@@ -199,14 +196,6 @@ def run_hours(
 
     slow, likely, fast = map(hours, rates(card, settings.precision))
     return fast, likely, slow
-
-
-def _vision(settings: TrainingSettings, base: Base) -> float:
-    """Operations of the vision tower for a study; none where training reads what it saw for the probe."""
-    if can_be_kept(settings):
-        return 0
-    pictures = crops(settings, base) if settings.image_tokens == "tiles" else 1
-    return settings.views * pictures * vision_operations(base.shape)
 
 
 def iu_xray(budget: str, card: Card = T4, gpus: int = 1) -> tuple[TrainingSettings, int, float, Hours]:

@@ -60,10 +60,8 @@ def run_probe(
 
 
 def kept_patches(settings: TrainingSettings, dataset: DatasetDict, scratch: Path) -> Kept | None:
-    """What the tower sees in training and validation studies, for a trainer; looked at where not kept yet.
-
-    None where it cannot be kept in `scratch`; see `features.room`.
-    """
+    """What the tower sees in training and validation studies, for a trainer; None where `features.room` has
+    none."""
     splits = _splits(dataset)
     if (folder := room(settings, splits, scratch)) is None:
         return None

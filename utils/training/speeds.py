@@ -46,8 +46,8 @@ def other_weights(shape: Shape) -> int:
 
 
 def looking_hours(shape: Shape, precision: str, views: int, studies: int, card: Card) -> Hours:
-    """Hours in which the vision tower sees `studies` once, `views` each and each whole, on one `card` of
-    known speed: fast, likely, slow.
+    """Hours in which one `card` of known speed sees `views` of each of `studies`, each whole: fast, likely,
+    slow.
 
     Preparing the pictures, on the processor, is not counted.
     """
@@ -69,9 +69,9 @@ def loading_hours(base: Base) -> Hours:
     return tuple(size / rate / 3600 for rate in READING)
 
 
-def both(one: Hours, other: Hours) -> Hours:
+def both(first: Hours, second: Hours) -> Hours:
     """The hours of two things, one after the other."""
-    return tuple(a + b for a, b in zip(one, other, strict=True))
+    return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
 def between(hours: Hours) -> str:

@@ -26,11 +26,11 @@ from transformers import ProgressCallback, set_seed
 
 from utils.findings.plans import Words
 from utils.findings.probe import Probe
+from utils.models import loading
 from utils.models.bases import fits_or_stop
 from utils.models.features import NUMBERS, PATCHES, Kept
-from utils.models.loading import PROBE, SIDE, load_model, load_processor, lora_config, note_side, save_adapter
 from utils.run import processes
-from utils.run.disk import replacing, write_text
+from utils.run.disk import replacing, write_json, write_text
 from utils.run.machine import Card, card, memory
 from utils.run.progress import counter
 from utils.run.workspace import StepError, Workspace
@@ -58,10 +58,8 @@ class Outcome(NamedTuple):
 
 
 def shared_accumulation(settings: TrainingSettings, processes: int) -> int:
-    """Batches per optimiser step of each process: together as many as one process takes.
-
-    Raises StepError where they cannot be divided among the processes.
-    """
+    """Batches per optimiser step of each process: together as many as one takes. Raises StepError where they
+    cannot be divided among the processes."""
     if settings.accumulation % processes:
         raise StepError(
             f"accumulation is {settings.accumulation}: set it to a multiple of {processes} (the processes)."
@@ -89,17 +87,17 @@ def make_trainer(
     set_seed(settings.seed)
     dataset = kept.numbered(dataset) if kept else dataset
     validation = sample(dataset["val"], settings) if "val" in dataset else None
-    processor = load_processor(settings.base, settings.image_tokens)
+    processor = loading.load_processor(settings.base, settings.image_tokens)
     in_words = words(probe, dataset["train"])
     watch = RunCallback(settings, store, validation, probe, on_progress)
     rows = _columns(dataset["train"], settings, processor, in_words)
     trainer = AnswerTrainer(
-        model=load_model(settings.base, settings.image_tokens, settings.precision),
+        model=loading.load_model(settings.base, settings.image_tokens, settings.precision),
         processing_class=processor,
         data_collator=KeptViews(processor, kept) if kept else None,
         train_dataset=rows,
         eval_dataset=_columns(validation, settings, processor, in_words) if validation else None,
-        peft_config=lora_config(settings),
+        peft_config=loading.lora_config(settings),
         args=_arguments(settings, store.local, evaluates=bool(validation)),
         callbacks=[watch],
         **_recomputing(settings, max(rows["length"]), max(rows["answer"])),
@@ -171,8 +169,7 @@ def train(
 
     Leaves `folder/adapter`: the chosen checkpoint's weights, and how it reads a study; not so where the time
     limit ended training before its last step, which is said. Checkpoints are written in `scratch`, by default
-    beside those that are kept. Raises StepError where `folder` holds a run with other settings, or where
-    training cannot go on.
+    beside those that are kept. Raises StepError where `folder` has other settings, or training cannot go on.
     """
     fits_or_stop(settings)
     store = Store(folder / "checkpoints", scratch or folder / "scratch", settings.keep)
@@ -202,7 +199,12 @@ def train(
         write_text(folder / "log.csv", log.to_csv(index=False))
         if finished:
             shutil.rmtree(store.local / PATCHES, ignore_errors=True)
-            _leave_adapter(settings, dataset, folder, store, state["log_history"])
+            validation = sample(dataset["val"], settings) if "val" in dataset else None
+            chosen, table = choose(settings.choose, store.whole(), state["log_history"], validation)
+            write_text(folder / "choice.csv", table.to_csv(index=False))
+            with replacing(folder / "adapter") as adapter:
+                for name in (*loading.ADAPTER_FILES, loading.READING, loading.PROBE):
+                    shutil.copy(chosen / name, adapter)
     if not finished:
         say(
             f"The time limit of {settings.hours:g} hours stopped training at {checkpoint.name} of {last:,} "
@@ -224,8 +226,7 @@ def train_on_all(
 ) -> Outcome:
     """`train` the run of `workspace` on all GPUs of this machine, as far as they divide the accumulation.
 
-    With one GPU or none it is trained in this process, else in processes of its own, of which `on_progress`
-    hears all the same.
+    With more than one it is trained in processes of its own, of which `on_progress` hears all the same.
     """
     folder = workspace.folder("training")
     count = divisor(settings, processes.how_many())
@@ -247,21 +248,13 @@ def train_on_all(
     return Outcome(pd.read_csv(folder / "log.csv"), finished, progress.memory if progress else memory())
 
 
-def _leave_adapter(
-    settings: TrainingSettings, dataset: DatasetDict, folder: Path, store: Store, log_history: list[dict]
-) -> None:
-    validation = sample(dataset["val"], settings) if "val" in dataset else None
-    chosen, table = choose(settings.choose, store.whole(), log_history, validation)
-    write_text(folder / "choice.csv", table.to_csv(index=False))
-    with replacing(folder / "adapter") as adapter:
-        save_adapter(chosen, adapter)
-
-
 def finish(workspace: Workspace, settings: TrainingSettings, outcome: Outcome, *outputs: Path) -> None:
     """Write the manifest of a finished run in `workspace`; `outputs` come on top of what training left."""
     folder, built = workspace.folder("training"), workspace.require("dataset")
-    note_side(folder / "adapter", built["settings"].get(SIDE))
-    of_probe = [path for name in (PROBE, QUALITY, POINTS) if (path := folder / name).exists()]
+    if side := built["settings"].get(loading.SIDE):  # to what its radiographs were scaled
+        adapter = folder / "adapter"
+        write_json(adapter / loading.READING, {**loading.how_to_read(adapter), loading.SIDE: side})
+    of_probe = [path for name in (loading.PROBE, QUALITY, POINTS) if (path := folder / name).exists()]
     workspace.finish(
         "training",
         settings=settings.model_dump(),

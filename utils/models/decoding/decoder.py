@@ -1,9 +1,8 @@
 """Greedy decoding of many texts at once: full batches, and drafts that cannot change a word.
 
 Each pass gives every row its last token and the proposals of a table (`drafts.Drafts`); a row keeps the
-proposals that agree with the model's own greedy choice, and one token more. In exact arithmetic the texts are
-those of plain greedy decoding; in half precision a near tie may fall either way with the shape of a batch,
-here as in any other batching.
+proposals that agree with the model's own greedy choice, and one token more. So the texts are those of plain
+greedy decoding; in half precision a near tie may fall either way with the shape of a batch, as in any other.
 
 Why not transformers 5.15's own: `generate` waits for the longest row of a batch, and has drafts for one row
 alone; `generate_batch` takes no images. `benchmarks/decoding.py` compares `generate`, in sorted batches.
@@ -92,10 +91,9 @@ class Decoder:
         """The index of a request and its tokens, what ends it included, each as soon as it is known.
 
         prepare: the model's inputs for the requests of these indices, padded on the right, with `input_ids`
-            and `attention_mask`; None: `Request.prompt` is all
-
-        Out of memory, half of the texts wait for a while, with what they have as their draft; with one text
-        left torch.OutOfMemoryError is raised.
+        and `attention_mask`; None: `Request.prompt` is all
+        Out of memory, half of the texts wait for a while, with what they have as their draft. Raises
+        torch.OutOfMemoryError where one text alone does not fit.
         """
         batch = Batch(self, requests, prepare)
         try:
@@ -123,10 +121,8 @@ class Decoder:
         return lengths[math.ceil(0.95 * len(lengths)) - 1]
 
     def room(self, slots: int, used: int) -> int:
-        """How many texts of `slots` tokens in all memory holds, where `used` bytes are theirs already.
-
-        At least 1: that one text does not fit is found by trying.
-        """
+        """How many texts of `slots` tokens memory holds where `used` bytes are theirs already; 1 is tried
+        anyway."""
         fitting = CACHE_SHARE * (self.free() + used) / (self._bytes * slots)
         return max(min(int(fitting), self.most_rows), 1)
 
@@ -145,10 +141,8 @@ class Decoder:
         return self._start_cache
 
     def read(self, cache: SlotCache, first: int, tokens, slots, keep: int = 0) -> torch.Tensor:
-        """The logits (rows x tokens x vocabulary) after `tokens`, which rows from `first` on get in `slots`.
-
-        keep: logits of so many last tokens; 0: of all
-        """
+        """(rows, tokens, vocabulary): logits after `tokens`, which rows from `first` on get in `slots`;
+        `keep`: see `logits`."""
         cache.write_at(first, slots, int(slots.max()) + 1)
         return self.logits(cache, keep, input_ids=tokens, attention_mask=cache.mask(), position_ids=slots)
 

@@ -1,7 +1,6 @@
 """What a text will go on with, guessed from the texts before it.
 
-A guess costs nothing but a wider pass: `decoder.Decoder` keeps of it what
-the model itself would have written. So a table may be wrong, and may forget.
+A guess costs but a wider pass: of it `decoder.Decoder` keeps what the model itself would have written.
 """
 
 from collections.abc import Sequence

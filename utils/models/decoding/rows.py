@@ -12,25 +12,18 @@ class Rule(Protocol):
 
     def choose(self, best: int) -> int:
         """The token to write where the model's own choice is `best`; called once a token written."""
-        ...
 
     def ahead(self) -> list[int]:
         """The next tokens as far as they are sure whatever the model chooses; a draft may be wrong."""
-        ...
 
 
 @dataclass
 class Request:
-    """A text to be written.
+    """A text to be written."""
 
-    prompt: its tokens; empty where `prepare` makes the model's inputs
-    length: of the prompt in tokens, where `prepare` makes it: an estimate
-    rule: what may overrule the model in it
-    """
-
-    prompt: Sequence[int] = ()
-    length: int = 0
-    rule: Callable[[], Rule] | None = None
+    prompt: Sequence[int] = ()  # its tokens; empty where `prepare` makes the model's inputs
+    length: int = 0  # of the prompt in tokens, where `prepare` makes it: an estimate
+    rule: Callable[[], Rule] | None = None  # what may overrule the model in it
 
 
 @dataclass

@@ -1,8 +1,7 @@
 """Keys and values of a batch whose rows have different lengths: a row's token number n lies in its slot n.
 
-So a token that is refused needs no repair, as the next one takes its slot, and no padding ever comes between
-tokens. The caches of transformers 5 append to all rows at once, which leaves holes behind every refused
-token, and copy all keys and values at each pass.
+So a token that is refused needs no repair, and no padding comes between tokens. The caches of transformers 5
+append to all rows at once, which leaves holes behind every refused token, and copy all of it at each pass.
 """
 
 import torch
@@ -104,10 +103,8 @@ class SlotCache(Cache):
                 layer.resize(rows, slots)
 
     def write_at(self, first: int, slots: torch.Tensor, seen: int) -> None:
-        """The next pass reads tokens for the rows from `first` on, into `slots` (rows x tokens).
-
-        seen: slots that the pass may attend to
-        """
+        """The next pass reads tokens for rows from `first` on into `slots` (rows x tokens), and attends to
+        `seen` slots."""
         place = self.place
         place.first, place.last, place.seen = first, first + len(slots), seen
         place.slots = slots

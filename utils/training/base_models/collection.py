@@ -26,7 +26,6 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.trainer import TRAINER_STATE_NAME
 
 from utils.data.hf_dataset import instruction
@@ -41,7 +40,7 @@ from utils.training.checkpoints import step_of
 from utils.training.probing import findings, planned
 
 from .phantoms import language_trainer, new_processor, untrained
-from .seeing import lesson
+from .seeing import lesson, normal
 
 SIDE, PATCH, VOCABULARY = 128, 32, 2048  # the training reports have 1,356 different words
 WIDTHS = (24, 48, 96, 128)  # channels of the tower, each with half the pixels a side of those before
@@ -89,13 +88,11 @@ def taught(folder: Path, train: Dataset, seed: int = SEED) -> Path:
 def _smaller(train: Dataset) -> Dataset:
     """`train` with its views as small as the model sees them, in memory: each is read in every epoch."""
 
+    def small(view: Image.Image) -> Image.Image:
+        return view.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
     def shrink(batch: dict) -> dict:
-        return {
-            "images": [
-                [view.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC) for view in study[:VIEWS]]
-                for study in batch["images"]
-            ]
-        }
+        return {"images": [list(map(small, study[:VIEWS])) for study in batch["images"]]}
 
     enable_progress_bars()
     try:
@@ -146,15 +143,11 @@ class Seeing(nn.Module):
 
     def forward(self, views: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
         """The loss of (studies, views, side, side) grey pixels; `wanted` is NaN where nothing is known."""
-        pixels = _normal(_varied(views.flatten(0, 1)[:, None] / 255))
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        maps = self.tower(pixels).last_hidden_state
+        pixels = normal(_varied(views.flatten(0, 1)[:, None] / 255))
+        maps = self.tower(pixels.contiguous(memory_format=torch.channels_last)).last_hidden_state
         seen = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1).reshape(len(views), -1)
-        known = ~wanted.isnan()
-        weight = known * self.weight
-        losses = binary_cross_entropy_with_logits(
-            self.head(seen).float(), wanted.nan_to_num(), weight=weight, reduction="sum"
-        )
+        scores, weight = self.head(seen).float(), ~wanted.isnan() * self.weight
+        losses = binary_cross_entropy_with_logits(scores, wanted.nan_to_num(), weight=weight, reduction="sum")
         return {"loss": losses / weight.sum().clamp(min=1)}
 
 
@@ -164,12 +157,6 @@ class SeeingTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         weights = state_dict or self.model.state_dict()
         super()._save(output_dir, {name: weight.contiguous() for name, weight in weights.items()})
-
-
-def _normal(pixels: torch.Tensor) -> torch.Tensor:
-    """Grey pixels, 0 to 1, as the processor gives them."""
-    mean, spread = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-    return (pixels - mean) / spread
 
 
 def _varied(views: torch.Tensor) -> torch.Tensor:
@@ -194,12 +181,11 @@ def teach_to_see(
     studies: their findings by region
     """
     wanted, counted = taught_findings(studies)
-    both = zip(_pixels(train), wanted, strict=True)
+    examples = [{"views": views, "wanted": row} for views, row in zip(_pixels(train), wanted, strict=True)]
     torch.manual_seed(seed)
-    seeing = Seeing(tower, wanted.shape[1], counted).to(memory_format=torch.channels_last)
     trainer = SeeingTrainer(
-        model=seeing,
-        train_dataset=[{"views": views, "wanted": row} for views, row in both],
+        model=Seeing(tower, wanted.shape[1], counted).to(memory_format=torch.channels_last),
+        train_dataset=examples,
         args=TrainingArguments(
             **lesson(room, EPOCHS_OF_SEEING, SEEN_AT_ONCE, seed),
             learning_rate=SEEING_RATE,
@@ -228,12 +214,11 @@ def taught_findings(studies: Sequence[dict[str, str]]) -> tuple[torch.Tensor, in
     ]
     counts = Counter((region, name) for study in named for region in study for name in study[region])
     others = [key for key, count in counts.items() if count >= LEAST and key[1] != UNNAMED]
-    rows = np.full((len(studies), len(others)), np.nan, dtype=np.float32)
-    for number, study in enumerate(named):
-        for column, (region, name) in enumerate(others):
-            if region in study:
-                rows[number, column] = name in study[region]
-    return torch.from_numpy(np.concatenate([counted.astype(np.float32), rows], 1)), counted.shape[1]
+    rows = [
+        [name in study[region] if region in study else np.nan for region, name in others] for study in named
+    ]
+    others = np.array(rows, dtype=np.float32).reshape(len(studies), len(others))
+    return torch.from_numpy(np.concatenate([counted.astype(np.float32), others], 1)), counted.shape[1]
 
 
 def _pixels(train: Dataset) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """The demo's small base model: LLaVA-NeXT's own classes, pretrained on phantom captions.
 
-`python -m utils.training.base_models.phantoms` makes the weights in `utils/training/base_models/demo`
-again and writes their figures beside them. Fine-tuning never meets the
-phantoms drawn here: the seeds are apart.
+`python -m utils.training.base_models.phantoms` makes the weights in `utils/training/base_models/demo` again,
+on phantoms that fine-tuning never meets: the seeds are apart.
 """
 
 import argparse

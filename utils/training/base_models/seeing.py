@@ -37,6 +37,12 @@ def lesson(room: Path | str, epochs: int, studies: int, seed: int) -> dict:
     }
 
 
+def normal(pixels: torch.Tensor) -> torch.Tensor:
+    """Grey pixels, 0 to 1, as the processor gives them."""
+    mean, spread = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    return (pixels - mean) / spread
+
+
 class MuonAndAdamW(torch.optim.Optimizer):
     """Muon for matrices, which it teaches in a fraction of AdamW's steps, and AdamW for all other weights."""
 
@@ -53,6 +59,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self, closure=None) -> None:
+        """A step of both."""
         for part in self.parts:
             part.step()
 
@@ -72,9 +79,8 @@ def teach_to_see(
 ) -> None:
     """Train the vision tower alone to name each attribute of the frontal view from its patches.
 
-    Each patch speaks for or against each value, and the strongest patches decide, as most findings fill a few
-    patches only. Captions come after: alone they teach a tower from nothing far more slowly, as most of their
-    loss is about wording.
+    The strongest patches decide, as most findings fill a few only. Captions come after: alone they teach a
+    tower from nothing far more slowly, as most of their loss is about wording.
     """
     torch.manual_seed(seed)
     tower, layer = model.model.vision_tower, model.config.vision_feature_layer
@@ -82,20 +88,15 @@ def teach_to_see(
         torch.nn.Linear(tower.config.hidden_size, len(values)) for values in VALUES.values()
     )
     pixels = torch.from_numpy(np.stack([np.asarray(phantom.views[0]) for phantom in drawn]))
-    wanted = torch.tensor(
-        [
-            [VALUES[name].index(value) for name, value in asdict(phantom.attributes).items()]
-            for phantom in drawn
-        ]
-    )
-    mean, spread = (torch.tensor(figures)[:, None, None] for figures in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    attributes = [asdict(phantom.attributes).items() for phantom in drawn]
+    wanted = torch.tensor([[VALUES[name].index(value) for name, value in each] for each in attributes])
     steps = epochs * (len(drawn) // SEEN_AT_ONCE)
     weights = [*tower.named_parameters(), *heads.named_parameters()]
     optimizer = MuonAndAdamW(weights, RATE)
     schedule = get_cosine_schedule_with_warmup(optimizer, steps // 10, steps)
     order = torch.cat([torch.randperm(len(drawn))[: steps // epochs * SEEN_AT_ONCE] for _ in range(epochs)])
     for chosen in progress(order.split(SEEN_AT_ONCE), "teaching to see", total=steps):
-        views = (pixels[chosen, None].expand(-1, 3, -1, -1) / 255 - mean) / spread
+        views = normal(pixels[chosen, None].expand(-1, 3, -1, -1) / 255)
         with torch.autocast("cpu", torch.bfloat16):
             patches = tower(views, output_hidden_states=True).hidden_states[layer][:, 1:]
         seen = patches.float()
