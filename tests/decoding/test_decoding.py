@@ -298,16 +298,18 @@ def test_keys_and_values_never_take_more_than_the_memory_there_is(llama, monkeyp
 
     monkeypatch.setattr(SlotCache, "__init__", kept)
     monkeypatch.setattr(_Layer, "resize", counted)
-    decoder = Decoder(model, ENDS, MOST, expected=8, free=lambda: card - used())  # most texts are longer
+    monkeypatch.setattr(decoding, "free_memory", lambda: card - used())
+    decoder = Decoder(model, ENDS, MOST, expected=8)  # most texts are longer
     teach(decoder, expected, "mixed")
     assert written(decoder) == expected
     assert 0.2 * card < peak[0] <= card
 
 
-def test_rows_are_as_many_as_texts_of_the_length_learnt_fit(llama):
+def test_rows_are_as_many_as_texts_of_the_length_learnt_fit(llama, monkeypatch):
     model, _ = llama
     each = bytes_a_token(model.config, model.dtype)
-    decoder = Decoder(model, ENDS, 1024, expected=372, free=lambda: 10 * 1000 * each)
+    monkeypatch.setattr(decoding, "free_memory", lambda: 10 * 1000 * each)
+    decoder = Decoder(model, ENDS, 1024, expected=372)
     assert decoder.expected([]) == 372
     decoder._lengths.extend([100] * 40)
     assert decoder.expected([]) == 100

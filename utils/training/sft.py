@@ -36,7 +36,7 @@ class AnswerTrainer(SFTTrainer):
 
     recomputed: how many of the language model's layers recompute their activations, the first ones
     advice: what to change where a batch does not fit although all do
-    Where memory does not hold a batch, half of the other layers are recomputed too, and the batch is repeated.
+    Where memory does not hold a batch, half of the other layers are recomputed too, and it is repeated.
     Raises StepError where all are already; with several processes at once, as the others would wait.
     """
 

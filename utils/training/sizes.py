@@ -63,10 +63,10 @@ def memory(
     linears = shape.layers * sum(i * o for i, o in shape.linears)
     weights = linears * NF4_BYTES + other_weights(shape) * width
     adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer] + (4 if gpus > 1 else 0))
-    count = settings.batch_size * tokens
-    again = shape.layers if recomputed is None else recomputed
-    states = again * count * shape.hidden * width
-    layer, gradients = _kept(settings, shape, tokens), _gradients(settings, shape, tokens)
+    count, again = settings.batch_size * tokens, shape.layers if recomputed is None else recomputed
+    states, layer = again * count * shape.hidden * width, count * _kept_a_token(settings, shape, tokens)
+    widest = max(i * o for i, o in shape.linears)  # a weight matrix out of its 4 bits
+    gradients = (count * 3 * shape.intermediate + widest) * width
     kept = states + (shape.layers - again) * layer
     views = settings.batch_size * settings.views * crops(settings, base) * shape.patches * PATCH_BYTES
     worst = [kept + settings.batch_size * min(answer, tokens) * shape.vocabulary * LOGIT_BYTES]
@@ -77,23 +77,15 @@ def memory(
     return weights + adapter + views + max(worst)
 
 
-def _kept(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
-    """Bytes that a layer which is not recomputed keeps of a batch; see `memory`."""
+def _kept_a_token(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
+    """Bytes that a layer which is not recomputed keeps a token of a batch; see `memory`."""
     width, query = WIDTHS[settings.precision], shape.heads * shape.head_dim
-    attention = 4 * query * width + tokens * 4
     if settings.lora_dropout:
         adapters = sum(i for i, _ in shape.linears) * (width + 1)
     else:  # maps of one input keep it once, and the output of attention is kept already
         adapters = (2 * shape.hidden + shape.intermediate) * width
-    token = adapters + 2 * shape.hidden * 4 + attention + 3 * shape.intermediate * width
-    return settings.batch_size * tokens * token
-
-
-def _gradients(settings: TrainingSettings, shape: Shape, tokens: int) -> float:
-    """Bytes that a layer's backward pass takes beside what was kept; see `memory`."""
-    widest = max(i * o for i, o in shape.linears)  # a weight matrix out of its 4 bits
-    states = settings.batch_size * tokens * 3 * shape.intermediate
-    return (states + widest) * WIDTHS[settings.precision]
+    attention = 4 * query * width + tokens * 4
+    return adapters + 2 * shape.hidden * 4 + attention + 3 * shape.intermediate * width
 
 
 def layers_recomputed(

@@ -50,7 +50,6 @@ class Decoder:
     start: tokens that prompts begin with; their keys and values are computed once and kept
     most_proposed: tokens proposed a row and pass at most; 0: no drafts
     drafts: what proposes them, where it is to outlive the decoder
-    free: free bytes now
 
     Raises ValueError for a model whose layers keep no keys and values, or whose attention is not SDPA.
     """
@@ -66,10 +65,9 @@ class Decoder:
         start: Sequence[int] = (),
         most_proposed: int = MOST_PROPOSED,
         drafts: Drafts | None = None,
-        free: Callable[[], int] = free_memory,
     ):
         self.model, self.ends, self.most_new = model, ends, most_new
-        self.most_rows, self.start, self.free = most_rows, list(start), free
+        self.most_rows, self.start = most_rows, list(start)
         self.drafts = Drafts() if drafts is None else drafts  # an empty table is to learn, too
         self.most_proposed = most_proposed
         self.passes = self.prefills = 0
@@ -123,12 +121,12 @@ class Decoder:
     def room(self, slots: int, used: int) -> int:
         """How many texts of `slots` tokens memory holds where `used` bytes are theirs already; 1 is tried
         anyway."""
-        fitting = CACHE_SHARE * (self.free() + used) / (self._bytes * slots)
+        fitting = CACHE_SHARE * (free_memory() + used) / (self._bytes * slots)
         return max(min(int(fitting), self.most_rows), 1)
 
     def holds(self, slots: int) -> bool:
         """Whether so many slots more fit in the free memory."""
-        return slots * self._bytes <= CACHE_SHARE * self.free()
+        return slots * self._bytes <= CACHE_SHARE * free_memory()
 
     @torch.inference_mode()
     def started(self) -> SlotCache:

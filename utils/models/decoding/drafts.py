@@ -22,9 +22,6 @@ class Drafts:
     def __init__(self) -> None:
         self._kept: dict[tuple[int, ...], int] = {}  # token and lead in one number: a third of the memory
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def learn(self, tokens: Sequence[int]) -> None:
         """Learn from a whole text, its end token included."""
         text, kept = [BEFORE] * LONGEST + list(tokens), self._kept
@@ -48,17 +45,10 @@ class Drafts:
         tail = [BEFORE] * LONGEST + list(written[-LONGEST:])
         proposed: list[int] = []
         while len(proposed) < most:
-            token = self._next(tail)
-            if token is None:
+            known = (self._kept.get(tuple(tail[-length:]), 0) for length in range(LONGEST, 0, -1))
+            longest = next((kept for kept in known if kept & _VOTES), None)  # context with a token that leads
+            if longest is None:
                 break
-            proposed.append(token)
-            tail.append(token)
+            proposed.append(longest >> 8)
+            tail.append(longest >> 8)
         return proposed
-
-    def _next(self, tail: Sequence[int]) -> int | None:
-        """The token after the longest context with a leading one."""
-        for length in range(LONGEST, 0, -1):
-            known = self._kept.get(tuple(tail[-length:]), 0)
-            if known & _VOTES:
-                return known >> 8
-        return None

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class _Place:
+class _Span:
     """Where the next forward pass writes: rows first .. last - 1, and of each row these slots."""
 
     def __init__(self) -> None:
@@ -23,9 +23,9 @@ class _Layer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, place: _Place):
+    def __init__(self, span: _Span):
         super().__init__()
-        self.place = place
+        self.span = span
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         heads, size = key_states.shape[1], key_states.shape[3]
@@ -36,11 +36,11 @@ class _Layer(CacheLayerMixin):
     def update(self, key_states, value_states, *_, **__):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        place = self.place
-        self.reserve(*map(max, (place.last, place.seen), place.room))
-        self.keys[place.rows, :, place.slots] = key_states.transpose(1, 2)
-        self.values[place.rows, :, place.slots] = value_states.transpose(1, 2)
-        seen = slice(place.first, place.last), slice(None), slice(place.seen)
+        span = self.span
+        self.reserve(*map(max, (span.last, span.seen), span.room))
+        self.keys[span.rows, :, span.slots] = key_states.transpose(1, 2)
+        self.values[span.rows, :, span.slots] = value_states.transpose(1, 2)
+        seen = slice(span.first, span.last), slice(None), slice(span.seen)
         return self.keys[seen], self.values[seen]
 
     def reserve(self, rows: int, slots: int) -> None:
@@ -62,7 +62,7 @@ class _Layer(CacheLayerMixin):
         return 0  # a model that makes its own mask reads a prompt, from its first token on
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.place.seen, 0
+        return self.span.seen, 0
 
     def get_max_length(self) -> int:
         return -1
@@ -81,8 +81,8 @@ class SlotCache(Cache):
         if unknown:
             raise ValueError(f"{text.model_type} has layers that keep no keys and values: {sorted(unknown)}")
         self.window = getattr(text, "sliding_window", None)
-        self.place = _Place()
-        super().__init__(layers=[_Layer(self.place) for _ in range(text.num_hidden_layers)])
+        self.span = _Span()
+        super().__init__(layers=[_Layer(self.span) for _ in range(text.num_hidden_layers)])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -97,7 +97,7 @@ class SlotCache(Cache):
 
     def resize(self, rows: int, slots: int) -> None:
         """Hold `rows` rows of `slots` slots, a layer at a time; before the first pass, from that pass on."""
-        self.place.room = rows, slots
+        self.span.room = rows, slots
         for layer in self.layers:
             if layer.is_initialized and layer.keys.shape[::2] != (rows, slots):
                 layer.resize(rows, slots)
@@ -105,15 +105,15 @@ class SlotCache(Cache):
     def write_at(self, first: int, slots: torch.Tensor, seen: int) -> None:
         """The next pass reads tokens for rows from `first` on into `slots` (rows x tokens), and attends to
         `seen` slots."""
-        place = self.place
-        place.first, place.last, place.seen = first, first + len(slots), seen
-        place.slots = slots
-        place.rows = torch.arange(first, place.last, device=slots.device)[:, None]
+        span = self.span
+        span.first, span.last, span.seen = first, first + len(slots), seen
+        span.slots = slots
+        span.rows = torch.arange(first, span.last, device=slots.device)[:, None]
 
     def mask(self) -> torch.Tensor | dict[str, torch.Tensor]:
         """What the next pass's tokens attend to, as the model wants it: all slots up to their own."""
-        seen = torch.arange(self.place.seen, device=self.place.slots.device)
-        own = self.place.slots[:, None, :, None]
+        seen = torch.arange(self.span.seen, device=self.span.slots.device)
+        own = self.span.slots[:, None, :, None]
         whole = seen <= own
         if self.window is None or self.kinds == {"full_attention"}:
             return whole
@@ -131,7 +131,7 @@ class SlotCache(Cache):
         for layer, start in zip(self.layers, other.layers, strict=True):
             if not layer.is_initialized:
                 layer.lazy_initialization(start.keys, start.values)
-            layer.reserve(*map(max, (first + rows, slots), self.place.room))
+            layer.reserve(*map(max, (first + rows, slots), self.span.room))
             layer.keys[first : first + rows, :, :slots] = start.keys[:1, :, :slots]
             layer.values[first : first + rows, :, :slots] = start.values[:1, :, :slots]
 
