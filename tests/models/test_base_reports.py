@@ -43,8 +43,8 @@ def taught(reading, phantom_dataset, tmp_path_factory):
 def downloaded(reading, taught, phantom_dataset):
     """By study, what the base model writes that has never had an adapter or a probe."""
     model, split = loading.load_model(**reading), phantom_dataset["test"]
-    texts = writing.write(model, taught.processor, split["images"], SHORT.max_new_tokens)
-    return dict(zip(split["id"], texts, strict=True))
+    tokens = dict(writing.stream(model, taught.processor, split["images"], SHORT.max_new_tokens))
+    return {study: writing.as_text(taught.processor, tokens[i]) for i, study in enumerate(split["id"])}
 
 
 def test_the_base_model_writes_what_it_wrote_before_it_had_an_adapter(

@@ -41,7 +41,7 @@ from utils.run.workspace import StepError
 from utils.settings import GenerationSettings
 
 from . import loading, reading
-from .bases import find
+from .bases import find, reads_whole
 from .headings import lead
 
 CODE = Path(reading.__file__)
@@ -73,7 +73,7 @@ def write_files(adapter: Path, folder: Path, recall_weight: float, max_new_token
         "regions": REGIONS,
         "instruction": instruction(),
         "lead": lead(processor),
-        "pools": loading.POOLS[how["image_tokens"]] if _is_whole(how) else (),
+        "pools": loading.POOLS[how["image_tokens"]] if reads_whole(how["base"], how["image_tokens"]) else (),
         "probe": noted,
     }
     write_json(folder / loading.READING, how | reader)
@@ -87,7 +87,7 @@ def processor_of(how: dict) -> ProcessorMixin:
     a further one, and `reading.py` gives the first view more
     """
     ours = loading.load_processor(how["base"], how["image_tokens"])
-    if not _is_whole(how):
+    if not reads_whole(how["base"], how["image_tokens"]):
         return ours
     images = ours.image_processor
     names = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
@@ -111,28 +111,20 @@ def processor_of(how: dict) -> ProcessorMixin:
 def config_of(how: dict) -> PretrainedConfig:
     """The configuration of a model that reads a view in as many tokens as `how` says; see `processor_of`."""
     config, dtype = loading.load_config(how["base"]), loading.DTYPES[how["precision"]]
-    if _is_whole(how):
+    if reads_whole(how["base"], how["image_tokens"]):
         shared = {name: value for name, value in config.to_dict().items() if name not in OF_TILES}
-        strategy = "default" if _has_class_token(config) else "full"
-        config = LlavaConfig(**shared | {"vision_feature_select_strategy": strategy})
+        vision = config.vision_config
+        with torch.device("meta"):
+            view = torch.empty(1, vision.num_channels, vision.image_size, vision.image_size)
+            seen = AutoModel.from_config(vision)(view, output_hidden_states=True).hidden_states[-1]
+        class_token = seen.ndim == 3 and isqrt(seen.shape[1]) ** 2 != seen.shape[1]
+        shared["vision_feature_select_strategy"] = "default" if class_token else "full"
+        config = LlavaConfig(**shared)
         config.architectures = ["LlavaForConditionalGeneration"]
     if hasattr(config, "quantization_config"):
         config.quantization_config["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
     config.dtype = dtype
     return config
-
-
-def _is_whole(how: dict) -> bool:
-    return find(how["base"]).family == "llava_next" and how["image_tokens"] != "tiles"
-
-
-def _has_class_token(config: PretrainedConfig) -> bool:
-    """Whether the vision tower puts a token before a picture's patches."""
-    vision = config.vision_config
-    with torch.device("meta"):
-        view = torch.empty(1, vision.num_channels, vision.image_size, vision.image_size)
-        seen = AutoModel.from_config(vision)(view, output_hidden_states=True).hidden_states[-1]
-    return seen.ndim == 3 and isqrt(seen.shape[1]) ** 2 != seen.shape[1]
 
 
 def without_path(base: str) -> str:

@@ -176,6 +176,11 @@ def find(base: str) -> Base:
     return Base(name, name, Shape.of(config), config.model_type)
 
 
+def reads_whole(base: str, image_tokens: str) -> bool:
+    """Whether `base` is a LLaVA-NeXT that reads views whole, as our own budgets have it."""
+    return find(base).family == "llava_next" and image_tokens != "tiles"
+
+
 def fits_or_stop(settings: TrainingSettings) -> Base:
     """The base model of `settings`; raises StepError where it cannot be read or computed as they say."""
     base = find(settings.base)

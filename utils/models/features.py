@@ -22,7 +22,7 @@ from utils.run.disk import file_hash, replacing_file
 from utils.run.progress import progress
 from utils.settings import TrainingSettings
 
-from .bases import find
+from .bases import find, reads_whole
 from .loading import DTYPES, load_model, patches_of
 
 BATCH, BLOCK = 16, 128  # studies at once and in one file of patches, and in one file of features
@@ -211,11 +211,6 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def can_be_kept(settings: TrainingSettings) -> bool:
-    """Whether training can read patches: by LLaVA-NeXT, of whole views."""
-    return find(settings.base).family == "llava_next" and settings.image_tokens != "tiles"
-
-
 def view_bytes(settings: TrainingSettings) -> int:
     """Bytes that a view's patches take on the disk."""
     shape = find(settings.base).shape
@@ -225,7 +220,7 @@ def view_bytes(settings: TrainingSettings) -> int:
 def room(settings: TrainingSettings, splits: dict[str, Dataset], scratch: Path) -> Path | None:
     """The folder for the patches of `splits` in `scratch`; None where they cannot be kept, or, which is said,
     its disk has no room for them."""
-    if not can_be_kept(settings):
+    if not reads_whole(settings.base, settings.image_tokens):
         return None
     folder = scratch / PATCHES
     folder.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ from utils.run.workspace import StepError
 from utils.settings import TrainingSettings
 
 from . import reading
-from .bases import computes_or_stop, find
+from .bases import computes_or_stop, find, reads_whole
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 READING = "reading.json"  # beside an adapter: how it was taught to read a study
@@ -113,7 +113,7 @@ def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutpu
 def load_processor(base: str, image_tokens: str = "base") -> ProcessorMixin:
     """The base model's processor, counting tokens by the budget `image_tokens`."""
     model = find(base)
-    if model.family == "llava_next" and image_tokens != "tiles":
+    if reads_whole(base, image_tokens):
         processor = WholeViewProcessor.from_pretrained(model.processor)
         processor.pools = POOLS[image_tokens]
         side = processor.image_processor.crop_size["height"]

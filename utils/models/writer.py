@@ -118,18 +118,6 @@ class Writer:
         torch.cuda.empty_cache()
 
 
-def write(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    studies: Sequence[list],
-    max_new_tokens: int,
-    plans: Sequence[Plan] = (),
-) -> list[str]:
-    """A report text by `model` for each study, given as its list of views (PIL images). Greedy."""
-    tokens = dict(stream(model, processor, studies, max_new_tokens, plans=plans))
-    return [as_text(processor, tokens[number]) for number in range(len(studies))]
-
-
 def stream(
     model: PreTrainedModel,
     processor: ProcessorMixin,

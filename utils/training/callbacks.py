@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from utils.findings.probe import Probe
 from utils.models.features import Tower
 from utils.models.loading import PROBE, READING, READING_SETTINGS
-from utils.models.writer import write
+from utils.models.writer import as_text, stream
 from utils.run.disk import write_json
 from utils.run.machine import memory
 from utils.run.workspace import StepError
@@ -142,10 +142,12 @@ class RunCallback(TrainerCallback):
         views = [study[: self.settings.views] for study in self.studies["images"]]
         read = (getattr(self.settings, name) for name in ("base", "precision", "views"))
         seen = Tower(*read, processor, load=lambda: model).see(views)
-        texts = write(model, processor, views, SAMPLE_TOKENS, self.probe.plans(seen, RECALL_WEIGHT))
+        plans = self.probe.plans(seen, RECALL_WEIGHT)
+        tokens = dict(stream(model, processor, views, SAMPLE_TOKENS, plans=plans))
         model.train(was_training)
         references = [messages[0]["content"] for messages in self.studies["completion"]]
-        return list(map(Sample, self.studies["id"], references, map(str.strip, texts)))
+        texts = [as_text(processor, tokens[number]).strip() for number in range(len(views))]
+        return list(map(Sample, self.studies["id"], references, texts))
 
     def _advice(self) -> str:
         instead = " or set precision to fp32 (slower)" if self.settings.precision == "fp16" else ""

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop
-from utils.models.features import can_be_kept
+from utils.models.bases import Base, Shape, computes_or_stop, find, fits_or_stop, reads_whole
 from utils.run.machine import T4, Card, asked_cards, cards_in_words
 from utils.settings import TrainingSettings
 
@@ -153,7 +152,9 @@ def _forward_seconds(
 ) -> float:
     """Seconds of one batch's pass forward, as `seconds_a_step` counts them."""
     study = sum(_operations(base.shape, lengths.mean))
-    if not can_be_kept(settings):  # else training reads what the tower saw for the probe
+    if not reads_whole(
+        settings.base, settings.image_tokens
+    ):  # else training reads what the tower saw for the probe
         pictures = crops(settings, base) if settings.image_tokens == "tiles" else 1
         study += settings.views * pictures * vision_operations(base.shape)
     unpacked = unpacking(_weights(base.shape), settings.precision, card)

@@ -55,7 +55,7 @@ SEED = 17
 FOLDER, TOWER, FIGURES = "base", "tower.safetensors", "figures.json"  # FOLDER is in a workspace
 
 
-def taught(folder: Path, train: Dataset, seed: int = SEED) -> Path:
+def taught(folder: Path, train: Dataset) -> Path:
     """The base model in `folder`, taught on the split `train`; where it is there already, as it is.
 
     What is not finished lies in a folder beside it, and is gone on with.
@@ -67,19 +67,19 @@ def taught(folder: Path, train: Dataset, seed: int = SEED) -> Path:
     studies, train = findings(train), _smaller(train)
     reports = planned(train, words_of(studies, frequent(studies)))
     processor = _processor(reports["completion"], room / "processor")
-    model = new_model(processor, seed)
+    model = new_model(processor, SEED)
     tower = room / TOWER
     if not tower.exists():
-        loss = teach_to_see(model.model.vision_tower, train, studies, room / "seeing", seed)
+        loss = teach_to_see(model.model.vision_tower, train, studies, room / "seeing")
         with replacing_file(tower) as temporary:
             save_model(model.model.vision_tower, temporary, {"loss": f"{loss:.4f}"})
     load_model(model.model.vision_tower, tower)
     stay_as_taught(model)
-    loss = teach_words(model, load_processor(str(room / "processor")), reports, room / "words", seed)
+    loss = teach_words(model, load_processor(str(room / "processor")), reports, room / "words")
     with replacing(folder) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
-        figures = {"studies": len(train), "seed": seed, "parameters": model.num_parameters()}
+        figures = {"studies": len(train), "seed": SEED, "parameters": model.num_parameters()}
         write_json(temporary / FIGURES, {**figures, "loss of words": round(loss, 4), "versions": versions()})
     shutil.rmtree(room)
     return folder
@@ -173,28 +173,26 @@ def _varied(views: torch.Tensor) -> torch.Tensor:
     return moved * (1 + LIGHT * chance(1, 1, 1)) + SHADE * chance(1, 1, 1)
 
 
-def teach_to_see(
-    tower: ResNetModel, train: Dataset, studies: Sequence[dict[str, str]], room: Path, seed: int
-) -> float:
+def teach_to_see(tower: ResNetModel, train: Dataset, studies: Sequence[dict[str, str]], room: Path) -> float:
     """Train `tower` to name the findings of the training reports; the mean loss. Goes on in `room`.
 
     studies: their findings by region
     """
     wanted, counted = taught_findings(studies)
     examples = [{"views": views, "wanted": row} for views, row in zip(_pixels(train), wanted, strict=True)]
-    torch.manual_seed(seed)
+    torch.manual_seed(SEED)
     trainer = SeeingTrainer(
         model=Seeing(tower, wanted.shape[1], counted).to(memory_format=torch.channels_last),
         train_dataset=examples,
         args=TrainingArguments(
-            **lesson(room, EPOCHS_OF_SEEING, SEEN_AT_ONCE, seed),
+            **lesson(room, EPOCHS_OF_SEEING, SEEN_AT_ONCE, SEED),
             learning_rate=SEEING_RATE,
             weight_decay=0.05,
             warmup_steps=0.2,
             label_names=["wanted"],
         ),
     )
-    loss = _train(trainer, room)
+    loss = trainer.train(resume_from_checkpoint=_last(room)).training_loss  # of what was trained now
     tower.to(memory_format=torch.contiguous_format)
     return loss
 
@@ -231,11 +229,7 @@ def _pixels(train: Dataset) -> torch.Tensor:
 
 
 def teach_words(
-    model: LlavaNextForConditionalGeneration,
-    processor: LlavaNextProcessor,
-    reports: Dataset,
-    room: Path,
-    seed: int,
+    model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, reports: Dataset, room: Path
 ) -> float:
     """Train all of `model` but its tower on the training reports; the mean loss. Goes on in `room`.
 
@@ -244,13 +238,9 @@ def teach_words(
     if last := _last(room):  # the trainer does not know these files' names for weights, which are of old
         model.load_state_dict(LlavaNextForConditionalGeneration.from_pretrained(last).state_dict())
     examples = reports.select_columns(["images", "prompt", "completion"])
-    arguments = lesson(room, EPOCHS_OF_WORDS, READ_AT_ONCE, seed)
-    return _train(language_trainer(model, processor, examples, **arguments), room)
-
-
-def _train(trainer: Trainer, room: Path) -> float:
-    """Train to the end, from the last epoch that is whole; the mean loss of what was trained now."""
-    return trainer.train(resume_from_checkpoint=_last(room)).training_loss
+    arguments = lesson(room, EPOCHS_OF_WORDS, READ_AT_ONCE, SEED)
+    trainer = language_trainer(model, processor, examples, **arguments)
+    return trainer.train(resume_from_checkpoint=last).training_loss
 
 
 def _last(room: Path) -> str | None:
