@@ -28,7 +28,7 @@ CHAT = Template(
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of language model and vision tower; `patches` are the tower's positions a picture."""
+    """The sizes of language model and vision tower; `patches` are the tower's positions per picture."""
 
     layers: int
     hidden: int

@@ -4,7 +4,7 @@ All of it is transformers, bitsandbytes and peft. What is ours is the token budg
 in the settings) for LLaVA-NeXT:
 
 - `tiles`: the model's own cutting into a base view and tiles;
-- `base`: each whole view once, a token a patch;
+- `base`: each whole view once, a token per patch;
 - `frontal`: the first view as `base`, further ones as `pooled`;
 - `pooled`: as `base`, averaged 2 x 2 after the projector.
 
@@ -68,7 +68,7 @@ class WholeViewProcessor(LlavaNextProcessor):
     pools = POOLS["base"]
 
     def side(self, number: int) -> int:
-        """Pixels a side at which view `number` of a study is read."""
+        """Pixels per side at which view `number` of a study is read."""
         return self.image_processor.crop_size["height"] // self.pools[min(number, 1)]
 
     def tokens(self, number: int) -> int:
@@ -92,7 +92,7 @@ def _whole_view_features(self, pixel_values, image_sizes, **_) -> BaseModelOutpu
 
     pixel_values: (views, patches, 3, side, side), the whole view first, or (views, patches, hidden), what the
     tower saw of them before; image_sizes: those of `WholeViewProcessor`
-    `pooler_output` is a tuple of one (tokens, hidden) tensor a view.
+    `pooler_output` is a tuple of one (tokens, hidden) tensor per view.
     """
     if pixel_values.ndim == 3:
         outputs, patches = BaseModelOutputWithPooling(), pixel_values

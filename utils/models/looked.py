@@ -17,8 +17,8 @@ from utils.run.workspace import StepError
 from .study import StudyReport, lines_of, log_probabilities
 from .writer import Writer
 
-GRID = 8  # patches a side
-WINDOW = 2  # patches a side of what is replaced at once; windows overlap
+GRID = 8  # patches per side
+WINDOW = 2  # patches per side of what is replaced at once; windows overlap
 BATCH = 8  # changed studies that are read at once
 SIDE = 256  # of a mean view, in pixels
 POSITIONS = GRID - WINDOW + 1
@@ -30,7 +30,7 @@ def passes(views: int) -> int:
 
 
 def mean_views(studies: Iterable[Sequence[Image.Image]], views: int) -> list[Image.Image]:
-    """The mean first, second, ... of the views of `studies`, in grey, SIDE pixels a side."""
+    """The mean first, second, ... of the views of `studies`, in grey, SIDE pixels per side."""
     sums, counts = np.zeros((views, SIDE, SIDE)), np.zeros(views)
     for study in studies:
         for number, view in enumerate(study[:views]):

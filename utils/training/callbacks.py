@@ -40,7 +40,7 @@ class Sample:
 
 @dataclass
 class Progress:
-    """How far training is. `rate` is in seconds a step and None until it is measured; memory is in GiB."""
+    """How far training is. `rate` is in seconds per step and None until it is measured; memory is in GiB."""
 
     log: pd.DataFrame
     step: int
@@ -124,7 +124,7 @@ class RunCallback(TrainerCallback):
         return bool(broadcast(torch.tensor(int(answer), device=self.trainer.accelerator.device)))
 
     def rate(self, step: int) -> float | None:
-        """Seconds a step in this session, once it has made enough of them."""
+        """Seconds per step in this session, once it has made enough of them."""
         done = step - self.first
         if self.measured is None or done < MEASURED_OVER:
             return None
@@ -171,7 +171,7 @@ def read_progress(path: Path) -> Progress:
 
 
 def log_table(log_history: list[dict]) -> pd.DataFrame:
-    """The trainer's log with a row a step: step, loss, eval_loss, learning_rate (NaN where not logged)."""
+    """The trainer's log with one row per step: step, loss, eval_loss, learning_rate (NaN: not logged)."""
     entries = [entry for entry in log_history if "loss" in entry or "eval_loss" in entry]
     rows = pd.DataFrame(entries, columns=["step", "loss", "eval_loss", "learning_rate"])
     return rows.groupby("step", as_index=False).first()

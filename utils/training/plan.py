@@ -18,7 +18,7 @@ from .lengths import Lengths, study_lengths
 from .sizes import GIB, crops, fits, layers_recomputed, memory, smaller_batch, to_save_memory, trainable
 from .speeds import Hours, between, both, loading_hours, looking_hours, rates, unpacking, vision_operations
 
-# Bytes a second between two cards, a third of what PCIe 3.0 x16 has: without NVLink or direct access.
+# Bytes per second between two cards, a third of what PCIe 3.0 x16 has: without NVLink or direct access.
 LINK = 5e9
 # Tokens of a study's two views, see `iu_xray`.
 IU_XRAY_VIEWS = {"pooled": 2 * 144, "frontal": 576 + 144, "base": 2 * 576, "tiles": 2 * 2732}
@@ -118,9 +118,9 @@ def steps(settings: TrainingSettings, studies: int) -> int:
 def seconds_a_step(
     settings: TrainingSettings, base: Base, lengths: Lengths, rate: float, card: Card = T4, gpus: int = 1
 ) -> float:
-    """Seconds of one optimiser step on cards that compute `rate` floating-point operations a second each.
+    """Seconds of one optimiser step on cards that compute `rate` floating-point operations per second each.
 
-    A token costs 4 operations a weight of the language model (2 forward, 2 backward to the inputs; the
+    A token costs 4 operations per weight of the language model (2 forward, 2 backward to the inputs; the
     weights are frozen) and 12 x tokens x attention width a layer; in a layer that is recomputed, 2 more and
     4 x tokens x attention width more. The vision tower costs 2 a weight and patch, once, where what it sees
     is not kept: whole views of LLaVA-NeXT are, if the disk has room. For each batch the 4-bit weights are
@@ -152,9 +152,7 @@ def _forward_seconds(
 ) -> float:
     """Seconds of one batch's pass forward, as `seconds_a_step` counts them."""
     study = sum(_operations(base.shape, lengths.mean))
-    if not reads_whole(
-        settings.base, settings.image_tokens
-    ):  # else training reads what the tower saw for the probe
+    if not reads_whole(settings.base, settings.image_tokens):  # else what the tower saw is read
         pictures = crops(settings, base) if settings.image_tokens == "tiles" else 1
         study += settings.views * pictures * vision_operations(base.shape)
     unpacked = unpacking(_weights(base.shape), settings.precision, card)
@@ -183,7 +181,7 @@ def run_hours(
 ) -> Hours:
     """Hours of a run of `count` steps on `gpus` cards of known speed: fast, likely, slow.
 
-    An evaluation costs a pass forward on its studies; a sample report reads the 4-bit weights once a token,
+    An evaluation costs a pass forward on its studies; a sample report reads the 4-bit weights once per token,
     on one card while the others wait. The download of the base model is not counted.
     """
     batches = settings.evaluate_on / settings.batch_size / gpus

@@ -10,7 +10,7 @@ from .speeds import NF4_BYTES, WIDTHS, other_weights
 
 HEADROOM = 1.0  # GiB for the CUDA context and the gaps that the allocator leaves
 MARGIN = 1.1  # what tensors may take, times what is planned; see `memory`
-MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes a trained weight
+MOMENTS = {"paged_adamw_8bit": 2, "adamw_torch": 8}  # bytes per trained weight
 LOGIT_BYTES = 13
 ANSWER = 200  # tokens of an answer, at most: the longest report of IU X-Ray has 148 words and marks
 PATCH_BYTES = 2 * 3 * 14 * 14 * 4  # pixels of a patch, in two batches
@@ -42,15 +42,15 @@ def memory(
 
     The sum of
 
-    - the language model's linear maps at 0.516 bytes a weight (NF4, double quantisation); embedding,
+    - the language model's linear maps at 0.516 bytes per weight (NF4, double quantisation); embedding,
       head, projector and vision tower in `precision`;
-    - the adapter: 4 bytes a weight, 4 its gradient, 2 (8-bit AdamW) or 8 its moments; with several GPUs
+    - the adapter: 4 bytes per weight, 4 its gradient, 2 (8-bit AdamW) or 8 its moments; with several GPUs
       4 more, in which they exchange the gradients;
     - the views' pixels in 32 bits, of this batch and the next;
     - the larger of: what all layers keep with the logits or a kept layer's gradients, and what recomputed
       layers keep with one of them computed again, as the kept ones come first in the backward pass.
 
-    A recomputed layer keeps a hidden state a token. A kept one keeps what its backward pass reads, a token:
+    A recomputed layer keeps a hidden state per token. A kept one keeps what its backward pass reads, a token:
     the input of every adapter after dropout and the dropout's mask; of each of two norms the input in 32
     bits; query, key, value and output of attention, keys and values a head of the query, and the tokens' mask
     in 32 bits; three states of the gated map. The backward pass of a layer takes as many gradients of these

@@ -7,23 +7,23 @@ from utils.models.bases import Base, Shape
 from utils.run.machine import Card
 
 Hours = tuple[float, float, float]  # fast, likely, slow
-SUSTAINED = 25 / 32  # share of a card's bandwidth that is reached: of a T4's 320e9 bytes a second, 250e9
+SUSTAINED = 25 / 32  # share of a card's bandwidth that is reached: of a T4's 320e9 bytes per second, 250e9
 # Slow, likely, fast shares of a card's peak; see `plan.seconds_a_step`. A T4's are 65e12 and 8.1e12.
 SHARES_16, SHARES_32 = (6 / 65, 10 / 65, 16 / 65), (2 / 8.1, 4 / 8.1, 6 / 8.1)
 # Of a weight: 4 bits, an 8-bit scale a 64, a 32-bit scale a 256 of those.
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 WIDTHS = {"fp16": 2, "bf16": 2, "fp32": 4}
-READING = (1e9, 0.25e9, 0.08e9)  # bytes a second of a model's files: fast, likely, slow; see `loading_hours`
+READING = (1e9, 0.25e9, 0.08e9)  # bytes of a model per second: fast, likely, slow; see `loading_hours`
 
 
 def rates(card: Card, precision: str) -> tuple[float, float, float]:
-    """Floating-point operations a second in training on `card`, of known peak: slow, likely, fast."""
+    """Floating-point operations per second in training on `card`, of known peak: slow, likely, fast."""
     peak, shares = (card.peak_32, SHARES_32) if precision == "fp32" else (card.peak_16, SHARES_16)
     return tuple(peak * share for share in shares)
 
 
 def unpacking(weights: int, precision: str, card: Card) -> float:
-    """Seconds to write 4-bit `weights` out in `precision` and read them: once a pass, whatever the batch."""
+    """Seconds to unpack 4-bit `weights` into `precision` and read them: once per pass, whatever the batch."""
     return weights * (NF4_BYTES + 2 * WIDTHS[precision]) / (SUSTAINED * card.bandwidth)
 
 

@@ -25,7 +25,7 @@ from .slots import SlotCache, bytes_a_token
 
 CACHE_SHARE = 0.85  # of the free memory, for keys and values; the rest is for a pass's own tensors
 MOST_ROWS = 64  # texts at once, where memory holds as many
-MOST_PROPOSED = 8  # tokens a row and pass
+MOST_PROPOSED = 8  # tokens per row and pass
 ENOUGH_SEEN = 32  # texts whose lengths say more than what was expected before
 PREFILL_TOKENS = 4096  # of prompts read in one pass, at most; one prompt may be longer
 STEP = 64  # slots that all rows grow by
@@ -48,7 +48,7 @@ class Decoder:
     expected: tokens that 95 % of the texts need at most; learnt from the texts as they end
     most_rows: texts at once, where memory holds as many
     start: tokens that prompts begin with; their keys and values are computed once and kept
-    most_proposed: tokens proposed a row and pass at most; 0: no drafts
+    most_proposed: tokens proposed per row and pass at most; 0: no drafts
     drafts: what proposes them, where it is to outlive the decoder
 
     Raises ValueError for a model whose layers keep no keys and values, or whose attention is not SDPA.

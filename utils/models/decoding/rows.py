@@ -11,7 +11,7 @@ class Rule(Protocol):
     """What may overrule the model in one text. Both are called in the order of the text's tokens."""
 
     def choose(self, best: int) -> int:
-        """The token to write where the model's own choice is `best`; called once a token written."""
+        """The token to write where the model's own choice is `best`; called once per token written."""
 
     def ahead(self) -> list[int]:
         """The next tokens as far as they are sure whatever the model chooses; a draft may be wrong."""
