@@ -134,6 +134,7 @@ def build(folder: Path, count: int, processes: int, seconds) -> None:
 def read(folder: Path, count: int, processes: int, seconds) -> None:
     """What notebooks 03 and 04 read of a dataset, without the model."""
     from utils.data import hf_dataset
+    from utils.findings.plans import Words
     from utils.models.loading import load_processor
     from utils.scores import references
     from utils.settings import preset
@@ -142,7 +143,8 @@ def read(folder: Path, count: int, processes: int, seconds) -> None:
     settings = preset("demo").training
     start = time.perf_counter()
     dataset = hf_dataset.load(folder / f"{count}_{processes}")
-    rows = trainer._columns(dataset["train"], settings, load_processor(settings.base, settings.image_tokens))
+    processor = load_processor(settings.base, settings.image_tokens)
+    rows = trainer._columns(dataset["train"], settings, processor, Words((), {}))
     sampled = trainer.sample(dataset["train"], settings)
     references(dataset["train"])
     for number in range(min(READ, count)):
