@@ -21,7 +21,7 @@ from utils.models.writer import Writer
 from utils.settings import BUDGETS
 
 NEEDED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "pillow", "safetensors", "numpy")
-STUDIES, TOKENS, WEIGHT = 20, 60, 1.0
+STUDIES, TOKENS, WEIGHT = 8, 60, 1.0
 RUN = """
 import importlib.util, json, sys
 from pathlib import Path
