@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from utils import training  # noqa: E402
 from utils.data import hf_dataset, phantoms  # noqa: E402
-from utils.data.wording import OF_REGION, VALUES, told  # noqa: E402
+from utils.data.wording import OF_REGION, VALUES, concise, wordings  # noqa: E402
 from utils.findings import counts  # noqa: E402
 from utils.findings.groups import frequent  # noqa: E402
 from utils.findings.plans import left_out  # noqa: E402
@@ -132,6 +132,18 @@ def attributes(name: str, reports: list[dict], drawn: list[phantoms.Phantom]) ->
     abnormal = shown != [VALUES[name][0] for name in TOLD]
     right = (pd.DataFrame([told(report) for report in reports])[TOLD] == shown).where(abnormal)
     return pd.concat([right.mean(), pd.Series({"all": right.stack().mean()})]).rename(name)
+
+
+def told(report: dict[str, str]) -> dict[str, str]:
+    """The value of each attribute that a report in phantoms' words names; normal where it names none."""
+    values = {name: of_name[0] for name, of_name in VALUES.items()}
+    for region, names in OF_REGION.items():
+        text = concise(report.get(region, "")).lower()
+        for name in names:
+            for value in VALUES[name][1:]:
+                if any(concise(sentence).lower() in text for sentence in wordings(name, value)):
+                    values[name] = value
+    return values
 
 
 def tell(rows: pd.DataFrame, cost: pd.DataFrame, shown: list[pd.Series], dataset) -> None:

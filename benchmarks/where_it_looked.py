@@ -60,7 +60,7 @@ FINDINGS = {
         "mediastinal",
         "wide mediastinum",
         lambda by, kind, shade, width: (
-            by == "heart_and_vessels" and kind == "area" and shade == anatomy.VESSEL
+            by == "_heart_and_vessels" and kind == "area" and shade == anatomy.VESSEL
         ),
     ),
     "aorta": Kind(

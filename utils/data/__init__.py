@@ -1,6 +1,5 @@
 """Studies: read from disk (`studies`), downloaded (`sources`) or drawn (`phantoms`), and made a dataset.
 
-`studies`: the annotation and the radiographs of a folder
 `sources`: where studies come from; `downloads` brings archives and unpacks them
 `own`: rows of studies of one's own to that layout; `layouts` reads them from tables, `hub` from the Hub
 `dicom`: DICOM files as a viewer shows them

@@ -1,8 +1,7 @@
 """Phantom chests, frontal and lateral, with the findings of their attributes.
 
-A radiograph shows how much of each ray was stopped, so a view is built that
-way: the trunk, less the air in the lungs, with the heart and the vessels in it
-and the bones on top.
+A radiograph shows how much of each ray was stopped, so a view is built that way: the trunk, less the air in
+the lungs, with the heart and the vessels in it and the bones on top.
 """
 
 import numpy as np
@@ -25,12 +24,12 @@ def lesions(film: Film, seen: Attributes, spot) -> np.ndarray | float:
     """What an opacity and a nodule stop; `spot` gives the point of a place such as "left upper"."""
     stopped, rng = 0.0, film.rng
     if seen.found("opacity"):
-        cloud, centre = film.sheet(), spot(seen.opacity)
+        cloud, centre = Sheet(film), spot(seen.opacity)
         for shift in rng.uniform(-0.045, 0.045, (9, 2)):
             cloud.disc(centre + shift, 0.04)
         stopped = stopped + 0.5 * cloud.soft(32) * (1 + 0.12 * film.grain(24))
     if seen.found("nodule"):
-        ball = film.sheet()
+        ball = Sheet(film)
         ball.disc(spot(seen.nodule), rng.uniform(0.042, 0.050))
         stopped = stopped + 0.6 * ball.soft(80)
     return stopped
@@ -38,7 +37,7 @@ def lesions(film: Film, seen: Attributes, spot) -> np.ndarray | float:
 
 def vertebra(sheet: Sheet, centre, half: float, lean: float, shade: float) -> None:
     """A vertebral body, `half` of its breadth given, `lean` its tangent: dense rims, a lighter middle."""
-    box = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (half, 0.026) @ leaning(lean)
+    box = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (half, 0.026) @ [[1, -lean], [lean, 1]]
     sheet.area(box + centre, shade)
     sheet.area(0.8 * box + centre, 0.75 * shade)
 
@@ -46,11 +45,20 @@ def vertebra(sheet: Sheet, centre, half: float, lean: float, shade: float) -> No
 def spur(sheet: Sheet, centre, half: float, lean: float, side: int) -> None:
     """An osteophyte on one side of the disc below a vertebra, bridging it to the next."""
     beak = [(half - 0.01, 0.0), (half + 0.045, 0.020), (half + 0.045, 0.043), (half - 0.01, 0.063)]
-    sheet.area(np.array(beak) * (side, 1) @ leaning(lean) + centre)
+    sheet.area(np.array(beak) * (side, 1) @ [[1, -lean], [lean, 1]] + centre)
 
 
-def leaning(lean: float) -> np.ndarray:
-    return np.array([[1, -lean], [lean, 1]])
+def tube(sheet: Sheet, line: np.ndarray, width: float, shade: float) -> None:
+    """A long bone along `line`: dense rims and a lighter middle."""
+    sheet.line(line, width, shade)
+    sheet.line(line, width - 0.012, 0.7 * shade)
+
+
+def break_rib(sheet: Sheet, rib: np.ndarray) -> None:
+    """A rib in two pieces, the outer one sunk, dense at the break."""
+    for piece, end in ((rib[:17], slice(-6, None)), (rib[16:] + (0, 0.045), slice(0, 6))):
+        tube(sheet, piece, 0.028, 0.95)
+        sheet.line(piece[end], 0.034)
 
 
 def beside(side: int, points) -> np.ndarray:
@@ -80,26 +88,27 @@ class Frontal:
         self.bend = SIGN.get(attributes.scoliosis, 0) * rng.uniform(0.085, 0.105)
 
     def view(self) -> Image.Image:
-        air = self.air()
-        stopped = self.body() * (1 - 0.93 * air) + 0.30 * self.branches() * air
-        stopped = np.maximum(stopped, self.heart_and_vessels()) + BONE * self.bones()
-        stopped += lesions(self.film, self.seen, self.spot) + self.metal()
+        """The radiograph, mode L."""
+        air = self._air()
+        stopped = self._body() * (1 - 0.93 * air) + 0.30 * self._branches() * air
+        stopped = np.maximum(stopped, self._heart_and_vessels()) + BONE * self._bones()
+        stopped += lesions(self.film, self.seen, self._spot) + self._metal()
         return self.film.develop(stopped, marker="L")
 
-    def body(self) -> np.ndarray:
+    def _body(self) -> np.ndarray:
         w = 0.41 * self.rng.uniform(0.96, 1.08)
         trunk = [(0.09, -0.1), (0.09, 0.03), (0.16, 0.09), (0.36, 0.12)]
         trunk += [(w, 0.3), (w - 0.01, 0.5), (w + 0.01, 1.1)]
         arm = [(0.28, 0.11), (0.43, 0.13), (0.54, 0.26), (0.58, 0.7), (0.5, 0.62), (0.43, 0.34)]
-        sheet = self.film.sheet()
+        sheet = Sheet(self.film)
         for side in SIGN.values():
             sheet.area(beside(side, curve(arm, closed=True)), 0.68)
         sheet.area(both(curve(trunk)))
         # Thick in the middle, thin at the edge: a soft copy gives the fall-off.
         return sheet.soft(128) * (0.35 + 0.62 * sheet.soft(16))
 
-    def air(self) -> np.ndarray:
-        sheet = self.film.sheet()
+    def _air(self) -> np.ndarray:
+        sheet = Sheet(self.film)
         for name, side in SIGN.items():
             low = self.domes[name]
             rim = [(0.05, 0.14), (0.115, 0.10)]
@@ -119,9 +128,9 @@ class Frontal:
                 sheet.area(beside(side, np.vstack([curve(meniscus), [(0.0, 0.9), (0.42, 0.9)]])), 0.04)
         return sheet.soft(160)
 
-    def branches(self) -> np.ndarray:
+    def _branches(self) -> np.ndarray:
         """The lungs' vessels, thinner on their way out from the hilum."""
-        sheet, rng = self.film.sheet(), self.rng
+        sheet, rng = Sheet(self.film), self.rng
         for name, side in SIGN.items():
             reach = 0.55 if self.seen.pneumothorax == name else 1.0
             sheet.line(beside(side, [(0.07, 0.40), (0.10, 0.47), (0.09, 0.54)]), 0.03, 0.8)
@@ -130,13 +139,13 @@ class Frontal:
             out *= reach * rng.uniform(0.18, 0.27, (10, 1))
             sag = np.stack([np.zeros(10), rng.uniform(-0.02, 0.02, 10)], axis=1)
             hilum = np.array((0.08, 0.45))
-            for way in curve(np.stack([0 * out, 0.5 * out + sag, out], axis=1) + hilum):
-                sheet.line(beside(side, way), 0.006, 0.4)
-                sheet.line(beside(side, way[:9]), 0.011, 0.55)
+            for vessel in curve(np.stack([0 * out, 0.5 * out + sag, out], axis=1) + hilum):
+                sheet.line(beside(side, vessel), 0.006, 0.4)
+                sheet.line(beside(side, vessel[:9]), 0.011, 0.55)
         return sheet.soft(160)
 
-    def heart_and_vessels(self) -> np.ndarray:
-        sheet, rng, x = self.film.sheet(), self.rng, 0.5 + self.turned
+    def _heart_and_vessels(self) -> np.ndarray:
+        sheet, rng, x = Sheet(self.film), self.rng, 0.5 + self.turned
         wide = rng.uniform(0.12, 0.14) if self.seen.found("mediastinum") else rng.uniform(0.052, 0.06)
         upper = [(0.05, 0.05), (0.7 * wide, 0.12), (0.9 * wide, 0.19), (wide, 0.28)]
         upper += [(0.9 * wide, 0.37), (0.06, 0.48), (0.05, 0.8)]
@@ -159,9 +168,9 @@ class Frontal:
             sheet.line([(x, 0.365), (x + side * 0.05, 0.42)], 0.02, WINDPIPE + 0.08)
         return sheet.soft(128)
 
-    def bones(self) -> np.ndarray:
-        sheet = self.film.sheet()
-        self.ribs(sheet)
+    def _bones(self) -> np.ndarray:
+        sheet = Sheet(self.film)
+        self._ribs(sheet)
         for side in SIGN.values():
             x = side * self.turned
             blade = curve([(0.36, 0.14), (0.42, 0.2), (0.40, 0.3), (0.36, 0.42), (0.33, 0.3)], closed=True)
@@ -169,68 +178,52 @@ class Frontal:
             sheet.line(beside(side, [(0.455, 0.2), (0.5, 0.5)]), 0.045, 0.32)
             sheet.disc((0.5 + side * 0.44, 0.175), 0.042, 0.36)
             clavicle = curve([(0.035 + x, 0.20), (0.13, 0.165), (0.26, 0.125), (0.37, 0.12)])
-            self.tube(sheet, beside(side, clavicle), 0.028, 0.48)
-        self.spine(sheet)
+            tube(sheet, beside(side, clavicle), 0.028, 0.48)
+        self._spine(sheet)
         return sheet.soft()
 
-    def tube(self, sheet: Sheet, way: np.ndarray, width: float, shade: float) -> None:
-        """A long bone: dense rims and a lighter middle."""
-        sheet.line(way, width, shade)
-        sheet.line(way, width - 0.012, 0.7 * shade)
-
-    def spine_x(self, y):
+    def _spine_x(self, y):
         """The spine's x at height `y`: with scoliosis, bent to one side about the middle of the chest."""
         return 0.5 + self.bend * (1.4 * np.exp(-(((np.asarray(y) - 0.5) / 0.2) ** 2)) - 0.4)
 
-    def ribs(self, sheet: Sheet) -> None:
+    def _ribs(self, sheet: Sheet) -> None:
         """Ten ribs a side, each from the spine out to the wall and, fainter, back to the front."""
         broken = self.rng.integers(4, 7)
         y = 0.125 + 0.056 * np.arange(10)
         for name, side in SIGN.items():
-            head, end = side * (self.spine_x(y) - 0.5) + 0.03, wall(y + 0.075) + 0.004
+            head, end = side * (self._spine_x(y) - 0.5) + 0.03, wall(y + 0.075) + 0.004
             back = [(head, y), (0.35 * end + 0.03, y - 0.02), (0.78 * end, y + 0.012), (end, y + 0.085)]
-            front = [
-                (end, y + 0.085),
-                (0.9 * end, y + 0.135),
-                (0.62 * end, y + 0.17),
-                (0.42 * end, y + 0.175),
-            ]
+            front = [back[-1], (0.9 * end, y + 0.135), (0.62 * end, y + 0.17), (0.42 * end, y + 0.175)]
             # (points, 2, ribs) to one line per rib
             back, front = (beside(side, curve(np.transpose(line, (2, 0, 1)))) for line in (back, front))
             whole = np.arange(len(y)) != (broken if self.seen.fracture == name else -1)
-            for way in front:
-                self.tube(sheet, way, 0.020, 0.24)
-            for way in back[whole]:
-                self.tube(sheet, way, 0.022, 0.44)
-            for way in back[~whole]:
-                self.break_rib(sheet, way)
+            for rib in front:
+                tube(sheet, rib, 0.020, 0.24)
+            for rib in back[whole]:
+                tube(sheet, rib, 0.022, 0.44)
+            for rib in back[~whole]:
+                break_rib(sheet, rib)
 
-    def break_rib(self, sheet: Sheet, way: np.ndarray) -> None:
-        """A rib in two pieces, the outer one sunk, dense at the break."""
-        for piece, end in ((way[:17], slice(-6, None)), (way[16:] + (0, 0.045), slice(0, 6))):
-            self.tube(sheet, piece, 0.028, 0.95)
-            sheet.line(piece[end], 0.034)
-
-    def spine(self, sheet: Sheet) -> None:
+    def _spine(self, sheet: Sheet) -> None:
         for y in np.arange(0.0, 1.05, 0.062) + self.rng.uniform(0, 0.06):
-            x, half = self.spine_x(y), 0.030 + 0.012 * y
-            lean = (self.spine_x(y + 0.02) - self.spine_x(y - 0.02)) / 0.04
+            x, half = self._spine_x(y), 0.030 + 0.012 * y
+            lean = (self._spine_x(y + 0.02) - self._spine_x(y - 0.02)) / 0.04
             vertebra(sheet, (x, y), half, lean, 0.64)
             sheet.line([(x, y - 0.01), (x, y + 0.02)], 0.008, 0.64)
             if self.seen.found("spine") and y > 0.35:
                 for side in SIGN.values():
                     spur(sheet, (x, y), half, lean, side)
 
-    def metal(self) -> np.ndarray | float:
+    def _metal(self) -> np.ndarray | float:
         """Clips in the right upper abdomen."""
         if not self.seen.found("clips"):
             return 0.0
-        sheet = self.film.sheet()
+        sheet = Sheet(self.film)
         for point in self.rng.uniform((0.12, 0.77), (0.22, 0.86), (5, 2)):
             sheet.line(beside(SIGN["right"], [point, point + 0.032]), 0.016)
         return 3.0 * sheet.soft()
 
-    def spot(self, place: str) -> np.ndarray:
+    def _spot(self, place: str) -> np.ndarray:
         side, zone = place.split()
         y = self.rng.uniform(*{"upper": (0.24, 0.33), "lower": (0.47, 0.54)}[zone])
         return np.array((0.5 + SIGN[side] * (wall(y) - self.rng.uniform(0.075, 0.10)), y))
@@ -244,33 +237,27 @@ class Lateral:
         self.dome = rng.uniform(0.625, 0.65)
 
     def view(self) -> Image.Image:
-        air = self.air()
-        stopped = self.body() * (1 - 0.88 * air)
-        stopped = np.maximum(stopped, self.heart_and_vessels()) + BONE * self.bones()
-        return self.film.develop(stopped + lesions(self.film, self.seen, self.spot))
+        """The radiograph, mode L."""
+        air = self._air()
+        stopped = self._body() * (1 - 0.88 * air)
+        stopped = np.maximum(stopped, self._heart_and_vessels()) + BONE * self._bones()
+        return self.film.develop(stopped + lesions(self.film, self.seen, self._spot))
 
-    def body(self) -> np.ndarray:
+    def _body(self) -> np.ndarray:
         front = [(0.36, -0.1), (0.30, 0.05), (0.36, 0.2), (0.33, 0.32), (0.26, 0.5), (0.24, 0.64), (0.2, 1.1)]
-        back = [
-            (0.74, -0.1),
-            (0.78, 0.08),
-            (0.88, 0.25),
-            (0.92, 0.45),
-            (0.90, 0.65),
-            (0.84, 0.85),
-            (0.82, 1.1),
-        ]
-        sheet = self.film.sheet()
+        back = [(0.74, -0.1), (0.78, 0.08), (0.88, 0.25), (0.92, 0.45), (0.90, 0.65), (0.84, 0.85)]
+        back += [(0.82, 1.1)]
+        sheet = Sheet(self.film)
         sheet.area([(0.5, -0.1), (0.0, -0.1), (0.0, 0.02), (0.36, 0.2), (0.6, 0.15)], 0.7)  # the raised arms
         sheet.area(np.vstack([curve(front), curve(back)[::-1]]))
         return sheet.soft(128) * (0.3 + 0.65 * sheet.soft(16))
 
-    def air(self) -> np.ndarray:
+    def _air(self) -> np.ndarray:
         low = self.dome
         front = [(0.55, 0.16), (0.44, 0.24), (0.365, 0.38), (0.32, 0.52), (0.30, low + 0.03)]
         dome = [front[-1], (0.40, low), (0.54, low + 0.01), (0.67, low + 0.07), (0.80, low + 0.19)]
         back = [dome[-1], (0.85, 0.7), (0.865, 0.5), (0.81, 0.3), (0.70, 0.16), (0.62, 0.13), front[0]]
-        sheet = self.film.sheet()
+        sheet = Sheet(self.film)
         sheet.area(np.vstack([curve(front), curve(dome), curve(back)]), 0.86)
         if self.seen.found("effusion"):
             top = self.rng.uniform(0.57, 0.62)
@@ -278,12 +265,12 @@ class Lateral:
             sheet.area(np.vstack([meniscus, [(0.92, 0.95), (0.5, 0.95)]]), 0.04)
         return sheet.soft(160)
 
-    def heart_and_vessels(self) -> np.ndarray:
-        sheet = self.film.sheet()
+    def _heart_and_vessels(self) -> np.ndarray:
+        sheet = Sheet(self.film)
         great = [(0.43, 0.45), (0.47, 0.30), (0.50, 0.14), (0.60, 0.14), (0.60, 0.34), (0.58, 0.48)]
         sheet.area(curve(great, closed=True), 0.42)
         if self.seen.found("aorta"):
-            arch = [(0.48, 0.42), (0.50, 0.30), (0.58, 0.25), (0.68, 0.30), (0.76, 0.45), (0.74, 0.6)]
+            arch = [(0.48, 0.42), (0.5, 0.3), (0.58, 0.25), (0.68, 0.3), (0.76, 0.45), (0.74, 0.6)]
             arch += [(0.66, 0.74)]
             sheet.line(curve(arch), 0.06, VESSEL)
         else:
@@ -294,37 +281,30 @@ class Lateral:
             bulk = [(0.37, 0.42), (0.43, 0.26), (0.55, 0.16), (0.66, 0.22), (0.62, 0.42)]
             sheet.area(curve(bulk, closed=True), VESSEL)
         sheet.disc((0.565, 0.45), 0.042, 0.62)
-        heart = [
-            (0.33, 0.66),
-            (0.33, 0.53),
-            (0.42, 0.43),
-            (0.52, 0.43),
-            (0.59, 0.52),
-            (0.58, 0.64),
-            (0.46, 0.70),
-        ]
+        heart = [(0.33, 0.66), (0.33, 0.53), (0.42, 0.43), (0.52, 0.43), (0.59, 0.52), (0.58, 0.64)]
+        heart += [(0.46, 0.7)]
         grown = (curve(heart, closed=True) - (0.34, 0.68)) * self.rng.uniform(*HEART_SCALE[self.seen.heart])
         sheet.area(grown + (0.34, 0.68), HEART)
         return sheet.soft(128)
 
-    def spine_x(self, y):
+    def _spine_x(self, y):
         return np.interp(y, (0.0, 0.2, 0.45, 0.7, 1.1), (0.66, 0.70, 0.765, 0.745, 0.66))
 
-    def bones(self) -> np.ndarray:
-        sheet = self.film.sheet()
+    def _bones(self) -> np.ndarray:
+        sheet = Sheet(self.film)
         rib = curve([(0.84, 0.20), (0.7, 0.18), (0.52, 0.26), (0.38, 0.38)])
         for k in range(8):
             sheet.line(rib + (0, 0.065 * k), 0.014, 0.18)
         sheet.line(curve([(0.44, 0.2), (0.36, 0.34), (0.30, 0.5), (0.285, 0.62)]), 0.02, 0.56)  # the sternum
         for y in np.arange(0.0, 1.05, 0.066) + self.rng.uniform(0, 0.06):
-            x, half = self.spine_x(y), 0.034 + 0.01 * y
-            lean = (self.spine_x(y + 0.03) - self.spine_x(y - 0.03)) / 0.06
+            x, half = self._spine_x(y), 0.034 + 0.01 * y
+            lean = (self._spine_x(y + 0.03) - self._spine_x(y - 0.03)) / 0.06
             sheet.line([(x + half, y), (x + half + 0.05, y + 0.025)], 0.016, 0.32)
             vertebra(sheet, (x, y), half, lean, 0.56)
             if self.seen.found("spine") and y > 0.3:
                 spur(sheet, (x, y), half, lean, -1)
         return sheet.soft()
 
-    def spot(self, place: str) -> np.ndarray:
+    def _spot(self, place: str) -> np.ndarray:
         centre = {"upper": (0.46, 0.31), "lower": (0.72, 0.60)}[place.split()[1]]
         return centre + self.rng.uniform(-0.02, 0.02, 2)

@@ -1,47 +1,26 @@
 """The card of a dataset: what its columns are, its counts, how it was made, limits and licence."""
 
-from collections.abc import Iterable
-
 import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from utils.regions import REGIONS
 
-COLUMNS = {
-    "id": "the study",
-    "images": "its radiographs, 8-bit grey PNG, frontal first",
-    "prompt": "the user's message; it names the regions that the completion has",
-    "completion": "the assistant's message, one `region: findings` line a region",
-    ", ".join(REGIONS): "the findings of each region; empty where the study does not mention it",
-    "views": "number of radiographs",
-}
-
-
-def dataset_card(statistics: pd.DataFrame, data_label: str, facts: dict[str, object]) -> DatasetCard:
-    """The card of a dataset with `statistics`, one row per split.
-
-    Its head lists no data files: `load_dataset` tells the splits by the
-    files' names, and where a card does list them it knows a local dataset by
-    its folder's name alone, so that one run would get another's rows out of
-    its cache (seen with datasets 4.0).
-    """
-    head = DatasetCardData(
-        pretty_name=f"Chest X-ray findings by region ({data_label})",
-        license="other",
-        language="en",
-        task_categories=["image-text-to-text"],
-    )
-    text = f"""
+TEXT = """
 # Chest X-ray findings by region
 
-**{data_label}**
+**{label}**
 
 Each row is a study. It has the radiographs, and the findings by region as a chat for fine-tuning a
 vision-language model. **Not for clinical use.**
 
 | column | |
 |---|---|
-{_lines(f"| {name} | {what} |" for name, what in COLUMNS.items())}
+| id | the study |
+| images | its radiographs, 8-bit grey PNG, frontal first |
+| prompt | the user's message; it names the regions that the completion has |
+| completion | the assistant's message, one `region: findings` line a region |
+| {regions} | the findings of each region; empty where the study does not mention it |
+| views | number of radiographs |
 
 If a study does not mention a region, that region is unknown, not normal. Prompt and completion leave it
 out. Findings that belong to no region (`others`) are left out of the dataset.
@@ -50,7 +29,7 @@ out. Findings that belong to no region (`others`) are left out of the dataset.
 
 The table shows the studies and views in each split, and how many studies mention each region.
 
-{_table(statistics)}
+{table}
 
 ## How it was made
 
@@ -58,7 +37,7 @@ Findings that the source does not split by region were split by this project. Ra
 converted to 8-bit grey. Damaged radiographs are left out, and so are studies without a usable
 radiograph.
 
-{_lines(f"- {name.replace('_', ' ')}: {fact}" for name, fact in facts.items())}
+{made}
 
 ## Limits
 
@@ -71,14 +50,24 @@ radiograph.
 Radiographs and findings keep the licence of their source. IU X-Ray is CC BY-NC-ND 4.0: if this dataset
 was made from IU X-Ray, do not publish it.
 """
+
+
+def dataset_card(statistics: pd.DataFrame, data_label: str, facts: dict[str, object]) -> DatasetCard:
+    """The card of a dataset with `statistics`, one row per split.
+
+    Its head lists no data files: `load_dataset` tells the splits by the files' names. If a card lists them,
+    it knows a local dataset by its folder's name alone, and reads another run's rows from its cache.
+    """
+    head = DatasetCardData(
+        pretty_name=f"Chest X-ray findings by region ({data_label})",
+        license="other",
+        language="en",
+        task_categories=["image-text-to-text"],
+    )
+    rows = [["split", *statistics.columns]]
+    rows += [[name, *(f"{value:,}" for value in row)] for name, row in statistics.iterrows()]
+    head_row, *lines = (f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join([head_row, "|---" * len(rows[0]) + "|", *lines])
+    made = "\n".join(f"- {name.replace('_', ' ')}: {fact}" for name, fact in facts.items())
+    text = TEXT.format(label=data_label, regions=", ".join(REGIONS), table=table, made=made)
     return DatasetCard(f"---\n{head.to_yaml()}\n---\n{text}")
-
-
-def _lines(lines: Iterable[str]) -> str:
-    return "\n".join(lines)
-
-
-def _table(frame: pd.DataFrame) -> str:
-    head = f"| {frame.index.name} | {' | '.join(frame.columns)} |"
-    rows = (f"| {name} | {' | '.join(f'{value:,}' for value in row)} |" for name, row in frame.iterrows())
-    return _lines([head, "|---" * (len(frame.columns) + 1) + "|", *rows])

@@ -18,7 +18,6 @@ from .views import rank
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-    from pydicom.uid import UID
 
 RADIOGRAPHS = ("CR", "DX")
 MISSING = "DICOM files need the package pydicom: run %pip install pydicom, then this cell again"
@@ -44,8 +43,7 @@ _DECODING = ("PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelR
 _HEAD = [
     *("AccessionNumber", "StudyInstanceUID", "PatientID", "Modality", "ViewPosition", "InstanceNumber"),
     *("NumberOfFrames", "SamplesPerPixel", "PixelData", "SOPClassUID", "ConversionType"),
-    *_SLICE,
-    *_DECODING,
+    *(*_SLICE, *_DECODING),
 ]
 _LONG = 1024  # bytes; a longer value, such as the pixels, is passed over when only the head is wanted
 
@@ -77,9 +75,9 @@ def is_dicom(path: Path) -> bool:
 
 def find(folder: Path) -> Iterable[Path]:
     """The DICOM files below `folder`, in the order of their names."""
-    for place, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         folders.sort()
-        yield from (path for name in sorted(names) if is_dicom(path := Path(place, name)))
+        yield from (path for name in sorted(names) if is_dicom(path := Path(parent, name)))
 
 
 def header(path: Path, decoded: set[tuple] | None = None) -> Header:
@@ -88,34 +86,34 @@ def header(path: Path, decoded: set[tuple] | None = None) -> Header:
     decoded: the kinds of pixels of which a file was read before. The pixels of the first of each kind are
     read here; where they cannot be, the error's cause says why.
     """
-    with _sentences():
-        dataset = _library().dcmread(path, defer_size=_LONG, specific_tags=_HEAD)
-        _check(dataset)
+    with _opened(path, defer_size=_LONG, specific_tags=_HEAD) as dataset:
         ids = (dataset.get(name) for name in ("AccessionNumber", "StudyInstanceUID"))
         order = rank(dataset.get("ViewPosition")), int(dataset.get("InstanceNumber") or 0)
         patient, modality = str(dataset.get("PatientID") or ""), _modality(dataset)
         head = Header(tuple(str(name) for name in ids if name), patient, order, modality)
-    kind = (_syntax(dataset), *(str(dataset.get(name)) for name in _DECODING))
-    if decoded is not None and kind not in decoded:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    pixels = (syntax, *(str(dataset.get(name)) for name in _DECODING))
+    if decoded is not None and pixels not in decoded:
         try:
             read(path)
         except (OSError, ValueError) as error:
-            raise ValueError(f"pixels that cannot be read, {_short(kind[0])}{_advice(kind[0])}") from error
-        decoded.add(kind)
+            from pydicom.pixels import get_decoder
+
+            lacks = any(name.startswith("pylibjpeg") for name in get_decoder(syntax).missing_dependencies)
+            advice = "; %pip install pylibjpeg[all] and a restart may help" if lacks else ""
+            raise ValueError(f"pixels that cannot be read, {_short(syntax)}{advice}") from error
+        decoded.add(pixels)
     return head
 
 
 def read(path: Path) -> Image.Image:
     """A radiograph as 8-bit grey (mode L), in its own window and with bone white.
 
-    The order is the standard's: modality LUT or rescale, then the first VOI
-    LUT or window, then MONOCHROME1 inverted. Without a window the samples are
-    stretched over their own range. Padding is black. Raises ValueError where
-    it cannot be done.
+    The order is the standard's: modality LUT or rescale, then the first VOI LUT or window, then MONOCHROME1
+    inverted. Without a window the samples are stretched over their own range. Padding is black. Raises
+    ValueError where it cannot be done.
     """
-    with _sentences():
-        dataset = _library().dcmread(path)
-        _check(dataset)
+    with _opened(path) as dataset:
         stored = dataset.pixel_array
         padding = _padding(dataset, stored)
         if padding.all():
@@ -139,20 +137,18 @@ def own_range(samples: np.ndarray) -> tuple[float, float]:
     return float(near.min()), float(near.max())
 
 
-def _library():
+@contextmanager
+def _opened(path: Path, **options):
+    """A radiograph's dataset. What pydicom raises becomes a ValueError, its warnings are not shown."""
     try:
         import pydicom.pixels
     except ModuleNotFoundError:
         raise NoPackage(MISSING) from None
-    return pydicom
-
-
-@contextmanager
-def _sentences():
-    """What pydicom raises, of many kinds, as a ValueError; its warnings of small faults are not shown."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            yield
+            dataset = pydicom.dcmread(path, **options)
+            _check(dataset)
+            yield dataset
     except (OSError, ValueError):
         raise
     except Exception as error:  # a damaged file raises nearly anything; a missing decoder a RuntimeError
@@ -160,7 +156,10 @@ def _sentences():
 
 
 def _check(dataset: "Dataset") -> None:
-    _check_modality(dataset)
+    """Raises ValueError for what is no single grey radiograph, NoPackage where its decoder is missing."""
+    from pydicom.pixels import get_decoder
+
+    _modality(dataset)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if "PixelData" not in dataset:
         raise ValueError("no pixels")
@@ -169,57 +168,34 @@ def _check(dataset: "Dataset") -> None:
     grey = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).startswith("MONOCHROME")
     if dataset.get("SamplesPerPixel", 1) != 1 or not grey:
         raise ValueError("in colour")
-    _check_decoder(_syntax(dataset))
+    if not get_decoder(syntax := dataset.file_meta.TransferSyntaxUID).is_available:
+        raise NoPackage(NO_DECODER.format(_short(syntax)))
 
 
 def _modality(dataset: "Dataset") -> str:
-    return str(dataset.get("Modality") or "").strip().upper()
-
-
-def _check_modality(dataset: "Dataset") -> None:
-    """Raises ValueError for what is no projection radiograph: where the modality says little, by the rest."""
-    modality = _modality(dataset)
+    """The modality. Raises ValueError for no projection radiograph; the rest decides where it says little."""
+    modality = str(dataset.get("Modality") or "").strip().upper()
     if modality in RADIOGRAPHS:
-        return
-    kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
-    kind = kind.name if kind and kind.name != kind else ""  # "" for a private class, too
+        return modality
+    storage = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    storage = storage.name if storage and storage.name != storage else ""  # "" for a private class, too
     conversion = str(dataset.get("ConversionType") or "")
     if modality not in _MAY_BE:
-        what = ""
-    elif kind and kind not in _CLASSES:
-        what = f" ({kind})"
+        why = ""
+    elif storage and storage not in _CLASSES:
+        why = f" ({storage})"
     elif conversion in _NO_FILM:
-        what = f" (conversion {conversion})"
+        why = f" (conversion {conversion})"
     elif any(dataset.get(name) is not None for name in _SLICE):
-        what = " (a slice)"
+        why = " (a slice)"
     else:
-        return
-    raise ValueError(f"modality {modality or 'unknown'}{what}, not {' or '.join(RADIOGRAPHS)}")
+        return modality
+    raise ValueError(f"modality {modality or 'unknown'}{why}, not {' or '.join(RADIOGRAPHS)}")
 
 
-def _syntax(dataset: "Dataset") -> "UID":
-    return dataset.file_meta.TransferSyntaxUID
-
-
-def _short(syntax: "UID") -> str:
+def _short(syntax) -> str:
     """The name of a transfer syntax without its details."""
     return re.split(r", | \(", syntax.name)[0]
-
-
-def _advice(syntax: "UID") -> str:
-    """What may help where the decoders that are here cannot read a file."""
-    from pydicom.pixels import get_decoder
-
-    lacks = any(package.startswith("pylibjpeg") for package in get_decoder(syntax).missing_dependencies)
-    return "; %pip install pylibjpeg[all] and a restart may help" if lacks else ""
-
-
-def _check_decoder(syntax: "UID") -> None:
-    """Raises NoPackage where pixels are compressed in a way that needs one more package."""
-    from pydicom.pixels import get_decoder
-
-    if not get_decoder(syntax).is_available:
-        raise NoPackage(NO_DECODER.format(_short(syntax)))
 
 
 def _padding(dataset: "Dataset", stored: np.ndarray) -> np.ndarray:
@@ -227,14 +203,11 @@ def _padding(dataset: "Dataset", stored: np.ndarray) -> np.ndarray:
     value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     if value is None:
         return np.zeros(stored.shape, bool)
-    ends = sorted(_of_type(int(end), stored.dtype) for end in (value, value if limit is None else limit))
-    return (stored >= ends[0]) & (stored <= ends[1])
-
-
-def _of_type(value: int, kind: np.dtype) -> int:
-    """A value that was written with the other sign, such as 65535 for -1, as the samples have it."""
-    least, most = np.iinfo(kind).min, np.iinfo(kind).max
-    return value + (most - least + 1) * (int(value < least) - int(value > most))
+    least, most = np.iinfo(stored.dtype).min, np.iinfo(stored.dtype).max
+    ends = (int(end) for end in (value, value if limit is None else limit))
+    # A value written with the other sign, such as 65535 for -1, becomes what the samples have.
+    low, high = sorted(end + (most - least + 1) * ((end < least) - (end > most)) for end in ends)
+    return (stored >= low) & (stored <= high)
 
 
 def _windowed(dataset: "Dataset", stored: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -248,20 +221,15 @@ def _windowed(dataset: "Dataset", stored: np.ndarray, picture: np.ndarray) -> tu
     if table := dataset.get("VOILUTSequence"):
         shown = apply_voi_lut(np.rint(samples).astype(np.int32), dataset).astype(np.float64)
         return shown, 0, 2 ** table[0].LUTDescriptor[2] - 1
-    window = _window(dataset)
-    if window is None:
-        return samples.astype(np.float64), *own_range(samples[picture])
-    # What lies far below and far above the window; a negative slope turns the two round.
-    with np.errstate(over="ignore"):
-        low, high = apply_voi_lut(np.array([-1e12, 1e12]), dataset, window)
-    return apply_voi_lut(samples, dataset, window), float(low), float(high)
-
-
-def _window(dataset: "Dataset") -> int | None:
-    """The number of the first window that has a centre and a width that can be; None without one."""
     if not dataset.get("VOILUTFunction"):
         dataset.VOILUTFunction = "LINEAR"  # the standard's default, where the element is missing or empty
     least = 1 if dataset.VOILUTFunction == "LINEAR" else 0
     ends = (np.atleast_1d(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
     windows = enumerate(zip(*ends, strict=False))
-    return next((n for n, (at, width) in windows if at is not None and width and width >= least), None)
+    usable = (n for n, (centre, width) in windows if centre is not None and width and width >= least)
+    if (window := next(usable, None)) is None:
+        return samples.astype(np.float64), *own_range(samples[picture])
+    # What lies far below and far above the window; a negative slope turns the two round.
+    with np.errstate(over="ignore"):
+        low, high = apply_voi_lut(np.array([-1e12, 1e12]), dataset, window)
+    return apply_voi_lut(samples, dataset, window), float(low), float(high)

@@ -1,8 +1,8 @@
 """Archives: brought here by HTTP, taken up where a connection dropped, and unpacked with care.
 
-tenacity asks again, gdown answers Google Drive's question, the standard
-library unpacks. To receive is our own: gdown 5.2 joins the halves of two
-versions, and an error page to a part; pooch 1.9 starts again after each drop.
+tenacity asks again, gdown answers Google Drive's question, the standard library unpacks. To receive is our
+own: gdown 5.2 joins the halves of two versions, and an error page to a part; pooch 1.9 starts again after
+each drop.
 """
 
 import json
@@ -48,11 +48,10 @@ def drive_address(file_id: str) -> str:
 def fetch(url: str, target: Path, label: str) -> Path:
     """The file at `url`, downloaded to `target`.
 
-    What came before a connection was lost stays in `<target>.part`. The next
-    attempt, or the next call, goes on from there where the server still has
-    the same version of the file and sends parts of it, and else starts again.
-    Google Drive's question before large files is answered. Raises DataError
-    where the server refuses, sends a page in place of a file, or stops sending.
+    What came before a connection was lost stays in `<target>.part`. The next attempt, or the next call, goes
+    on from there where the server still has the same version of the file and sends parts of it, and else
+    starts again. Google Drive's question before large files is answered. Raises DataError where the server
+    refuses, sends a page in place of a file, or stops sending.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part, sizes = _Part(url, target), deque(maxlen=ATTEMPTS)
@@ -80,10 +79,9 @@ def fetch(url: str, target: Path, label: str) -> Path:
 def extract(archive: Path, folder: Path, most_bytes: int = MOST_BYTES) -> None:
     """Unpack a zip or tar archive to `folder`, after a look at the names and sizes of all that it holds.
 
-    Raises DataError for an archive that is damaged, that holds a link, a path
-    which leads out of `folder` or a file that would be written over another,
-    or that unpacks to more than `most_bytes` or than the disk has free. What
-    was written by then stays.
+    Raises DataError for an archive that is damaged, that holds a link, a path which leads out of `folder` or
+    a file that would be written over another, or that unpacks to more than `most_bytes` or than the disk has
+    free. What was written by then stays.
     """
     try:
         if zipfile.is_zipfile(archive):

@@ -1,10 +1,8 @@
 """How a phantom radiograph is put together: sheets of soft shapes, added up and developed.
 
-Points are (x, y) in parts of the picture's side, y downwards; what is stopped
-of the rays is in parts of what a whole trunk stops.
+Points are (x, y) in parts of the picture's side, y downwards; what is stopped of the rays is in parts of what
+a whole trunk stops.
 """
-
-from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -38,10 +36,6 @@ class Film:
         """Points (..., 2) of the patient, as they lie on the film."""
         return (np.asarray(points, dtype=float) - 0.5) @ self.placing + self.centre
 
-    def sheet(self) -> "Sheet":
-        """An empty layer of this film."""
-        return Sheet(self)
-
     def grain(self, cells: int) -> np.ndarray:
         """Random texture (size, size), normal about 0, of `cells` blobs a side."""
         coarse = Image.fromarray(self.rng.standard_normal((cells, cells), dtype=np.float32))
@@ -54,16 +48,12 @@ class Film:
         grey += 0.05 * (self.rng.random(grey.shape, dtype=np.float32) - 0.5)
         image = Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))
         size, pen = self.size, ImageDraw.Draw(image)
+        small, large = ImageFont.load_default(max(8, size // 23)), ImageFont.load_default(size // 14)
         corner = 0.015 * size, 0.985 * size
-        pen.text(corner, LABEL, 235, _font(max(8, size // 23)), anchor="ls", stroke_width=1, stroke_fill=20)
+        pen.text(corner, LABEL, 235, small, anchor="ls", stroke_width=1, stroke_fill=20)
         if marker:
-            pen.text((0.96 * size, 0.03 * size), marker, 235, _font(size // 14), anchor="rt")
+            pen.text((0.96 * size, 0.03 * size), marker, 235, large, anchor="rt")
         return image
-
-
-@cache
-def _font(pixels: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(pixels)
 
 
 class Sheet:

@@ -1,9 +1,8 @@
 """Studies to a Hugging Face dataset: radiographs inside, and a prompt and a completion as TRL wants them.
 
-A row is a study: `id`; `images`, a list of 8-bit grey PNGs; `prompt` and
-`completion`, one chat message each; the text of each region, empty where the
-study does not mention it; and `views`, the number of images. The prompt names
-the regions that the completion has, and no other.
+A row is a study: `id`; `images`, a list of 8-bit grey PNGs; `prompt` and `completion`, one chat message each;
+the text of each region, empty where the study does not mention it; and `views`, the number of images. The
+prompt names the regions that the completion has, and no other.
 """
 
 import glob
@@ -13,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -28,7 +28,7 @@ from utils.run.progress import counter
 from utils.settings import DatasetSettings
 
 from .card import dataset_card
-from .shards import STUDIES, Shard, Skip, Written, bytes_a_study, write_shards
+from .shards import STUDIES, Shard, Skip, bytes_a_study, write_shards
 from .studies import SPLITS, DataError, Study, read_view
 
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
@@ -42,10 +42,8 @@ FEATURES = Features(
         "views": Value("int32"),
     }
 )
-NO_IMAGE = "no image"
-NO_REGION = f"no findings of {', '.join(REGIONS)}"
-NOT_SPLIT = "findings that are not split into regions yet"
 
+COUNTED = ["views", *REGIONS]
 BY_PATH = b"longest_side"  # in the schema of shards whose radiographs stay in their source folder
 SAMPLE = 16  # studies by which the size of a dataset is told before it is built
 SPARE = 1.1  # of that size must be free
@@ -87,45 +85,42 @@ def build(
 ) -> tuple[DatasetDict, pd.DataFrame]:
     """Make the dataset of `splits` in `folder`: parquet shards and a dataset card, as a whole or not at all.
 
-    Returns the dataset, and a table of what was left out of it: id, split, file, reason.
-    `data_label` says what the radiographs are; `facts` are listed in the card. The same studies give the
-    same bytes in any number of `processes`, by default one per core. `show` is called with (studies done,
-    studies). What was in `folder` is replaced. A build that was killed goes on from its finished shards,
-    which lie beside `folder` until the dataset is whole.
+    Returns the dataset, and a table of what was left out of it: id, split, file, reason. `data_label` says
+    what the radiographs are; `facts` are listed in the card. The same studies give the same bytes in any
+    number of `processes`, by default one per core. `show` is called with (studies done, studies). A build
+    that was killed goes on from its finished shards, which lie beside `folder` until then.
 
-    A study is left out where no image of it can be read, where it mentions no region, or where its
-    findings are not split yet; an image, where it is damaged. A split without a study left is not in the
-    dataset. Raises DataError where no study is left.
-
-    Where the disk has no room for the dataset and the copy of it that is read, this is said, and the
-    radiographs stay where they are: the shards name them, and the dataset reads them there.
+    A study is left out if no image of it can be read, it mentions no region, or its findings are not split
+    yet; an image, if it is damaged. Raises DataError where no study is left. Where the disk has no room for
+    the dataset and the copy of it that is read, this is said, and the shards name the radiographs, which stay
+    where they are.
     """
     usable: dict[str, list[Study]] = {split: [] for split in splits}
-    skipped: list[Skip] = []
-    order: dict[str, int] = {}
+    skipped, order = [], {}
     for split, studies in splits.items():
         for study in studies:
-            order[study.id], reason = len(order), _unusable(study)
-            if reason:
+            order[study.id] = len(order)
+            if reason := _unusable(study):
                 skipped.append(Skip(study.id, split, "", reason))
             else:
                 usable[split].append(study)
-    every = [study for of_split in usable.values() for study in of_split]
+    every = list(chain(*usable.values()))
     room = folder.with_name(f".{folder.name}.shards")
     room.mkdir(parents=True, exist_ok=True)
     by_path = bool(every) and not _fits(every, settings, room)
     processes = processes or min(os.cpu_count() or 1, math.ceil(len(every) / STUDIES)) or 1
-    show, done, written = show or counter("reading images"), 0, []
+    show, done, written = show or counter("reading images"), 0, {}
     if every:
         show(0, len(every))
     for shard in write_shards(_shards(usable, settings, room, by_path), processes):
         done += shard.studies
         skipped += shard.skipped
-        written.append(shard)
+        if shard.rows:  # load_dataset refuses an empty split
+            written.setdefault(shard.split, []).append(shard.path)
         show(done, len(every))
     skipped.sort(key=lambda skip: order[skip.id])
     table = pd.DataFrame(skipped, columns=Skip._fields)
-    if not any(shard.rows for shard in written):
+    if not written:
         shutil.rmtree(room)
         raise DataError(f"No study can be used in the dataset: {skip_summary(table, splits)}.")
     _assemble(written, folder, data_label, facts)
@@ -133,22 +128,17 @@ def build(
     return load(folder), table
 
 
-def _assemble(written: list[Written], folder: Path, data_label: str, facts: dict[str, object]) -> None:
-    """Move the shards that have rows to `folder`, under a card; load_dataset refuses an empty split."""
-    of: dict[str, list[Path]] = {}
-    for shard in written:
-        if shard.rows:
-            of.setdefault(shard.split, []).append(shard.path)
-    columns = ["views", *REGIONS]
-    counts = {
-        split: sum(_count(pq.read_table(path, columns=columns).to_pandas()) for path in paths)
-        for split, paths in of.items()
+def _assemble(written: dict[str, list[Path]], folder: Path, data_label: str, facts: dict) -> None:
+    """Move the shards of each split to `folder`, under a card."""
+    texts = {
+        split: pd.concat(pq.read_table(path, columns=COUNTED).to_pandas() for path in paths)
+        for split, paths in written.items()
     }
-    card = dataset_card(_by_split(counts), data_label, facts)
+    card = dataset_card(_counts(texts), data_label, facts)
     with replacing(folder) as temporary:
         (temporary / "data").mkdir()
         card.save(temporary / "README.md")
-        for split, paths in of.items():
+        for split, paths in written.items():
             for n, path in enumerate(paths):
                 path.replace(temporary / "data" / f"{split}-{n:05d}-of-{len(paths):05d}.parquet")
 
@@ -208,8 +198,8 @@ def skip_summary(skipped: pd.DataFrame, splits: dict[str, list[Study]]) -> str:
 def load(folder: Path, needed: str = "") -> DatasetDict:
     """The dataset that `build` made, mapped from a copy on the disk, not held in memory.
 
-    Raises DataError where there is none, where it lacks the split `needed`, and where its radiographs are
-    not in their folder any more.
+    Raises DataError where there is none, where it lacks the split `needed`, and where its radiographs are not
+    in their folder any more.
     """
     shards = sorted((folder / "data").glob("*.parquet"))
     if not shards:
@@ -244,18 +234,14 @@ def longest_side_by_path(folder: Path) -> int | None:
 
 def statistics(dataset: DatasetDict) -> pd.DataFrame:
     """For each split the number of studies, of views, and of studies that mention each region."""
-    columns = ["views", *REGIONS]
-    return _by_split(
-        {split: _count(rows.select_columns(columns).to_pandas()) for split, rows in dataset.items()}
-    )
+    return _counts({split: rows.select_columns(COUNTED).to_pandas() for split, rows in dataset.items()})
 
 
-def _count(texts: pd.DataFrame) -> pd.Series:
-    mentions = {name: int((texts[name] != "").sum()) for name in REGIONS}
-    return pd.Series({"studies": len(texts), "views": int(texts["views"].sum()), **mentions})
-
-
-def _by_split(counts: dict[str, pd.Series]) -> pd.DataFrame:
+def _counts(texts: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    counts = {
+        split: {"studies": len(rows), "views": rows["views"].sum(), **(rows[list(REGIONS)] != "").sum()}
+        for split, rows in texts.items()
+    }
     return pd.DataFrame.from_dict(counts, orient="index").rename_axis("split")
 
 
@@ -270,10 +256,10 @@ def _row(study: Study) -> dict:
     }
 
 
-def _unusable(study: Study) -> str | None:
-    """Why a study cannot be a row, as far as can be told without opening its images."""
+def _unusable(study: Study) -> str:
+    """Why a study cannot be a row, as far as can be told without opening its images; else ""."""
     if not study.images:
-        return NO_IMAGE
+        return "no image"
     if study.findings is None:
-        return NOT_SPLIT
-    return None if mentioned(study.findings) else NO_REGION
+        return "findings that are not split into regions yet"
+    return "" if mentioned(study.findings) else f"no findings of {', '.join(REGIONS)}"

@@ -32,18 +32,14 @@ def recognise(name: str, folder: Path, token: str | None) -> tuple[Layout, str]:
     with _sentences(name):
         revision = HfApi(token=token).dataset_info(name).sha
         streams = datasets.load_dataset(name, revision=revision, streaming=True, token=token)
-    names = next(iter(streams.values())).features or {}
-    pictures = [
-        column
-        for column, feature in names.items()
-        if isinstance(getattr(feature, "feature", feature), datasets.Image)
-    ]
-    columns = columns_of([_ID, *names], pictures, name)
-    told = {**columns, "study": [column for column in columns["study"] if column in names] or [_NUMBER]}
-    told["split"] = [_HUBS] if len(streams) > 1 else columns["split"]
+    features = next(iter(streams.values())).features or {}
+    inner = {column: getattr(feature, "feature", feature) for column, feature in features.items()}
+    pictures = [column for column, feature in inner.items() if isinstance(feature, datasets.Image)]
+    columns = columns_of([_ID, *features], pictures, name)
+    shown = {**columns, "study": [column for column in columns["study"] if column in features] or [_NUMBER]}
+    shown["split"] = [_HUBS] if len(streams) > 1 else columns["split"]
     folder, counts = folder / name / revision, Faults()
-    rows = _rows(name, streams, columns, folder, token, counts)
-    notes = [used(told, list(names))]
+    rows, notes = _rows(name, streams, columns, folder, token, counts), [used(shown, list(features))]
     return Layout(name.replace("/", "--"), rows, folder, Path(name), notes, counts), revision
 
 
@@ -92,17 +88,15 @@ def _plain(split: str) -> str:
 
 
 def _split(split: str, stream, columns: dict, folder: Path, token: str | None) -> Iterator[Row]:
-    kinds = (stream.features or {}).items()
-    labels = {name: kind for name, kind in kinds if isinstance(kind, datasets.ClassLabel)}
+    features = (stream.features or {}).items()
+    labels = {name: feature for name, feature in features if isinstance(feature, datasets.ClassLabel)}
     stream = stream.decode(False)  # the images' own bytes
     for number, record in enumerate(progress(stream, f"{split}: reading from the Hub"), start=1):
-        for name, kind in labels.items():  # a number that stands for a name
-            record[name] = None if record[name] is None else kind.int2str(record[name])
-        cells = (record[column] for column in columns["images"])
-        pictures = [
-            picture for cell in cells if cell for picture in (cell if isinstance(cell, list) else [cell])
-        ]
-        names = [f"{split}/{number:07d}-{place}" for place in range(len(pictures))]
+        for name, label in labels.items():  # a number that stands for a name
+            record[name] = None if record[name] is None else label.int2str(record[name])
+        cells = [record[column] or [] for column in columns["images"]]
+        pictures = [picture for cell in cells for picture in (cell if isinstance(cell, list) else [cell])]
+        names = [f"{split}/{number:07d}-{n}" for n in range(len(pictures))]
         for name, picture in zip(names, pictures, strict=True):
             _keep(picture, folder / name, token)
         yield row_of({_ID: f"{split}-{number:07d}", **record}, columns, f"{split} row {number:,}", names)

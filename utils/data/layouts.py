@@ -1,8 +1,7 @@
 """The layouts in which studies come: a table of one's own, or a collection as it was published.
 
-Names of columns and folders are those of the publishers: MIMIC-CXR-JPG 2.0.0
-and 2.1.0, PadChest's table of 2019, R2Gen's annotations, and IU X-Ray as
-Kaggle has it.
+Names of columns and folders are those of the publishers: MIMIC-CXR-JPG 2.0.0 and 2.1.0, PadChest's table of
+2019, R2Gen's annotations, and IU X-Ray as Kaggle has it.
 """
 
 import json
@@ -63,15 +62,13 @@ def _table(path: Path, name: str) -> Layout:
 
 
 def _mimic(folder: Path, splits: Path) -> Layout:
-    metadata = next(iter(sorted(folder.glob("mimic-cxr-*-metadata.csv*"))), None)
+    metadata = min(folder.glob("mimic-cxr-*-metadata.csv*"), default=None)
     if not metadata:
         raise DataError(f"{folder} has {splits.name} and no mimic-cxr-2.0.0-metadata.csv: put it beside.")
     if not (folder / "files").is_dir():
         raise DataError(f"{folder} has no folder files: unpack MIMIC-CXR's images and reports into it.")
-    notes = ["Findings are a section of each report; a report without one has no findings."]
-    counts = Faults()
-    rows = _mimic_rows(folder, splits, metadata, counts)
-    return Layout("MIMIC-CXR", rows, folder, splits, notes, counts)
+    notes, counts = ["Findings are a section of each report; a report without one has no findings."], Faults()
+    return Layout("MIMIC-CXR", _mimic_rows(folder, splits, metadata, counts), folder, splits, notes, counts)
 
 
 def _mimic_rows(folder: Path, splits: Path, metadata: Path, counts: Faults) -> Iterator[Row]:
@@ -79,23 +76,18 @@ def _mimic_rows(folder: Path, splits: Path, metadata: Path, counts: Faults) -> I
     known = _read(metadata, ["dicom_id", "ViewPosition"], [_MEANING])
     position = known["ViewPosition"].where(known["ViewPosition"] != "", known.get(_MEANING, ""))
     known = known[["dicom_id"]].assign(rank=position.map(rank))
-    table = _read(splits, [*keys, "split"]).merge(known, how="left")
-    table["rank"] = table["rank"].fillna(rank(None))
+    table = _read(splits, [*keys, "split"]).merge(known, how="left").fillna({"rank": rank(None)})
     table = table.sort_values(["subject_id", "study_id"], kind="stable")
     rows = table[["subject_id", "study_id", "split", "dicom_id", "rank"]].itertuples(index=False)
     for (subject, study, split), views in groupby(rows, key=lambda view: view[:3]):
-        place = f"files/p{subject[:2]}/p{subject}/s{study}"
-        names = (f"{place}/{view.dicom_id}" for view in in_order(views, lambda view: view.rank))
+        below = f"files/p{subject[:2]}/p{subject}/s{study}"
+        names = (f"{below}/{view.dicom_id}" for view in in_order(views, lambda view: view.rank))
         images = [_first_there(folder, f"{name}.jpg", f"{name}.dcm") for name in names]
-        section = _mimic_findings(folder / f"{place}.txt")
-        counts.add(section.how, f"s{study}")
-        yield Row(f"s{study}", subject, split, section.text, tuple(images))
-
-
-def _mimic_findings(report: Path) -> reports.Found:
-    if not report.is_file():
-        return reports.Found("", reports.NO_REPORT)
-    return reports.findings(report.read_text(encoding="utf-8", errors="replace"))
+        text, how = "", reports.NO_REPORT
+        if (report := folder / f"{below}.txt").is_file():
+            text, how = reports.findings(report.read_text(encoding="utf-8", errors="replace"))
+        counts.add(how, f"s{study}")
+        yield Row(f"s{study}", subject, split, text, tuple(images))
 
 
 def _kaggle(folder: Path) -> Layout:
@@ -103,8 +95,7 @@ def _kaggle(folder: Path) -> Layout:
         if not (folder / name).is_file():
             raise DataError(f"{folder} has no {name}: put it there, as Kaggle has the collection.")
     notes = [f"IU X-Ray as Kaggle has it: findings from {INDIANA[0]}, frontal views by {INDIANA[1]}."]
-    counts = Faults()
-    rows = _kaggle_rows(folder, counts)
+    rows = _kaggle_rows(folder, counts := Faults())
     return Layout("IU X-Ray of Kaggle", rows, folder, folder / INDIANA[0], notes, counts)
 
 
@@ -112,12 +103,10 @@ def _kaggle_rows(folder: Path, counts: Faults) -> Iterator[Row]:
     table = _read(folder / INDIANA[1], ["uid", "filename", "projection"])
     views = {uid: list(group.itertuples()) for uid, group in table.groupby("uid", sort=False)}
     for study in _read(folder / INDIANA[0], ["uid", "findings", "impression"]).itertuples():
-        files = [
-            view.filename
-            for view in in_order(views.pop(study.uid, []), lambda view: view.projection != "Frontal")
-        ]
-        places = ("images/images_normalized/", "images/", "images_normalized/", "")
-        images = [_first_there(folder, *(place + name for place in places)) for name in files]
+        shown = in_order(views.pop(study.uid, []), lambda view: view.projection != "Frontal")
+        files = [view.filename for view in shown]
+        folders = ("images/images_normalized/", "images/", "images_normalized/", "")
+        images = [_first_there(folder, *(parent + name for parent in folders)) for name in files]
         if study.impression.strip() and not study.findings.strip():
             counts.add(reports.ONLY_IMPRESSION, study.uid)
         # The id that the quiz and R2Gen give it: the collection's number of the examination.
@@ -136,16 +125,16 @@ def _r2gen(path: Path) -> Layout | None:
         return None  # `load_studies` says what is wrong with it
     groups = content.items() if isinstance(content, dict) else ()
     entries = [(split, entry) for split, group in groups if isinstance(group, list) for entry in group]
-    if not entries or not all(_is_r2gens(entry) for _, entry in entries):
+    of_r2gen = (
+        isinstance(entry, dict)
+        and {"report", "image_path"} <= entry.keys()
+        and not isinstance(entry["report"], dict | None)  # the quiz's: findings by region, or not split yet
+        for _, entry in entries
+    )
+    if not entries or not all(of_r2gen):
         return None
     notes = ["R2Gen's annotation: the findings of all splits are whole, and step 1 splits them by region."]
     return Layout(path.parent.absolute().name, _r2gen_rows(path, entries), path.parent, path, notes, Faults())
-
-
-def _is_r2gens(entry: object) -> bool:
-    if not isinstance(entry, dict) or not {"report", "image_path"} <= entry.keys():
-        return False
-    return not isinstance(entry["report"], dict | None)  # the quiz's: findings by region, or not split yet
 
 
 def _r2gen_rows(path: Path, entries: list[tuple[str, dict]]) -> Iterator[Row]:
@@ -171,33 +160,27 @@ def in_the_quizs_form(layout: Layout) -> dict | None:
         raise DataError(
             f"{layout.table} has no images beside it, and {other} is not of IU X-Ray: put them in images/."
         )
-    return {
-        split: [
-            {"id": name, "original_report": row.findings}
-            for name, row in studies.items()
-            if row.split == split
-        ]
-        for split in SPLITS
-    }
+    entries = {name: {"id": name, "original_report": row.findings} for name, row in studies.items()}
+    return {split: [entries[name] for name in studies if studies[name].split == split] for split in SPLITS}
 
 
 def _r2gen_image(folder: Path, name: str) -> str:
     """Where an image lies, perhaps in another format than the annotation says."""
     stem = name.rpartition(".")[0]
     names = dict.fromkeys((name, f"{stem}.png", f"{stem}.jpg", f"{stem}.jpeg"))
-    return _first_there(folder, *(f"{place}/{name}" for name in names for place in _R2GEN))
+    return _first_there(folder, *(f"{parent}/{name}" for name in names for parent in _R2GEN))
 
 
 def _padchest(path: Path) -> Iterator[Row]:
     table = _read(path, sorted(_PADCHEST))
     table = table[table["Projection"] != "EXCLUDE"]
-    order = table["Projection"].map({name: place for place, name in enumerate(_PROJECTIONS)}).fillna(9)
+    order = table["Projection"].map({name: n for n, name in enumerate(_PROJECTIONS)}).fillna(9)
     frontal = (order < _PROJECTIONS.index("L")).groupby(table["StudyID"]).transform("any")
     order = order.mask((table["Projection"] == "L") & ~frontal, 10)  # one of unknown projection is likelier
     table = table.assign(order=order).sort_values("order", kind="stable")
     for view in table.itertuples(index=False):
-        places = (f"{view.ImageDir}/{view.ImageID}", f"images/{view.ImageID}", view.ImageID)
-        image = _first_there(path.parent, *places)
+        names = (f"{view.ImageDir}/{view.ImageID}", f"images/{view.ImageID}", view.ImageID)
+        image = _first_there(path.parent, *names)
         yield Row(view.StudyID, view.PatientID, "", regions.tidy(view.Report), (image,))
 
 
@@ -208,10 +191,9 @@ def _first_there(folder: Path, *names: str) -> str:
 
 def _read(path: Path, columns: list[str], optional: list[str] = ()) -> pd.DataFrame:
     """Columns of a published table, as text."""
+    wanted = {*columns, *optional}
     try:
-        table = pd.read_csv(
-            path, usecols=lambda name: name in (*columns, *optional), dtype=str, keep_default_na=False
-        )
+        table = pd.read_csv(path, usecols=lambda name: name in wanted, dtype=str, keep_default_na=False)
         return table[[*columns, *(name for name in optional if name in table)]]
     except (KeyError, ValueError, OSError, EOFError) as error:
         raise DataError(f"{path} is not as it was published ({error}): download it again.") from None

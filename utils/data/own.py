@@ -1,9 +1,8 @@
 """Studies of one's own, as rows of a table, brought into the layout that `studies` describes.
 
-A row is a study, or one image of a study. The images stay where they are: the
-new folder's `images` is a link to them. What spoils the whole, such as a
-patient in two splits, is refused in one sentence; what spoils one study or
-one image is left out, counted and said.
+A row is a study, or one image of a study. The images stay where they are: the new folder's `images` is a link
+to them. What spoils the whole, such as a patient in two splits, is refused in one sentence; what spoils one
+study or one image is left out, counted and said.
 """
 
 import hashlib
@@ -19,14 +18,12 @@ from utils.run.progress import progress
 from . import dicom
 from .studies import ANNOTATIONS, SPLITS, DataError, leads_out, load_studies
 
-SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLIT_NAMES = {"": "", "train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val")
 ORIGIN = "origin.json"  # in the folder of studies: where they came from
 SPLIT_SHARES = "80/10/10"  # of train, val and test, where the table has no splits
 
 DIFFERENT = object()  # in place of the findings of a study whose rows contradict one another
-
-Findings = str | dict[str, str]  # as written, or by region
 
 
 class Row(NamedTuple):
@@ -35,7 +32,7 @@ class Row(NamedTuple):
     study: str
     patient: str
     split: str
-    findings: Findings
+    findings: str | dict[str, str]  # as written, or by region
     images: tuple[str, ...]
 
 
@@ -70,8 +67,8 @@ class Faults:
 class Layout(NamedTuple):
     """What is read: its name, its rows, the folder of its images, the table, and what to say of it.
 
-    `notes` are said before the rows are read, `counts` after. `opened`: the
-    images were found by their heads, so these have been read.
+    `notes` are said before the rows are read, `counts` after. `opened`: the images were found by their heads,
+    so these have been read.
     """
 
     name: str
@@ -86,28 +83,25 @@ class Layout(NamedTuple):
 def write(layout: Layout, target: Path, source: dict) -> Path:
     """The studies of `layout` as the folder `target`, with an annotation and a link to the folder of images.
 
-    What was found is printed, in a sentence each, and noted beside `source` in
-    the folder. Images that were opened before are not opened again. Raises
-    DataError for what spoils the whole, naming the table, and leaves what was
-    in `target` as it was.
+    What was found is printed, in a sentence each, and noted beside `source` in the folder. Raises DataError
+    for what spoils the whole, naming the table, and leaves what was in `target` as it was.
     """
-    images, where = layout.images, layout.table
+    images, where, faults, views = layout.images, layout.table, Faults(), 0
     studies = merged(layout.rows, where)
     rule = _split(studies, where)
-    faults = Faults()
     annotation: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    views = 0
     for name in progress(list(studies), "checking images"):
         row = studies.pop(name)
-        report = regions.mentioned(row.findings, regions.ALL) if isinstance(row.findings, dict) else None
-        if row.findings is DIFFERENT:
+        by_region = isinstance(row.findings, dict)
+        findings = regions.mentioned(row.findings, regions.ALL) if by_region else row.findings
+        if findings is DIFFERENT:
             faults.add("Studies whose rows have different findings or patients, left out", name)
-        elif not (report if report is not None else row.findings):
+        elif not findings:
             faults.add("Studies without findings, left out", name)
-        elif there := [path for path in row.images if _usable(images / path, path, faults, layout.opened)]:
-            views += len(there)
-            told = {"original_report": row.findings} if report is None else {"report": report}
-            annotation[row.split].append({"id": name, **told, "images": there})
+        elif usable := [path for path in row.images if _usable(images / path, path, faults, layout.opened)]:
+            views += len(usable)
+            report = {"report" if by_region else "original_report": findings}
+            annotation[row.split].append({"id": name, **report, "images": usable})
         else:
             faults.add("Studies without an image, left out", name)
     notes = [rule, *layout.counts.sentences(), *faults.sentences()]
@@ -119,12 +113,10 @@ def write(layout: Layout, target: Path, source: dict) -> Path:
         write_json(folder / ORIGIN, {**source, "studies": counts, "views": views, "notes": notes})
         try:
             load_studies(folder)
-            if not counts["train"]:
-                raise DataError(
-                    f"{where}: no study is left to train on. {' '.join(faults.sentences())}".strip()
-                )
         except DataError as error:
             raise DataError(str(error).replace(str(folder / ANNOTATIONS[0]), str(where))) from None
+        if not counts["train"]:
+            raise DataError(f"{where}: no study is left to train on. {' '.join(faults.sentences())}".strip())
     print(f"{sum(counts.values()):,} studies and {views:,} images from {where}.", *notes, sep="\n")
     return target
 
@@ -140,20 +132,13 @@ def merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
     studies: dict[str, Row] = {}
     faults = Faults()
     for number, row in enumerate(rows, start=1):
-        split = SPLIT_NAMES.get(row.split.strip().lower(), None if row.split else "")
+        split = SPLIT_NAMES.get(row.split.strip().lower())
         before = studies.get(row.study)
-        if not row.study:
-            faults.add("Rows without a study's id", f"row {number:,}")
-        elif split is None:
-            faults.add(f"Rows with a split other than {', '.join(SPLITS)}", f"{row.split!r} of {row.study}")
-        elif path := next((path for path in row.images if leads_out(path)), None):
-            faults.add("Images outside their folder", f"{path} of study {row.study}")
+        if fault := _fault(number, row, split, before):
+            faults.add(*fault)
         elif before is None:
             studies[row.study] = row._replace(split=split)
-        elif before.split != split:
-            both = f"{before.split or 'none'} and {split or 'none'}"
-            faults.add("Studies in two splits", f"{row.study} ({both})")
-        elif before.findings != row.findings or before.patient != row.patient:
+        elif (before.findings, before.patient) != (row.findings, row.patient):
             studies[row.study] = before._replace(findings=DIFFERENT)
         else:
             images = dict.fromkeys((*before.images, *row.images))
@@ -164,30 +149,39 @@ def merged(rows: Iterable[Row], where: str | Path) -> dict[str, Row]:
     return studies
 
 
+def _fault(number: int, row: Row, split: str | None, before: Row | None) -> tuple[str, str] | None:
+    """What in a row spoils the whole, and where it is; `before` holds the earlier rows of its study."""
+    if not row.study:
+        return "Rows without a study's id", f"row {number:,}"
+    if split is None:
+        return f"Rows with a split other than {', '.join(SPLITS)}", f"{row.split!r} of {row.study}"
+    if path := next(filter(leads_out, row.images), None):
+        return "Images outside their folder", f"{path} of study {row.study}"
+    if before and before.split != split:
+        return "Studies in two splits", f"{row.study} ({before.split or 'none'} and {split or 'none'})"
+    return None
+
+
 def _split(studies: dict[str, Row], where: str | Path) -> str:
     """Gives each study a split, and says in a sentence how; refuses patients in two of them."""
-    faults = Faults()
     unsplit = [name for name, row in studies.items() if not row.split]
-    patients = [row.patient for row in studies.values() if row.images]  # without an image it is left out
-    unknown = patients.count("")
     if 0 < len(unsplit) < len(studies):
         some = f"{len(unsplit):,} of {len(studies):,} studies"
         raise DataError(f"{where}: {some} have no split, such as {unsplit[0]}: give all of them one.")
     for name in unsplit:
         studies[name] = studies[name]._replace(split=split_of(studies[name].patient or name))
-    splits = defaultdict(dict)
+    faults, splits = Faults(), defaultdict(dict)
     for row in studies.values():
         splits[row.patient][row.split] = None
     for patient, several in splits.items():
         if patient and len(several) > 1:
             faults.add("Patients in two splits", f"{patient} ({' and '.join(several)})")
     faults.refuse(where)
-    if not unsplit and not unknown:
-        return "The splits are the table's own; no patient is in two of them."
+    patients = [row.patient for row in studies.values() if row.images]  # without an image it is left out
+    unknown = patients.count("")
     if not unsplit:
-        return (
-            "The splits are the table's own; not each study's patient is known, so one may be in two of them."
-        )
+        rest = "not each study's patient is known, so one may be" if unknown else "no patient is"
+        return f"The splits are the table's own; {rest} in two of them."
     who = "patients" if any(patients) else "studies"
     rule = f"Without a column of splits, {who} are split {SPLIT_SHARES} by a hash of their ids"
     rule += ", the same each time"

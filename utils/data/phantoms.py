@@ -1,8 +1,7 @@
 """Phantom chest radiographs: drawn, not patients, with findings that are true of the picture.
 
-`draw` makes one study in memory, `stream` as many as wanted, `write` a whole
-set on disk in the layout that IU X-Ray's quiz archive has. Everything follows
-from the seed: a set is the same whatever the number of processes.
+`draw` makes one study in memory, `stream` as many as wanted, `write` a whole set on disk in the layout that
+IU X-Ray's quiz archive has. Everything follows from the seed: a set is the same in any number of processes.
 """
 
 import json
@@ -52,8 +51,8 @@ def draw(seed: int | Sequence[int], size: int = 256) -> Phantom:
     texts = report(attributes, words)
     findings = {region: concise(text) for region, text in texts.items()}
     text = original(attributes, texts, words)
-    kinds = (Frontal,) if finds.random() < FRONTAL_ONLY else (Frontal, Lateral)
-    return Phantom(attributes, findings, text, [kind(attributes, lines, size).view() for kind in kinds])
+    shown = (Frontal,) if finds.random() < FRONTAL_ONLY else (Frontal, Lateral)
+    return Phantom(attributes, findings, text, [view(attributes, lines, size).view() for view in shown])
 
 
 def stream(seed: int, n: int, size: int = 256) -> Iterator[Phantom]:
@@ -69,26 +68,35 @@ def write(
     seed: int,
     size: int = 256,
     processes: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """A set of phantom studies in `folder`, which appears only when it is whole.
 
-    Holds `annotation.json` and `images/<id>/0.png` (frontal), `1.png` (lateral),
-    in the quiz archive's layout; `truth.json`, each study's attributes by id; and
-    `phantoms.json`, what the set was made with. The same set is left as it is.
-    `progress` is called with the studies done and their number. Raises
+    Holds `annotation.json` and `images/<id>/0.png` (frontal), `1.png` (lateral), in the quiz archive's
+    layout; `truth.json`, each study's attributes by id; and `phantoms.json`, what the set was made with. The
+    same set is left as it is. `progress` is called with the studies done and their number. Raises
     PhantomError where `folder` holds anything else.
     """
-    folder = Path(folder)
-    counts = {"train": train, "val": val, "test": test}
+    folder, counts = Path(folder), {"train": train, "val": val, "test": test}
     if min(counts.values()) < 0 or size < LEAST_SIZE:
         raise PhantomError(f"a split has at least 0 studies, and a view at least {LEAST_SIZE} pixels a side")
     made_with = {"label": WHAT, "version": VERSION, "seed": seed, "size": size, **counts}
     if _holds(folder, made_with):
         return folder
+    studies = [(split, index) for split in SPLITS for index in range(counts[split])]
+    jobs = [(f"PHANTOM{k:04}", split, index) for k, (split, index) in enumerate(studies, start=1)]
+    annotation, truth = {split: [] for split in SPLITS}, {}
+    # Spawned, not forked: the caller may hold threads, and forking those can hang.
+    spawn = multiprocessing.get_context("spawn")
     with replacing(folder) as room:
-        _fill(room, counts, seed, size, processes, progress)
-        write_json(room / "phantoms.json", made_with)
+        with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=spawn) as pool:
+            done = pool.map(partial(_write_study, room / "images", seed, size), jobs, chunksize=8)
+            for number, (entry, attributes) in enumerate(done, start=1):
+                annotation[entry["split"]].append(entry)
+                truth[entry["id"]] = attributes
+                progress(number, len(jobs))
+        for name, content in {"annotation": annotation, "truth": truth, "phantoms": made_with}.items():
+            write_json(room / f"{name}.json", content)
     return folder
 
 
@@ -109,24 +117,6 @@ def _holds(folder: Path, made_with: dict) -> bool:
     return True
 
 
-def _fill(room: Path, counts: dict[str, int], seed: int, size: int, processes: int | None, progress) -> None:
-    studies = [(split, index) for split in SPLITS for index in range(counts[split])]
-    jobs = [(f"PHANTOM{k:04}", split, index) for k, (split, index) in enumerate(studies, start=1)]
-    annotation: dict[str, list] = {split: [] for split in SPLITS}
-    truth = {}
-    # Spawned, not forked: the caller may hold threads, and forking those can hang.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=spawn) as pool:
-        done = pool.map(partial(_write_study, room / "images", seed, size), jobs, chunksize=8)
-        for number, (entry, attributes) in enumerate(done, start=1):
-            annotation[entry["split"]].append(entry)
-            truth[entry["id"]] = attributes
-            if progress:
-                progress(number, len(jobs))
-    write_json(room / "annotation.json", annotation)
-    write_json(room / "truth.json", truth)
-
-
 def _write_study(images: Path, seed: int, size: int, job: tuple[str, str, int]) -> tuple[dict, dict]:
     """Draws and saves one study; its entry in the annotation and its attributes."""
     name, split, index = job
@@ -134,5 +124,5 @@ def _write_study(images: Path, seed: int, size: int, job: tuple[str, str, int]) 
     (images / name).mkdir(parents=True)
     for k, view in enumerate(phantom.views):
         view.save(images / name / f"{k}.png")
-    told = {"original_report": phantom.original} if split == "val" else {"report": phantom.findings}
-    return {"id": name, **told, "split": split}, asdict(phantom.attributes)
+    text = {"original_report": phantom.original} if split == "val" else {"report": phantom.findings}
+    return {"id": name, **text, "split": split}, asdict(phantom.attributes)

@@ -1,16 +1,14 @@
 """The findings of a report with headings, as in MIMIC-CXR: which section has them, or why there are none.
 
-A heading is a few words before a colon, at a line's start. Only known ones end
-a section: the text under any other, such as `PLEURA:`, belongs to the section
-it is in. The words are those that the collection's own count of headings has
-(https://github.com/MIT-LCP/mimic-cxr, `txt/section_parser.py`).
+A heading is a few words before a colon, at a line's start. Only known ones end a section: the text under any
+other, such as `PLEURA:`, belongs to the section it is in. The words are those that the collection's own count
+of headings has (https://github.com/MIT-LCP/mimic-cxr, `txt/section_parser.py`).
 """
 
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache
-from typing import NamedTuple
 
 from utils import regions
 
@@ -57,15 +55,8 @@ _TITLES = re.compile(r"^[ \t]*(?P<title>[A-Z][A-Za-z ()/,&-]*?)[ \t]*:", re.MULT
 _PARAGRAPH = re.compile(r"(?:\A|\n[ \t\r]*\n)\Z")  # what comes before one
 
 
-class Found(NamedTuple):
-    """The findings of a report, and how they were found; without any, why: one of the sentences above."""
-
-    text: str
-    how: str
-
-
-def findings(report: str) -> Found:
-    """The last section that is not empty, of the best kind there is.
+def findings(report: str) -> tuple[str, str]:
+    """The last section that is not empty, of the best kind there is, and its rule; without one "", and why.
 
     Labels of views in it, such as `PA AND LATERAL:`, are left out; other subheadings stay.
     """
@@ -73,11 +64,12 @@ def findings(report: str) -> Found:
     for kind, how in TAKEN.items():
         for section, text in reversed(sections):
             if section == kind and text:
-                return Found(text, how)
+                return text, how
     if any(section in (FINDINGS, JOINT) for section, _ in sections):
-        return Found("", EMPTY)
-    only = any(section == IMPRESSION and text for section, text in sections)
-    return Found("", ONLY_IMPRESSION if only else NO_SECTION)
+        return "", EMPTY
+    return "", ONLY_IMPRESSION if any(
+        section == IMPRESSION and text for section, text in sections
+    ) else NO_SECTION
 
 
 def _sections(report: str) -> Iterator[tuple[str, str]]:
@@ -99,23 +91,16 @@ def _headings(report: str) -> list[tuple[int, int, str]]:
 
     One in small letters counts where it begins a paragraph, or where no findings stand under capitals.
     """
-    heads = [
-        (*match.span(), kind)
-        for match in _CAPITALS.finditer(report)
-        if (kind := _kind(match[match.lastgroup].lower()))
-    ]
+    capitals = ((match, _kind(match[match.lastgroup].lower())) for match in _CAPITALS.finditer(report))
+    heads = [(*match.span(), kind) for match, kind in capitals if kind]
     usual = any(kind in (FINDINGS, JOINT) for _, _, kind in heads)
     for match in _TITLES.finditer(report):
         name = match["title"].lower()
-        known = not match["title"].isupper() and all(
-            word in KINDS or word in BESIDE for word in _WORD.findall(name)
-        )
-        if (
-            known
-            and (kind := _kind(name)) not in ("", PART)
-            and (not usual or _PARAGRAPH.search(report[: match.start()]))
-        ):
-            heads.append((*match.span(), kind))
+        known = all(word in KINDS or word in BESIDE for word in _WORD.findall(name))
+        if match["title"].isupper() or not known or _kind(name) in ("", PART):
+            continue
+        if not usual or _PARAGRAPH.search(report[: match.start()]):
+            heads.append((*match.span(), _kind(name)))
     return sorted(heads)
 
 
@@ -135,5 +120,7 @@ def _kind(heading: str) -> str:
 
 
 def _known(word: str) -> str:
-    near = [word] if word in KINDS else get_close_matches(word, _LONG, 1, _NEAR) if len(word) > 6 else []
-    return KINDS[near[0]] if near else ""
+    """What a word of a heading says; a long one may be misspelt."""
+    if word not in KINDS and len(word) > 6:
+        word = next(iter(get_close_matches(word, _LONG, 1, _NEAR)), "")
+    return KINDS.get(word, "")

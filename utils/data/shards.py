@@ -93,46 +93,42 @@ def write_shards(shards: Iterable[Shard], processes: int) -> Iterator[Written]:
 
 def _end_with_parent() -> None:
     """End this process as soon as the one that started it is killed, lest it write beside the next build."""
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def write_shard(shard: Shard) -> Written:
     """Write one shard, unless it is there and as it should be."""
     note, made_from = shard.path.with_suffix(".json"), _made_from(shard)
-    held = _note(note)
-    if held.get("made_from") != made_from or held.get("sha256") != _hash(shard.path):
+    try:
+        held = json.loads(note.read_bytes())
+    except (OSError, ValueError):
+        held = {}
+    is_there = held.get("made_from") == made_from and shard.path.is_file()
+    if not is_there or held["sha256"] != file_hash(shard.path):
         note.unlink(missing_ok=True)
-        skipped: list[Skip] = []
-        count = 0
+        skipped, count = [], 0
         with replacing_file(shard.path) as part, pq.ParquetWriter(part, shard.schema) as writer:
             for start in range(0, len(shard.rows), GROUP):
-                rows = list(_rows(shard, range(start, min(start + GROUP, len(shard.rows))), skipped))
-                if rows:
+                if rows := list(_rows(shard, start, start + GROUP, skipped)):
                     writer.write_table(pa.Table.from_pylist(rows, schema=shard.schema))
                 count += len(rows)
-        held = {"made_from": made_from, "sha256": _hash(shard.path), "rows": count, "skipped": skipped}
+        held = {"made_from": made_from, "sha256": file_hash(shard.path), "rows": count, "skipped": skipped}
         write_json(note, held)
-    skipped = [Skip(*each) for each in held["skipped"]]
+    skipped = [Skip(*skip) for skip in held["skipped"]]
     return Written(shard.path, shard.split, len(shard.rows), held["rows"], skipped)
 
 
 def bytes_a_study(shard: Shard) -> float:
     """The mean size of a study's row in `shard`, in bytes, which is not written."""
-    rows = list(_rows(shard, range(len(shard.rows)), []))
+    rows = _rows(shard, 0, len(shard.rows), [])
     views = sum(len(view["bytes"]) for row in rows for view in row["images"])
     return (views + sum(len(json.dumps(row)) for row in shard.rows)) / max(1, len(shard.rows))
 
 
-def _rows(shard: Shard, numbers: Iterable[int], skipped: list[Skip]) -> Iterator[dict]:
-    for number in numbers:
-        row = shard.rows[number]
-        images = _views(shard, row["id"], shard.files[number], skipped)
-        if images:
+def _rows(shard: Shard, start: int, end: int, skipped: list[Skip]) -> Iterator[dict]:
+    for row, files in zip(shard.rows[start:end], shard.files[start:end], strict=True):
+        if images := _views(shard, row["id"], files, skipped):
             yield {**row, "images": images, "views": len(images)}
         else:
             skipped.append(Skip(row["id"], shard.split, "", NO_READABLE_IMAGE))
@@ -149,12 +145,11 @@ def _views(shard: Shard, study: str, files: Iterable[Path], skipped: list[Skip])
         except DataError as error:
             skipped.append(Skip(study, shard.split, f"{study}/{path.name}", str(error)))
             continue
-        if shard.by_path:
-            views.append({"bytes": None, "path": str(path.absolute())})
-        else:
-            png = io.BytesIO()
+        png = io.BytesIO()
+        if not shard.by_path:
             view.save(png, format="PNG")
-            views.append({"bytes": png.getvalue(), "path": None})
+        path = str(path.absolute()) if shard.by_path else None
+        views.append({"bytes": png.getvalue() or None, "path": path})
     return views
 
 
@@ -163,24 +158,10 @@ def _made_from(shard: Shard) -> str:
 
     Not the time of a file, which is another wherever an archive is unpacked again.
     """
-    files = [[(str(path) if shard.by_path else path.name, _size(path)) for path in of] for of in shard.files]
+    files = [
+        [(str(f) if shard.by_path else f.name, f.stat().st_size if f.is_file() else -1) for f in of_study]
+        for of_study in shard.files
+    ]
     schema = shard.schema.serialize().to_pybytes().hex()
     made = [VERSION, shard.settings.model_dump(), shard.by_path, schema, shard.split, shard.rows, files]
     return hashlib.sha256(json.dumps(made).encode()).hexdigest()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
-
-
-def _hash(path: Path) -> str | None:
-    return file_hash(path) if path.is_file() else None
-
-
-def _note(path: Path) -> dict:
-    """A shard's note, {} where there is none that can be read."""
-    try:
-        held = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return held if isinstance(held, dict) else {}

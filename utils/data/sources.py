@@ -1,9 +1,8 @@
 """Where studies come from: a folder or an archive of one's own, or IU X-Ray from the places that publish it.
 
-Each step is announced in a sentence. Only the quiz's archive has findings by
-region; the images of the others serve where the annotation is given. Many
-small files never lie on Drive: one archive is kept there, and unpacked to the
-local disk.
+Each step is announced in a sentence. Only the quiz's archive has findings by region; the images of the others
+serve where the annotation is given. Many small files never lie on Drive: one archive is kept there, and
+unpacked to the local disk.
 """
 
 import json
@@ -14,6 +13,7 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from itertools import chain, islice, product
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -23,9 +23,8 @@ from utils.run.progress import counter
 from utils.run.workspace import Workspace
 
 from . import layouts, own, phantoms
-from .downloads import extract, fetch
+from .downloads import drive_address, extract, fetch
 from .own import ORIGIN
-from .publishers import SOURCES, Source
 from .studies import ANNOTATIONS, DAMAGED, IU_XRAY_STUDIES, SPLITS, DataError, find_annotation, load_studies
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -35,19 +34,44 @@ MOST_WITHOUT_VIEWS = 0.01  # share of the studies; a source that lacks more is n
 NO_CHECKSUM = "no checksum is published: sha256 is that of the first download, and tells later changes only"
 
 
+class Source(NamedTuple):
+    """A place that publishes IU X-Ray; `lacks` says what it has not, where it cannot serve alone."""
+
+    name: str
+    url: str
+    archive: str
+    lacks: str = ""
+
+
+SOURCES = (  # in the order in which they are asked
+    Source("the quiz's archive", drive_address("1cdcsyJtW8G2YYptlujzDAU-fMXOpew5K"), "iu_xray_quiz.archive"),
+    Source(
+        "R2Gen's archive",
+        drive_address("1c0BXEuDy8Cmm2jfN0YYGkQxFZd2ZIoLg"),
+        "iu_xray_r2gen.archive",
+        "findings by region, and views beyond two a study",
+    ),
+    # By the collection's list of projections the first of a study's files is frontal in 2,618 of 2,955.
+    Source(
+        "Open-i's archive",
+        "https://openi.nlm.nih.gov/imgs/collections/NLMCXR_png.tgz",
+        "iu_xray_openi.archive",
+        "findings by region, splits, and the order of views (the first is frontal in 89 % of studies)",
+    ),
+)
+
+
 def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
     """The folder of studies, in the layout that `studies` describes, brought there where it is not yet.
 
-    named: what the notebook's field `DATA` holds: a folder of one's own, an
-        archive of one, a table of studies (see `layouts`) or a folder with one, a dataset on the Hub, or
-        an annotation (.json), the quiz's or R2Gen's, to which only the images
-        are fetched; a relative path is looked for in the working folder, then
-        in the project's
+    named: what the field `DATA` holds: a folder or an archive of one's own, a table (see `layouts`) or a
+        folder with one, a dataset on the Hub, or an annotation (.json), the quiz's or R2Gen's, to which only
+        the images are fetched; a relative path is looked for in the working folder, then in the project's
     kind: what is used without it: "iu_xray", which is downloaded, or "phantoms", which are drawn
 
     Raises DataError, with what to do, where no source has the studies.
     """
-    named, path = _place(named)
+    named, path = _path_of(named)
     if not named and kind == "phantoms":
         return phantoms.write(workspace.data, **phantoms.DEMO_SET, progress=counter("drawing phantoms"))
     if not named:
@@ -71,20 +95,19 @@ def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
     return _iu_xray(workspace, path) if path.suffix == ".json" else _own_archive(path, workspace)
 
 
-def _place(named: str | Path) -> tuple[str, Path]:
+def _path_of(named: str | Path) -> tuple[str, Path]:
     """What `DATA` names, and its path."""
-    named = str(named)
     path = Path(named).expanduser()
-    return named, PROJECT / path if not path.exists() and (PROJECT / path).exists() else path
+    return str(named), PROJECT / path if not path.exists() and (PROJECT / path).exists() else path
 
 
 def beside(named: str, workspace: Workspace, name: str) -> Path | None:
     """The file `name` beside the studies of this run, however they are given; None where there is none.
 
-    It is looked for in the folder that is named or that holds what is named, then where an archive of
-    one's own is unpacked and where studies are downloaded.
+    It is looked for in the folder that is named or that holds what is named, then where an archive of one's
+    own is unpacked and where studies are downloaded.
     """
-    named, path = _place(given(named, workspace))
+    named, path = _path_of(given(named, workspace))
     folders = [path if path.is_dir() else path.parent, _unpacked(path, workspace)] if named else []
     return next((folder / name for folder in (*folders, workspace.data) if (folder / name).is_file()), None)
 
@@ -104,8 +127,7 @@ def _own_table(layout: layouts.Layout, workspace: Workspace, **source: object) -
     """The studies of the user's table; a table that changed is read anew, its images stay where they are."""
     print(*layout.notes, sep="\n")
     target = workspace.data.parent / "own" / layout.name
-    source = {"source": layout.name, **source}
-    return own.write(layout, target, source)
+    return own.write(layout, target, {"source": layout.name, **source})
 
 
 def _from_hub(name: str, workspace: Workspace) -> Path:
@@ -177,16 +199,15 @@ def _from_kept(source: Source, target: Path, keep: Path, annotation: Path | None
     archive = keep / source.archive
     print(f"Unpacking {source.name}, kept in {archive}, to {target}.")
     note = Path(f"{archive}.json")
-    noted = json.loads(note.read_bytes()) if note.is_file() else {}
-    if noted.get("sha256") != file_hash(archive):
+    facts = json.loads(note.read_bytes()) if note.is_file() else {}
+    if facts.get("sha256") != file_hash(archive):
         raise DataError(f"{archive} has changed since it was saved; skipping it.")
-    return unpack(archive, target, noted, annotation, iu_xray=True)
+    return unpack(archive, target, facts, annotation, iu_xray=True)
 
 
 def _from_web(source: Source, target: Path, keep: Path | None, annotation: Path | None) -> Path:
     """The studies from an archive that is downloaded, and kept where there is a place for it."""
-    lacks = f", which lacks {source.lacks}" if source.lacks else ""
-    print(f"Downloading {source.name}{lacks}.")
+    print(f"Downloading {source.name}{f', which lacks {source.lacks}' if source.lacks else ''}.")
     archive = fetch(source.url, target.with_name(source.archive), source.name)
     try:
         facts = {"source": source.name, "url": source.url, **_identity(archive), "checksum": NO_CHECKSUM}
@@ -215,10 +236,9 @@ def unpack(
 ) -> Path:
     """Unpack an archive of studies so that `target` becomes their folder, with `facts` noted in it.
 
-    `annotation` takes the place of the archive's own. All or nothing: an
-    archive that cannot be unpacked or holds no studies raises DataError, and
-    so does a `target` that is not empty; with `iu_xray`, other numbers of
-    studies than the quiz's, or too many without a view, do.
+    `annotation` takes the place of the archive's own. Raises DataError, and leaves nothing, for an archive
+    that cannot be unpacked or holds no studies, for a `target` that is not empty and, with `iu_xray`, for
+    other numbers of studies than the quiz's and for too many without a view.
     """
     if _occupied(target):
         raise DataError(
@@ -253,26 +273,23 @@ def _with_annotation(inside: Path, annotation: Path) -> Path:
     folder = inside / "with_annotation"
     folder.mkdir()
     shutil.copyfile(annotation, folder / ANNOTATIONS[0])
-    by_study = [path for path in inside.rglob("images") if path.is_dir()]
-    if by_study:
+    if by_study := [path for path in inside.rglob("images") if path.is_dir()]:
         min(by_study, key=lambda path: len(path.parts)).replace(folder / "images")
         return folder
     views = defaultdict(list)  # by the collection's number of an examination: CXR<number>_IM-<nnnn>-<view>
     for path in sorted(inside.rglob("CXR*_IM-*.png")):
         views[path.stem.partition("_IM-")[0]].append(path)
     for study in chain(*load_studies(folder).values()):
-        views_of_study = folder / "images" / study.id
-        views_of_study.mkdir(parents=True)
+        (folder / "images" / study.id).mkdir(parents=True)
         for number, path in enumerate(views[study.id.partition("_IM-")[0]]):
-            path.replace(views_of_study / f"{number}.png")
+            path.replace(folder / "images" / study.id / f"{number}.png")
     return folder
 
 
 def _check(folder: Path, where: Path, annotation: Path | None, iu_xray: bool) -> dict:
     """How many studies, views, and studies without a readable view there are; also said in a sentence.
 
-    Raises DataError where no view can be read; with `iu_xray`, for other numbers of studies than
-    the quiz's (unless `annotation` gave them), and for too many without a view. `where` is named.
+    Raises DataError, which names `where`, if no view can be read; with `iu_xray` as `unpack` says.
     """
     studies = load_studies(folder)
     counts = {split: len(group) for split, group in studies.items()}

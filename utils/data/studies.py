@@ -1,10 +1,9 @@
 """IU X-Ray on disk: the annotation and the radiographs as studies.
 
-The layout is the quiz's: an annotation, and `images/<id>/<k>.png` beside it
-with k = 0, 1, ... (the frontal view first). The annotation holds the splits
-train, val and test, each a list of studies with an `id` and either a `report`
-(findings by region) or, not yet split into regions, an `original_report`. A
-study may list its `images` itself, as paths below `images/`.
+The layout is the quiz's: an annotation, and `images/<id>/<k>.png` beside it with k = 0, 1, ... (the frontal
+view first). The annotation holds the splits train, val and test, each a list of studies with an `id` and
+either a `report` (findings by region) or, not yet split into regions, an `original_report`. A study may list
+its `images` itself, as paths below `images/`.
 """
 
 import json
@@ -34,15 +33,7 @@ IU_XRAY_STUDIES = {"train": 2069, "val": 296, "test": 590}
 _ID = re.compile(r"[\w-][\w.-]*")  # one folder name: nothing that could lead out of images/
 _LONGEST_ID = 255  # bytes of one folder name
 _IMAGE = re.compile(r"\d+\.(png|jpe?g)", re.IGNORECASE)
-DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    zlib.error,
-    struct.error,
-    Image.DecompressionBombError,
-)
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error, Image.DecompressionBombError)
 
 
 class DataError(ValueError):
@@ -65,18 +56,16 @@ def find_annotation(folder: Path) -> Path:
     for name in ANNOTATIONS:
         if (folder / name).is_file():
             return folder / name
-    what = "has no" if folder.is_dir() else "is not a folder with an"
-    form = "name the folder that contains it and images/, or a table of studies"
-    raise DataError(f"{folder} {what} {ANNOTATIONS[0]}: {form}.")
+    lacks = f"{'has no' if folder.is_dir() else 'is not a folder with an'} {ANNOTATIONS[0]}"
+    raise DataError(f"{folder} {lacks}: name the folder that contains it and images/, or a table of studies.")
 
 
 def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list[Study]]:
     """The studies of a folder in the quiz's layout, by split, in the annotation's order.
 
-    `annotation` is read in place of the folder's own. Studies without an
-    image are among them: they have findings all the same. Images are not
-    opened here. Raises DataError for an annotation that is missing, not JSON,
-    or not in the layout, and for an id that comes twice.
+    `annotation` is read in place of the folder's own. Studies without an image are among them: they have
+    findings all the same. Images are not opened here. Raises DataError for an annotation that is missing, not
+    JSON, or not in the layout, and for an id that comes twice.
     """
     path = annotation or find_annotation(folder)
     try:
@@ -92,8 +81,7 @@ def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list
     missing = [split for split in SPLITS if not isinstance(_get(content, split), list)]
     if missing:
         raise DataError(f"{path} has no list of studies named {' or '.join(missing)}: add it (it may be []).")
-    studies: dict[str, list[Study]] = {}
-    split_of: dict[str, str] = {}
+    studies, split_of = {}, {}
     for split in SPLITS:
         studies[split] = [_study(entry, split, n, path, folder) for n, entry in enumerate(content[split])]
         for study in studies[split]:
@@ -128,9 +116,9 @@ def data_label(folder: Path, splits: dict[str, list[Study]]) -> str:
 def read_view(path: Path, longest_side: int) -> Image.Image:
     """A radiograph as 8-bit grey (mode L), upright, scaled down to `longest_side` pixels where it is larger.
 
-    Samples of more than 8 bits are stretched over the image's own range (see
-    `dicom.own_range`), and DICOM is shown in its own window; transparent parts become black. Raises
-    DataError naming a file that cannot be read.
+    Samples of more than 8 bits are stretched over the image's own range (see `dicom.own_range`), and DICOM is
+    shown in its own window; transparent parts become black. Raises DataError naming a file that cannot be
+    read.
     """
     try:
         if dicom.is_dicom(path):
@@ -142,9 +130,8 @@ def read_view(path: Path, longest_side: int) -> Image.Image:
                     ImageOps.exif_transpose(image, in_place=True)
                 view = _grey(image)
     except DAMAGED as error:
-        raise DataError(
-            f"{path.parent.name}/{path.name} cannot be read: {regions.tidy(str(error))}"
-        ) from None
+        reason = regions.tidy(str(error))
+        raise DataError(f"{path.parent.name}/{path.name} cannot be read: {reason}") from None
     view.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS, reducing_gap=None)
     return view
 
@@ -157,51 +144,36 @@ def _study(entry: object, split: str, position: int, path: Path, folder: Path) -
     """One entry of the annotation as a study; raises DataError that names the study and the key."""
     name = _get(entry, "id")
     if not isinstance(name, str) or not _ID.fullmatch(name) or len(name.encode()) > _LONGEST_ID:
-        fault = (
-            "has no id" if name is None else f"has the id {reprlib.repr(name)}, which cannot name a folder"
-        )
-        raise DataError(f"{path}: study number {position + 1} of {split} {fault}: correct it.")
-    report, original = entry.get("report"), entry.get("original_report")
+        fault = "no id" if name is None else f"the id {reprlib.repr(name)}, which cannot name a folder"
+        raise DataError(f"{path}: study number {position + 1} of {split} has {fault}: correct it.")
+    where, report, original = f"study {name} of {split}", entry.get("report"), entry.get("original_report")
     if report is None and original is None:
-        raise DataError(f"{path}: study {name} of {split} has no key report or original_report: add it.")
-    if original is not None and not isinstance(original, str):
-        raise DataError(
-            f"{path}: study {name} of {split} has an original_report that is not text: correct it."
-        )
+        raise DataError(f"{path}: {where} has no key report or original_report: add it.")
+    if not isinstance(original, str | None):
+        raise DataError(f"{path}: {where} has an original_report that is not text: correct it.")
+    findings = None if report is None else _findings(report, f"{path}: the report of {where}")
     listed = entry.get("images")
     images = _images(folder, name) if listed is None else _listed(listed, f"{path}: study {name}", folder)
-    return Study(name, split, _findings(report, name, split, path), original or "", images)
+    return Study(name, split, findings, original or "", images)
 
 
-def _findings(report: object, name: str, split: str, path: Path) -> dict[str, str] | None:
-    if report is None:
-        return None
-    where = f"{path}: the report of study {name} of {split}"
+def _findings(report: object, where: str) -> dict[str, str]:
+    names = ", ".join(regions.ALL)
     if not isinstance(report, dict):
-        raise DataError(
-            f"{where} is not split into regions: give a text for each of {', '.join(regions.ALL)}."
-        )
-    unknown = [key for key in report if key not in regions.ALL]
-    if unknown:
-        raise DataError(
-            f"{where} has the region {unknown[0]!r}, which is none of {', '.join(regions.ALL)}: rename it."
-        )
-    wrong = [key for key, text in report.items() if not isinstance(text, str | None)]
-    if wrong:
-        raise DataError(f"{where} has findings of {wrong[0]} that are not text: correct them.")
+        raise DataError(f"{where} is not split into regions: give a text for each of {names}.")
+    for key in report:
+        if key not in regions.ALL:
+            raise DataError(f"{where} has the region {key!r}, which is none of {names}: rename it.")
+    for key, text in report.items():
+        if not isinstance(text, str | None):
+            raise DataError(f"{where} has findings of {key} that are not text: correct them.")
     return regions.mentioned(report, regions.ALL)
 
 
 def _images(folder: Path, name: str) -> tuple[Path, ...]:
     views = folder / "images" / name
-    if not views.is_dir():
-        return ()
-    return tuple(
-        sorted(
-            (path for path in views.iterdir() if _IMAGE.fullmatch(path.name)),
-            key=lambda path: (int(path.stem), path.name),
-        )
-    )
+    images = (path for path in views.iterdir() if _IMAGE.fullmatch(path.name)) if views.is_dir() else ()
+    return tuple(sorted(images, key=lambda path: (int(path.stem), path.name)))
 
 
 def leads_out(path: str) -> bool:
@@ -227,7 +199,5 @@ def _grey(image: Image.Image) -> Image.Image:
         grey = np.clip((samples - low) * (255 / (high - low or 1)), 0, 255)
         return Image.fromarray(np.uint8(np.rint(grey)))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, "black")
-        return Image.alpha_composite(black, image).convert("L")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     return image.convert("L")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -31,8 +32,10 @@ _IMAGES = re.compile(r"(images?|imagepaths?|paths?|files?)\d*")
 
 def names_of(path: Path) -> list[str]:
     """The names of a table's columns. Raises DataError for a file that is no table."""
-    with _sentences(path):
-        return list(dict.fromkeys(name for record in _heading(path) for name in record))
+    if path.suffix.lower() == ".jsonl":  # each line names its own
+        return list(dict.fromkeys(chain.from_iterable(_records(path))))
+    with _opened(path) as file:
+        return list(dict.fromkeys(next(_csv(file), [])))
 
 
 def layout_of(path: Path, name: str, names: list[str]) -> Layout:
@@ -40,29 +43,28 @@ def layout_of(path: Path, name: str, names: list[str]) -> Layout:
     pictures = [name for name in names if _IMAGES.fullmatch(_plain(name))]
     columns = columns_of(names, pictures, path, found_otherwise=not pictures and any(dicom.find(path.parent)))
     notes = [used(columns, names)]
-    heads = {} if columns["images"] else _heads(path.parent, notes)
-    rows = _rows(path, columns, heads)
-    return Layout(name, rows, path.parent, path, notes, Faults(), opened=not columns["images"])
+    rows = _rows(path, columns, {} if pictures else _heads(path.parent, notes))
+    return Layout(name, rows, path.parent, path, notes, Faults(), opened=not pictures)
 
 
 def columns_of(
     names: list[str], images: list[str], where: str | Path, found_otherwise: bool = False
 ) -> dict[str, list[str]]:
-    """The columns by what they are for. Raises DataError with those wanted and those found.
+    """The columns by what they are for. Raises DataError with those wanted and those there are.
 
     `found_otherwise`: the images need no column.
     """
-    plain = {name: _plain(name) for name in names}
     columns = {
-        what: [name for alias in aliases for name in names if plain[name] == alias][:1]
-        for what, aliases in COLUMNS.items()
+        use: [name for alias in aliases for name in names if _plain(name) == alias][:1]
+        for use, aliases in COLUMNS.items()
     }
-    columns["regions"] = [name for name in names if plain[name] in regions.ALL]
-    columns["images"] = images
-    missing = [] if columns["study"] else ["study"]
-    missing += [] if columns["findings"] or columns["regions"] else ["findings"]
-    missing += [] if images or found_otherwise else ["images"]
-    if missing:
+    columns |= {"regions": [name for name in names if _plain(name) in regions.ALL], "images": images}
+    has = {
+        "study": columns["study"],
+        "findings": columns["findings"] or columns["regions"],
+        "images": images or found_otherwise,
+    }
+    if missing := [use for use in has if not has[use]]:
         raise DataError(
             f"{where} has no column for {' or '.join(missing)}: its columns are {', '.join(names)}; {FORM}."
         )
@@ -71,16 +73,16 @@ def columns_of(
 
 def used(columns: dict[str, list[str]], names: list[str]) -> str:
     """In a sentence: which columns are read, as what, and which are not."""
-    read = [f"{what} from {', '.join(chosen)}" for what, chosen in columns.items() if chosen]
+    read = [f"{use} from {', '.join(chosen)}" for use, chosen in columns.items() if chosen]
     unread = [name for name in names if not any(name in chosen for chosen in columns.values())]
     return f"Columns: {'; '.join(read)}{'; not used: ' if unread else ''}{', '.join(unread)}."
 
 
 def row_of(record: dict, columns: dict[str, list[str]], where: str, images: Iterable[str]) -> Row:
     """A record of a table as a row. Raises DataError, beginning with `where`, for what is not text."""
-    texts = [name for what, names in columns.items() if what != "images" for name in names]
+    texts = [name for use, names in columns.items() if use != "images" for name in names]
     read = {name: _text(record.get(name), f"{where}: {name}") for name in texts}
-    study, patient, split, whole = ("".join(map(read.get, columns[what])) for what in COLUMNS)
+    study, patient, split, whole = ("".join(map(read.get, columns[use])) for use in COLUMNS)
     by_region = {_plain(name): read[name] for name in columns["regions"]}
     return Row(study, patient, split, by_region if any(by_region.values()) else whole, tuple(images))
 
@@ -91,15 +93,13 @@ def _plain(name: str) -> str:
 
 def _rows(path: Path, columns: dict[str, list[str]], heads: dict[str, list]) -> Iterator[Row]:
     folder = path.parent.absolute()
-    with _sentences(path):
-        for number, record in enumerate(_records(path), start=1):
-            cells = (record.get(name) for name in columns["images"])
-            images = [name for cell in cells for name in paths(cell, folder)]
-            row = row_of(record, columns, f"{path}: row {number:,}", images)
-            if files := heads.get(row.study):
-                patient = row.patient or files[0][1].patient
-                row = row._replace(patient=patient, images=tuple(name for name, _ in files))
-            yield row
+    for number, record in enumerate(_records(path), start=1):
+        images = [image for name in columns["images"] for image in paths(record.get(name), folder)]
+        row = row_of(record, columns, f"{path}: row {number:,}", images)
+        if files := heads.get(row.study):
+            patient = row.patient or files[0][1].patient
+            row = row._replace(patient=patient, images=tuple(name for name, _ in files))
+        yield row
 
 
 def _heads(folder: Path, notes: list[str]) -> dict[str, list[tuple[str, dicom.Header]]]:
@@ -135,17 +135,8 @@ def _text(value: object, where: str) -> str:
     raise DataError(f"{where} is not text: correct it.")
 
 
-def _heading(path: Path) -> Iterator[Iterable[str]]:
-    """The names of a table's columns: of CSV in its first line, of JSON lines in every line."""
-    if path.suffix.lower() == ".jsonl":
-        yield from _records(path)
-    else:
-        with _open(path) as file:
-            yield next(_csv(file), [])
-
-
 def _records(path: Path) -> Iterator[dict[str, object]]:
-    with _open(path) as file:
+    with _opened(path) as file:
         if path.suffix.lower() == ".jsonl":
             for number, line in enumerate(file, start=1):
                 record = json.loads(line) if line.strip() else {}
@@ -163,11 +154,6 @@ def _records(path: Path) -> Iterator[dict[str, object]]:
             yield dict(zip(names, line, strict=False))
 
 
-def _open(path: Path) -> TextIO:
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    return opened(path, "rt", encoding="utf-8-sig", newline="")
-
-
 def _csv(file: TextIO):
     """The lines of a CSV, whichever of comma, semicolon and tab its first one has most of."""
     head = file.readline()
@@ -176,9 +162,12 @@ def _csv(file: TextIO):
 
 
 @contextmanager
-def _sentences(path: Path):
+def _opened(path: Path) -> Iterator[TextIO]:
+    """The text of a table. Raises DataError, in one sentence, for a file that is none."""
+    open_file = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        yield
+        with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8: save it again as CSV UTF-8.") from None
     except (csv.Error, json.JSONDecodeError, RecursionError, EOFError, OSError) as error:

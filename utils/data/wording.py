@@ -1,12 +1,11 @@
 """What a phantom shows, and how its report says it.
 
-The wording is the project's own, in ordinary radiology English. Every sentence
-is true of the picture: a finding is only named where it is drawn, and only
-denied where it is not. Sides are the patient's, as in any report.
+The wording is the project's own, in ordinary radiology English. Every sentence is true of the picture: a
+finding is only named where it is drawn, and only denied where it is not. Sides are the patient's, as in any
+report.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -80,7 +79,7 @@ class Attributes:
 def sample(rng: np.random.Generator) -> Attributes:
     """Attributes by chance: each region abnormal in `ABNORMAL` of the studies, with one or two findings.
 
-    A study whose lung findings would hide one another is drawn anew, which leaves 0.46 for the lung.
+    Findings that would hide one another are drawn anew, which leaves 0.46 for the lung.
     """
     while True:
         drawn: dict[str, str] = {}
@@ -106,133 +105,61 @@ def _hidden(attributes: Attributes) -> bool:
     return len(set(places)) < len(places) or attributes.pneumothorax in sides
 
 
+# What reports say, the wordings of one finding with / between them.
 NORMAL = {
-    "lung": (
-        "The lungs are clear.",
-        "Both lungs are clear.",
-        "The lungs are clear bilaterally.",
-        "Lungs are clear and well expanded.",
-    ),
-    "heart": (
-        "Heart size is normal.",
-        "The heart is normal in size.",
-        "The heart is not enlarged.",
-        "Normal heart size.",
-        "Heart size is within normal limits.",
-        "No cardiomegaly.",
-    ),
-    "mediastinal": (
-        "The mediastinum is unremarkable.",
-        "Normal mediastinal contour.",
-        "Mediastinal contours are within normal limits.",
-        "The mediastinum is normal.",
-    ),
-    "bone": (
-        "No acute bony abnormality.",
-        "The bones are intact.",
-        "Osseous structures are unremarkable.",
-        "No acute osseous abnormality.",
-        "The bony thorax is intact.",
-    ),
-    "others": (
-        "No free air under the diaphragm.",
-        "The upper abdomen is unremarkable.",
-    ),
+    "lung": """The lungs are clear. / Both lungs are clear. / The lungs are clear bilaterally.
+        / Lungs are clear and well expanded.""",
+    "heart": """Heart size is normal. / The heart is normal in size. / The heart is not enlarged.
+        / Normal heart size. / Heart size is within normal limits. / No cardiomegaly.""",
+    "mediastinal": """The mediastinum is unremarkable. / Normal mediastinal contour.
+        / Mediastinal contours are within normal limits. / The mediastinum is normal.""",
+    "bone": """No acute bony abnormality. / The bones are intact. / Osseous structures are unremarkable.
+        / No acute osseous abnormality. / The bony thorax is intact.""",
+    "others": "No free air under the diaphragm. / The upper abdomen is unremarkable.",
 }
-_LEADING = re.compile(r"(?:^|(?<=\. ))(?:The|There (?:is|are)) (\w)")
 PLEURA = ("effusion", "pneumothorax")
 # What a report denies where it is not there: the pleura always, the rest beside other findings only.
 DENIES = {"lung": ("opacity", *PLEURA), "mediastinal": ("mediastinum", "aorta"), "bone": ("fracture",)}
 DENIED = {
-    "opacity": (
-        "No focal airspace opacity.",
-        "No focal consolidation.",
-        "There is no focal airspace disease.",
-    ),
-    "effusion": ("No pleural effusion.", "There is no pleural effusion.", "No pleural effusion is seen."),
-    "pneumothorax": ("No pneumothorax.", "There is no pneumothorax.", "No pneumothorax is seen."),
-    PLEURA: (
-        "No pleural effusion or pneumothorax.",
-        "There is no pneumothorax or pleural effusion.",
-        "Negative for pneumothorax or pleural effusion.",
-        "No pleural effusion. No pneumothorax.",
-        "No pneumothorax. Costophrenic angles are sharp.",
-    ),
-    "mediastinum": ("The mediastinum is not widened.", "Mediastinal width is normal."),
-    "aorta": ("The aorta is normal in caliber.", "The aortic contour is normal."),
-    "fracture": ("No rib fracture.", "No displaced rib fracture is seen."),
+    "opacity": "No focal airspace opacity. / No focal consolidation. / There is no focal airspace disease.",
+    "effusion": "No pleural effusion. / There is no pleural effusion. / No pleural effusion is seen.",
+    "pneumothorax": "No pneumothorax. / There is no pneumothorax. / No pneumothorax is seen.",
+    PLEURA: """No pleural effusion or pneumothorax. / There is no pneumothorax or pleural effusion.
+        / Negative for pneumothorax or pleural effusion. / No pleural effusion. No pneumothorax.
+        / No pneumothorax. Costophrenic angles are sharp.""",
+    "mediastinum": "The mediastinum is not widened. / Mediastinal width is normal.",
+    "aorta": "The aorta is normal in caliber. / The aortic contour is normal.",
+    "fracture": "No rib fracture. / No displaced rib fracture is seen.",
 }
 SAID = {
-    ("heart", "mildly enlarged"): (
-        "The heart is mildly enlarged.",
-        "Mild cardiomegaly.",
-        "Heart size is mildly enlarged.",
-        "There is mild cardiomegaly.",
-    ),
-    ("heart", "markedly enlarged"): (
-        "The heart is markedly enlarged.",
-        "Marked cardiomegaly.",
-        "There is severe cardiomegaly.",
-        "Heart size is severely enlarged.",
-    ),
-    "effusion": (
-        "There is a {side} pleural effusion.",
-        "{Side} pleural effusion.",
-        "{Side} pleural effusion with blunting of the costophrenic angle.",
-        "The {side} costophrenic angle is blunted by a pleural effusion.",
-    ),
-    ("effusion", "bilateral"): (
-        "There are bilateral pleural effusions.",
-        "Bilateral pleural effusions.",
-        "Bilateral pleural effusions with blunting of both costophrenic angles.",
-    ),
-    "opacity": (
-        "There is an airspace opacity in the {side} {zone} lung zone.",
-        "{Side} {zone} lobe consolidation.",
-        "{Side} {zone} lobe airspace opacity.",
-        "There is focal consolidation in the {side} {zone} lobe.",
-    ),
-    "nodule": (
-        "There is a nodule in the {side} {zone} lobe.",
-        "{Side} {zone} lobe pulmonary nodule.",
-        "A rounded nodule is seen in the {side} {zone} lung zone.",
-    ),
-    "pneumothorax": (
-        "There is a {side} pneumothorax.",
-        "{Side} pneumothorax.",
-        "{Side}-sided pneumothorax with a visible pleural line.",
-    ),
-    "mediastinum": (
-        "The mediastinum is widened.",
-        "Widened superior mediastinum.",
-        "There is widening of the mediastinum.",
-    ),
-    "aorta": (
-        "The aorta is tortuous.",
-        "Tortuous thoracic aorta.",
-        "There is a tortuous aorta.",
-    ),
-    "fracture": (
-        "There is a displaced {side} rib fracture.",
-        "Displaced {side} rib fracture.",
-        "A {side} rib is fractured.",
-        "{Side} rib fracture with a step-off.",
-    ),
-    "scoliosis": (
-        "There is scoliosis of the thoracic spine, convex to the {side}.",
-        "Thoracic scoliosis convex to the {side}.",
-        "{Side}-convex thoracic scoliosis.",
-    ),
-    "spine": (
-        "There are degenerative changes of the spine.",
-        "Degenerative changes of the thoracic spine with osteophytes.",
-        "Thoracic spondylosis with osteophytes.",
-        "Multilevel osteophytes of the spine.",
-    ),
-    "clips": (
-        "Surgical clips in the right upper abdomen.",
-        "There are surgical clips in the right upper quadrant.",
-    ),
+    ("heart", "mildly enlarged"): """The heart is mildly enlarged. / Mild cardiomegaly.
+        / Heart size is mildly enlarged. / There is mild cardiomegaly.""",
+    ("heart", "markedly enlarged"): """The heart is markedly enlarged. / Marked cardiomegaly.
+        / There is severe cardiomegaly. / Heart size is severely enlarged.""",
+    "effusion": """There is a {side} pleural effusion. / {Side} pleural effusion.
+        / {Side} pleural effusion with blunting of the costophrenic angle.
+        / The {side} costophrenic angle is blunted by a pleural effusion.""",
+    ("effusion", "bilateral"): """There are bilateral pleural effusions. / Bilateral pleural effusions.
+        / Bilateral pleural effusions with blunting of both costophrenic angles.""",
+    "opacity": """There is an airspace opacity in the {side} {zone} lung zone.
+        / {Side} {zone} lobe consolidation. / {Side} {zone} lobe airspace opacity.
+        / There is focal consolidation in the {side} {zone} lobe.""",
+    "nodule": """There is a nodule in the {side} {zone} lobe. / {Side} {zone} lobe pulmonary nodule.
+        / A rounded nodule is seen in the {side} {zone} lung zone.""",
+    "pneumothorax": """There is a {side} pneumothorax. / {Side} pneumothorax.
+        / {Side}-sided pneumothorax with a visible pleural line.""",
+    "mediastinum": """The mediastinum is widened. / Widened superior mediastinum.
+        / There is widening of the mediastinum.""",
+    "aorta": "The aorta is tortuous. / Tortuous thoracic aorta. / There is a tortuous aorta.",
+    "fracture": """There is a displaced {side} rib fracture. / Displaced {side} rib fracture.
+        / A {side} rib is fractured. / {Side} rib fracture with a step-off.""",
+    "scoliosis": """There is scoliosis of the thoracic spine, convex to the {side}.
+        / Thoracic scoliosis convex to the {side}. / {Side}-convex thoracic scoliosis.""",
+    "spine": """There are degenerative changes of the spine.
+        / Degenerative changes of the thoracic spine with osteophytes.
+        / Thoracic spondylosis with osteophytes. / Multilevel osteophytes of the spine.""",
+    "clips": """Surgical clips in the right upper abdomen.
+        / There are surgical clips in the right upper quadrant.""",
 }
 # One sentence for two regions, as the original reports have them; true where both are normal.
 SHARED = (
@@ -255,52 +182,38 @@ def original(attributes: Attributes, texts: dict[str, str], rng: np.random.Gener
     normal = not attributes.abnormal("heart") and not attributes.abnormal("mediastinal")
     if normal and {"heart", "mediastinal"} <= set(texts) and rng.random() < 0.5:
         del texts["mediastinal"]
-        texts["heart"] = _pick(SHARED, rng)
+        texts["heart"] = SHARED[rng.integers(len(SHARED))]
     return " ".join(texts[region] for region in rng.permutation(list(texts)))
 
 
 def concise(text: str) -> str:
     """`text` as a split by region has it, the quiz's own too: no sentence begins with "The" or "There is"."""
-    return _LEADING.sub(lambda leading: leading[1].upper(), text)
+    leading = r"(?:^|(?<=\. ))(?:The|There (?:is|are)) (\w)"
+    return re.sub(leading, lambda match: match[1].upper(), text)
 
 
 def _sentences(attributes: Attributes, region: str, rng: np.random.Generator) -> list[str]:
     """What there is in `region`, or that it is normal, then what there is not.
 
-    What is told follows from the attributes alone, so that it can be learnt;
-    chance only picks the words.
+    It follows from the attributes alone, so that it can be learnt; chance only picks the words.
     """
     abnormal = [name for name in OF_REGION[region] if attributes.found(name)]
-    ways = [_ways(name, getattr(attributes, name)) for name in abnormal] or [NORMAL[region]]
+    present = [wordings(name, getattr(attributes, name)) for name in abnormal]
     absent = [
         name for name in DENIES.get(region, ()) if name not in abnormal and (abnormal or name in PLEURA)
     ]
     if set(PLEURA) <= set(absent):
         absent = [name for name in absent if name not in PLEURA] + [PLEURA]
-    return [_pick(wordings, rng) for wordings in (*ways, *(DENIED[name] for name in absent))]
+    choices = [*(present or [_parts(NORMAL[region])]), *(_parts(DENIED[name]) for name in absent)]
+    return [sentences[rng.integers(len(sentences))] for sentences in choices]
 
 
-def _pick(wordings: Sequence[str], rng: np.random.Generator) -> str:
-    return wordings[rng.integers(len(wordings))]
-
-
-def told(findings: dict[str, str]) -> dict[str, str]:
-    """The value of each attribute that `findings`, worded as here, name; normal where they name none.
-
-    So a report that a model writes after fine-tuning on phantoms can be held against the picture.
-    """
-    read = {name: values[0] for name, values in VALUES.items()}
-    for region, names in OF_REGION.items():
-        text = concise(findings.get(region, "")).lower()
-        for name in names:
-            for value in VALUES[name][1:]:
-                if any(concise(way).lower() in text for way in _ways(name, value)):
-                    read[name] = value
-    return read
-
-
-def _ways(name: str, value: str) -> list[str]:
+def wordings(name: str, value: str) -> list[str]:
     """All sentences that say that the attribute `name` is `value`, its side and zone put in."""
     side, _, zone = value.partition(" ")
-    wordings = SAID.get((name, value)) or SAID[name]
-    return [wording.format(side=side, Side=side.capitalize(), zone=zone) for wording in wordings]
+    text = SAID.get((name, value)) or SAID[name]
+    return _parts(text.format(side=side, Side=side.capitalize(), zone=zone))
+
+
+def _parts(text: str) -> list[str]:
+    return re.split(r"\s*/\s*", text)

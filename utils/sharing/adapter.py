@@ -94,8 +94,8 @@ them: IU X-Ray is CC BY-NC-ND 4.0, so an adapter trained on it must stay private
 def share_adapter(workspace: Workspace, repository: str) -> str:
     """Push the adapter of step 3 and its probe, with the scores of step 4 in its card; returns its address.
 
-    With them goes what transformers needs to read studies as in training, see `models.anywhere`.
-    Raises StepError where a step is not finished, the scores belong to another adapter, or `push` does.
+    With them goes what transformers needs to read studies as in training, see `models.anywhere`. Raises
+    StepError where a step is not finished, the scores belong to another adapter, or `push` does.
     """
     training, evaluation = workspace.require("training"), workspace.require("evaluation")
     results, run = workspace.folder("evaluation"), workspace.folder("training")

@@ -98,10 +98,9 @@ def new_spending(model: str = "", budget: float = 0, base_url: str | None = None
 def split_findings(texts: list[str], engine: str = "offline", **options) -> list[dict[str, str]]:
     """Each text's findings by region: keys lung, heart, mediastinal, bone, others, in the order of `texts`.
 
-    `engine` "offline" needs no model and ignores all `options`; "openai" asks
-    a model at OpenAI or at any OpenAI-compatible server; "local" loads one
-    here, from the Hugging Face Hub, a folder or a GGUF file. An answer that
-    fails the audit is asked for once more, then repaired by the offline engine.
+    `engine` "offline" needs no model and ignores all `options`; "openai" asks a model at OpenAI or at any
+    OpenAI-compatible server; "local" loads one here, from the Hugging Face Hub, a folder or a GGUF file. An
+    answer that fails the audit is asked for once more, then repaired by the offline engine.
 
     model: its name, else the engine's own
     prompt: a `Prompt`, the text of one, or None for `load_prompt()`
@@ -112,8 +111,8 @@ def split_findings(texts: list[str], engine: str = "offline", **options) -> list
         offline engine splits the rest
     spending: openai: an account from `new_spending`, with a budget of its own, to be read while it runs
 
-    Raises SplitError where the texts are not strings, the engine is unknown, the model or the server
-    cannot be used at all, or a budget is set for a model without a known price.
+    Raises SplitError where the texts are not strings, the engine is unknown, the model or the server cannot
+    be used at all, or a budget is set for a model without a known price.
     """
     texts = _whole(texts)
     splits = _unrepaired(texts, engine, **options)
@@ -189,8 +188,8 @@ def costs(texts: list[str], measured: list[Pair], settings: SplitSettings, optio
 def compare(measured: list[Pair], settings: SplitSettings, options: dict) -> dict[str, pd.DataFrame]:
     """Splits of the reports `measured` beside their gold, as `agreement` has it, by engine and prompt.
 
-    The form's engine comes first, with its prompt and with the second, if any; the offline engine comes
-    last. What a language model left to the offline engine is printed. Without `measured` there is nothing.
+    The form's engine comes first, with its prompt and with the second, if any; the offline engine comes last.
+    What a language model left to the offline engine is printed. Without `measured` there is nothing.
     """
     sides = {"offline": {"engine": "offline"}}
     if settings.engine != "offline":

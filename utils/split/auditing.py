@@ -78,10 +78,9 @@ def failures(text: str, split: Split) -> list[str]:
 def repair(texts: Sequence[str], splits: Sequence[Split]) -> tuple[list[Split], pd.DataFrame]:
     """`splits` with what fails the audit put right by the offline engine, and the audit of the result.
 
-    Output sentences that fail go; original sentences that did not come through
-    are split offline, in their place. Rows that the offline engine changed are
-    marked `repaired`. What had to go is listed too, with direction "removed",
-    the checks that it failed, and ok, as it stands in no split any more.
+    Output sentences that fail go; original sentences that did not come through are split offline, in their
+    place. Rows that the offline engine changed are marked `repaired`. What had to go is listed too, with
+    direction "removed", the checks that it failed, and ok, as it stands in no split any more.
     """
     mended: list[Split] = []
 

@@ -133,10 +133,9 @@ def collect(
 ) -> tuple[int, int]:
     """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask.
 
-    Left are those that got no answer or failed the audit, and those of batches
-    that are not over; `show` is told how many have no answer, and why.
-    `split_findings` with the same cache asks them, and asks what failed only
-    once more, with the reason; `submit` hands them in again.
+    Left are those that got no answer or failed the audit, and those of batches that are not over; `show` is
+    told how many have no answer, and why. `split_findings` with the same cache asks them, and asks what
+    failed only once more, with the reason; `submit` hands them in again.
     """
     held, known = _read(state), Cache(cache)
     waiting = known.open_questions(held["model"], prompt, list(texts))

@@ -114,8 +114,8 @@ def disagreements(frames: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.
 def gold_for(train: Sequence[Study], settings: SplitSettings, originals: str, drawn: bool) -> list[Pair]:
     """As many studies with gold as the settings ask for, examples and those to measure on; says how many.
 
-    They are those of `train` that R2Gen's annotation at `originals` has unsplit; without it, phantoms
-    where `drawn`, else none.
+    They are those of `train` that R2Gen's annotation at `originals` has unsplit; without it, phantoms where
+    `drawn`, else none.
     """
     count, pairs = settings.examples + settings.gold_studies, []
     if originals:
@@ -132,8 +132,8 @@ def gold_for(train: Sequence[Study], settings: SplitSettings, originals: str, dr
 def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> list[Pair]:
     """At most `most` of the studies `findings` (by id) that R2Gen's annotation at `originals` has unsplit.
 
-    They are spread evenly over the studies. Raises SplitError where the file
-    is not there, is no annotation, or has none of them.
+    They are spread evenly over the studies. Raises SplitError where the file is not there, is no annotation,
+    or has none of them.
     """
     try:
         splits = json.loads(Path(originals).read_text(encoding="utf-8"))

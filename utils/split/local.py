@@ -23,9 +23,8 @@ def ask_all(
 ) -> list[Split]:
     """The model's split of each text, unrepaired; all regions "" where it gave none that can be read.
 
-    `model` is a name on the Hugging Face Hub, a folder, or a GGUF file whose
-    architecture transformers knows. Answers are kept batch by batch. Raises
-    SplitError where the model cannot be loaded.
+    `model` is a name on the Hugging Face Hub, a folder, or a GGUF file whose architecture transformers knows.
+    Answers are kept batch by batch. Raises SplitError where the model cannot be loaded.
     """
     known, texts = Cache(cache), list(texts)
     waiting = known.open_questions(model, prompt, texts)

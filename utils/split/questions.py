@@ -1,7 +1,7 @@
 """What a language model is asked, where its answers are kept, and what they cost.
 
-The engines differ in how they reach the model; the question, the second
-question that tells what was wrong, and the cache are one for all.
+The engines differ in how they reach the model; the question, the second question that tells what was wrong,
+and the cache are one for all.
 """
 
 import hashlib
@@ -68,9 +68,8 @@ def better(text: str, first: str | None, second: str | None) -> Split | None:
 class Cache:
     """A language model's answers in a file, kept as they come; in memory only where `path` is None.
 
-    An answer is a split, or None where the model gave none that can be read. A
-    first answer that fails the audit is kept as it was written, so that a run
-    that ends before the second goes on with the second.
+    An answer is a split, or None where the model gave none that can be read. A first answer that fails the
+    audit is kept as it was written, so that a run that ends before the second goes on with the second.
     """
 
     def __init__(self, path: Path | None):
@@ -188,8 +187,8 @@ def estimate(
 ) -> Estimate:
     """The tokens and the price of asking `model` about each text that `cache` does not hold, once.
 
-    The answer's tokens are those of the offline split as JSON. `batch` is
-    for the Batch API, at half the price.
+    The answer's tokens are those of the offline split as JSON. `batch` is for the Batch API, at half the
+    price.
     """
     waiting = [same[0] for same in Cache(cache).open_questions(model, prompt, list(texts)).values()]
     count, counted = token_counter(model)
@@ -230,11 +229,10 @@ def token_counter(model: str) -> tuple[Callable[[str], int], bool]:
 class Spending:
     """What a run has spent so far, in tokens and dollars, and the limit after which nothing more is asked.
 
-    `budget` is in dollars, 0 for no limit. A question is asked only if what
-    was spent, what the open questions may cost, and its own share stay
-    within the budget; only questions under way can take it over, where they
-    cost more than was set aside. Raises SplitError for a budget with a model
-    whose price is not known.
+    `budget` is in dollars, 0 for no limit. A question is asked only if what was spent, what the open
+    questions may cost, and its own share stay within the budget; only questions under way can take it over,
+    where they cost more than was set aside. Raises SplitError for a budget with a model whose price is not
+    known.
     """
 
     def __init__(self, model: str, budget: float = 0):
