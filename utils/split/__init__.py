@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,44 +14,17 @@ from . import batch, local, remote
 from .auditing import audit, left_to_offline, repair, repair_one
 from .gold import Pair, agreement, by_region, confusion, disagreements, gold_for, gold_pairs, with_examples
 from .offline import split_offline
-from .questions import Estimate, Spending, SplitError, estimate, price_of
-from .reading import whole
+from .questions import Spending, SplitError, estimate, price_of
+from .reading import Split, whole
 
 __all__ = [
-    "EXAMPLE",
-    "Estimate",
-    "Prompt",
-    "Spending",
-    "SplitError",
-    "agreement",
-    "audit",
-    "batch",
-    "by_region",
-    "compare",
-    "confusion",
-    "costs",
-    "disagreements",
-    "estimate",
-    "gold_for",
-    "gold_pairs",
-    "left_to_offline",
-    "load_prompt",
-    "model_of",
-    "new_spending",
-    "options_of",
-    "repair",
-    "split_and_audit",
-    "split_findings",
-    "with_examples",
-]
+    "EXAMPLE", "Prompt", "SplitError", "agreement", "audit", "batch", "by_region", "compare", "confusion",
+    "costs", "disagreements", "estimate", "gold_for", "gold_pairs", "left_to_offline", "load_prompt",
+    "model_of", "new_spending", "options_of", "repair", "split_and_audit", "split_findings", "with_examples",
+]  # fmt: skip
 
 PROMPTS = Path(__file__).with_name("prompts")
-DEFAULT_MODELS = {
-    "offline": "",
-    "openai": remote.DEFAULT_MODEL,
-    "local": local.DEFAULT_MODEL,
-}
-
+DEFAULT_MODELS = {"offline": "", "openai": remote.DEFAULT_MODEL, "local": local.DEFAULT_MODEL}
 EXAMPLE = (  # the quiz's own
     "The cardiomediastinal silhouette and pulmonary vasculature are within normal limits in size. "
     "The lungs are mildly hypoinflated but grossly clear of focal airspace disease, pneumothorax, or "
@@ -95,7 +67,7 @@ def new_spending(model: str = "", budget: float = 0, base_url: str | None = None
     return Spending(model, 0 if own else budget)
 
 
-def split_findings(texts: list[str], engine: str = "offline", **options) -> list[dict[str, str]]:
+def split_findings(texts: list[str], engine: str = "offline", **options) -> list[Split]:
     """Each text's findings by region: keys lung, heart, mediastinal, bone, others, in the order of `texts`.
 
     `engine` "offline" needs no model and ignores all `options`; "openai" asks a model at OpenAI or at any
@@ -121,9 +93,7 @@ def split_findings(texts: list[str], engine: str = "offline", **options) -> list
     return [repair_one(text, split)[0] for text, split in zip(texts, splits, strict=True)]
 
 
-def split_and_audit(
-    texts: list[str], engine: str = "offline", **options
-) -> tuple[list[dict[str, str]], pd.DataFrame]:
+def split_and_audit(texts: list[str], engine: str = "offline", **options) -> tuple[list[Split], pd.DataFrame]:
     """`split_findings`, with the same options, and the audit of what it gives, as `repair` has it."""
     texts = _whole(texts)
     return repair(texts, _unrepaired(texts, engine, **options))
@@ -135,30 +105,15 @@ def _whole(texts: list[str]) -> list[str]:
     return [whole(text) for text in texts]
 
 
-def _unrepaired(
-    texts: list[str],
-    engine: str,
-    *,
-    model: str = "",
-    prompt: Prompt | str | None = None,
-    cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    base_url: str | None = None,
-    api_key: str | None = None,
-    concurrency: int = 16,
-    budget: float = 0,
-    spending: Spending | None = None,
-) -> list[dict[str, str]]:
+def _unrepaired(texts: list[str], engine: str, model="", prompt=None, budget=0.0, spending=None, **options):
     model = model_of(engine, model)
     if engine == "offline":
         return [split_offline(text) for text in texts]
-    told = prompt.text if isinstance(prompt, Prompt) else prompt or load_prompt().text
-    kept = {"model": model, "cache": cache, "progress": progress}
+    system = prompt.text if isinstance(prompt, Prompt) else prompt or load_prompt().text
     if engine == "local":
-        return local.ask_all(texts, told, **kept)
-    spending = spending or new_spending(model, budget, base_url)
-    server = {"base_url": base_url, "api_key": api_key, "concurrency": concurrency}
-    return remote.ask_all(texts, told, spending=spending, **server, **kept)
+        return local.ask_all(texts, system, model, **options)
+    spending = spending or new_spending(model, budget, options.get("base_url"))
+    return remote.ask_all(texts, system, model, spending, **options)
 
 
 def options_of(settings: SplitSettings, prompt: str, api_key: str | None, cache: Path) -> dict:
@@ -180,8 +135,8 @@ def costs(texts: list[str], measured: list[Pair], settings: SplitSettings, optio
     model, originals = model_of(settings.engine, settings.model), [text for text, _ in measured]
     lines = [str(estimate(texts + originals, model, options["prompt"], cache=options["cache"]))]
     if settings.other_prompt:
-        told = load_prompt(settings.other_prompt).text
-        lines.append(f"{settings.other_prompt}: {estimate(originals, model, told, cache=options['cache'])}")
+        other = load_prompt(settings.other_prompt).text
+        lines.append(f"{settings.other_prompt}: {estimate(originals, model, other, cache=options['cache'])}")
     return "\n".join(lines)
 
 
@@ -199,10 +154,10 @@ def compare(measured: list[Pair], settings: SplitSettings, options: dict) -> dic
             sides[f"{settings.engine}, {other.name}"] = options | {"prompt": other.text}
     originals, gold = [text for text, _ in measured], [findings for _, findings in measured]
     frames = {}
-    for name, how in sides.items() if measured else ():
+    for name, side in sides.items() if measured else ():
         progress = counter(name, options.get("spending"))
-        splits, audited = split_and_audit(originals, **how | {"progress": progress})
-        if how["engine"] != "offline":
+        splits, audited = split_and_audit(originals, **side | {"progress": progress})
+        if side["engine"] != "offline":
             print(f"{name}: {left_to_offline(audited):,} of {len(splits):,} reports split offline instead")
         frames[name] = agreement(originals, splits, gold, options["prompt"])
     return frames

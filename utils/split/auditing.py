@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain, islice
+from operator import itemgetter
 from typing import NamedTuple
 
 import pandas as pd
@@ -50,11 +52,10 @@ class _Facts(NamedTuple):
 def audit(texts: Sequence[str], splits: Sequence[Split]) -> pd.DataFrame:
     """Each sentence of the originals and of their splits, checked against the other side.
 
-    Columns: study (position), direction ("original" or "output"), sentence,
-    regions (joined by "+"), traced (an original sentence is covered by the
-    sentences drawn from it; an output sentence is grounded in the original),
-    numbers, sides, negations, placeholders (all that it states is found on the
-    other side), ok (all of these), repaired (here always False).
+    Columns: study (position), direction ("original" or "output"), sentence, regions (joined by "+"), traced
+    (an original sentence is covered by the sentences drawn from it; an output sentence is grounded in the
+    original), numbers, sides, negations, placeholders (all that it states is found on the other side), ok
+    (all of these), repaired (here always False).
     """
     pairs = enumerate(zip(texts, splits, strict=True))
     return _table(_study(number, text, split) for number, (text, split) in pairs)
@@ -64,14 +65,12 @@ def failures(text: str, split: Split) -> list[str]:
     """What is wrong with one report's split, one phrase per sentence; empty where the audit is clean."""
     faults = []
     for row in _study(0, text, split):
-        kinds = [name for name in CHECKS if not row[name]]
-        if not kinds:
-            continue
-        if kinds[0] == "traced":
+        failed = [name for name in CHECKS if not row[name]]
+        fault = f"does not keep its {' and '.join(failed)}"
+        if "traced" in failed:
             fault = "is left out" if row["direction"] == "original" else "is not in the findings"
-        else:
-            fault = f"does not keep its {' and '.join(kinds)}"
-        faults.append(f'"{row["sentence"]}" {fault}')
+        if failed:
+            faults.append(f'"{row["sentence"]}" {fault}')
     return faults
 
 
@@ -119,43 +118,34 @@ def repair_one(text: str, split: Split, study: int = 0) -> tuple[Split, list[dic
 
 def _table(studies: Iterable[list[dict]]) -> pd.DataFrame:
     """The rows of all studies, a piece at a time: as dicts, many thousand studies would fill the memory."""
-    pieces, rows = [], []
-    for of_study in studies:
-        rows += of_study
-        if len(rows) >= PIECE:
-            pieces.append(pd.DataFrame(rows, columns=COLUMNS))
-            rows = []
-    if rows or not pieces:
-        pieces.append(pd.DataFrame(rows, columns=COLUMNS))
-    return pd.concat(pieces, ignore_index=True)
+    rows = chain.from_iterable(studies)
+    in_pieces = iter(lambda: list(islice(rows, PIECE)), [])
+    pieces = [pd.DataFrame(piece, columns=COLUMNS) for piece in in_pieces]
+    return pd.concat(pieces or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
 
 
 def _compared(before: list[dict], after: list[dict]) -> list[dict]:
     """The rows `after`, those marked that are new or were not ok `before`, and the output removed."""
-
-    def same(row: dict) -> tuple:
-        return row["direction"], row["sentence"], row["regions"]
-
-    kept, there = {same(row) for row in before if row["ok"]}, {same(row) for row in after}
+    same = itemgetter("direction", "sentence", "regions")
+    kept, remaining = {same(row) for row in before if row["ok"]}, {same(row) for row in after}
     changed = [row | {"repaired": same(row) not in kept} for row in after]
-    gone = [row for row in before if row["direction"] == "output" and same(row) not in there]
+    gone = [row for row in before if row["direction"] == "output" and same(row) not in remaining]
     return changed + [row | {"direction": "removed", "ok": True, "repaired": True} for row in gone]
 
 
 def _mend(text: str, split: Split, rows: list[dict]) -> Split:
     """`split` without what has no ground, and with the offline engine's parts of what is missing."""
-    originals = sentences(text)
-    facts = [_facts(sentence) for sentence in originals]
+    originals, facts, outputs = _read(text, split)
     failed = {i for i, row in enumerate(rows[: len(originals)]) if not row["ok"]}
-    placed = []  # (position of its first source, region, sentence)
-    outputs = [(name, sentence) for name in ALL for sentence in sentences(split[name])]
-    for (name, sentence), row in zip(outputs, rows[len(originals) :], strict=True):
-        sources = _sources(_facts(sentence), facts)
+    kept = []  # (sources, region, sentence)
+    for (name, sentence, stated), row in zip(outputs, rows[len(originals) :], strict=True):
+        sources = _sources(stated, facts)
         if row["ok"] and not failed & set(sources):
-            placed.append((min(sources), name, sentence))
+            kept.append((sources, name, sentence))
         else:
             failed |= set(sources)
-    placed = [item for item in placed if not failed & set(_sources(_facts(item[2]), facts))]
+    # (position of its first source, region, sentence)
+    placed = [(min(sources), name, sentence) for sources, name, sentence in kept if not failed & set(sources)]
     for i in sorted(failed):
         placed += [(i, part.region, part.text) for part in split_sentence(originals[i])]
     placed.sort(key=lambda item: item[0])
@@ -164,60 +154,51 @@ def _mend(text: str, split: Split, rows: list[dict]) -> Split:
 
 def _study(study: int, text: str, split: Split) -> list[dict]:
     """The audit rows of one report: its original sentences in order, then its output sentences by region."""
-    originals = sentences(text)
-    facts = [_facts(sentence) for sentence in originals]
-    outputs = [
-        (name, sentence, _facts(sentence)) for name in ALL for sentence in sentences(split.get(name) or "")
-    ]
-    drawn: list[list[int]] = [[] for _ in originals]
-    checks = []
-    for at, (_, _, stated) in enumerate(outputs):
-        sources = _sources(stated, facts)
-        checks.append(_grounded(stated, [facts[i] for i in sources]))
-        for i in sources:
-            drawn[i].append(at)
+    originals, facts, outputs = _read(text, split)
+    sources = [_sources(stated, facts) for _, _, stated in outputs]
     rows = []
-    for sentence, stated, takers in zip(originals, facts, drawn, strict=True):
-        regions = "+".join(name for name in ALL if any(outputs[at][0] == name for at in takers))
-        covered = _covered(stated, [outputs[at][2] for at in takers])
-        rows.append(_row(study, "original", sentence, regions, covered))
-    rows += [
-        _row(study, "output", sentence, name, grounded)
-        for (name, sentence, _), grounded in zip(outputs, checks, strict=True)
+    for number, (sentence, stated) in enumerate(zip(originals, facts, strict=True)):
+        takers = [output for output, drawn in zip(outputs, sources, strict=True) if number in drawn]
+        regions = "+".join(name for name in ALL if any(region == name for region, _, _ in takers))
+        checks = _checks(stated, [fact for _, _, fact in takers], original=True)
+        rows.append(("original", sentence, regions, checks))
+    for (name, sentence, stated), drawn in zip(outputs, sources, strict=True):
+        rows.append(("output", sentence, name, _checks(stated, [facts[i] for i in drawn], original=False)))
+    return [
+        {"study": study, "direction": direction, "sentence": sentence, "regions": regions}
+        | checks
+        | {"ok": all(checks.values()), "repaired": False}
+        for direction, sentence, regions, checks in rows
     ]
-    return rows
 
 
-def _row(study: int, direction: str, sentence: str, regions: str, checks: dict[str, bool]) -> dict:
-    what = {"study": study, "direction": direction, "sentence": sentence, "regions": regions}
-    return what | checks | {"ok": all(checks.values()), "repaired": False}
+def _read(text: str, split: Split) -> tuple[list[str], list[_Facts], list[tuple[str, str, _Facts]]]:
+    """The original sentences, their facts, and the output sentences as (region, sentence, facts)."""
+    originals = sentences(text)
+    outputs = [(name, sentence) for name in ALL for sentence in sentences(split.get(name) or "")]
+    facts = [_facts(sentence) for sentence in originals]
+    return originals, facts, [(name, sentence, _facts(sentence)) for name, sentence in outputs]
 
 
-def _covered(stated: _Facts, takers: list[_Facts]) -> dict[str, bool]:
-    """The checks of an original sentence against the output sentences drawn from it."""
-    known = set().union(*(fact.words for fact in takers))
+def _checks(stated: _Facts, others: list[_Facts], original: bool) -> dict[str, bool]:
+    """The checks of a sentence against those of the other side that it was drawn from, or that draw on it."""
+
+    def all_of(name: str) -> set[str]:
+        return set().union(*(getattr(fact, name) for fact in others))
+
+    known = all_of("words")
     lost = stated.words - known
-    denied = set().union(*(fact.denied for fact in takers))
+    negations = stated.denied & known <= all_of("denied")
+    if original:
+        traced = len(lost) <= LOST * len(stated.words) and not any(map(_clinical, lost))
+    else:
+        traced, negations = not lost, negations and stated.affirmed & known <= all_of("affirmed")
     return {
-        "traced": bool(takers) and len(lost) <= LOST * len(stated.words) and not any(map(_clinical, lost)),
-        "numbers": stated.numbers <= set().union(*(fact.numbers for fact in takers)),
-        "sides": stated.sides <= set().union(*(fact.sides for fact in takers)),
-        "negations": stated.denied & known <= denied,
-        "placeholders": stated.placeholders <= sum(fact.placeholders for fact in takers),
-    }
-
-
-def _grounded(stated: _Facts, sources: list[_Facts]) -> dict[str, bool]:
-    """The checks of an output sentence against the original sentences that it draws on."""
-    known = set().union(*(fact.words for fact in sources))
-    denied = set().union(*(fact.denied for fact in sources))
-    affirmed = set().union(*(fact.affirmed for fact in sources))
-    return {
-        "traced": bool(sources) and stated.words <= known,
-        "numbers": stated.numbers <= set().union(*(fact.numbers for fact in sources)),
-        "sides": stated.sides <= set().union(*(fact.sides for fact in sources)),
-        "negations": stated.denied & known <= denied and stated.affirmed & known <= affirmed,
-        "placeholders": stated.placeholders <= sum(fact.placeholders for fact in sources),
+        "traced": bool(others) and traced,
+        "numbers": stated.numbers <= all_of("numbers"),
+        "sides": stated.sides <= all_of("sides"),
+        "negations": negations,
+        "placeholders": stated.placeholders <= sum(fact.placeholders for fact in others),
     }
 
 
@@ -238,13 +219,11 @@ def _sources(stated: _Facts, facts: list[_Facts]) -> list[int]:
 
 def _facts(sentence: str) -> _Facts:
     lower = _JOINT.sub("cardiac mediastinal", sentence.lower())
-    denied: set[str] = set()
-    affirmed: set[str] = set()
+    denied, affirmed = set(), set()
     for _, clause in clauses(lower):
-        negated = _NEGATED.search(clause)
-        after = negated.group(1) if negated else ""
-        denied |= _stems(after)
-        affirmed |= _stems(clause[: negated.start()] if negated else clause)
+        before, *after = _NEGATED.split(clause, maxsplit=1)
+        affirmed |= _stems(before)
+        denied |= _stems(" ".join(after))
     content = _stems(lower) or set(words(lower, decimals=True))
     sides = set(_SIDE.findall(lower))
     return _Facts(content, set(_NUMBER.findall(lower)), sides, denied, affirmed, lower.count(_PLACEHOLDER))

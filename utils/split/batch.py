@@ -1,9 +1,8 @@
 """OpenAI's Batch API, for collections of thousands: half the price, answered within a day.
 
-`submit`, `poll` and `collect` may each run in another session: a state file
-holds the batches, never the key and no report. The answers go into the same
-cache that the openai engine reads; those that fail the audit as first answers,
-which that engine asks for once more, with the reason, when the collection is split.
+`submit`, `poll` and `collect` may each run in another session: a state file holds the batches, never the key
+and no report. The answers go into the same cache that the openai engine reads; those that fail the audit as
+first answers, which that engine asks for once more, with the reason, when the collection is split.
 """
 
 import json
@@ -11,23 +10,15 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import openai
 
 from utils.run.disk import write_json
 
-from .questions import (
-    Cache,
-    Spending,
-    SplitError,
-    asked_again,
-    estimate,
-    question,
-    question_tokens,
-    token_counter,
-)
+from .questions import Cache, Spending, SplitError, asked_again, estimate, question, question_tokens
 from .reading import read_answer
 from .remote import DEFAULT_MODEL, FORMATS, client_options, hide, message_of
 
@@ -38,6 +29,7 @@ SHARE = 0.9  # of that limit that is used: OpenAI counts tokens that we do not, 
 MARK = "chest_xray_split"  # in a batch's metadata: by it one is found again whose answer never arrived
 ALIVE = ("validating", "in_progress", "finalizing", "completed")
 OVER = ("completed", "expired", "cancelled", "failed")  # a batch in one of these changes no more
+ENDPOINT = "/v1/chat/completions"
 TOO_MANY = "token_limit_exceeded"  # why a batch failed: more tokens wait than the account may have waiting
 _LIMIT = re.compile(r"limit: ([\d,]+) enqueued tokens", re.IGNORECASE)
 
@@ -49,32 +41,29 @@ def submit(
     *,
     cache: Path,
     model: str = DEFAULT_MODEL,
-    base_url: str | None = None,
-    api_key: str | None = None,
     budget: float = 0,
     token_limit: int | None = None,
     show: Callable[[str], None] = print,
+    **server: str | None,
 ) -> dict:
     """Hands in the texts that the cache has no answer for, as many as fit; the state, as `state` holds it.
 
     Before anything is sent, `show` is given the estimate of the cost of all of them. Raises SplitError where
     that is above `budget` dollars (0: no limit), for a budget with a model whose price is not known, and,
-    once, with the reason, where a batch has failed. As many batches are made as OpenAI's limits ask for; on
-    this side one of them is on the disk at a time. `token_limit` is the number of tokens that the account may
-    have waiting at once, from OpenAI's page of limits (None: what the API gave as the reason of a failed
-    batch, else `TOKEN_LIMIT`); `show` is told what does not fit, for the next time. Run again, it hands
-    in what is missing and nothing twice: a batch that was handed in before
-    the state was written is found at the server.
+    once, with the reason, where a batch has failed. Run again, it hands in what is missing and nothing twice:
+    a batch that was handed in before the state was written is found at the server. One batch at a time is on
+    this side's disk.
+
+    token_limit: tokens that the account may have waiting at once, from OpenAI's page of limits (None: what
+        the API gave as the reason of a failed batch, else `TOKEN_LIMIT`); `show` is told what does not fit
+    server: base_url and api_key
     """
-    state = Path(state)
     held = _read(state) if state.exists() else {"model": model, "batches": {}}
     if held["model"] != model:
         raise SplitError(f"{state} belongs to {held['model']}, not to {model}. Collect it first.")
-    waiting = Cache(cache).open_questions(model, prompt, list(texts))
-    todo = {key: same[0] for key, same in waiting.items()}
-    with _Client(base_url, api_key) as client:
-        failed = _look(client, held, state, show)
-        if failed:
+    todo = {key: same[0] for key, same in Cache(cache).open_questions(model, prompt, texts).items()}
+    with _client(**server) as client:
+        if failed := _look(client, held, state, show):
             raise SplitError(f"{' '.join(failed)} Nothing was sent. Mend that, then submit again.")
         if _find_again(client, held, todo, prompt):
             write_json(state, held)
@@ -87,13 +76,16 @@ def submit(
                 f"The estimate of ${cost.dollars:,.2f} is above the budget of ${limit:g}, so nothing was "
                 "sent. Raise the budget, or submit fewer reports."
             )
-        most = token_limit or held.get("token_limit") or TOKEN_LIMIT
-        queued = sum(one.get("tokens", 0) for one in held["batches"].values() if one["status"] not in OVER)
-        sent = 0
-        for portion in _portions(todo, model, prompt, int(most * SHARE) - queued):
-            batch = _create(client, portion.file, portion.keys[0])
-            held["batches"][batch.id] = _entry(batch.status, portion.keys, portion.tokens)
-            sent += len(portion.keys)
+        most, sent = token_limit or held.get("token_limit") or TOKEN_LIMIT, 0
+        queued = sum(
+            batch.get("tokens", 0) for batch in held["batches"].values() if batch["status"] not in OVER
+        )
+        for keys, file, tokens in _portions(todo, model, prompt, int(most * SHARE) - queued):
+            uploaded = client.files.create(file=("split.jsonl", file), purpose="batch")
+            mark = {"endpoint": ENDPOINT, "completion_window": "24h", "metadata": {MARK: keys[0]}}
+            batch = client.batches.create(input_file_id=uploaded.id, **mark)
+            held["batches"][batch.id] = _entry(batch.status, keys, tokens)
+            sent += len(keys)
             write_json(state, held)
     if sent < len(todo):
         show(
@@ -103,19 +95,13 @@ def submit(
     return held
 
 
-def poll(
-    state: Path,
-    *,
-    base_url: str | None = None,
-    api_key: str | None = None,
-    show: Callable[[str], None] = print,
-) -> dict[str, str]:
+def poll(state: Path, *, show: Callable[[str], None] = print, **server: str | None) -> dict[str, str]:
     """The status of each batch, asked of the server and kept in the state; all in `OVER`: time to collect.
 
     `show` is told once why a batch failed.
     """
     held = _read(state)
-    with _Client(base_url, api_key) as client:
+    with _client(**server) as client:
         for reason in _look(client, held, state, show):
             show(reason)
     return {name: batch["status"] for name, batch in held["batches"].items()}
@@ -127,9 +113,8 @@ def collect(
     state: Path,
     *,
     cache: Path,
-    base_url: str | None = None,
-    api_key: str | None = None,
     show: Callable[[str], None] = print,
+    **server: str | None,
 ) -> tuple[int, int]:
     """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask.
 
@@ -138,16 +123,15 @@ def collect(
     failed only once more, with the reason; `submit` hands them in again.
     """
     held, known = _read(state), Cache(cache)
-    waiting = known.open_questions(held["model"], prompt, list(texts))
+    waiting = known.open_questions(held["model"], prompt, texts)
     before = len(waiting)
-    poll(state, base_url=base_url, api_key=api_key, show=show)
+    poll(state, show=show, **server)
     held = _read(state)
-    with _Client(base_url, api_key) as client:
+    with _client(**server) as client:
         for name, batch in held["batches"].items():
             if not _holds(batch) or batch["status"] not in OVER:
                 continue
-            lacking: Counter[str] = Counter()
-            answered = 0
+            lacking, answered = Counter(), 0
             for key, content in _answers(client, name, lacking):
                 answered += 1
                 if key not in waiting:
@@ -159,8 +143,8 @@ def collect(
                     del waiting[key]
             if answered < len(batch["keys"]):
                 reasons = "".join(f" {count:,} times: {why}." for why, count in lacking.most_common(3))
-                told = f"{name} is {batch['status']}; {answered:,} of {len(batch['keys']):,} have an answer."
-                show(hide(told + reasons, client.api_key))
+                counts = f"{answered:,} of {len(batch['keys']):,} have an answer."
+                show(hide(f"{name} is {batch['status']}; {counts}{reasons}", client.api_key))
             batch["collected"] = True
             write_json(state, held)
     return before - len(waiting), len(waiting)
@@ -190,60 +174,47 @@ def _look(client: openai.OpenAI, held: dict, state: Path, show: Callable[[str], 
             errors = getattr(answer.errors, "data", None) or []
             reasons = " ".join(dict.fromkeys(error.message or error.code or "" for error in errors[:3]))
             batch["reason"] = hide(" ".join(reasons.split()), client.api_key) or "The API gives no reason."
-            told = f"{name} failed: {batch['reason']}"
+            fault = f"{name} failed: {batch['reason']}"
             if any(error.code == TOO_MANY for error in errors):
                 limit = _LIMIT.search(reasons)
                 held["token_limit"] = int(limit[1].replace(",", "")) if limit else batch.get("tokens", 0) // 2
-                show(f"{told} Submit again: what fits is handed in.")
+                show(f"{fault} Submit again: what fits is handed in.")
             else:
-                failed.append(told)
+                failed.append(fault)
         write_json(state, held)
     return failed
 
 
-class _Client:
+@contextmanager
+def _client(**server: str | None) -> Iterator[openai.OpenAI]:
     """The official client for a few calls; what goes wrong becomes one sentence without the key."""
-
-    def __init__(self, base_url: str | None, api_key: str | None):
-        self._options = client_options(base_url, api_key)
-
-    def __enter__(self) -> openai.OpenAI:
-        self._client = openai.OpenAI(**self._options)
-        return self._client
-
-    def __exit__(self, kind, error, trace) -> None:
-        self._client.close()
-        if isinstance(error, openai.OpenAIError):
-            raise SplitError(
-                hide(f"The Batch API does not answer: {message_of(error)}.", self._options["api_key"])
-            ) from None
+    options = client_options(**server)
+    try:
+        with openai.OpenAI(**options) as client:
+            yield client
+    except openai.OpenAIError as error:
+        fault = f"The Batch API does not answer: {message_of(error)}."
+        raise SplitError(hide(fault, options["api_key"])) from None
 
 
-def _line(key: str, model: str, prompt: str, text: str) -> bytes:
-    body = {"model": model, "messages": question(prompt, text), "response_format": FORMATS[0]}
-    request = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
-    return json.dumps(request, ensure_ascii=False).encode() + b"\n"
+def _portions(
+    todo: dict[str, str], model: str, prompt: str, room: int
+) -> Iterator[tuple[list, BinaryIO, int]]:
+    """The first of the questions, as many as fit into `room` tokens, in portions that one batch may hold.
 
-
-class _Portion(NamedTuple):
-    """The questions of one batch: their keys, the file, which the next one takes, and their tokens."""
-
-    keys: list[str]
-    file: BinaryIO
-    tokens: int
-
-
-def _portions(todo: dict[str, str], model: str, prompt: str, room: int) -> Iterator[_Portion]:
-    """The first of the questions, as many as fit into `room` tokens, in portions that one batch may hold."""
-    keys: list[str] = []
-    count, tokens = token_counter(model)[0], 0
+    Of each the keys, the file, which the next one takes, and the tokens.
+    """
+    keys, tokens = [], 0
     with tempfile.TemporaryFile() as file:
         for key, text in todo.items():
-            line, more = _line(key, model, prompt, text), question_tokens(count, prompt, text)
-            if more > room:
+            body = {"model": model, "messages": question(prompt, text), "response_format": FORMATS[0]}
+            request = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
+            line = json.dumps(request, ensure_ascii=False).encode() + b"\n"
+            if (more := question_tokens(model, prompt, text)) > room:
                 break
             if keys and (len(keys) == MOST_REQUESTS or file.tell() + len(line) > MOST_BYTES):
-                yield _Portion(keys, file, tokens)
+                file.seek(0)
+                yield keys, file, tokens
                 file.seek(0)
                 file.truncate()
                 keys, tokens = [], 0
@@ -251,33 +222,21 @@ def _portions(todo: dict[str, str], model: str, prompt: str, room: int) -> Itera
             keys.append(key)
             tokens, room = tokens + more, room - more
         if keys:
-            yield _Portion(keys, file, tokens)
+            file.seek(0)
+            yield keys, file, tokens
 
 
 def _find_again(client: openai.OpenAI, held: dict, todo: dict[str, str], prompt: str) -> bool:
     """Adds the batches with questions of `todo` that the server has and the state has not; whether any."""
     before = len(held["batches"])
-    count = token_counter(held["model"])[0]
     for batch in client.batches.list():
         mark = (batch.metadata or {}).get(MARK)
         if mark not in todo or batch.id in held["batches"] or batch.status not in ALIVE:
             continue
         keys = [request["custom_id"] for request in _lines(client, batch.input_file_id)]
-        tokens = sum(question_tokens(count, prompt, todo[key]) for key in keys if key in todo)
+        tokens = sum(question_tokens(held["model"], prompt, todo[key]) for key in keys if key in todo)
         held["batches"][batch.id] = _entry(batch.status, keys, tokens)
     return len(held["batches"]) > before
-
-
-def _create(client: openai.OpenAI, file: BinaryIO, mark: str):
-    file.flush()
-    file.seek(0)
-    uploaded = client.files.create(file=("split.jsonl", file), purpose="batch")
-    return client.batches.create(
-        input_file_id=uploaded.id,
-        endpoint="/v1/chat/completions",
-        completion_window="24h",
-        metadata={MARK: mark},
-    )
 
 
 def _answers(client: openai.OpenAI, name: str, lacking: Counter[str]) -> Iterator[tuple[str, str | None]]:
@@ -313,7 +272,7 @@ def _lines(client: openai.OpenAI, name: str) -> Iterator[dict]:
 
 def _read(state: Path) -> dict:
     try:
-        held = json.loads(Path(state).read_text(encoding="utf-8"))
+        held = json.loads(state.read_text(encoding="utf-8"))
         if not {"model", "batches"} <= held.keys():
             raise ValueError
     except FileNotFoundError:

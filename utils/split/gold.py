@@ -32,19 +32,16 @@ def agreement(
 ) -> pd.DataFrame:
     """Two splits of the same reports compared, one row per original sentence.
 
-    Columns: study (position), sentence, ours and gold (regions joined by "+",
-    "" where the split has it nowhere), agree (missing where either is "").
-    A sentence is in a region, others among them, when 60 % of its content
-    words (letters and digits, without articles, prepositions, forms of "be"
-    and "have", and XXXX; "no" is one) stand anywhere in that region's text;
-    two splits agree on it when the sets of regions are the
-    same. The share of agreement is `frame["agree"].mean()`, over the
-    sentences that both place. A study that `prompt` shows as an example
-    ("Findings: ... Answer:") is left out.
+    Columns: study (position), sentence, ours and gold (regions joined by "+", "" where the split has it
+    nowhere), agree (missing where either is ""). A sentence is in a region, others among them, when 60 % of
+    its content words (no articles, prepositions, forms of "be" and "have", or XXXX; "no" is one) stand
+    anywhere in that region's text. Two splits agree on it when the sets of regions are the same;
+    `frame["agree"].mean()` is the share, over the sentences that both place. A study that `prompt` shows as
+    an example ("Findings: ... Answer:") is left out.
     """
-    told, rows = tidy(prompt), []
+    prompt, rows = tidy(prompt), []
     for study, (text, *splits) in enumerate(zip(originals, ours, gold, strict=True)):
-        if f"Findings: {tidy(text)} Answer:" in told:
+        if f"Findings: {tidy(text)} Answer:" in prompt:
             continue
         bags = [{name: set(content_words(split.get(name) or "")) for name in ALL} for split in splits]
         for sentence in sentences(text):
@@ -55,17 +52,16 @@ def agreement(
 
 
 def _placed(words: list[str], bag: dict[str, set[str]]) -> str:
-    if not words:
-        return ""
-    return "+".join(n for n in ALL if sum(word in bag[n] for word in words) >= IN_REGION * len(words))
+    least = IN_REGION * len(words)
+    return "+".join(n for n in ALL if words and sum(word in bag[n] for word in words) >= least)
 
 
 def by_region(frame: pd.DataFrame) -> pd.DataFrame:
     """The agreement by region, with n and a 95 % interval (bootstrap over studies).
 
-    Index: the regions, others, and "all". Columns: n (sentences that either
-    split has in the region; for "all", that both place somewhere), agree (the
-    share that both have there; for "all", in exactly the same regions), low, high.
+    Index: the regions, others, and "all". Columns: n (sentences that either split has in the region; for
+    "all", that both place somewhere), agree (the share that both have there; for "all", in exactly the same),
+    low, high.
     """
     scored = frame[frame["agree"].notna()]
     rows = {}
@@ -94,10 +90,10 @@ def confusion(frame: pd.DataFrame) -> pd.DataFrame:
 
     A sentence that is in more regions than one counts under "several".
     """
-    scored = frame[frame["agree"].notna()]
-    several = [scored[side].str.contains("+", regex=False) for side in ("gold", "ours")]
-    sides = [scored[side].mask(many, SEVERAL) for side, many in zip(("gold", "ours"), several, strict=True)]
-    names = [*ALL, SEVERAL]
+    scored, names = frame[frame["agree"].notna()], [*ALL, SEVERAL]
+    sides = (
+        scored[side].mask(scored[side].str.contains("+", regex=False), SEVERAL) for side in ("gold", "ours")
+    )
     return pd.crosstab(*sides).reindex(index=names, columns=names, fill_value=0)
 
 
@@ -121,8 +117,7 @@ def gold_for(train: Sequence[Study], settings: SplitSettings, originals: str, dr
     if originals:
         pairs = gold_pairs({study.id: study.findings for study in train if study.findings}, originals, count)
     elif drawn:
-        phantom_studies = phantoms.stream(7, count, 64)
-        pairs = [(phantom.original, phantom.findings) for phantom in phantom_studies]
+        pairs = [(phantom.original, phantom.findings) for phantom in phantoms.stream(7, count, 64)]
     else:
         print("GOLD_ORIGINALS is empty: the prompt has no examples, and the split cannot be measured.")
     print(f"{len(pairs)} studies with gold")
@@ -141,9 +136,8 @@ def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> 
     except OSError:
         raise SplitError(f"There is no file {originals}.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise SplitError(
-            f"{originals} is not R2Gen's annotation: its studies have no unsplit report."
-        ) from None
+        fault = "is not R2Gen's annotation: its studies have no unsplit report"
+        raise SplitError(f"{originals} {fault}.") from None
     pairs = [(texts[name], split) for name, split in findings.items() if isinstance(texts.get(name), str)]
     if not pairs:
         raise SplitError(f"{originals} contains none of these {len(findings):,} studies.")
@@ -156,9 +150,9 @@ def with_examples(prompt: str, pairs: Sequence[Pair]) -> str:
 
     `agreement` leaves out the studies that a prompt shows.
     """
+    answers = [{name: tidy(split.get(name) or "") for name in ALL} for _, split in pairs]
     shown = (
-        f"Example\nFindings:\n{tidy(text)}\n\nAnswer:\n"
-        + json.dumps({name: tidy(split.get(name) or "") for name in ALL}, ensure_ascii=False)
-        for text, split in pairs
+        f"Example\nFindings:\n{tidy(text)}\n\nAnswer:\n{json.dumps(answer, ensure_ascii=False)}"
+        for (text, _), answer in zip(pairs, answers, strict=True)
     )
     return "\n\n".join([prompt.rstrip(), *shown])

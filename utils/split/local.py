@@ -16,30 +16,29 @@ ROOM = 160  # tokens of an answer beyond twice its report: the five names, marks
 def ask_all(
     texts: Sequence[str],
     prompt: str,
-    *,
     model: str = DEFAULT_MODEL,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **_: object,
 ) -> list[Split]:
     """The model's split of each text, unrepaired; all regions "" where it gave none that can be read.
 
     `model` is a name on the Hugging Face Hub, a folder, or a GGUF file whose architecture transformers knows.
-    Answers are kept batch by batch. Raises SplitError where the model cannot be loaded.
+    Answers are kept batch by batch; a server's options are ignored. Raises SplitError where the model cannot
+    be loaded.
     """
     known, texts = Cache(cache), list(texts)
     waiting = known.open_questions(model, prompt, texts)
-    done, total = len(texts) - sum(map(len, waiting.values())), len(texts)
+    done, progress = len(texts) - sum(map(len, waiting.values())), progress or (lambda done, total: None)
     # Reports of a length together: a batch pads to its longest.
     todo = sorted(waiting, key=lambda key: len(waiting[key][0]))
-    if progress:
-        progress(done, total)
+    progress(done, len(texts))
     for at in range(0, len(todo), BATCH_SIZE):
         keys = todo[at : at + BATCH_SIZE]
         for key, answer in zip(keys, _split([waiting[key][0] for key in keys], prompt, model), strict=True):
             known.add(key, answer)
             done += len(waiting[key])
-        if progress:
-            progress(done, total)
+        progress(done, len(texts))
     return known.splits(model, prompt, texts)
 
 
@@ -83,21 +82,12 @@ def load(model: str) -> Callable[[list[Messages], list[str]], list[str]]:
         if not batch:
             return []
         longest = max(len(tokenizer(text)["input_ids"]) for text in texts)
-        prompts = [
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            for messages in batch
-        ]
+        prompts = tokenizer.apply_chat_template(batch, tokenize=False, add_generation_prompt=True)
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         inputs = {name: inputs[name].to(network.device) for name in ("input_ids", "attention_mask")}
-        written = network.generate(
-            **inputs,
-            max_new_tokens=2 * longest + ROOM,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        most, padding = 2 * longest + ROOM, tokenizer.pad_token_id
+        written = network.generate(**inputs, max_new_tokens=most, pad_token_id=padding, **greedy)
         return tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     return chat

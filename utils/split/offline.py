@@ -1,13 +1,12 @@
 """Findings to regions without a model: a clinical lexicon and a little grammar.
 
-A sentence goes whole to the region that its terms speak of. Where its clauses
-or the members of its list speak of several regions, each region gets its own
-part with the words that all share: the predicate ("... are normal") or what
-stands before the list ("No ...", "Normal ...").
+A sentence goes whole to the region that its terms speak of. Where its clauses or the members of its list
+speak of several regions, each region gets its own part with the words that all share: the predicate ("... are
+normal") or what stands before the list ("No ...", "Normal ...").
 """
 
 import re
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 from utils.findings.sentences import sentences, words
@@ -20,10 +19,7 @@ STANDS_ALONE = 3  # weight that a part of a sentence must reach to be cut out of
 JOINT = "cardiomediastinal"  # the outline that heart and mediastinum share
 
 
-def _pattern(text: str) -> re.Pattern:
-    return re.compile(text, re.IGNORECASE)
-
-
+_pattern = partial(re.compile, flags=re.IGNORECASE)
 # Clauses.
 _SEPARATOR = _pattern(
     r"(\s*;\s+"
@@ -98,15 +94,11 @@ def split_offline(text: str) -> dict[str, str]:
 
     What is said of a region alone comes before its share of joint sentences.
     """
-    alone: dict[str, list[str]] = {name: [] for name in ALL}
-    joint: dict[str, list[str]] = {name: [] for name in ALL}
-    before = None
+    parts: list[Part] = []
     for sentence in sentences(text):
-        parts = split_sentence(sentence, before)
-        before = parts[-1].region
-        for part in parts:
-            (joint if part.shared else alone)[part.region].append(part.text)
-    return {name: " ".join(alone[name] + joint[name]) for name in ALL}
+        parts += split_sentence(sentence, parts[-1].region if parts else None)
+    parts.sort(key=lambda part: part.shared)
+    return {name: " ".join(part.text for part in parts if part.region == name) for name in ALL}
 
 
 def split_sentence(sentence: str, before: str | None = None) -> list[Part]:
@@ -136,12 +128,10 @@ def clauses(sentence: str) -> list[tuple[str, str]]:
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):
         word, (last_mark, last) = mark.strip(" ,").lower(), parts[-1]
         stated = _VERB.search(_OPENER.sub("", last))
-        second = stated and _VERB.search(piece)
-        ended = (
-            not word and not _BOUND.match(piece) and any(v.end() == len(last) for v in _VERB.finditer(last))
-        )
-        own = _DENIAL.match(piece) or (stated and _OWN_STATE.match(piece))
-        if ended or second or own or word in _CLAUSE_MARKS:
+        second = stated and (_VERB.search(piece) or _OWN_STATE.match(piece))
+        verb_last = any(verb.end() == len(last) for verb in _VERB.finditer(last))
+        ended = not word and verb_last and not _BOUND.match(piece)
+        if ended or second or _DENIAL.match(piece) or word in _CLAUSE_MARKS:
             parts.append((mark, piece))
         else:
             parts[-1] = (last_mark, last + mark + piece)
@@ -160,7 +150,7 @@ def _runs(body: str) -> list[tuple[str | None, str]]:
         of_list = range(len(parts), len(parts) + len(shared)) if len(shared) > 1 else range(0)
         parts += [(mark if len(shared) == 1 else None, region, phrase) for region, phrase in shared]
     parts = _in_company(parts)
-    runs = [(parts[0][1], parts[0][2])]
+    runs = [parts[0][1:]]
     for mark, region, phrase in parts[1:]:
         last, before = runs[-1]
         if mark is not None and (region is None or region == last or last is None):
@@ -173,15 +163,12 @@ def _runs(body: str) -> list[tuple[str | None, str]]:
 def region_of(phrase: str, least: float = 1) -> str | None:
     """The region that `phrase` speaks of most, None where its terms weigh less than `least`."""
     scores: dict[str, float] = {}
-    tokens = words(_NAMELESS.sub("", phrase))
-    at = 0
-    terms = _terms()
+    tokens, at, terms = words(_NAMELESS.sub("", phrase)), 0, _terms()
     while at < len(tokens):
         for length in (3, 2, 1):
-            hit = terms.get(" ".join(tokens[at : at + length]))
-            if hit and at + length <= len(tokens):
+            if hit := terms.get(" ".join(tokens[at : at + length])):
                 region, weight = hit
-                scores[region] = scores.get(region, FIRST if not scores else 0) + weight
+                scores[region] = scores.get(region, 0 if scores else FIRST) + weight
                 at += length - 1
                 break
         at += 1
@@ -289,12 +276,10 @@ def _in_company(parts: list[tuple]) -> list[tuple]:
 def _joint(text: str) -> list[tuple[str, str]]:
     """Both shares of "the cardiomediastinal silhouette is ..."; the verb goes, as its number may not fit."""
     outlined = _JOINT.search(text)
-    noun, said_of = outlined.group(1), _VERB.search(text, outlined.start())
-    outline = "contours" if said_of and noun.lower().startswith("silhouette") else noun
-    return [
-        ("heart", _JOINT.sub(f"cardiac {noun}", text)),
-        ("mediastinal", _JOINT.sub(f"mediastinal {outline}", text)),
-    ]
+    noun, verb = outlined.group(1), _VERB.search(text, outlined.start())
+    outline = "contours" if verb and noun.lower().startswith("silhouette") else noun
+    shares = {"heart": f"cardiac {noun}", "mediastinal": f"mediastinal {outline}"}
+    return [(region, _JOINT.sub(share, text)) for region, share in shares.items()]
 
 
 def _sentence(phrase: str) -> str:

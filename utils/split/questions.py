@@ -49,14 +49,12 @@ def asked_again(prompt: str, text: str, content: str | None) -> Messages | None:
     """The question with the answer `content` and what is wrong with it; None where it passes the audit."""
     answer = read_answer(content, text)
     wrong = failures(text, answer) if answer else ["it is not one complete JSON object with the five keys"]
-    if not wrong:
-        return None
     reason = "That answer does not pass: " + "; ".join(wrong) + ". Answer again, with the whole JSON object."
-    return [
-        *question(prompt, text),
+    again = [
         {"role": "assistant", "content": whole(content or "(no answer)")},
         {"role": "user", "content": reason},
     ]
+    return [*question(prompt, text), *again] if wrong else None
 
 
 def better(text: str, first: str | None, second: str | None) -> Split | None:
@@ -95,7 +93,7 @@ class Cache:
         self._file.add(entry)
         self._take(entry)
 
-    def open_questions(self, model: str, prompt: str, texts: list[str]) -> dict[str, list[str]]:
+    def open_questions(self, model: str, prompt: str, texts: Sequence[str]) -> dict[str, list[str]]:
         """The texts that have no answer yet, by key; the same text comes under one key."""
         waiting: dict[str, list[str]] = {}
         for text in texts:
@@ -174,8 +172,8 @@ class Estimate(NamedTuple):
         )
         if self.dollars is None:
             return f"{text}; price not known."
-        thinks = self.model.startswith(REASONERS)
-        more = "; its reasoning is billed as output and comes on top" if thinks else ""
+        reasons = self.model.startswith(REASONERS)
+        more = "; its reasoning is billed as output and comes on top" if reasons else ""
         return (
             f"{text}; about ${self.dollars:,.2f}, or at most a little over twice that if every answer is "
             f"asked for again{more}. Prices: {SOURCE}, {self.as_of}."
@@ -190,24 +188,24 @@ def estimate(
     The answer's tokens are those of the offline split as JSON. `batch` is for the Batch API, at half the
     price.
     """
-    waiting = [same[0] for same in Cache(cache).open_questions(model, prompt, list(texts)).values()]
-    count, counted = token_counter(model)
-    sent = sum(question_tokens(count, prompt, text) for text in waiting)
-    answered = sum(_answer_tokens(count, text) for text in waiting)
-    price = price_of(model)
-    dollars = None
-    if price:
-        dollars = (sent * price.input + answered * price.output) / 1e6 * (BATCH_SHARE if batch else 1)
-    return Estimate(model, len(waiting), sent, answered, dollars, counted, price.as_of if price else "")
+    waiting = [same[0] for same in Cache(cache).open_questions(model, prompt, texts).values()]
+    sent = sum(question_tokens(model, prompt, text) for text in waiting)
+    answered = sum(_answer_tokens(model, text) for text in waiting)
+    _, counted = token_counter(model)
+    if not (price := price_of(model)):
+        return Estimate(model, len(waiting), sent, answered, None, counted, "")
+    dollars = (sent * price.input + answered * price.output) / 1e6 * (BATCH_SHARE if batch else 1)
+    return Estimate(model, len(waiting), sent, answered, dollars, counted, price.as_of)
 
 
-def question_tokens(count: Callable[[str], int], prompt: str, text: str) -> int:
-    """The tokens of the question about `text`, by the counter of `token_counter`."""
+def question_tokens(model: str, prompt: str, text: str) -> int:
+    """The tokens of the question about `text`."""
+    count, _ = token_counter(model)
     return count(prompt) + count(question(prompt, text)[1]["content"]) + MESSAGE_TOKENS
 
 
-def _answer_tokens(count: Callable[[str], int], text: str) -> int:
-    return count(json.dumps(split_offline(text)))
+def _answer_tokens(model: str, text: str) -> int:
+    return token_counter(model)[0](json.dumps(split_offline(text)))
 
 
 @cache
@@ -251,11 +249,9 @@ class Spending:
         """Spent so far; None where the price is not known."""
         if not self.price:
             return None
-        fresh = self.input_tokens - self.cached_tokens
+        fresh, cached = self.input_tokens - self.cached_tokens, self.cached_tokens * self.price.cached
         return (
-            fresh * self.price.input
-            + self.cached_tokens * self.price.cached
-            + self.output_tokens * self.price.output
+            fresh * self.price.input + cached + self.output_tokens * self.price.output
         ) / 1e6 + self._uncounted
 
     def __str__(self) -> str:
@@ -269,7 +265,7 @@ class Spending:
             return 0.0
         count, _ = token_counter(self.model)
         sent = sum(count(message["content"]) for message in messages) + MESSAGE_TOKENS
-        cost = (sent * self.price.input + _answer_tokens(count, text) * self.price.output) / 1e6
+        cost = (sent * self.price.input + _answer_tokens(self.model, text) * self.price.output) / 1e6
         cost = max(cost, self._dearest)  # a model that reasons costs more than its answer shows
         if self.budget and self.dollars + self._open + cost > self.budget:
             self.is_over = True

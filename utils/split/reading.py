@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 import yaml
 from pydantic_core import from_json
@@ -25,11 +26,10 @@ _NOTHING_SAID = frozenset({"none", "null", "nil", "n/a", "not mentioned"})
 def read_answer(content: str | None, text: str) -> Split | None:
     """The split of `text` in an answer, whatever is around it; None where none can be read.
 
-    Thoughts do not count. Of several splits, such as a form repeated before
-    the answer, it is the one with the fewest failures in the audit, the last
-    where they are equal. The names of regions are read as they are meant
-    ("Lungs", "cardiac"), lists of sentences are joined, and an answer that was
-    cut off or is broken is read up to there: the audit tells what is missing.
+    Thoughts do not count. Of several splits, such as a form repeated before the answer, it is the one with
+    the fewest failures in the audit, the last where they are equal. The names of regions are read as they are
+    meant ("Lungs", "cardiac"), lists of sentences are joined, and a broken answer is read up to there: the
+    audit tells what it lacks.
     """
     content = _UNFINISHED.sub("", _THOUGHT.sub("", whole(content or "")))
     splits = list(_splits(content))
@@ -79,15 +79,10 @@ def _leniently(content: str, at: int) -> tuple[object, int]:
 
 def _beginning(content: str) -> Split | None:
     """What there is of an answer up to where it ends too early or is no JSON any more."""
-    at = content.find("{")
-    while at >= 0:
-        try:
-            split = _split(from_json(content[at:], allow_partial="trailing-strings"))
-        except ValueError:
-            split = None
-        if split:
-            return split
-        at = content.find("{", at + 1)
+    for brace in re.finditer("{", content):
+        with suppress(ValueError):
+            if split := _split(from_json(content[brace.start() :], allow_partial="trailing-strings")):
+                return split
     return None
 
 
@@ -97,11 +92,9 @@ def _split(answer: object) -> Split | None:
         return None
     texts: dict[str, list[str]] = {}
     for name, value in answer.items():
-        region = _region(name)
-        text = _text(value) if region else None
-        if region and text is None:
-            return None
-        if region:
+        if region := _region(name):
+            if (text := _text(value)) is None:
+                return None
             texts.setdefault(region, []).append(text)
     return {name: " ".join(filter(None, texts.get(name, []))) for name in ALL} if texts else None
 
@@ -120,14 +113,11 @@ def _text(value: object) -> str | None:
         value = list(value.values())
     if isinstance(value, list):
         parts = [_text(part) for part in value]
-        return None if None in parts else " ".join(_ended(part) for part in parts if part)
+        ended = (part if part.endswith((".", "!", "?")) else f"{part}." for part in parts if part)
+        return None if None in parts else " ".join(ended)
     if not value:
         return ""
     if not isinstance(value, str):
         return None
     text = " ".join(whole(value).split())
     return "" if text.rstrip(".").casefold() in _NOTHING_SAID else text
-
-
-def _ended(sentence: str) -> str:
-    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

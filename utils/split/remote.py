@@ -38,14 +38,8 @@ CANNOT = (400, 415, 422, 501)  # what servers answer to a form that they do not 
 REFUSED = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
 # From the strictest way to ask for JSON down to none: where a server refuses one (`CANNOT`), the next.
-FORMATS: tuple[dict, ...] = (
-    {
-        "type": "json_schema",
-        "json_schema": {"name": "regions", "strict": True, "schema": RegionSplit.model_json_schema()},
-    },
-    {"type": "json_object"},
-    {},
-)
+_SCHEMA = {"name": "regions", "strict": True, "schema": RegionSplit.model_json_schema()}
+FORMATS: tuple[dict, ...] = ({"type": "json_schema", "json_schema": _SCHEMA}, {"type": "json_object"}, {})
 
 
 class NotAskedError(Exception):
@@ -56,7 +50,7 @@ class LateError(openai.OpenAIError):
     """A question that got no answer in time, however few were at work."""
 
 
-def client_options(base_url: str | None, api_key: str | None) -> dict:
+def client_options(base_url: str | None = None, api_key: str | None = None) -> dict:
     """How the official client is made, without the blanks that come with a copied key or address.
 
     Raises SplitError where OpenAI itself is meant and there is no key, and for a key or an address that no
@@ -74,46 +68,47 @@ def client_options(base_url: str | None, api_key: str | None) -> dict:
         raise SplitError(
             f"The address {url} must start with http:// or https://, as in http://localhost:8000/v1."
         )
-    return {
-        "api_key": key or "none",
-        "base_url": url or None,
-        "max_retries": MAX_RETRIES,
-        "timeout": TIMEOUT,
-    }
+    return {"api_key": key or "none", "base_url": url or None, "max_retries": MAX_RETRIES, "timeout": TIMEOUT}
 
 
 def ask_all(
     texts: Sequence[str],
     prompt: str,
-    *,
-    model: str = DEFAULT_MODEL,
-    base_url: str | None = None,
-    api_key: str | None = None,
+    model: str,
+    spending: Spending,
     concurrency: int = 16,
     cache: Path | None = None,
-    spending: Spending | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **server: str | None,
 ) -> list[Split]:
     """The model's split of each text, unrepaired; all regions "" where it gave none that can be read.
 
-    Where the budget of `spending` is used up no further question is asked, and
-    where answers do not come in time fewer are asked at once; a warning says
-    so. Raises SplitError where the server cannot be
-    used: no key, a key that it refuses, an unknown model, no connection. What
-    was answered until then stays in the cache.
+    Where the budget of `spending` is used up no further question is asked, and where answers do not come in
+    time fewer are asked at once; a warning says so. Raises SplitError where the server cannot be used: no
+    key, a key that it refuses, an unknown model, no connection. What was answered until then stays in the
+    cache.
+
+    server: base_url and api_key
     """
     if concurrency < 1:
         raise SplitError("concurrency must be 1 or more.")
-    options = client_options(base_url, api_key)
+    options = client_options(**server)
     known, texts = Cache(cache), list(texts)
-    run = _Run(known, prompt, model, spending or Spending(model), progress)
-    _in_thread(run, run.all(texts, options, concurrency))
+    run = _Run(known, prompt, model, spending, progress or (lambda done, total: None))
+    # In a loop of its own, as a notebook has one running already.
+    with ThreadPoolExecutor(1, thread_name_prefix="split") as pool:
+        done = pool.submit(asyncio.run, run.all(texts, options, concurrency))
+        try:
+            done.result()
+        except KeyboardInterrupt:
+            run.cancel()
+            raise
     if run.fatal:
         raise SplitError(hide(run.fatal, options["api_key"]))
-    if run.spending.is_over:
+    if spending.is_over:
         left = sum(map(len, known.open_questions(model, prompt, texts).values()))
         warnings.warn(
-            f"The budget is used up, {run.spending}. {left:,} of {len(texts):,} reports are not complete; "
+            f"The budget is used up, {spending}. {left:,} of {len(texts):,} reports are not complete; "
             "the offline engine splits the rest.",
             stacklevel=4,
         )
@@ -125,39 +120,19 @@ def hide(message: str, key: str) -> str:
     return message.replace(key, "[key]") if key != "none" else message
 
 
-def _in_thread(run: "_Run", work) -> None:
-    """Runs `work` in a loop of its own, as a notebook has one running already; an interrupt stops it."""
-    with ThreadPoolExecutor(1, thread_name_prefix="split") as pool:
-        done = pool.submit(asyncio.run, work)
-        try:
-            done.result()
-        except KeyboardInterrupt:
-            run.cancel()
-            raise
-
-
 class _Run:
     """One pass over the texts: what is left to ask, and how it went."""
 
-    def __init__(
-        self,
-        cache: Cache,
-        prompt: str,
-        model: str,
-        spending: Spending,
-        progress: Callable[[int, int], None] | None,
-    ):
+    def __init__(self, cache: Cache, prompt: str, model: str, spending: Spending, progress: Callable):
         self.cache, self.prompt, self.model = cache, prompt, model
         self.spending, self.progress = spending, progress
         self.format = 0  # the first of FORMATS that the server is known to take
         self.total = self.done = self.answered = self.failed_in_a_row = 0
-        self.fatal: str | None = None
-        self.last_error: str | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task | None = None
-        self._started = threading.Event()
+        self.fatal = self.last_error = None
+        self._loop, self._started = None, threading.Event()
 
     def cancel(self) -> None:
+        """Stop the pass, from another thread."""
         self._started.wait(1)
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
@@ -168,7 +143,7 @@ class _Run:
         self._started.set()
         waiting = self.cache.open_questions(self.model, self.prompt, texts)
         self.total, self.done = len(texts), len(texts) - sum(map(len, waiting.values()))
-        self._say()
+        self.progress(self.done, self.total)
         todo, concurrency = iter(waiting.items()), min(concurrency, max(len(waiting), 1))
         self.at_work = _AtWork(concurrency)
         # Here an answer's time is kept by `_in_time`; the client's own would ask again, at the same pace.
@@ -177,10 +152,6 @@ class _Run:
             await asyncio.gather(*(self._worker(client, todo) for _ in range(concurrency)))
         if not self.answered:
             self.fatal = self.fatal or self.last_error
-
-    def _say(self) -> None:
-        if self.progress:
-            self.progress(self.done, self.total)
 
     async def _worker(self, client: openai.AsyncOpenAI, todo) -> None:
         for key, (text, *same) in todo:
@@ -196,7 +167,7 @@ class _Run:
             except openai.OpenAIError as error:
                 self._failed(error)
             self.done += 1 + len(same)
-            self._say()
+            self.progress(self.done, self.total)
 
     def _failed(self, error: openai.OpenAIError) -> None:
         """A report without an answer is left to the offline engine, unless no report gets one."""
@@ -211,8 +182,7 @@ class _Run:
         first, second = self.cache.firsts.get(key), None
         if first is None:
             first = await self._ask(client, question(self.prompt, text), text)
-        again = asked_again(self.prompt, text, first)
-        if again:
+        if again := asked_again(self.prompt, text, first):
             if key not in self.cache.firsts:
                 self.cache.add_first(key, first)
             second = await self._ask(client, again, text)
@@ -229,7 +199,10 @@ class _Run:
             self.spending.settle(reserved, answered=False)
             raise
         self.spending.settle(reserved, completion.usage)
-        return _content(completion.choices[0].message)
+        content = completion.choices[0].message.content
+        if isinstance(content, list):  # some servers send it in parts, thoughts among them
+            content = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
+        return content if isinstance(content, str) else None
 
     async def _complete(self, client: openai.AsyncOpenAI, messages: Messages):
         """One completion, by the strictest format that the server takes."""
@@ -292,6 +265,7 @@ class _AtWork:
                 self._places.release()
 
     def in_time(self) -> None:
+        """Counts an answer that came in time."""
         self._late = max(0, self._late - 1)
 
     def late(self, most: int) -> None:
@@ -306,14 +280,6 @@ class _AtWork:
             f"It is asked {self.most} at a time now. Set concurrency to {self.most} to start with that.",
             stacklevel=2,
         )
-
-
-def _content(message) -> str | None:
-    """What a message says; some servers send it in parts, thoughts among them."""
-    content = message.content
-    if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
-    return content if isinstance(content, str) else None
 
 
 def message_of(error: openai.OpenAIError) -> str:
