@@ -24,9 +24,8 @@ from utils.run.disk import write_json, write_text
 from utils.run.workspace import StepError, Workspace
 from utils.scores import tables
 from utils.settings import DatasetSettings
-from utils.sharing import HOW
+from utils.sharing import HOW, share_dataset
 from utils.sharing.adapter import share_adapter
-from utils.sharing.dataset import share_dataset
 from utils.training.probing import POINTS, QUALITY
 
 TOKEN = "hf_secretsecretsecret"

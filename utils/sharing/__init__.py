@@ -1,8 +1,7 @@
 """Dataset and adapter on the Hugging Face Hub, in private repositories.
 
-Only phantoms may go to a repository that is public: IU X-Ray is CC BY-NC-ND,
-and studies of one's own are patients'. The token comes from the secret
-`HF_TOKEN`, goes into requests alone, and is never shown or kept.
+Only phantoms may go to a repository that is public: IU X-Ray is CC BY-NC-ND, and studies of one's own are
+patients'. The token comes from the secret `HF_TOKEN`, goes into requests alone, and is never shown or kept.
 """
 
 from pathlib import Path
@@ -10,9 +9,10 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from utils.data import phantoms
+from utils.data.hf_dataset import longest_side_by_path
 from utils.regions import tidy
 from utils.run.machine import secret
-from utils.run.workspace import StepError
+from utils.run.workspace import StepError, Workspace
 
 HOW = (
     "Nothing is shared. To push this to a private repository on the Hugging Face Hub, set SHARE_TO to "
@@ -52,3 +52,14 @@ def push(repository: str, kind: str, folder: Path, files: list[str], data_label:
         reason = tidy(str(error)).replace(token, "***")
         raise StepError(f"{repository} could not be pushed to the Hub: {reason}") from None
     return str(address)
+
+
+def share_dataset(workspace: Workspace, repository: str) -> str:
+    """Push the dataset of step 2 to `repository` ("name/repository") as it lies on disk; returns its address.
+
+    Raises StepError where the step is not finished, the radiographs are not in the dataset, or `push` does.
+    """
+    label, folder = workspace.require("dataset")["data_label"], workspace.folder("dataset")
+    if longest_side_by_path(folder):
+        raise StepError("The radiographs are not in the dataset (the disk had no room), so it is not shared.")
+    return push(repository, "dataset", folder, ["README.md", "data/*.parquet"], label)

@@ -24,26 +24,7 @@ from utils.training.probing import POINTS, QUALITY
 
 from . import HOW, push
 
-__all__ = ["HOW", "model_card", "share_adapter"]
-
-PAGE = """## A page for others
-
-`python -m utils.pages.app <folder with these files>` serves a page on your machine that reads a study. For a
-Space, make one with the SDK Gradio, private as this repository is. Put the project's folder `utils` into it,
-these files as the folder `adapter`, and a `requirements.txt` with torch, transformers, peft, accelerate,
-datasets, scikit-learn, matplotlib, ipywidgets, pydicom, and `requirements-colab.txt`'s lines. Its `app.py`:
-
-```python
-from pathlib import Path
-from utils.pages.app import page
-from utils.models.study import open_writer
-
-page(open_writer(Path("adapter"))).launch()
-```
-
-A base model of 7 billion weights needs a Space with a GPU. Whoever opens a Space sends their images to it.
-"""
-
+__all__ = ["HOW", "share_adapter"]
 
 CARD = """
 # Chest X-ray findings by region: an adapter
@@ -78,7 +59,23 @@ normal.
 {table}
 {evaluation}
 
-{page}
+## A page for others
+
+`python -m utils.pages.app <folder with these files>` serves a page on your machine that reads a study. For a
+Space, make one with the SDK Gradio, private as this repository is. Put the project's folder `utils` into it,
+these files as the folder `adapter`, and a `requirements.txt` with torch, transformers, peft, accelerate,
+datasets, scikit-learn, matplotlib, ipywidgets, pydicom, and `requirements-colab.txt`'s lines. Its `app.py`:
+
+```python
+from pathlib import Path
+from utils.pages.app import page
+from utils.models.study import open_writer
+
+page(open_writer(Path("adapter"))).launch()
+```
+
+A base model of 7 billion weights needs a Space with a GPU. Whoever opens a Space sends their images to it.
+
 ## Limits
 
 {limits}
@@ -100,7 +97,6 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
     training, evaluation = workspace.require("training"), workspace.require("evaluation")
     results, run = workspace.folder("evaluation"), workspace.folder("training")
     adapter = run / "adapter"
-    has_probe = (adapter / PROBE).exists()
     if not workspace.is_current("evaluation"):
         raise StepError(
             f"The scores belong to another adapter. Run notebooks/{STEPS['evaluation']}.ipynb first."
@@ -108,13 +104,13 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
     how, generation = how_to_read(adapter), evaluation["settings"]["generation"]
     base = anywhere.without_path(find(how["base"]).weights)
     card = model_card(
-        training=training["settings"],
-        evaluation=evaluation["settings"],
+        training["settings"],
+        evaluation["settings"],
+        pd.read_parquet(results / "judgements.parquet"),
         use=anywhere.snippet(how, f'snapshot_download("{repository}")', base),
-        judgements=pd.read_parquet(results / "judgements.parquet"),
         table=(results / "table.md").read_text(encoding="utf-8"),
         data_label=training["data_label"],
-        what_it_names=_what_it_names(run, generation) if has_probe else "",
+        what_it_names=_what_it_names(run, generation) if (adapter / PROBE).exists() else "",
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -128,22 +124,13 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
         return push(repository, "model", folder, ["*"], training["data_label"])
 
 
-def model_card(
-    *,
-    training: Mapping,
-    evaluation: Mapping,
-    judgements: pd.DataFrame,
-    table: str,
-    data_label: str,
-    use: str,
-    what_it_names: str = "",
-) -> ModelCard:
+def model_card(training: Mapping, evaluation: Mapping, judgements: pd.DataFrame, **parts: str) -> ModelCard:
     """The adapter's card: data, method, settings, base model, scores and their judge, limits, licence.
 
     training, evaluation: the settings of the two steps
-    judgements: rows of `judgements.parquet`; table: what `table.md` holds of them
-    use: Python code that writes a report
-    what_it_names: a section on the findings probe, where there is one
+    judgements: rows of `judgements.parquet`
+    parts: `table`, what `table.md` holds of them; `data_label`; `use`, Python code that writes a report; and
+        `what_it_names`, a section on the findings probe or ""
     """
     scores, base = summary(judgements), anywhere.without_path(training["base"])
     on_hub = REGISTRY[base].processor if base in REGISTRY else base if "/" in base else None
@@ -157,21 +144,16 @@ def model_card(
     )
     where = "the small demonstration model of the project" if base == DEMO_BASE else f"`{on_hub or base}`"
     regions, judge = ", ".join(REGIONS), one_judge(scores)
+    settings = {f"{part} {name}": value for part in evaluation for name, value in evaluation[part].items()}
     text = CARD.format(
-        data_label=data_label,
+        **parts,
         judge=judge,
         where=where,
         regions=regions,
-        use=use,
         training=_settings({**training, "base": base}),
-        what_it_names=what_it_names,
         method=METHOD.format(regions=regions, judge=judge),
-        table=table,
-        evaluation=_settings(
-            {f"{part} {name}": value for part in evaluation for name, value in evaluation[part].items()}
-        ),
-        page=PAGE,
-        limits="\n".join(f"- {limit}" for limit in limits(scores, data_label)),
+        evaluation=_settings(settings),
+        limits="\n".join(f"- {limit}" for limit in limits(scores, parts["data_label"])),
     )
     return ModelCard(f"---\n{head.to_yaml()}\n---\n{text}")
 
@@ -202,19 +184,12 @@ The scored reports were written at `recall_weight` {weight:g}: more names more f
             f"findings that the reports of validation studies name, and {row['named']:.0f} in all."
         )
     if len(seen):
-        parts += [_ranked(seen)]
+        aucs = ["not known" if pd.isna(auc) else f"{auc:.2f}" for auc in seen["auc"]]
+        rows = zip(seen["finding"], seen["region"], seen["n"], seen["present"], aucs, strict=True)
+        parts.append("\n" + grid(["finding", "region", "validation studies", "that have it", "AUC"], rows))
     elif names:
         parts.append("How well it ranks validation studies was not computed.")
     return "\n".join(parts)
-
-
-def _ranked(seen: pd.DataFrame) -> str:
-    """The probe's AUC by finding as a table of the card; `seen` as `probe.quality` gives it."""
-    rows = (
-        (row.finding, row.region, row.n, row.present, "not known" if pd.isna(row.auc) else f"{row.auc:.2f}")
-        for row in seen.itertuples()
-    )
-    return "\n" + grid(["finding", "region", "validation studies", "that have it", "AUC"], rows)
 
 
 def _settings(values: Mapping) -> str:
