@@ -53,11 +53,7 @@ was made from IU X-Ray, do not publish it.
 
 
 def dataset_card(statistics: pd.DataFrame, data_label: str, facts: dict[str, object]) -> DatasetCard:
-    """The card of a dataset with `statistics`, one row per split.
-
-    Its head lists no data files: `load_dataset` tells the splits by the files' names. If a card lists them,
-    it knows a local dataset by its folder's name alone, and reads another run's rows from its cache.
-    """
+    """The card of a dataset with `statistics`, one row per split."""
     head = DatasetCardData(
         pretty_name=f"Chest X-ray findings by region ({data_label})",
         license="other",

@@ -1,7 +1,4 @@
-"""DICOM files: which of them are radiographs, whose, and their pixels as a viewer shows them.
-
-pydicom reads them. It is optional: only who has DICOM files needs it.
-"""
+"""DICOM files by pydicom, which is optional: which are radiographs, whose, and as a viewer shows them."""
 
 import os
 import re
@@ -53,10 +50,7 @@ class NoPackage(ValueError):
 
 
 class Header(NamedTuple):
-    """Of one file: the ids that a table may name its study by, its patient, its place among the views.
-
-    modality: as the file has it, "" where it has none
-    """
+    """Of a file: ids that a table may name its study by, patient, place among the views, modality or ""."""
 
     ids: tuple[str, ...]
     patient: str
@@ -83,8 +77,7 @@ def find(folder: Path) -> Iterable[Path]:
 def header(path: Path, decoded: set[tuple] | None = None) -> Header:
     """The head of a DICOM file. Raises ValueError, saying why, where it is no radiograph or has no pixels.
 
-    decoded: the kinds of pixels of which a file was read before. The pixels of the first of each kind are
-    read here; where they cannot be, the error's cause says why.
+    decoded: the kinds of pixels of which a file was read before; of a new kind the first file's are read
     """
     with _opened(path, defer_size=_LONG, specific_tags=_HEAD) as dataset:
         ids = (dataset.get(name) for name in ("AccessionNumber", "StudyInstanceUID"))
@@ -127,10 +120,7 @@ def read(path: Path) -> Image.Image:
 
 
 def own_range(samples: np.ndarray) -> tuple[float, float]:
-    """The least and the greatest sample, but for strays such as dead pixels.
-
-    A stray lies further from the middle 98 % of the samples than half of their spread.
-    """
+    """The least and greatest sample but for strays: half the spread of the middle 98 % beyond it."""
     low, high = np.percentile(samples, (1, 99))
     reach = (high - low) / 2
     near = samples[(samples >= low - reach) & (samples <= high + reach)] if reach else samples
@@ -211,10 +201,7 @@ def _padding(dataset: "Dataset", stored: np.ndarray) -> np.ndarray:
 
 
 def _windowed(dataset: "Dataset", stored: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The samples after modality and VOI, and the two values that are shown black and white.
-
-    picture: which samples are no padding
-    """
+    """The samples after modality and VOI, and which two are black and white; `picture`: no padding."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     samples = apply_modality_lut(stored, dataset)

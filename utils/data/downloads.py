@@ -201,10 +201,7 @@ def _reason(attempt: Future) -> str:
 
 
 def _safe(archive: Path, name: str, special: bool) -> str:
-    """A name in an archive; \\, which some write on Windows, becomes /.
-
-    `zipfile` renames what leads out, `tarfile` what is absolute, and it writes links; here all are refused.
-    """
+    """A name in an archive, with / as on Unix. Refuses links and what leads out; the libraries do not."""
     path = PureWindowsPath(name)
     if special or path.anchor or ".." in path.parts:
         raise DataError(f"{archive} holds {name!r}, a link or a path that leads out: do not use it.")

@@ -198,8 +198,7 @@ def skip_summary(skipped: pd.DataFrame, splits: dict[str, list[Study]]) -> str:
 def load(folder: Path, needed: str = "") -> DatasetDict:
     """The dataset that `build` made, mapped from a copy on the disk, not held in memory.
 
-    Raises DataError where there is none, where it lacks the split `needed`, and where its radiographs are not
-    in their folder any more.
+    Raises DataError where there is none, it lacks the split `needed`, or its radiographs have gone.
     """
     shards = sorted((folder / "data").glob("*.parquet"))
     if not shards:

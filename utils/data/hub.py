@@ -25,7 +25,7 @@ _NONE = f"Rows in a column of splits that has one only, or none of {', '.join(SP
 
 
 def recognise(name: str, folder: Path, token: str | None) -> tuple[Layout, str]:
-    """The layout of the dataset `name`, read as a stream, and its revision; below `folder` go its images.
+    """The layout and revision of the dataset `name`, read as a stream; its images go below `folder`.
 
     Raises DataError, with what to do, where it is not to be had or lacks a column.
     """

@@ -1,7 +1,6 @@
 """The layouts in which studies come: a table of one's own, or a collection as it was published.
 
-Names of columns and folders are those of the publishers: MIMIC-CXR-JPG 2.0.0 and 2.1.0, PadChest's table of
-2019, R2Gen's annotations, and IU X-Ray as Kaggle has it.
+Names are those of the publishers: MIMIC-CXR-JPG 2.0.0 and 2.1.0, PadChest's table of 2019, R2Gen, and Kaggle.
 """
 
 import json
@@ -149,10 +148,7 @@ def _r2gen_rows(path: Path, entries: list[tuple[str, dict]]) -> Iterator[Row]:
 
 
 def in_the_quizs_form(layout: Layout) -> dict | None:
-    """R2Gen's annotation of IU X-Ray in the quiz's form, to fetch images for; None with images beside.
-
-    Raises DataError for another collection without its images.
-    """
+    """R2Gen's annotation of IU X-Ray in the quiz's form, to fetch images for; None with images beside."""
     if any((layout.images / name).is_dir() for name in _R2GEN):
         return None
     studies = merged(layout.rows, layout.table)

@@ -37,10 +37,7 @@ class Row(NamedTuple):
 
 
 class Faults:
-    """What is wrong, by kind, with how often and the first case.
-
-    decoded: the kinds of DICOM pixels that can be read; see `dicom.header`
-    """
+    """Faults by kind, with how often and the first case; `decoded` is what `dicom.header` knows of pixels."""
 
     def __init__(self) -> None:
         self.counts, self.first = Counter(), {}
@@ -65,10 +62,9 @@ class Faults:
 
 
 class Layout(NamedTuple):
-    """What is read: its name, its rows, the folder of its images, the table, and what to say of it.
+    """What is read; `notes` are said before the rows are read, `counts` after.
 
-    `notes` are said before the rows are read, `counts` after. `opened`: the images were found by their heads,
-    so these have been read.
+    `opened`: the images were found by their heads, so these have been read
     """
 
     name: str
@@ -194,10 +190,7 @@ def _split(studies: dict[str, Row], where: str | Path) -> str:
 
 
 def dicom_head(path: Path, name: str, faults: Faults) -> dicom.Header | None:
-    """The head of a DICOM file; None where it is no radiograph, which is counted.
-
-    Raises DataError without pydicom, or without the decoder that the file needs.
-    """
+    """A DICOM file's head; None for no radiograph, which is counted. DataError where a package is missing."""
     try:
         head = dicom.header(path, faults.decoded)
     except dicom.NoPackage as error:

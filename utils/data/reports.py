@@ -1,8 +1,7 @@
 """The findings of a report with headings, as in MIMIC-CXR: which section has them, or why there are none.
 
-A heading is a few words before a colon, at a line's start. Only known ones end a section: the text under any
-other, such as `PLEURA:`, belongs to the section it is in. The words are those that the collection's own count
-of headings has (https://github.com/MIT-LCP/mimic-cxr, `txt/section_parser.py`).
+A heading is a few words before a colon, at a line's start. Only known ones end a section, not `PLEURA:`. The
+words are those of the collection's own count (https://github.com/MIT-LCP/mimic-cxr, `txt/section_parser.py`).
 """
 
 import re
@@ -56,10 +55,7 @@ _PARAGRAPH = re.compile(r"(?:\A|\n[ \t\r]*\n)\Z")  # what comes before one
 
 
 def findings(report: str) -> tuple[str, str]:
-    """The last section that is not empty, of the best kind there is, and its rule; without one "", and why.
-
-    Labels of views in it, such as `PA AND LATERAL:`, are left out; other subheadings stay.
-    """
+    """The last section of the best kind that has text, and its rule; without one "", and why."""
     sections = list(_sections(report))
     for kind, how in TAKEN.items():
         for section, text in reversed(sections):

@@ -1,8 +1,7 @@
 """Rows and their radiographs to parquet shards: in several processes, and on from where a build stopped.
 
-Beside a finished shard `train-00003.parquet` lies `train-00003.json`: the hash of what it was made from, its
-own hash, and what was left out of it. A shard without a true note is made again. A process holds the
-radiographs of `GROUP` studies at a time.
+Beside a finished `train-00003.parquet` lies `train-00003.json`, the hashes of it and of what it was made
+from, and what was left out. Without a true note it is made again. `GROUP` studies at a time are in memory.
 """
 
 import hashlib
@@ -42,10 +41,7 @@ class Skip(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A shard to be written to `path`: its rows without `images` and `views`, and the files for these.
-
-    `by_path`: the radiographs are checked and stay where they are; the shard names them.
-    """
+    """A shard to be written: rows without `images` and `views`, and their files; `by_path`: only named."""
 
     path: Path
     split: str
@@ -154,10 +150,7 @@ def _views(shard: Shard, study: str, files: Iterable[Path], skipped: list[Skip])
 
 
 def _made_from(shard: Shard) -> str:
-    """A hash of all that decides what is in the shard; of an image file it knows name and size.
-
-    Not the time of a file, which is another wherever an archive is unpacked again.
-    """
+    """A hash of all that decides what is in the shard; of an image file name and size, as its time varies."""
     files = [
         [(str(f) if shard.by_path else f.name, f.stat().st_size if f.is_file() else -1) for f in of_study]
         for of_study in shard.files

@@ -102,11 +102,7 @@ def _path_of(named: str | Path) -> tuple[str, Path]:
 
 
 def beside(named: str, workspace: Workspace, name: str) -> Path | None:
-    """The file `name` beside the studies of this run, however they are given; None where there is none.
-
-    It is looked for in the folder that is named or that holds what is named, then where an archive of one's
-    own is unpacked and where studies are downloaded.
-    """
+    """The file `name` beside what is named, in its unpacked archive, or among the downloads; else None."""
     named, path = _path_of(given(named, workspace))
     folders = [path if path.is_dir() else path.parent, _unpacked(path, workspace)] if named else []
     return next((folder / name for folder in (*folders, workspace.data) if (folder / name).is_file()), None)
@@ -236,9 +232,8 @@ def unpack(
 ) -> Path:
     """Unpack an archive of studies so that `target` becomes their folder, with `facts` noted in it.
 
-    `annotation` takes the place of the archive's own. Raises DataError, and leaves nothing, for an archive
-    that cannot be unpacked or holds no studies, for a `target` that is not empty and, with `iu_xray`, for
-    other numbers of studies than the quiz's and for too many without a view.
+    `annotation` takes the place of the archive's own. Raises DataError, and leaves nothing, where there are
+    no studies, `target` is not empty or, with `iu_xray`, studies or views are missing.
     """
     if _occupied(target):
         raise DataError(
@@ -287,10 +282,7 @@ def _with_annotation(inside: Path, annotation: Path) -> Path:
 
 
 def _check(folder: Path, where: Path, annotation: Path | None, iu_xray: bool) -> dict:
-    """How many studies, views, and studies without a readable view there are; also said in a sentence.
-
-    Raises DataError, which names `where`, if no view can be read; with `iu_xray` as `unpack` says.
-    """
+    """Counts studies, views and studies without a view, and says so; raises DataError as `unpack` says."""
     studies = load_studies(folder)
     counts = {split: len(group) for split, group in studies.items()}
     if iu_xray and not annotation and counts != IU_XRAY_STUDIES:

@@ -61,11 +61,10 @@ def find_annotation(folder: Path) -> Path:
 
 
 def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list[Study]]:
-    """The studies of a folder in the quiz's layout, by split, in the annotation's order.
+    """The studies of a folder in the quiz's layout, by split, in the annotation's order; some have no images.
 
-    `annotation` is read in place of the folder's own. Studies without an image are among them: they have
-    findings all the same. Images are not opened here. Raises DataError for an annotation that is missing, not
-    JSON, or not in the layout, and for an id that comes twice.
+    `annotation` is read in place of the folder's own. Images are not opened. Raises DataError for an
+    annotation that is missing, not JSON, or not in the layout, and for an id that comes twice.
     """
     path = annotation or find_annotation(folder)
     try:
@@ -93,10 +92,7 @@ def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list
 
 
 def write_annotation(path: Path, folder: Path, findings: dict[str, dict[str, str]]) -> Path:
-    """The annotation of `folder`, to `path`, with `findings` as the reports of studies, by id.
-
-    A study that has a report already keeps it.
-    """
+    """The annotation of `folder` to `path`, with `findings`, by id, as reports of studies that have none."""
     content = json.loads(find_annotation(folder).read_bytes())
     for entry in chain.from_iterable(content[split] for split in SPLITS):
         if entry.get("report") is None and entry["id"] in findings:
@@ -116,9 +112,8 @@ def data_label(folder: Path, splits: dict[str, list[Study]]) -> str:
 def read_view(path: Path, longest_side: int) -> Image.Image:
     """A radiograph as 8-bit grey (mode L), upright, scaled down to `longest_side` pixels where it is larger.
 
-    Samples of more than 8 bits are stretched over the image's own range (see `dicom.own_range`), and DICOM is
-    shown in its own window; transparent parts become black. Raises DataError naming a file that cannot be
-    read.
+    More than 8 bits are stretched over the image's own range (see `dicom.own_range`), DICOM is shown in its
+    own window, transparent parts become black. Raises DataError naming a file that cannot be read.
     """
     try:
         if dicom.is_dicom(path):

@@ -50,10 +50,7 @@ def layout_of(path: Path, name: str, names: list[str]) -> Layout:
 def columns_of(
     names: list[str], images: list[str], where: str | Path, found_otherwise: bool = False
 ) -> dict[str, list[str]]:
-    """The columns by what they are for. Raises DataError with those wanted and those there are.
-
-    `found_otherwise`: the images need no column.
-    """
+    """The columns by what they are for; DataError names those missing. Images may be `found_otherwise`."""
     columns = {
         use: [name for alias in aliases for name in names if _plain(name) == alias][:1]
         for use, aliases in COLUMNS.items()

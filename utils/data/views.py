@@ -22,10 +22,7 @@ def rank(position: object) -> int:
 
 
 def in_order(views: Iterable[View], rank_of: Callable[[View], int]) -> list[View]:
-    """The views of one study, the frontal ones first, the others as they come.
-
-    Without a frontal one, a view of unknown position comes before a lateral one: it is the likelier.
-    """
+    """A study's views, frontal ones first; without one, those of unknown position before lateral ones."""
     views = list(views)
     frontal = any(rank_of(view) == 0 for view in views)
     return sorted(views, key=lambda view: rank_of(view) > 0 if frontal else rank_of(view))

@@ -1,8 +1,6 @@
-"""What a phantom shows, and how its report says it.
+"""What a phantom shows, and how its report says it, in the project's own words of ordinary radiology.
 
-The wording is the project's own, in ordinary radiology English. Every sentence is true of the picture: a
-finding is only named where it is drawn, and only denied where it is not. Sides are the patient's, as in any
-report.
+A finding is only named where it is drawn, and only denied where it is not. Sides are the patient's.
 """
 
 import re
@@ -77,10 +75,7 @@ class Attributes:
 
 
 def sample(rng: np.random.Generator) -> Attributes:
-    """Attributes by chance: each region abnormal in `ABNORMAL` of the studies, with one or two findings.
-
-    Findings that would hide one another are drawn anew, which leaves 0.46 for the lung.
-    """
+    """Attributes by chance, anew where findings would hide one another, which leaves 0.46 for the lung."""
     while True:
         drawn: dict[str, str] = {}
         for region in REGIONS:
@@ -193,10 +188,7 @@ def concise(text: str) -> str:
 
 
 def _sentences(attributes: Attributes, region: str, rng: np.random.Generator) -> list[str]:
-    """What there is in `region`, or that it is normal, then what there is not.
-
-    It follows from the attributes alone, so that it can be learnt; chance only picks the words.
-    """
+    """What there is in `region`, or that it is normal, then what is not; chance only picks the words."""
     abnormal = [name for name in OF_REGION[region] if attributes.found(name)]
     present = [wordings(name, getattr(attributes, name)) for name in abnormal]
     absent = [

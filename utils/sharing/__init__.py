@@ -22,10 +22,9 @@ HOW = (
 
 
 def push(repository: str, kind: str, folder: Path, files: list[str], data_label: str) -> str:
-    """Commit the files of `folder` that match `files` to a `kind` of repository; returns its address.
+    """Commit the files of `folder` that match `files` to a `kind` of repository, private if new; its address.
 
-    A new repository is private. Raises StepError where there is no token, the repository is public and the
-    studies are no phantoms, or the Hub refuses.
+    Raises StepError without a token, for a public repository unless of phantoms, or where the Hub refuses.
     """
     token = secret("HF_TOKEN")
     if not token:

@@ -159,10 +159,7 @@ def model_card(training: Mapping, evaluation: Mapping, judgements: pd.DataFrame,
 
 
 def _what_it_names(run: Path, generation: Mapping) -> str:
-    """The card's section on the findings probe of the run in `run`: what it is, how well it sees, its use.
-
-    generation: the settings that the scored reports were written with
-    """
+    """The card's section on the probe of `run`, at the settings that the scored reports were written with."""
     names, weight = load(run / "adapter" / PROBE).names, generation["recall_weight"]
     seen, points = (
         pd.read_csv(run / name) if (run / name).exists() else pd.DataFrame() for name in (QUALITY, POINTS)

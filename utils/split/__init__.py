@@ -126,10 +126,7 @@ def options_of(settings: SplitSettings, prompt: str, api_key: str | None, cache:
 
 
 def costs(texts: list[str], measured: list[Pair], settings: SplitSettings, options: dict) -> str:
-    """What the questions are likely to cost, a line for the first prompt and one for the second, if any.
-
-    texts: reports to split; measured: those with gold, which both prompts are compared on
-    """
+    """What asking about `texts` and, with each prompt, about those `measured` may cost, a line each."""
     if settings.engine != "openai":
         return f"The {settings.engine} engine costs nothing."
     model, originals = model_of(settings.engine, settings.model), [text for text, _ in measured]
@@ -143,8 +140,8 @@ def costs(texts: list[str], measured: list[Pair], settings: SplitSettings, optio
 def compare(measured: list[Pair], settings: SplitSettings, options: dict) -> dict[str, pd.DataFrame]:
     """Splits of the reports `measured` beside their gold, as `agreement` has it, by engine and prompt.
 
-    The form's engine comes first, with its prompt and with the second, if any; the offline engine comes last.
-    What a language model left to the offline engine is printed. Without `measured` there is nothing.
+    The form's engine comes first, with one prompt or two, the offline engine last; says what was left to
+    that.
     """
     sides = {"offline": {"engine": "offline"}}
     if settings.engine != "offline":

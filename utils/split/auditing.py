@@ -77,9 +77,8 @@ def failures(text: str, split: Split) -> list[str]:
 def repair(texts: Sequence[str], splits: Sequence[Split]) -> tuple[list[Split], pd.DataFrame]:
     """`splits` with what fails the audit put right by the offline engine, and the audit of the result.
 
-    Output sentences that fail go; original sentences that did not come through are split offline, in their
-    place. Rows that the offline engine changed are marked `repaired`. What had to go is listed too, with
-    direction "removed", the checks that it failed, and ok, as it stands in no split any more.
+    Output sentences that fail go; original sentences that did not come through are split offline instead.
+    Such rows are marked `repaired`; what had to go is listed too, with direction "removed" and ok.
     """
     mended: list[Split] = []
 
@@ -94,10 +93,7 @@ def repair(texts: Sequence[str], splits: Sequence[Split]) -> tuple[list[Split], 
 
 
 def left_to_offline(audit: pd.DataFrame) -> int:
-    """How many reports the offline engine split, because no sentence of the model's split could be kept.
-
-    `audit` is that of `repair` or of `split_and_audit`.
-    """
+    """Of an audit by `repair`, how many reports have no sentence of the model's split."""
     of_model = (audit["direction"] == "output") & ~audit["repaired"]
     return len(set(audit.loc[audit["repaired"], "study"]) - set(audit.loc[of_model, "study"]))
 

@@ -96,10 +96,7 @@ def submit(
 
 
 def poll(state: Path, *, show: Callable[[str], None] = print, **server: str | None) -> dict[str, str]:
-    """The status of each batch, asked of the server and kept in the state; all in `OVER`: time to collect.
-
-    `show` is told once why a batch failed.
-    """
+    """Each batch's status, asked and kept; all in `OVER`: time to collect. Says once why one failed."""
     held = _read(state)
     with _client(**server) as client:
         for reason in _look(client, held, state, show):
@@ -118,9 +115,8 @@ def collect(
 ) -> tuple[int, int]:
     """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask.
 
-    Left are those that got no answer or failed the audit, and those of batches that are not over; `show` is
-    told how many have no answer, and why. `split_findings` with the same cache asks them, and asks what
-    failed only once more, with the reason; `submit` hands them in again.
+    Left are those without an answer, for which the reasons are shown, those that failed the audit, and those
+    of batches that are not over; `split_findings` with the same cache asks them, and so does `submit`.
     """
     held, known = _read(state), Cache(cache)
     waiting = known.open_questions(held["model"], prompt, texts)
@@ -160,10 +156,7 @@ def _holds(batch: dict) -> bool:
 
 
 def _look(client: openai.OpenAI, held: dict, state: Path, show: Callable[[str], None]) -> list[str]:
-    """Brings the statuses up to date; of those that failed since, a sentence with the API's reason.
-
-    The reason that too many tokens wait is shown only: what fits can be sent.
-    """
+    """Brings the statuses up to date; why batches failed since, but for a full queue, which is shown only."""
     failed = []
     for name, batch in held["batches"].items():
         if batch["status"] in OVER and (batch["status"] != "failed" or "reason" in batch):
@@ -200,10 +193,7 @@ def _client(**server: str | None) -> Iterator[openai.OpenAI]:
 def _portions(
     todo: dict[str, str], model: str, prompt: str, room: int
 ) -> Iterator[tuple[list, BinaryIO, int]]:
-    """The first of the questions, as many as fit into `room` tokens, in portions that one batch may hold.
-
-    Of each the keys, the file, which the next one takes, and the tokens.
-    """
+    """The first questions that fit into `room` tokens, as batches: keys, a file used again, tokens."""
     keys, tokens = [], 0
     with tempfile.TemporaryFile() as file:
         for key, text in todo.items():

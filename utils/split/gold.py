@@ -86,10 +86,7 @@ def _share(right: pd.Series, study: pd.Series) -> tuple[int, float, float, float
 
 
 def confusion(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sentences by where gold has them (index) and where we have them (columns), of those that both place.
-
-    A sentence that is in more regions than one counts under "several".
-    """
+    """Sentences by where gold has them (index) and we (columns), of those that both place; or "several"."""
     scored, names = frame[frame["agree"].notna()], [*ALL, SEVERAL]
     sides = (
         scored[side].mask(scored[side].str.contains("+", regex=False), SEVERAL) for side in ("gold", "ours")
@@ -98,21 +95,14 @@ def confusion(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def disagreements(frames: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of frames of `agreement` by name: sentences on which a split and gold differ, and those not in gold.
-
-    Sentences that gold drops or rewords so much that they cannot be matched are not scored.
-    """
+    """Of frames of `agreement` by name: sentences on which a split and gold differ, and those not in gold."""
     parted = pd.concat(frames, names=["split", None]).reset_index("split")
     differ = parted[~parted["agree"].fillna(True)].drop(columns="agree")
     return differ, parted.loc[parted["gold"] == "", ["study", "sentence"]].drop_duplicates()
 
 
 def gold_for(train: Sequence[Study], settings: SplitSettings, originals: str, drawn: bool) -> list[Pair]:
-    """As many studies with gold as the settings ask for, examples and those to measure on; says how many.
-
-    They are those of `train` that R2Gen's annotation at `originals` has unsplit; without it, phantoms where
-    `drawn`, else none.
-    """
+    """Studies with gold for examples and to measure: R2Gen's at `originals`, or phantoms where `drawn`."""
     count, pairs = settings.examples + settings.gold_studies, []
     if originals:
         pairs = gold_pairs({study.id: study.findings for study in train if study.findings}, originals, count)
@@ -125,10 +115,9 @@ def gold_for(train: Sequence[Study], settings: SplitSettings, originals: str, dr
 
 
 def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> list[Pair]:
-    """At most `most` of the studies `findings` (by id) that R2Gen's annotation at `originals` has unsplit.
+    """At most `most` of the studies `findings` (by id), evenly spread, with their text in R2Gen's annotation.
 
-    They are spread evenly over the studies. Raises SplitError where the file is not there, is no annotation,
-    or has none of them.
+    Raises SplitError where the file `originals` is not there, is no annotation, or has none of them.
     """
     try:
         splits = json.loads(Path(originals).read_text(encoding="utf-8"))
@@ -146,10 +135,7 @@ def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> 
 
 
 def with_examples(prompt: str, pairs: Sequence[Pair]) -> str:
-    """`prompt` with studies as further examples under it, in the form of its own; to be edited at will.
-
-    `agreement` leaves out the studies that a prompt shows.
-    """
+    """`prompt` with studies as further examples, in the form of its own; `agreement` leaves these out."""
     answers = [{name: tidy(split.get(name) or "") for name in ALL} for _, split in pairs]
     shown = (
         f"Example\nFindings:\n{tidy(text)}\n\nAnswer:\n{json.dumps(answer, ensure_ascii=False)}"

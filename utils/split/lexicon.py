@@ -1,8 +1,4 @@
-"""The lexicon of the offline split: which words speak of which region, and how strongly.
-
-Plain tables, to be read and edited: terms in lower case, separated by commas. A plural counts as its
-singular, and the longest term that matches counts.
-"""
+"""The words of each region, in lower case; a plural counts as its singular, of several the longest counts."""
 
 from utils.regions import OTHERS
 

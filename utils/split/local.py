@@ -24,8 +24,7 @@ def ask_all(
     """The model's split of each text, unrepaired; all regions "" where it gave none that can be read.
 
     `model` is a name on the Hugging Face Hub, a folder, or a GGUF file whose architecture transformers knows.
-    Answers are kept batch by batch; a server's options are ignored. Raises SplitError where the model cannot
-    be loaded.
+    Answers are kept batch by batch. Raises SplitError where the model cannot be loaded.
     """
     known, texts = Cache(cache), list(texts)
     waiting = known.open_questions(model, prompt, texts)

@@ -90,10 +90,7 @@ class Part(NamedTuple):
 
 
 def split_offline(text: str) -> dict[str, str]:
-    """The findings `text` by region: the four regions and others, "" where nothing is said of one.
-
-    What is said of a region alone comes before its share of joint sentences.
-    """
+    """The findings `text` by region, "" where nothing is said of one; shares of joint sentences come last."""
     parts: list[Part] = []
     for sentence in sentences(text):
         parts += split_sentence(sentence, parts[-1].region if parts else None)
@@ -119,10 +116,7 @@ def split_sentence(sentence: str, before: str | None = None) -> list[Part]:
 
 
 def clauses(sentence: str) -> list[tuple[str, str]]:
-    """`sentence` as (mark before it, clause).
-
-    Cut at "but", "with", "no", ";", after "... seen," and before a second verb.
-    """
+    """`sentence` as (mark before it, clause), cut at "but", "with", "no", ";" and before a second verb."""
     pieces = _SEPARATOR.split(sentence)
     parts = [("", pieces[0])]
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):

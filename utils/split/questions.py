@@ -1,8 +1,4 @@
-"""What a language model is asked, where its answers are kept, and what they cost.
-
-The engines differ in how they reach the model; the question, the second question that tells what was wrong,
-and the cache are one for all.
-"""
+"""What a language model is asked, where its answers are kept, and what they cost, alike for all engines."""
 
 import hashlib
 import json
@@ -66,8 +62,8 @@ def better(text: str, first: str | None, second: str | None) -> Split | None:
 class Cache:
     """A language model's answers in a file, kept as they come; in memory only where `path` is None.
 
-    An answer is a split, or None where the model gave none that can be read. A first answer that fails the
-    audit is kept as it was written, so that a run that ends before the second goes on with the second.
+    An answer is a split, or None. A first answer that fails the audit is kept as it was written, so that a
+    run that ends before the second goes on with the second.
     """
 
     def __init__(self, path: Path | None):
@@ -183,11 +179,7 @@ class Estimate(NamedTuple):
 def estimate(
     texts: Sequence[str], model: str, prompt: str, *, cache: Path | None = None, batch: bool = False
 ) -> Estimate:
-    """The tokens and the price of asking `model` about each text that `cache` does not hold, once.
-
-    The answer's tokens are those of the offline split as JSON. `batch` is for the Batch API, at half the
-    price.
-    """
+    """Tokens and price of asking about texts that `cache` lacks; answers are taken as the offline split's."""
     waiting = [same[0] for same in Cache(cache).open_questions(model, prompt, texts).values()]
     sent = sum(question_tokens(model, prompt, text) for text in waiting)
     answered = sum(_answer_tokens(model, text) for text in waiting)

@@ -1,7 +1,6 @@
 """The split by a language model behind any OpenAI-compatible server: many at a time, cached, checked.
 
-The key is handed to the client and kept nowhere else; what the server says is scrubbed of it before it is
-raised.
+The key is handed to the client alone; what the server says is scrubbed of it before it is raised.
 """
 
 import asyncio
@@ -51,11 +50,7 @@ class LateError(openai.OpenAIError):
 
 
 def client_options(base_url: str | None = None, api_key: str | None = None) -> dict:
-    """How the official client is made, without the blanks that come with a copied key or address.
-
-    Raises SplitError where OpenAI itself is meant and there is no key, and for a key or an address that no
-    request can be made with.
-    """
+    """The official client's options, without a copied key's blanks; SplitError where none can be used."""
     key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
     url = (base_url or os.environ.get("OPENAI_BASE_URL") or "").strip()
     if not key and not url:
