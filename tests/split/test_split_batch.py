@@ -121,9 +121,11 @@ def test_what_goes_wrong_is_one_sentence_without_the_key(server, steps, tmp_path
         steps.submit()
 
 
-def test_the_cost_is_shown_before_anything_is_sent_and_the_budget_holds(server, steps):
-    said = []
-    options = {"model": "gpt-4.1", "show": lambda text: said.append((text, len(server.files)))}
+def test_the_cost_is_shown_before_anything_is_sent_and_the_budget_holds(server, steps, monkeypatch):
+    said, options = [], {"model": "gpt-4.1"}
+    monkeypatch.setattr(
+        batch, "print", lambda cost: said.append((str(cost), len(server.files))), raising=False
+    )
     with pytest.raises(split.SplitError, match=r"above the budget of \$1e-05, so nothing was sent"):
         steps.submit(budget=1e-5, **options)
     with pytest.raises(split.SplitError, match="The price of m is not known"):

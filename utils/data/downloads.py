@@ -46,33 +46,32 @@ def drive_address(file_id: str) -> str:
 
 
 def fetch(url: str, target: Path, label: str) -> Path:
-    """The file at `url`, downloaded to `target`.
+    """The file at `url`, downloaded to `target`. Google Drive's question before large files is answered.
 
-    What came before a connection was lost stays in `<target>.part`. The next attempt, or the next call, goes
-    on from there where the server still has the same version of the file and sends parts of it, and else
-    starts again. Google Drive's question before large files is answered. Raises DataError where the server
-    refuses, sends a page in place of a file, or stops sending.
+    What came before a connection was lost stays in `<target>.part`. The next attempt, or call, goes on from
+    there where the server still has the same version and sends parts of it, and else starts again. Raises
+    DataError where the server refuses, sends a page in place of a file, or stops sending.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part, sizes = _Part(url, target), deque(maxlen=ATTEMPTS)
+    part, sizes = target.with_name(f"{target.name}.part"), deque(maxlen=ATTEMPTS)
     retrying = Retrying(
         retry=retry_if_exception_type(requests.RequestException),
-        before=lambda _: sizes.append(part.size),
-        stop=lambda _: len(sizes) == ATTEMPTS and part.size <= sizes[0],
+        before=lambda _: sizes.append(_size(part)),
+        stop=lambda _: len(sizes) == ATTEMPTS and _size(part) <= sizes[0],
         wait=wait_fixed(PAUSE),
         before_sleep=lambda state: print(
-            f"{label}: interrupted by {_reason(state.outcome)}; going on from {part.size:,} bytes."
+            f"{label}: interrupted by {_reason(state.outcome)}; going on from {_size(part):,} bytes."
         ),
     )
     try:
-        retrying(_receive, part, label)
+        retrying(_receive, url, part, label)
     except RetryError as error:
         raise DataError(
             f"{label} cannot be downloaded: {ATTEMPTS} attempts in a row brought nothing, the last "
             f"ended by {_reason(error.last_attempt)}. Run this cell again to go on from what has come."
         ) from None
-    part.path.replace(target)
-    part.note.unlink()
+    part.replace(target)
+    _note(part).unlink()
     return target
 
 
@@ -116,59 +115,49 @@ class _Interrupted(requests.ConnectionError):
     """A download that another attempt may finish."""
 
 
-class _Part:
-    """A download that is not finished, and a note that says of which version of which file."""
-
-    def __init__(self, url: str, target: Path):
-        self.url = url
-        self.path, self.note = (target.with_name(f"{target.name}.part{end}") for end in ("", ".json"))
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.is_file() else 0
-
-    def noted(self) -> dict:
-        """`bytes` in all and `version` of the file at `url`, where this is a part of it; else nothing."""
-        try:
-            noted = json.loads(self.note.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return noted if self.size and noted.get("url") == self.url and noted.get("bytes") else {}
-
-    def start(self, response: requests.Response) -> int:
-        """Begin anew with the file that `response` brings; its bytes in all, 0 where nobody says."""
-        total, tag = int(response.headers.get("Content-Length", 0)), response.headers.get("ETag", "W/")
-        # A weak tag may stand for other bytes.
-        version = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
-        self.path.unlink(missing_ok=True)
-        write_json(self.note, {"url": self.url, "bytes": total, "version": version})
-        self.path.touch()
-        return total
+def _note(part: Path) -> Path:
+    """The note that says of which version of which file `part` is."""
+    return part.with_name(f"{part.name}.json")
 
 
-def _receive(part: _Part, label: str) -> None:
-    """Ask for what is missing of the file and append it to `part`."""
-    noted, headers = part.noted(), {"Accept-Encoding": "identity"}
-    total = noted.get("bytes", 0)
-    if noted and part.size == total:
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _receive(url: str, part: Path, label: str) -> None:
+    """Ask for what is missing of the file at `url` and append it to `part`."""
+    headers = {"Accept-Encoding": "identity"}
+    try:
+        noted = json.loads(_note(part).read_bytes())
+    except (FileNotFoundError, ValueError):
+        noted = {}
+    if not (_size(part) and noted.get("url") == url and noted.get("bytes")):
+        noted = {}
+    total = noted.get("bytes", 0)  # 0 where nobody says
+    if noted and _size(part) == total:
         return
     if noted:  # `If-Range` asks for the whole file where it has changed; requests leaves out what is None
-        headers |= {"Range": f"bytes={part.size}-", "If-Range": noted["version"]}
+        headers |= {"Range": f"bytes={_size(part)}-", "If-Range": noted["version"]}
     with requests.Session() as session:
-        response = _ask(session, part.url, headers, label)
+        response = _ask(session, url, headers, label)
         if response.status_code not in (206, 416):
             if noted:
                 print(f"{label}: the server sends it from the beginning.")
-            total = part.start(response)
-        elif response.headers.get("Content-Range") != f"bytes {part.size}-{total - 1}/{total}":
-            part.path.unlink(missing_ok=True)
+            total, tag = int(response.headers.get("Content-Length", 0)), response.headers.get("ETag", "W/")
+            # A weak tag may stand for other bytes.
+            version = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
+            part.unlink(missing_ok=True)
+            write_json(_note(part), {"url": url, "bytes": total, "version": version})
+            part.touch()
+        elif response.headers.get("Content-Range") != f"bytes {_size(part)}-{total - 1}/{total}":
+            part.unlink(missing_ok=True)
             raise _Interrupted("a change of the file on the server")
-        bar = tqdm(desc=label, total=total or None, initial=part.size, file=sys.stdout, **_BYTES)
-        with bar, part.path.open("ab") as file:
+        bar = tqdm(desc=label, total=total or None, initial=_size(part), file=sys.stdout, **_BYTES)
+        with bar, part.open("ab") as file:
             for chunk in response.iter_content(_CHUNK):
                 bar.update(file.write(chunk))
-    if total and part.size != total:
-        raise _Interrupted(f"an end after {part.size:,} of {total:,} bytes")
+    if total and _size(part) != total:
+        raise _Interrupted(f"an end after {_size(part):,} of {total:,} bytes")
 
 
 def _ask(session: requests.Session, url: str, headers: dict, label: str) -> requests.Response:
@@ -178,15 +167,15 @@ def _ask(session: requests.Session, url: str, headers: dict, label: str) -> requ
         with suppress(FileURLRetrievalError, LookupError, AssertionError):  # another page
             confirmed = get_url_from_gdrive_confirmation(tidy(response.text))
             response = session.get(confirmed, headers=headers, stream=True, timeout=TIMEOUT)
-    status, what = response.status_code, response.reason
+    status, reason = response.status_code, response.reason
     if status >= 500:
-        raise _Interrupted(f"the server's answer {status} {what}")
+        raise _Interrupted(f"the server's answer {status} {reason}")
     if _is_page(response):
         words = BeautifulSoup(response.content, "html.parser").get_text(" ")
-        what = textwrap.shorten(words, _MOST_LETTERS, placeholder=" ...") or "without a word"
+        reason = textwrap.shorten(words, _MOST_LETTERS, placeholder=" ...") or "without a word"
     if _is_page(response) or 400 <= status != 416:
-        how = f"the server answers {status}" if status >= 400 else "in its place came a page"
-        raise DataError(f"{label} cannot be downloaded: {how} ({what}).")
+        fault = f"the server answers {status}" if status >= 400 else "in its place came a page"
+        raise DataError(f"{label} cannot be downloaded: {fault} ({reason}).")
     return response
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import datasets
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DatasetDict, Features, Image, List, Value, disable_progress_bars, load_dataset
 from datasets.features.features import register_feature
@@ -112,10 +111,10 @@ def build(
     show, done, written = show or counter("reading images"), 0, {}
     if every:
         show(0, len(every))
-    for shard in write_shards(_shards(usable, settings, room, by_path), processes):
-        done += shard.studies
-        skipped += shard.skipped
-        if shard.rows:  # load_dataset refuses an empty split
+    for shard, rows, left_out in write_shards(_shards(usable, settings, room, by_path), processes):
+        done += len(shard.rows)
+        skipped += left_out
+        if rows:  # load_dataset refuses an empty split
             written.setdefault(shard.split, []).append(shard.path)
         show(done, len(every))
     skipped.sort(key=lambda skip: order[skip.id])
@@ -151,21 +150,15 @@ def _shards(
         schema = schema.with_metadata({**schema.metadata, BY_PATH: str(settings.longest_side).encode()})
     for split, studies in usable.items():
         for n, start in enumerate(range(0, len(studies), STUDIES)):
-            path = room / f"{split}-{n:05d}.parquet"
-            yield _shard(path, split, studies[start : start + STUDIES], settings, schema, by_path)
-
-
-def _shard(
-    path: Path, split: str, studies: list[Study], settings: DatasetSettings, schema: pa.Schema, by_path: bool
-) -> Shard:
-    rows, files = [_row(study) for study in studies], [study.images for study in studies]
-    return Shard(path, split, rows, files, schema, settings, by_path)
+            some, path = studies[start : start + STUDIES], room / f"{split}-{n:05d}.parquet"
+            rows, files = [_row(study) for study in some], [study.images for study in some]
+            yield Shard(path, split, rows, files, schema, settings, by_path)
 
 
 def _fits(studies: list[Study], settings: DatasetSettings, room: Path) -> bool:
     """Whether the disk has room for the dataset and the copy that `load` maps into memory; says so if not."""
     some = studies[:: math.ceil(len(studies) / SAMPLE)]
-    size = bytes_a_study(_shard(room, "", some, settings, FEATURES.arrow_schema, False)) * len(studies)
+    size = bytes_a_study(next(_shards({"": some}, settings, room, by_path=False))) * len(studies)
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
     free = {folder: shutil.disk_usage(folder).free for folder in (room, cache)}

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,32 +53,25 @@ class Shard(NamedTuple):
     by_path: bool = False
 
 
-class Written(NamedTuple):
-    """A finished shard: how many studies it was made from, how many rows it has, and what was left out."""
+def write_shards(shards: Iterable[Shard], processes: int) -> Iterator[tuple[Shard, int, list[Skip]]]:
+    """Write `shards` in `processes` processes, in order; of each the number of rows and what was left out.
 
-    path: Path
-    split: str
-    studies: int
-    rows: int
-    skipped: list[Skip]
-
-
-def write_shards(shards: Iterable[Shard], processes: int) -> Iterator[Written]:
-    """Write `shards` in `processes` processes, in order. Raises DataError where one of these is killed."""
+    Raises DataError where a process is killed.
+    """
     if processes == 1:
-        yield from map(write_shard, shards)
+        for shard in shards:
+            yield shard, *write_shard(shard)
         return
     # Spawned, not forked: the caller may hold threads, and forking those can hang.
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent)
-    under_way: deque = deque()  # a few only: a shard's rows are in memory once it is in here
+    started = ((shard, pool.submit(write_shard, shard)) for shard in shards)
     try:
-        for shard in shards:
-            under_way.append(pool.submit(write_shard, shard))
-            if len(under_way) > 2 * processes:
-                yield under_way.popleft().result()
+        under_way = deque(islice(started, 2 * processes))  # no more, as their rows are in memory
         while under_way:
-            yield under_way.popleft().result()
+            shard, future = under_way.popleft()
+            under_way.extend(islice(started, 1))
+            yield shard, *future.result()
     except BrokenProcessPool:
         raise DataError(
             "A process that reads radiographs was killed, as happens when memory runs out. Run this again: "
@@ -93,8 +87,8 @@ def _end_with_parent() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def write_shard(shard: Shard) -> Written:
-    """Write one shard, unless it is there and as it should be."""
+def write_shard(shard: Shard) -> tuple[int, list[Skip]]:
+    """Write one shard, unless it is as it should be; the number of its rows, and what was left out."""
     note, made_from = shard.path.with_suffix(".json"), _made_from(shard)
     try:
         held = json.loads(note.read_bytes())
@@ -111,8 +105,7 @@ def write_shard(shard: Shard) -> Written:
                 count += len(rows)
         held = {"made_from": made_from, "sha256": file_hash(shard.path), "rows": count, "skipped": skipped}
         write_json(note, held)
-    skipped = [Skip(*skip) for skip in held["skipped"]]
-    return Written(shard.path, shard.split, len(shard.rows), held["rows"], skipped)
+    return held["rows"], [Skip(*skip) for skip in held["skipped"]]
 
 
 def bytes_a_study(shard: Shard) -> float:

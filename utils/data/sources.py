@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections import defaultdict
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain, islice, product
 from pathlib import Path
@@ -304,11 +305,9 @@ def _check(folder: Path, where: Path, annotation: Path | None, iu_xray: bool) ->
 
 def _is_readable(view: Path) -> bool:
     """Whether the head of an image can be read; its pixels are read when the dataset is built."""
-    try:
-        with Image.open(view):
-            return True
-    except DAMAGED:
-        return False
+    with suppress(*DAMAGED), Image.open(view):
+        return True
+    return False
 
 
 def _identity(archive: Path) -> dict:

@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -43,19 +43,18 @@ def submit(
     model: str = DEFAULT_MODEL,
     budget: float = 0,
     token_limit: int | None = None,
-    show: Callable[[str], None] = print,
     **server: str | None,
 ) -> dict:
     """Hands in the texts that the cache has no answer for, as many as fit; the state, as `state` holds it.
 
-    Before anything is sent, `show` is given the estimate of the cost of all of them. Raises SplitError where
-    that is above `budget` dollars (0: no limit), for a budget with a model whose price is not known, and,
-    once, with the reason, where a batch has failed. Run again, it hands in what is missing and nothing twice:
-    a batch that was handed in before the state was written is found at the server. One batch at a time is on
-    this side's disk.
+    Before anything is sent, the estimate of the cost of all of them is printed. Raises SplitError where that
+    is above `budget` dollars (0: no limit), for a budget with a model whose price is not known, and, once,
+    with the reason, where a batch has failed. Run again, it hands in what is missing and nothing twice: a
+    batch that was handed in before the state was written is found at the server. Batches are on this side's
+    disk one by one.
 
     token_limit: tokens that the account may have waiting at once, from OpenAI's page of limits (None: what
-        the API gave as the reason of a failed batch, else `TOKEN_LIMIT`); `show` is told what does not fit
+        the API gave as the reason of a failed batch, else `TOKEN_LIMIT`); what does not fit is printed
     server: base_url and api_key
     """
     held = _read(state) if state.exists() else {"model": model, "batches": {}}
@@ -63,14 +62,14 @@ def submit(
         raise SplitError(f"{state} belongs to {held['model']}, not to {model}. Collect it first.")
     todo = {key: same[0] for key, same in Cache(cache).open_questions(model, prompt, texts).items()}
     with _client(**server) as client:
-        if failed := _look(client, held, state, show):
+        if failed := _look(client, held, state):
             raise SplitError(f"{' '.join(failed)} Nothing was sent. Mend that, then submit again.")
         if _find_again(client, held, todo, prompt):
             write_json(state, held)
         under_way = {key for batch in held["batches"].values() if _holds(batch) for key in batch["keys"]}
         todo = {key: text for key, text in todo.items() if key not in under_way}
         cost, limit = estimate(list(todo.values()), model, prompt, batch=True), Spending(model, budget).budget
-        show(str(cost))
+        print(cost)
         if limit and cost.dollars > limit:
             raise SplitError(
                 f"The estimate of ${cost.dollars:,.2f} is above the budget of ${limit:g}, so nothing was "
@@ -88,30 +87,24 @@ def submit(
             sent += len(keys)
             write_json(state, held)
     if sent < len(todo):
-        show(
+        print(
             f"{sent:,} of {len(todo):,} reports were handed in. The others do not fit into the {most:,} "
             "tokens that may wait at the API at once. Collect, then submit again."
         )
     return held
 
 
-def poll(state: Path, *, show: Callable[[str], None] = print, **server: str | None) -> dict[str, str]:
+def poll(state: Path, **server: str | None) -> dict[str, str]:
     """Each batch's status, asked and kept; all in `OVER`: time to collect. Says once why one failed."""
     held = _read(state)
     with _client(**server) as client:
-        for reason in _look(client, held, state, show):
-            show(reason)
+        for reason in _look(client, held, state):
+            print(reason)
     return {name: batch["status"] for name, batch in held["batches"].items()}
 
 
 def collect(
-    texts: Sequence[str],
-    prompt: str,
-    state: Path,
-    *,
-    cache: Path,
-    show: Callable[[str], None] = print,
-    **server: str | None,
+    texts: Sequence[str], prompt: str, state: Path, *, cache: Path, **server: str | None
 ) -> tuple[int, int]:
     """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask.
 
@@ -121,7 +114,7 @@ def collect(
     held, known = _read(state), Cache(cache)
     waiting = known.open_questions(held["model"], prompt, texts)
     before = len(waiting)
-    poll(state, show=show, **server)
+    poll(state, **server)
     held = _read(state)
     with _client(**server) as client:
         for name, batch in held["batches"].items():
@@ -140,7 +133,7 @@ def collect(
             if answered < len(batch["keys"]):
                 reasons = "".join(f" {count:,} times: {why}." for why, count in lacking.most_common(3))
                 counts = f"{answered:,} of {len(batch['keys']):,} have an answer."
-                show(hide(f"{name} is {batch['status']}; {counts}{reasons}", client.api_key))
+                print(hide(f"{name} is {batch['status']}; {counts}{reasons}", client.api_key))
             batch["collected"] = True
             write_json(state, held)
     return before - len(waiting), len(waiting)
@@ -155,7 +148,7 @@ def _holds(batch: dict) -> bool:
     return not batch["collected"] and batch["status"] != "failed"
 
 
-def _look(client: openai.OpenAI, held: dict, state: Path, show: Callable[[str], None]) -> list[str]:
+def _look(client: openai.OpenAI, held: dict, state: Path) -> list[str]:
     """Brings the statuses up to date; why batches failed since, but for a full queue, which is shown only."""
     failed = []
     for name, batch in held["batches"].items():
@@ -171,7 +164,7 @@ def _look(client: openai.OpenAI, held: dict, state: Path, show: Callable[[str], 
             if any(error.code == TOO_MANY for error in errors):
                 limit = _LIMIT.search(reasons)
                 held["token_limit"] = int(limit[1].replace(",", "")) if limit else batch.get("tokens", 0) // 2
-                show(f"{fault} Submit again: what fits is handed in.")
+                print(f"{fault} Submit again: what fits is handed in.")
             else:
                 failed.append(fault)
         write_json(state, held)
