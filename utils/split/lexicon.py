@@ -7,32 +7,31 @@ from utils.regions import OTHERS
 LEXICON: dict[str, dict[int, str]] = {
     "lung": {
         4: """
-            air space, airspace, airspace disease, bronchovascular, costophrenic, flattened, flattening, focal
-            consolidation, hemothoraces, hemothorax, hydropneumothorax, hyperexpanded, hyperinflated,
-            interstitial edema, lung apex, lung base, lung parenchyma, lung volume, pleural effusion, pleural
-            thickening, pneumothoraces, pneumothorax, pulmonary edema, tuberculous
+            air space, airspace, bronchovascular, costophrenic, flattened, flattening, hemothoraces,
+            hemothorax, hydropneumothorax, hyperexpanded, hyperinflated, interstitial edema, lung apex, lung
+            base, lung parenchyma, lung volume, pleural effusion, pneumothoraces, pneumothorax, pulmonary
+            edema, tuberculous
         """,
         3: """
-            adenocarcinoma, aerated, aeration, air trapping, airway, airway disease, alveolar, alveoli,
-            apical, asbestos, asbestosis, aspergilloma, asthma, atelectases, atelectasis, atelectatic, azygos
-            fissure, azygos lobe, b line, basal, basilar, biapical, bibasal, bibasilar, bleb, blunted,
-            blunting, bronchial, bronchiectasis, bronchiolitis, bronchitic, bronchitis, bronchogram, bulla,
-            bullae, bullous, cavitary, cavitation, cavity, cephalization, chylothorax, congestion,
-            consolidation, copd, cuffing, cyst, decortication, edema, effusion, emphysema, emphysematous,
-            empyema, expanded, fibrosis, fibrothorax, fibrotic, fissure, granuloma, ground glass, groundglass,
-            hemithorax, histoplasmosis, honeycomb, honeycombing, hyperaerated, hyperexpansion, hyperinflation,
+            adenocarcinoma, aerated, aeration, air trapping, airway, alveolar, alveoli, apical, asbestos,
+            asbestosis, aspergilloma, asthma, atelectases, atelectasis, atelectatic, azygos fissure, azygos
+            lobe, b line, basal, basilar, biapical, bibasal, bibasilar, bleb, blunted, blunting, bronchial,
+            bronchiectasis, bronchiolitis, bronchitic, bronchitis, bronchogram, bulla, bullae, bullous,
+            cavitary, cavitation, cavity, cephalization, chylothorax, congestion, consolidation, copd,
+            cuffing, cyst, decortication, edema, effusion, emphysema, emphysematous, empyema, expanded,
+            fibrosis, fibrothorax, fibrotic, fissure, granuloma, ground glass, groundglass, hemithorax,
+            histoplasmosis, honeycomb, honeycombing, hyperaerated, hyperexpansion, hyperinflation,
             hyperlucency, hypoaerated, hypoaeration, hypoinflated, hypoinflation, hypoventilation,
             hypoventilatory, infiltrate, infiltration, inflated, inspiration, inspiratory, interlobular,
             interstitial, interstitium, kerley, lingula, lingular, lobar, lobe, lobectomy, loculated, lung,
-            lung field, lymphangitic, meniscus, mesothelioma, metastases, metastasis, micronodule, midlung,
-            mucous plugging, mucus plugging, nipple shadow, nodularity, nodule, oligemia, opacification,
-            opacity, overexpanded, overinflated, overinflation, peribronchial, perihilar, pleura, pleural,
-            pleurodesis, pneumatocele, pneumoconiosis, pneumonectomy, pneumonia, pneumonic, pneumonitis,
-            pulmonary, pulmonary arterial, pulmonary artery, pulmonary hypertension, reexpanded, reexpansion,
-            reticular, reticulation, reticulonodular, retrosternal, scarring, septal, silicosis, subpleural,
-            subpulmonic, subsegmental, tb, thoracentesis, tracheobronchial, tree in bud, tuberculosis,
-            underaerated, underinflated, underinflation, vascular congestion, vascular crowding, vascular
-            redistribution, vascularity, vasculature, volume loss
+            lymphangitic, meniscus, mesothelioma, metastases, metastasis, micronodule, midlung, mucous
+            plugging, mucus plugging, nipple shadow, nodularity, nodule, oligemia, opacification, opacity,
+            overexpanded, overinflated, overinflation, peribronchial, perihilar, pleura, pleural, pleurodesis,
+            pneumatocele, pneumoconiosis, pneumonectomy, pneumonia, pneumonic, pneumonitis, pulmonary,
+            reexpanded, reexpansion, reticular, reticulation, reticulonodular, retrosternal, scarring, septal,
+            silicosis, subpleural, subpulmonic, subsegmental, tb, thoracentesis, tracheobronchial, tree in
+            bud, tuberculosis, underaerated, underinflated, underinflation, vascular congestion, vascular
+            crowding, vascular redistribution, vascularity, vasculature, volume loss
         """,
         2: """
             abscess, apex, apices, aspiration, azygos, base, bronchi, bronchogenic, bronchus, chest clear,
@@ -49,14 +48,14 @@ LEXICON: dict[str, dict[int, str]] = {
     },
     "heart": {
         4: """
-            cardiac contour, cardiac shadow, cardiac silhouette, cardiac size, cardiomegaly, coronary,
-            coronary artery, coronary calcification, heart shadow, heart size
+            cardiac contour, cardiac shadow, cardiac silhouette, cardiac size, cardiomegaly, coronary, heart
+            shadow, heart size
         """,
         3: """
             annulus, aortic valve, atrial, biventricular, cardiac, cardiomyopathy, cardiophrenic,
-            cardiothoracic, cardiothymic, dextrocardia, epicardial fat, heart, heart failure, left atrium,
-            left ventricular, mitral, mitral annular, mitral annulus, myocardial, myocardium, pericardial,
-            pericardial effusion, pericarditis, pericardium, valve, valvular, ventricle, ventricular
+            cardiothoracic, cardiothymic, dextrocardia, epicardial fat, heart, left atrium, mitral, mitral
+            annulus, myocardial, myocardium, pericardial, pericardial effusion, pericarditis, pericardium,
+            valve, valvular, ventricle, ventricular
         """,
         2: "chamber, enlarged, enlargement, size",
     },
@@ -65,8 +64,7 @@ LEXICON: dict[str, dict[int, str]] = {
         5: "hilar, lymph",
         4: """
             aorta, aortic, aortic arch, aortic knob, central vascular, central vasculature, hilar contour,
-            lymph node, mediastinal, mediastinal contour, mediastinal silhouette, mediastinum, paratracheal,
-            thoracic aorta
+            lymph node, mediastinal, mediastinal contour, mediastinum, paratracheal, thoracic aorta
         """,
         3: """
             adenopathy, aneurysm, aneurysmal, aorticopulmonary, aortopulmonary, ap window, azygoesophageal,
@@ -99,16 +97,16 @@ LEXICON: dict[str, dict[int, str]] = {
             destructive, dextroconvex, dextrocurvature, disc, dish, disk, dislocated, dislocation, elbow,
             enchondroma, exostosis, facet, femoral head, femoral neck, femur, fibula, fibular, fixation,
             fusion, gibbus, glenohumeral, glenoid, hemangioma, hemivertebra, hip, hyperostosis, hypertrophic,
-            hypertrophic change, intervertebral, joint effusion, joint space, knee, kyphoplasty,
-            kyphoscoliosis, laminectomy, levoconvex, levocurvature, listhesis, lordosis, lumbar, lumbosacral,
-            lytic, malalignment, malleoli, malleolus, malunion, manubrium, metacarpal, metatarsal, mortise,
-            myeloma, nonunion, olecranon, orthopedic, ossification, osteoarthritic, osteoarthritis,
-            osteoblastic, osteochondroma, osteolysis, osteolytic, osteomyelitis, osteonecrosis, osteoporosis,
-            osteoporotic, osteotomy, paget, patella, pectus, pedicle, periosteal, phalanx, radial head,
-            radius, retrolisthesis, rod, rotator, rotator cuff, sacral, sacroiliac, sacrum, scapula, scapulae,
-            schmorl, sclerosis, sclerotic, screw, spinous, spondylolisthesis, spondylolysis, spur, spurring,
-            sternal, sternoclavicular, sternum, subchondral, subluxation, suprapatellar, thoracolumbar,
-            thoracotomy, tibia, tibial, ulna, ulnar, vertebroplasty, wedging, wrist
+            intervertebral, joint effusion, joint space, knee, kyphoplasty, kyphoscoliosis, laminectomy,
+            levoconvex, levocurvature, listhesis, lordosis, lumbar, lumbosacral, lytic, malalignment,
+            malleoli, malleolus, malunion, manubrium, metacarpal, metatarsal, mortise, myeloma, nonunion,
+            olecranon, orthopedic, ossification, osteoarthritic, osteoarthritis, osteoblastic, osteochondroma,
+            osteolysis, osteolytic, osteomyelitis, osteonecrosis, osteoporosis, osteoporotic, osteotomy,
+            paget, patella, pectus, pedicle, periosteal, phalanx, radial head, radius, retrolisthesis, rod,
+            rotator, sacral, sacroiliac, sacrum, scapula, scapulae, schmorl, sclerosis, sclerotic, screw,
+            spinous, spondylolisthesis, spondylolysis, spur, spurring, sternal, sternoclavicular, sternum,
+            subchondral, subluxation, suprapatellar, thoracolumbar, thoracotomy, tibia, tibial, ulna, ulnar,
+            vertebroplasty, wedging, wrist
         """,
         2: """
             anterior, bridging, cement, height, joint, mineralization, plate, posttraumatic, spondylitic,
@@ -120,24 +118,23 @@ LEXICON: dict[str, dict[int, str]] = {
         5: "cardiac xxxx generator, femoral artery, popliteal artery, splenic granuloma, xxxx cardiac xxxx",
         4: """
             abdomen, abdominal, aicd, are excluded, axilla, axillary, balloon pump, bowel, breast, cardiac
-            device, cardiac monitor, catheter, chest tube, chest wall, cholecystectomy, cholelithiasis, clip,
-            colon, colonic, defibrillator, diaphragm, diaphragmatic, dobbhoff, electrode, endotracheal,
-            enteric, epigastrium, evaluation of, eventration, foreign body, free air, gallbladder, gallstone,
-            gastric, gastric band, gastroesophageal, gastrostomy, gynecomastia, habitus, hemidiaphragm,
-            hepatic, hepatomegaly, hernia, hiatal hernia, hiatus hernia, hickman, icd, intraperitoneal, is
-            excluded, jewelry, lap band, lead, limited evaluation, limits evaluation, liver, mastectomy,
-            mediport, monitor, nephrolithiasis, neurostimulator, nipple, pacemaker, pacer, pancreas,
-            pancreatic, picc, piercing, pigtail, pneumoperitoneum, port, portacath, quadrant, soft tissue,
-            spleen, splenic, splenomegaly, stomach, subdiaphragmatic, surgical clip, swan ganz, thoracostomy,
-            tip, tracheostomy, tube, upper abdomen, ventriculoperitoneal
+            device, cardiac monitor, catheter, chest wall, cholecystectomy, cholelithiasis, clip, colon,
+            colonic, defibrillator, diaphragm, diaphragmatic, dobbhoff, electrode, endotracheal, enteric,
+            epigastrium, evaluation of, eventration, foreign body, free air, gallbladder, gallstone, gastric,
+            gastroesophageal, gastrostomy, gynecomastia, habitus, hemidiaphragm, hepatic, hepatomegaly,
+            hernia, hickman, icd, intraperitoneal, is excluded, jewelry, lap band, lead, limited evaluation,
+            limits evaluation, liver, mastectomy, mediport, monitor, nephrolithiasis, neurostimulator, nipple,
+            pacemaker, pacer, pancreas, pancreatic, picc, piercing, pigtail, pneumoperitoneum, port,
+            portacath, quadrant, soft tissue, spleen, splenic, splenomegaly, stomach, subdiaphragmatic,
+            surgical clip, swan ganz, thoracostomy, tip, tracheostomy, tube, ventriculoperitoneal
         """,
         3: """
             artifact, artifactual, ascites, atrium, bullet, button, bypass, cabg, calculi, calculus,
-            cavoatrial, cavoatrial junction, chin, coil, device, dialysis, epigastric, epiglottis, feeding
-            tube, filter, gas, generator, hardware, ileus, implant, jugular, kidney, laryngeal, larynx,
-            limited, line, lipoma, loop, lordotic, nasogastric, neck, necklace, obese, obesity, pellet,
-            peritoneal, projectile, prosthesis, recorder, renal, right atrium, shrapnel, shunt, skin, skin
-            fold, staple, stent, stimulator, subcutaneous, surgical, suture, tips, wire
+            cavoatrial, chin, coil, device, dialysis, epigastric, epiglottis, feeding tube, filter, gas,
+            generator, hardware, ileus, implant, jugular, kidney, laryngeal, larynx, limited, line, lipoma,
+            loop, lordotic, nasogastric, neck, necklace, obese, obesity, pellet, peritoneal, projectile,
+            prosthesis, recorder, renal, shrapnel, shunt, skin, staple, stent, stimulator, subcutaneous,
+            surgical, suture, tips, wire
         """,
         2: """
             ct, drain, external, film, image, metallic, motion, mri, overpenetrated, patient, penetration,

@@ -126,6 +126,10 @@ class Price(NamedTuple):
     output: float
     as_of: str
 
+    def of(self, sent: int, answered: int, cached: int = 0) -> float:
+        """Dollars for so many tokens of questions, of answers, and of what the server had cached."""
+        return ((sent - cached) * self.input + cached * self.cached + answered * self.output) / 1e6
+
 
 # The one table of prices, from copies of OpenAI's list: tokenmath.io (checked on 21 June 2026), deploybase.ai
 # and the outl1ne/openai-pricing repository (March 2026). Check it before a large run. A dated name, such as
@@ -158,7 +162,6 @@ class Estimate(NamedTuple):
     output_tokens: int
     dollars: float | None
     counted: bool  # by tiktoken, and not from the number of characters
-    as_of: str  # the month of the price
 
     def __str__(self) -> str:
         how = "counted" if self.counted else f"an estimate at {CHARACTERS_A_TOKEN} characters a token"
@@ -172,7 +175,7 @@ class Estimate(NamedTuple):
         more = "; its reasoning is billed as output and comes on top" if reasons else ""
         return (
             f"{text}; about ${self.dollars:,.2f}, or at most a little over twice that if every answer is "
-            f"asked for again{more}. Prices: {SOURCE}, {self.as_of}."
+            f"asked for again{more}. Prices: {SOURCE}, {price_of(self.model).as_of}."
         )
 
 
@@ -184,10 +187,9 @@ def estimate(
     sent = sum(question_tokens(model, prompt, text) for text in waiting)
     answered = sum(_answer_tokens(model, text) for text in waiting)
     _, counted = token_counter(model)
-    if not (price := price_of(model)):
-        return Estimate(model, len(waiting), sent, answered, None, counted, "")
-    dollars = (sent * price.input + answered * price.output) / 1e6 * (BATCH_SHARE if batch else 1)
-    return Estimate(model, len(waiting), sent, answered, dollars, counted, price.as_of)
+    price, share = price_of(model), BATCH_SHARE if batch else 1
+    dollars = price.of(sent, answered) * share if price else None
+    return Estimate(model, len(waiting), sent, answered, dollars, counted)
 
 
 def question_tokens(model: str, prompt: str, text: str) -> int:
@@ -219,10 +221,8 @@ def token_counter(model: str) -> tuple[Callable[[str], int], bool]:
 class Spending:
     """What a run has spent so far, in tokens and dollars, and the limit after which nothing more is asked.
 
-    `budget` is in dollars, 0 for no limit. A question is asked only if what was spent, what the open
-    questions may cost, and its own share stay within the budget; only questions under way can take it over,
-    where they cost more than was set aside. Raises SplitError for a budget with a model whose price is not
-    known.
+    `budget` is in dollars, 0 for no limit. A question is asked only if what was spent and what it and the
+    open ones may cost stay within it. Raises SplitError for a budget with a model whose price is not known.
     """
 
     def __init__(self, model: str, budget: float = 0):
@@ -241,10 +241,7 @@ class Spending:
         """Spent so far; None where the price is not known."""
         if not self.price:
             return None
-        fresh, cached = self.input_tokens - self.cached_tokens, self.cached_tokens * self.price.cached
-        return (
-            fresh * self.price.input + cached + self.output_tokens * self.price.output
-        ) / 1e6 + self._uncounted
+        return self.price.of(self.input_tokens, self.output_tokens, self.cached_tokens) + self._uncounted
 
     def __str__(self) -> str:
         cost = "price not known" if self.dollars is None else f"${self.dollars:,.3f}"
@@ -257,7 +254,7 @@ class Spending:
             return 0.0
         count, _ = token_counter(self.model)
         sent = sum(count(message["content"]) for message in messages) + MESSAGE_TOKENS
-        cost = (sent * self.price.input + _answer_tokens(self.model, text) * self.price.output) / 1e6
+        cost = self.price.of(sent, _answer_tokens(self.model, text))
         cost = max(cost, self._dearest)  # a model that reasons costs more than its answer shows
         if self.budget and self.dollars + self._open + cost > self.budget:
             self.is_over = True
