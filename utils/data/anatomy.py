@@ -21,7 +21,7 @@ BONE = 0.45  # what a bone stops, on top of what lies before and behind it
 
 
 def lesions(film: Film, seen: Attributes, spot) -> np.ndarray | float:
-    """What an opacity and a nodule stop; `spot` gives the point of a place such as "left upper"."""
+    """What an opacity and a nodule stop; `spot` gives a point in an area such as "left upper"."""
     stopped, rng = 0.0, film.rng
     if seen.found("opacity"):
         cloud, centre = Sheet(film), spot(seen.opacity)
@@ -223,8 +223,8 @@ class Frontal:
             sheet.line(beside(SIGN["right"], [point, point + 0.032]), 0.016)
         return 3.0 * sheet.soft()
 
-    def _spot(self, place: str) -> np.ndarray:
-        side, zone = place.split()
+    def _spot(self, area: str) -> np.ndarray:
+        side, zone = area.split()
         y = self.rng.uniform(*{"upper": (0.24, 0.33), "lower": (0.47, 0.54)}[zone])
         return np.array((0.5 + SIGN[side] * (wall(y) - self.rng.uniform(0.075, 0.10)), y))
 
@@ -305,6 +305,6 @@ class Lateral:
                 spur(sheet, (x, y), half, lean, -1)
         return sheet.soft()
 
-    def _spot(self, place: str) -> np.ndarray:
-        centre = {"upper": (0.46, 0.31), "lower": (0.72, 0.60)}[place.split()[1]]
+    def _spot(self, area: str) -> np.ndarray:
+        centre = {"upper": (0.46, 0.31), "lower": (0.72, 0.60)}[area.split()[1]]
         return centre + self.rng.uniform(-0.02, 0.02, 2)

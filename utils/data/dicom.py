@@ -26,13 +26,9 @@ NO_DECODER = (
 _SUFFIXES = (".dcm", ".dicom")
 _PICTURES = (".png", ".jpg", ".jpeg")
 _MAY_BE = ("DR", "RG", "OT", "")  # modalities that radiographs of public collections have, and others, too
-_CLASSES = (  # of files that are radiographs, or may be
-    "Computed Radiography Image Storage",
-    "Digital X-Ray Image Storage - For Presentation",
-    "Digital X-Ray Image Storage - For Processing",
-    "Secondary Capture Image Storage",
-    "Multi-frame Grayscale Byte Secondary Capture Image Storage",
-    "Multi-frame Grayscale Word Secondary Capture Image Storage",
+_CLASSES = re.compile(  # of files that are radiographs, or may be
+    r"(Computed Radiography|(Multi-frame Grayscale (Byte|Word) )?Secondary Capture) Image Storage"
+    r"|Digital X-Ray Image Storage - For (Presentation|Processing)"
 )
 _NO_FILM = ("SD", "DRW", "DV")  # conversions: a scanned document, a drawing, a video
 _SLICE = ("SliceThickness", "ImagePositionPatient")
@@ -172,7 +168,7 @@ def _modality(dataset: "Dataset") -> str:
     conversion = str(dataset.get("ConversionType") or "")
     if modality not in _MAY_BE:
         why = ""
-    elif storage and storage not in _CLASSES:
+    elif storage and not _CLASSES.fullmatch(storage):
         why = f" ({storage})"
     elif conversion in _NO_FILM:
         why = f" (conversion {conversion})"

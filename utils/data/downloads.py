@@ -105,10 +105,8 @@ def extract(archive: Path, folder: Path, most_bytes: int = MOST_BYTES) -> None:
         raise
     except (*_DAMAGED, OSError, ValueError, RuntimeError) as error:
         unknown = isinstance(error, tarfile.ReadError)
-        reason = "neither a zip nor a tar archive, or cut off" if unknown else tidy(str(error))
-        raise DataError(
-            f"{archive} cannot be unpacked ({reason}): delete it and download it again."
-        ) from None
+        fault = "neither a zip nor a tar archive, or cut off" if unknown else tidy(str(error))
+        raise DataError(f"{archive} cannot be unpacked ({fault}): delete it and download it again.") from None
 
 
 class _Interrupted(requests.ConnectionError):
@@ -206,8 +204,6 @@ def _check(archive: Path, folder: Path, sizes: list[tuple[str, int]], most_bytes
     for path, times in Counter(PurePosixPath(name) for name, _ in sizes).items():
         if times > 1 or (folder / path).exists():
             raise DataError(f"{archive} holds {str(path)!r}, which would be written over another file.")
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise DataError(
-            f"{archive} unpacks to {size:,} bytes where {free:,} are free: make room and run this cell again."
-        )
+    if size > (free := shutil.disk_usage(folder).free):
+        sizes = f"{size:,} bytes where {free:,} are free"
+        raise DataError(f"{archive} unpacks to {sizes}: make room and run this cell again.")

@@ -142,9 +142,7 @@ def _assemble(written: dict[str, list[Path]], folder: Path, data_label: str, fac
                 path.replace(temporary / "data" / f"{split}-{n:05d}-of-{len(paths):05d}.parquet")
 
 
-def _shards(
-    usable: dict[str, list[Study]], settings: DatasetSettings, room: Path, by_path: bool
-) -> Iterator[Shard]:
+def _shards(usable: dict[str, list], settings: DatasetSettings, room: Path, by_path: bool) -> Iterator[Shard]:
     schema = FEATURES.arrow_schema
     if by_path:
         schema = schema.with_metadata({**schema.metadata, BY_PATH: str(settings.longest_side).encode()})
@@ -202,9 +200,8 @@ def load(folder: Path, needed: str = "") -> DatasetDict:
     loaded, side = load_dataset("parquet", data_files=files), longest_side_by_path(folder)
     dataset = DatasetDict({**{split: loaded[split] for split in SPLITS if split in loaded}, **loaded})
     if needed and needed not in dataset:
-        raise DataError(
-            f"No {needed} study has an image. In 02, set DATA to a folder with some and run it again."
-        )
+        lacks = f"No {needed} study has an image"
+        raise DataError(f"{lacks}. In 02, set DATA to a folder with some and run it again.")
     if side:
         first = Path(pq.read_table(shards[0], columns=["images"])["images"][0][0]["path"].as_py())
         if not first.is_file():

@@ -153,9 +153,8 @@ def in_the_quizs_form(layout: Layout) -> dict | None:
         return None
     studies = merged(layout.rows, layout.table)
     if other := next((name for name in studies if not name.startswith("CXR")), None):
-        raise DataError(
-            f"{layout.table} has no images beside it, and {other} is not of IU X-Ray: put them in images/."
-        )
+        lacks = f"{layout.table} has no images beside it"
+        raise DataError(f"{lacks}, and {other} is not of IU X-Ray: put them in images/.")
     entries = {name: {"id": name, "original_report": row.findings} for name, row in studies.items()}
     return {split: [entries[name] for name in studies if studies[name].split == split] for split in SPLITS}
 

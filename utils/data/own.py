@@ -16,7 +16,7 @@ from utils.run.disk import replacing, write_json
 from utils.run.progress import progress
 
 from . import dicom
-from .studies import ANNOTATIONS, SPLITS, DataError, leads_out, load_studies
+from .studies import ANNOTATIONS, SPLITS, DataError, check_id, leads_out
 
 SPLIT_NAMES = {"": "", "train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val")
@@ -43,16 +43,16 @@ class Faults:
         self.counts, self.first = Counter(), {}
         self.decoded: set[tuple] = set()
 
-    def add(self, kind: str, case: str) -> None:
-        """Count a fault of `kind`, and keep its first case."""
-        self.counts[kind] += 1
-        self.first.setdefault(kind, case)
+    def add(self, fault: str, case: str) -> None:
+        """Count a fault, and keep its first case."""
+        self.counts[fault] += 1
+        self.first.setdefault(fault, case)
 
     def sentences(self) -> list[str]:
         """One per kind: what, how many, and a case."""
         return [
-            f"{kind}: {number:,}{', such as' if number > 1 else ','} {self.first[kind]}."
-            for kind, number in self.counts.items()
+            f"{fault}: {number:,}{', such as' if number > 1 else ','} {self.first[fault]}."
+            for fault, number in self.counts.items()
         ]
 
     def refuse(self, where: str | Path) -> None:
@@ -95,24 +95,21 @@ def write(layout: Layout, target: Path, source: dict) -> Path:
         elif not findings:
             faults.add("Studies without findings, left out", name)
         elif usable := [path for path in row.images if _usable(images / path, path, faults, layout.opened)]:
+            entries = annotation[row.split]
+            check_id(name, f"{where}: study number {len(entries) + 1} of {row.split}")
             views += len(usable)
             report = {"report" if by_region else "original_report": findings}
-            annotation[row.split].append({"id": name, **report, "images": usable})
+            entries.append({"id": name, **report, "images": usable})
         else:
             faults.add("Studies without an image, left out", name)
     notes = [rule, *layout.counts.sentences(), *faults.sentences()]
     counts = {split: len(group) for split, group in annotation.items()}
+    if not counts["train"]:
+        raise DataError(f"{where}: no study is left to train on. {' '.join(faults.sentences())}".strip())
     with replacing(target) as folder:
         (folder / "images").symlink_to(images.resolve(), target_is_directory=True)
         write_json(folder / ANNOTATIONS[0], annotation)
-        annotation.clear()  # read again below, and may be long
         write_json(folder / ORIGIN, {**source, "studies": counts, "views": views, "notes": notes})
-        try:
-            load_studies(folder)
-        except DataError as error:
-            raise DataError(str(error).replace(str(folder / ANNOTATIONS[0]), str(where))) from None
-        if not counts["train"]:
-            raise DataError(f"{where}: no study is left to train on. {' '.join(faults.sentences())}".strip())
     print(f"{sum(counts.values()):,} studies and {views:,} images from {where}.", *notes, sep="\n")
     return target
 

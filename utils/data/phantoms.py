@@ -104,16 +104,13 @@ def _holds(folder: Path, made_with: dict) -> bool:
     """Whether `folder` holds that set already; raises PhantomError if it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
+    advice = "name a new folder or delete this one"
     try:
         held = json.loads((folder / "phantoms.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise PhantomError(
-            f"{folder} is not a finished set of phantoms: name a new folder or delete this one"
-        ) from None
+        raise PhantomError(f"{folder} is not a finished set of phantoms: {advice}") from None
     if held != made_with:
-        raise PhantomError(
-            f"{folder} contains another set of phantoms ({held}): name a new folder or delete this one"
-        )
+        raise PhantomError(f"{folder} contains another set of phantoms ({held}): {advice}")
     return True
 
 

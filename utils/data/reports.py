@@ -57,51 +57,49 @@ _PARAGRAPH = re.compile(r"(?:\A|\n[ \t\r]*\n)\Z")  # what comes before one
 def findings(report: str) -> tuple[str, str]:
     """The last section of the best kind that has text, and its rule; without one "", and why."""
     sections = list(_sections(report))
-    for kind, how in TAKEN.items():
-        for section, text in reversed(sections):
-            if section == kind and text:
-                return text, how
+    for wanted, rule in TAKEN.items():
+        if texts := [text for section, text in sections if section == wanted and text]:
+            return texts[-1], rule
     if any(section in (FINDINGS, JOINT) for section, _ in sections):
         return "", EMPTY
-    return "", ONLY_IMPRESSION if any(
-        section == IMPRESSION and text for section, text in sections
-    ) else NO_SECTION
+    only_impression = any(section == IMPRESSION and text for section, text in sections)
+    return "", ONLY_IMPRESSION if only_impression else NO_SECTION
 
 
 def _sections(report: str) -> Iterator[tuple[str, str]]:
     """What each section is, and its text in one line."""
-    kind, parts, start = "", [], 0
+    section, parts, start = "", [], 0
     for begin, end, heading in [*_headings(report), (len(report), len(report), "")]:
         parts.append(report[start:begin])
         start, text = end, regions.tidy(" ".join(parts))
-        if heading == PART and kind in TAKEN:
+        if heading == PART and section in TAKEN:
             parts.append(report[begin:end])
-        elif heading != VIEW or not (kind in TAKEN or (kind and not text)):
+        elif heading != VIEW or not (section in TAKEN or (section and not text)):
             # A view's label in the findings, or right after another heading, begins no section.
-            yield kind, text
-            kind, parts = FINDINGS if heading == PART else heading, []
+            yield section, text
+            section, parts = FINDINGS if heading == PART else heading, []
 
 
 def _headings(report: str) -> list[tuple[int, int, str]]:
-    """Begin, end and kind of each known heading, in order.
+    """Begin, end and section of each known heading, in order.
 
     One in small letters counts where it begins a paragraph, or where no findings stand under capitals.
     """
-    capitals = ((match, _kind(match[match.lastgroup].lower())) for match in _CAPITALS.finditer(report))
-    heads = [(*match.span(), kind) for match, kind in capitals if kind]
-    usual = any(kind in (FINDINGS, JOINT) for _, _, kind in heads)
+    capitals = ((match, _section(match[match.lastgroup].lower())) for match in _CAPITALS.finditer(report))
+    heads = [(*match.span(), section) for match, section in capitals if section]
+    usual = any(section in (FINDINGS, JOINT) for _, _, section in heads)
     for match in _TITLES.finditer(report):
         name = match["title"].lower()
         known = all(word in KINDS or word in BESIDE for word in _WORD.findall(name))
-        if match["title"].isupper() or not known or _kind(name) in ("", PART):
+        if match["title"].isupper() or not known or _section(name) in ("", PART):
             continue
         if not usual or _PARAGRAPH.search(report[: match.start()]):
-            heads.append((*match.span(), _kind(name)))
+            heads.append((*match.span(), _section(name)))
     return sorted(heads)
 
 
 @cache
-def _kind(heading: str) -> str:
+def _section(heading: str) -> str:
     """What a section with this heading, in small letters, is; empty for a heading that is not known."""
     words = _WORD.findall(heading)
     if VIEWS.issuperset(words):
@@ -112,7 +110,7 @@ def _kind(heading: str) -> str:
     if FINDINGS in kinds:
         alone = kinds[0] == FINDINGS and (BESIDE | VIEWS).issuperset(words[1:])
         return FINDINGS if alone else PART
-    return next((kind for kind in (IMPRESSION, OTHER) if kind in kinds), "")
+    return next((section for section in (IMPRESSION, OTHER) if section in kinds), "")
 
 
 def _known(word: str) -> str:

@@ -90,9 +90,8 @@ def open_data(named: str | Path, kind: str, workspace: Workspace) -> Path:
     if not path.exists() and ON_HUB.fullmatch(named):
         return _from_hub(named, workspace)
     if not path.is_file():
-        raise DataError(
-            f"{path} is not there: name a folder, table, archive, annotation or dataset of the Hub in DATA."
-        )
+        choice = "a folder, table, archive, annotation or dataset of the Hub"
+        raise DataError(f"{path} is not there: name {choice} in DATA.")
     return _iu_xray(workspace, path) if path.suffix == ".json" else _own_archive(path, workspace)
 
 
@@ -131,12 +130,10 @@ def _from_hub(name: str, workspace: Workspace) -> Path:
     """The studies of a dataset on the Hub, brought to the local disk once."""
     from . import hub  # here, as datasets takes seconds to import
 
-    target = workspace.data.parent / "own" / name.replace("/", "--")
-    if (target / ORIGIN).is_file():
-        print(
-            f"Studies of {name}, brought from the Hub earlier to {target}: delete that folder to read anew."
-        )
-        return target
+    data = workspace.data.parent / "own" / name.replace("/", "--")
+    if (data / ORIGIN).is_file():
+        print(f"Studies of {name}, brought from the Hub earlier to {data}: delete that folder to read anew.")
+        return data
     layout, revision = hub.recognise(name, workspace.data.parent / "hub", secret("HF_TOKEN"))
     return _own_table(layout, workspace, revision=revision)
 
@@ -152,9 +149,8 @@ def _own_archive(archive: Path, workspace: Workspace) -> Path:
         print(f"Unpacking your archive {archive} to {target}.")
         unpack(archive, target, {"source": "an archive of one's own", **_identity(archive)})
     elif origin(target).get("bytes") != archive.stat().st_size:
-        raise DataError(
-            f"{target} holds other studies than {archive}: delete that folder, or rename the archive."
-        )
+        mend = "delete that folder, or rename the archive"
+        raise DataError(f"{target} holds other studies than {archive}: {mend}.")
     else:
         print(f"Studies from your archive {archive}, unpacked earlier to {target}.")
     if layout := layouts.recognise(target):
@@ -169,9 +165,8 @@ def _iu_xray(workspace: Workspace, annotation: Path | None = None) -> Path:
         load_studies(annotation.parent, annotation)  # its faults show before the download
     if _occupied(target):
         if annotation and find_annotation(target).read_bytes() != annotation.read_bytes():
-            raise DataError(
-                f"{target} holds studies with another annotation than {annotation}: delete that folder."
-            )
+            other = f"studies with another annotation than {annotation}"
+            raise DataError(f"{target} holds {other}: delete that folder.")
         _check(target, target, annotation, iu_xray=True)
         print(f"Studies that are here already, in {target}.")
         return target
@@ -179,9 +174,8 @@ def _iu_xray(workspace: Workspace, annotation: Path | None = None) -> Path:
     for bring, source in (*product([_from_kept], kept), *product([_from_web], SOURCES)):
         try:
             if source.lacks and not annotation:
-                raise DataError(
-                    f"{source.name} lacks {source.lacks}: it serves where DATA names the quiz's annotation."
-                )
+                serves = "it serves where DATA names the quiz's annotation"
+                raise DataError(f"{source.name} lacks {source.lacks}: {serves}.")
             return bring(source, target, keep, annotation)
         except DataError as error:
             print(error)
@@ -288,9 +282,8 @@ def _check(folder: Path, where: Path, annotation: Path | None, iu_xray: bool) ->
     counts = {split: len(group) for split, group in studies.items()}
     if iu_xray and not annotation and counts != IU_XRAY_STUDIES:
         numbers = ("/".join(f"{number[split]:,}" for split in SPLITS) for number in (counts, IU_XRAY_STUDIES))
-        raise DataError(
-            f"{where} has {' where IU X-Ray has '.join(numbers)} studies ({'/'.join(SPLITS)}): move it away."
-        )
+        counted = " where IU X-Ray has ".join(numbers)
+        raise DataError(f"{where} has {counted} studies ({'/'.join(SPLITS)}): move it away.")
     readable = {study.id: sum(map(_is_readable, study.images)) for study in chain(*studies.values())}
     views, without = sum(readable.values()), [study for study, number in readable.items() if not number]
     if not views:

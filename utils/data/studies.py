@@ -131,6 +131,13 @@ def read_view(path: Path, longest_side: int) -> Image.Image:
     return view
 
 
+def check_id(name: object, where: str) -> None:
+    """Raises DataError, beginning with `where`, for a study's id that cannot name a folder."""
+    if not isinstance(name, str) or not _ID.fullmatch(name) or len(name.encode()) > _LONGEST_ID:
+        fault = "no id" if name is None else f"the id {reprlib.repr(name)}, which cannot name a folder"
+        raise DataError(f"{where} has {fault}: correct it.")
+
+
 def _get(content: object, key: str) -> object:
     return content.get(key) if isinstance(content, dict) else None
 
@@ -138,9 +145,7 @@ def _get(content: object, key: str) -> object:
 def _study(entry: object, split: str, position: int, path: Path, folder: Path) -> Study:
     """One entry of the annotation as a study; raises DataError that names the study and the key."""
     name = _get(entry, "id")
-    if not isinstance(name, str) or not _ID.fullmatch(name) or len(name.encode()) > _LONGEST_ID:
-        fault = "no id" if name is None else f"the id {reprlib.repr(name)}, which cannot name a folder"
-        raise DataError(f"{path}: study number {position + 1} of {split} has {fault}: correct it.")
+    check_id(name, f"{path}: study number {position + 1} of {split}")
     where, report, original = f"study {name} of {split}", entry.get("report"), entry.get("original_report")
     if report is None and original is None:
         raise DataError(f"{path}: {where} has no key report or original_report: add it.")

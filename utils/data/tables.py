@@ -41,14 +41,16 @@ def names_of(path: Path) -> list[str]:
 def layout_of(path: Path, name: str, names: list[str]) -> Layout:
     """The layout of a table with the columns `names`. Raises DataError without those that are needed."""
     pictures = [name for name in names if _IMAGES.fullmatch(_plain(name))]
-    columns = columns_of(names, pictures, path, found_otherwise=not pictures and any(dicom.find(path.parent)))
+    columns = columns_of(
+        names, pictures, str(path), found_otherwise=not pictures and any(dicom.find(path.parent))
+    )
     notes = [used(columns, names)]
     rows = _rows(path, columns, {} if pictures else _heads(path.parent, notes))
     return Layout(name, rows, path.parent, path, notes, Faults(), opened=not pictures)
 
 
 def columns_of(
-    names: list[str], images: list[str], where: str | Path, found_otherwise: bool = False
+    names: list[str], images: list[str], where: str, found_otherwise=False
 ) -> dict[str, list[str]]:
     """The columns by what they are for; DataError names those missing. Images may be `found_otherwise`."""
     columns = {
@@ -62,9 +64,8 @@ def columns_of(
         "images": images or found_otherwise,
     }
     if missing := [use for use in has if not has[use]]:
-        raise DataError(
-            f"{where} has no column for {' or '.join(missing)}: its columns are {', '.join(names)}; {FORM}."
-        )
+        lacks = f"has no column for {' or '.join(missing)}"
+        raise DataError(f"{where} {lacks}: its columns are {', '.join(names)}; {FORM}.")
     return columns
 
 

@@ -31,7 +31,7 @@ CARD = """
 
 **Data: {data_label}. Judge: {judge}. Not for clinical use.**
 
-A LoRA adapter of {where}. From the views of a chest X-ray study, the model writes the findings of
+A LoRA adapter of {base_name}. From the views of a chest X-ray study, the model writes the findings of
 {regions}, one line for each region.
 
 ## Use
@@ -98,16 +98,15 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
     results, run = workspace.folder("evaluation"), workspace.folder("training")
     adapter = run / "adapter"
     if not workspace.is_current("evaluation"):
-        raise StepError(
-            f"The scores belong to another adapter. Run notebooks/{STEPS['evaluation']}.ipynb first."
-        )
-    how, generation = how_to_read(adapter), evaluation["settings"]["generation"]
-    base = anywhere.without_path(find(how["base"]).weights)
+        notebook = f"notebooks/{STEPS['evaluation']}.ipynb"
+        raise StepError(f"The scores belong to another adapter. Run {notebook} first.")
+    reading, generation = how_to_read(adapter), evaluation["settings"]["generation"]
+    base = anywhere.without_path(find(reading["base"]).weights)
     card = model_card(
         training["settings"],
         evaluation["settings"],
         pd.read_parquet(results / "judgements.parquet"),
-        use=anywhere.snippet(how, f'snapshot_download("{repository}")', base),
+        use=anywhere.snippet(reading, f'snapshot_download("{repository}")', base),
         table=(results / "table.md").read_text(encoding="utf-8"),
         data_label=training["data_label"],
         what_it_names=_what_it_names(run, generation) if (adapter / PROBE).exists() else "",
@@ -142,13 +141,13 @@ def model_card(training: Mapping, evaluation: Mapping, judgements: pd.DataFrame,
         base_model=on_hub,
         tags=["lora", "radiology", "chest-x-ray"],
     )
-    where = "the small demonstration model of the project" if base == DEMO_BASE else f"`{on_hub or base}`"
+    base_name = "the small demonstration model of the project" if base == DEMO_BASE else f"`{on_hub or base}`"
     regions, judge = ", ".join(REGIONS), one_judge(scores)
     settings = {f"{part} {name}": value for part in evaluation for name, value in evaluation[part].items()}
     text = CARD.format(
         **parts,
         judge=judge,
-        where=where,
+        base_name=base_name,
         regions=regions,
         training=_settings({**training, "base": base}),
         method=METHOD.format(regions=regions, judge=judge),
@@ -161,9 +160,8 @@ def model_card(training: Mapping, evaluation: Mapping, judgements: pd.DataFrame,
 def _what_it_names(run: Path, generation: Mapping) -> str:
     """The card's section on the probe of `run`, at the settings that the scored reports were written with."""
     names, weight = load(run / "adapter" / PROBE).names, generation["recall_weight"]
-    seen, points = (
-        pd.read_csv(run / name) if (run / name).exists() else pd.DataFrame() for name in (QUALITY, POINTS)
-    )
+    files = (run / QUALITY, run / POINTS)
+    seen, points = (pd.read_csv(path) if path.exists() else pd.DataFrame() for path in files)
     parts = [
         f"""
 ## What the reports name

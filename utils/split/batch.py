@@ -43,7 +43,7 @@ def submit(
     model: str = DEFAULT_MODEL,
     budget: float = 0,
     token_limit: int | None = None,
-    **server: str | None,
+    **server,
 ) -> dict:
     """Hands in the texts that the cache has no answer for, as many as fit; the state, as `state` holds it.
 
@@ -61,14 +61,15 @@ def submit(
     if held["model"] != model:
         raise SplitError(f"{state} belongs to {held['model']}, not to {model}. Collect it first.")
     todo = {key: same[0] for key, same in Cache(cache).open_questions(model, prompt, texts).items()}
+    batches = held["batches"]
     with _client(**server) as client:
         if failed := _look(client, held, state):
             raise SplitError(f"{' '.join(failed)} Nothing was sent. Mend that, then submit again.")
         if _find_again(client, held, todo, prompt):
             write_json(state, held)
-        under_way = {key for batch in held["batches"].values() if _holds(batch) for key in batch["keys"]}
+        under_way = {key for batch in batches.values() if _holds(batch) for key in batch["keys"]}
         todo = {key: text for key, text in todo.items() if key not in under_way}
-        cost, limit = estimate(list(todo.values()), model, prompt, batch=True), Spending(model, budget).budget
+        cost, limit = estimate([*todo.values()], model, prompt, batch=True), Spending(model, budget).budget
         print(cost)
         if limit and cost.dollars > limit:
             raise SplitError(
@@ -76,14 +77,12 @@ def submit(
                 "sent. Raise the budget, or submit fewer reports."
             )
         most, sent = token_limit or held.get("token_limit") or TOKEN_LIMIT, 0
-        queued = sum(
-            batch.get("tokens", 0) for batch in held["batches"].values() if batch["status"] not in OVER
-        )
+        queued = sum(batch.get("tokens", 0) for batch in batches.values() if batch["status"] not in OVER)
         for keys, file, tokens in _portions(todo, model, prompt, int(most * SHARE) - queued):
             uploaded = client.files.create(file=("split.jsonl", file), purpose="batch")
             mark = {"endpoint": ENDPOINT, "completion_window": "24h", "metadata": {MARK: keys[0]}}
             batch = client.batches.create(input_file_id=uploaded.id, **mark)
-            held["batches"][batch.id] = _entry(batch.status, keys, tokens)
+            batches[batch.id] = _entry(batch.status, keys, tokens)
             sent += len(keys)
             write_json(state, held)
     if sent < len(todo):
@@ -94,7 +93,7 @@ def submit(
     return held
 
 
-def poll(state: Path, **server: str | None) -> dict[str, str]:
+def poll(state: Path, **server) -> dict[str, str]:
     """Each batch's status, asked and kept; all in `OVER`: time to collect. Says once why one failed."""
     held = _read(state)
     with _client(**server) as client:
@@ -103,9 +102,7 @@ def poll(state: Path, **server: str | None) -> dict[str, str]:
     return {name: batch["status"] for name, batch in held["batches"].items()}
 
 
-def collect(
-    texts: Sequence[str], prompt: str, state: Path, *, cache: Path, **server: str | None
-) -> tuple[int, int]:
+def collect(texts: Sequence[str], prompt: str, state: Path, *, cache: Path, **server) -> tuple[int, int]:
     """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask.
 
     Left are those without an answer, for which the reasons are shown, those that failed the audit, and those
@@ -172,7 +169,7 @@ def _look(client: openai.OpenAI, held: dict, state: Path) -> list[str]:
 
 
 @contextmanager
-def _client(**server: str | None) -> Iterator[openai.OpenAI]:
+def _client(**server) -> Iterator[openai.OpenAI]:
     """The official client for a few calls; what goes wrong becomes one sentence without the key."""
     options = client_options(**server)
     try:
@@ -183,9 +180,7 @@ def _client(**server: str | None) -> Iterator[openai.OpenAI]:
         raise SplitError(hide(fault, options["api_key"])) from None
 
 
-def _portions(
-    todo: dict[str, str], model: str, prompt: str, room: int
-) -> Iterator[tuple[list, BinaryIO, int]]:
+def _portions(todo: dict, model: str, prompt: str, room: int) -> Iterator[tuple[list, BinaryIO, int]]:
     """The first questions that fit into `room` tokens, as batches: keys, a file used again, tokens."""
     keys, tokens = [], 0
     with tempfile.TemporaryFile() as file:

@@ -27,9 +27,7 @@ def content_words(text: str) -> list[str]:
     return [word for word in words(text) if word not in STOPWORDS and word != "xxxx"]
 
 
-def agreement(
-    originals: Sequence[str], ours: Sequence[Split], gold: Sequence[Split], prompt: str = ""
-) -> pd.DataFrame:
+def agreement(originals: list[str], ours: list[Split], gold: list[Split], prompt: str = "") -> pd.DataFrame:
     """Two splits of the same reports compared, one row per original sentence.
 
     Columns: study (position), sentence, ours and gold (regions joined by "+", "" where the split has it
@@ -88,9 +86,8 @@ def _share(right: pd.Series, study: pd.Series) -> tuple[int, float, float, float
 def confusion(frame: pd.DataFrame) -> pd.DataFrame:
     """Sentences by where gold has them (index) and we (columns), of those that both place; or "several"."""
     scored, names = frame[frame["agree"].notna()], [*ALL, SEVERAL]
-    sides = (
-        scored[side].mask(scored[side].str.contains("+", regex=False), SEVERAL) for side in ("gold", "ours")
-    )
+    columns = (scored[side] for side in ("gold", "ours"))
+    sides = (column.mask(column.str.contains("+", regex=False), SEVERAL) for column in columns)
     return pd.crosstab(*sides).reindex(index=names, columns=names, fill_value=0)
 
 

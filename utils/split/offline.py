@@ -48,9 +48,7 @@ _PREFIX = _pattern(
     r"|evidence of|evidence for|radiographic|convincing|acute|significant|the|of|any),?\s+)+"
 )
 # A member that brings its own state, and a clause that begins with one.
-_OWN_STATE = _pattern(
-    r"^(?:no|normal|stable|unremarkable|unchanged|clear|mild|negative|without|minimal|there)\b"
-)
+_STATE = _pattern(r"^(?:no|normal|stable|unremarkable|unchanged|clear|mild|negative|without|minimal|there)\b")
 _DENIAL = _pattern(r"(?:no|without|negative for)\b")
 # "Normal" before a list is not meant for a finding in it: "normal heart size and aortic ectasia".
 _NORMAL = _pattern(r"(?:normal|unremarkable)\b")
@@ -122,7 +120,7 @@ def clauses(sentence: str) -> list[tuple[str, str]]:
     for mark, piece in zip(pieces[1::2], pieces[2::2], strict=True):
         word, (last_mark, last) = mark.strip(" ,").lower(), parts[-1]
         stated = _VERB.search(_OPENER.sub("", last))
-        second = stated and (_VERB.search(piece) or _OWN_STATE.match(piece))
+        second = stated and (_VERB.search(piece) or _STATE.match(piece))
         verb_last = any(verb.end() == len(last) for verb in _VERB.finditer(last))
         ended = not word and verb_last and not _BOUND.match(piece)
         if ended or second or _DENIAL.match(piece) or word in _CLAUSE_MARKS:
@@ -204,7 +202,7 @@ def _share(clause: str) -> list[tuple[str | None, str]]:
     beside_heart = any(region == "heart" for region, _ in groups)
     parts: list[tuple[str | None, str]] = []
     for at, (region, phrase) in enumerate(groups):
-        stated = _OWN_STATE.match(phrase) or (_NORMAL.match(prefix) and _ABNORMAL.search(phrase))
+        stated = _STATE.match(phrase) or (_NORMAL.match(prefix) and _ABNORMAL.search(phrase))
         before = "" if stated or (apart and at) else prefix
         after = "" if apart and at < len(groups) - 1 else predicate
         text = " ".join(f"{shown}{before}{phrase} {_noun(groups, at)} {after}".split())

@@ -179,9 +179,7 @@ class Estimate(NamedTuple):
         )
 
 
-def estimate(
-    texts: Sequence[str], model: str, prompt: str, *, cache: Path | None = None, batch: bool = False
-) -> Estimate:
+def estimate(texts: list[str], model: str, prompt: str, cache: Path | None = None, batch=False) -> Estimate:
     """Tokens and price of asking about texts that `cache` lacks; answers are taken as the offline split's."""
     waiting = [same[0] for same in Cache(cache).open_questions(model, prompt, texts).values()]
     sent = sum(question_tokens(model, prompt, text) for text in waiting)
