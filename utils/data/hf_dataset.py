@@ -30,17 +30,10 @@ from .card import dataset_card
 from .shards import STUDIES, Shard, Skip, bytes_a_study, write_shards
 from .studies import SPLITS, DataError, Study, read_view
 
-MESSAGES = List({"role": Value("string"), "content": Value("string")})
-FEATURES = Features(
-    {
-        "id": Value("string"),
-        "images": List(Image()),
-        "prompt": MESSAGES,
-        "completion": MESSAGES,
-        **dict.fromkeys(REGIONS, Value("string")),
-        "views": Value("int32"),
-    }
-)
+_TEXT = Value("string")
+MESSAGES = List({"role": _TEXT, "content": _TEXT})
+_CHAT = {"id": _TEXT, "images": List(Image()), "prompt": MESSAGES, "completion": MESSAGES}
+FEATURES = Features(_CHAT | dict.fromkeys(REGIONS, _TEXT) | {"views": Value("int32")})
 
 COUNTED = ["views", *REGIONS]
 BY_PATH = b"longest_side"  # in the schema of shards whose radiographs stay in their source folder

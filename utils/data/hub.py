@@ -2,8 +2,9 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -39,7 +40,8 @@ def recognise(name: str, folder: Path, token: str | None) -> tuple[Layout, str]:
     shown = {**columns, "study": [column for column in columns["study"] if column in features] or [_NUMBER]}
     shown["split"] = [_HUBS] if len(streams) > 1 else columns["split"]
     folder, counts = folder / name / revision, Faults()
-    rows, notes = _rows(name, streams, columns, folder, token, counts), [used(shown, list(features))]
+    rows_of = partial(_split, columns=columns, folder=folder, token=token)
+    rows, notes = _rows(name, streams, rows_of, counts), [used(shown, list(features))]
     return Layout(name.replace("/", "--"), rows, folder, Path(name), notes, counts), revision
 
 
@@ -57,17 +59,14 @@ def _sentences(name: str):
         ) from None
 
 
-def _rows(
-    name: str, streams: dict, columns: dict[str, list[str]], folder: Path, token: str | None, counts: Faults
-) -> Iterator[Row]:
+def _rows(name: str, streams: dict, rows_of: Callable, counts: Faults) -> Iterator[Row]:
     """The rows, as their images are written, with the Hub's splits where it has several, else the column's.
 
     A split that is the only one is none, and so is a column that names something else.
     """
     with _sentences(name):
         if len(streams) == 1:
-            ((split, stream),) = streams.items()
-            rows = list(_split(split, stream, columns, folder, token))
+            rows = list(rows_of(*next(iter(streams.items()))))
             named = {_plain(row.split) for row in rows}
             counted = len(named) > 1 and not named.isdisjoint(SPLITS)
             for row in rows:
@@ -76,7 +75,7 @@ def _rows(
                 yield row if counted else row._replace(split="")
             return
         for split, stream in streams.items():
-            for row in _split(split, stream, columns, folder, token):
+            for row in rows_of(split, stream):
                 if row.split and _plain(row.split) != _plain(split):
                     counts.add(_ANOTHER, f"{row.split} of {row.study}, in {split}")
                 yield row._replace(split=split)

@@ -41,29 +41,23 @@ def names_of(path: Path) -> list[str]:
 def layout_of(path: Path, name: str, names: list[str]) -> Layout:
     """The layout of a table with the columns `names`. Raises DataError without those that are needed."""
     pictures = [name for name in names if _IMAGES.fullmatch(_plain(name))]
-    columns = columns_of(
-        names, pictures, str(path), found_otherwise=not pictures and any(dicom.find(path.parent))
-    )
+    need_images = not pictures and not any(dicom.find(path.parent))
+    columns = columns_of(names, pictures, str(path), need_images)
     notes = [used(columns, names)]
     rows = _rows(path, columns, {} if pictures else _heads(path.parent, notes))
     return Layout(name, rows, path.parent, path, notes, Faults(), opened=not pictures)
 
 
-def columns_of(
-    names: list[str], images: list[str], where: str, found_otherwise=False
-) -> dict[str, list[str]]:
-    """The columns by what they are for; DataError names those missing. Images may be `found_otherwise`."""
+def columns_of(names: list[str], images: list[str], where: str, need_images=True) -> dict[str, list]:
+    """The columns by what they are for. Raises DataError with those that are missing and those there are."""
     columns = {
         use: [name for alias in aliases for name in names if _plain(name) == alias][:1]
         for use, aliases in COLUMNS.items()
     }
     columns |= {"regions": [name for name in names if _plain(name) in regions.ALL], "images": images}
-    has = {
-        "study": columns["study"],
-        "findings": columns["findings"] or columns["regions"],
-        "images": images or found_otherwise,
-    }
-    if missing := [use for use in has if not has[use]]:
+    has = columns | {"findings": columns["findings"] + columns["regions"]}
+    needed = ("study", "findings", "images") if need_images else ("study", "findings")
+    if missing := [use for use in needed if not has[use]]:
         lacks = f"has no column for {' or '.join(missing)}"
         raise DataError(f"{where} {lacks}: its columns are {', '.join(names)}; {FORM}.")
     return columns

@@ -17,17 +17,7 @@ import openai
 
 from utils.run.answers import MAX_RETRIES, TIMEOUT
 
-from .questions import (
-    Cache,
-    Messages,
-    RegionSplit,
-    Spending,
-    Split,
-    SplitError,
-    asked_again,
-    better,
-    question,
-)
+from .questions import Cache, RegionSplit, Spending, Split, SplitError, asked_again, better, question
 
 DEFAULT_MODEL = "gpt-4.1-mini"
 GIVE_UP = 5  # reports in a row that fail after all retries: the server is not there
@@ -183,7 +173,7 @@ class _Run:
             second = await self._ask(client, again, text)
         return better(text, first, second)
 
-    async def _ask(self, client: openai.AsyncOpenAI, messages: Messages, text: str) -> str | None:
+    async def _ask(self, client: openai.AsyncOpenAI, messages: list[dict], text: str) -> str | None:
         """One answer, paid for out of the budget. Raises NotAskedError, unasked, where that is used up."""
         reserved = self.spending.reserve(messages, text)
         if reserved is None:
@@ -199,7 +189,7 @@ class _Run:
             content = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
         return content if isinstance(content, str) else None
 
-    async def _complete(self, client: openai.AsyncOpenAI, messages: Messages):
+    async def _complete(self, client: openai.AsyncOpenAI, messages: list[dict]):
         """One completion, by the strictest format that the server takes."""
         at = self.format
         while True:
