@@ -45,13 +45,13 @@ class Kind:
 
 def _air(by: str, kind: str, shade: float, width: float) -> bool | None:
     """Of a pneumothorax, the lung's side without the shrunk lung."""
-    if by != "air" or kind != "area" or shade not in (1.0, 0.68):
+    if by != "_air" or kind != "area" or shade not in (1.0, 0.68):
         return False
     return True if shade == 1.0 else None
 
 
 FINDINGS = {
-    "effusion": Kind("lung", "effusion", lambda by, kind, shade, width: by == "air" and shade == 0.04),
+    "effusion": Kind("lung", "effusion", lambda by, kind, shade, width: by == "_air" and shade == 0.04),
     "opacity": Kind("lung", "opacity", lambda by, kind, shade, width: by == "lesions"),
     "nodule": Kind("lung", "nodule", lambda by, kind, shade, width: by == "lesions"),
     "pneumothorax": Kind("lung", "pneumothorax", _air),
