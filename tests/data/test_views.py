@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.data.views import in_order, rank
+from utils.data.dicom import in_order, rank
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,13 @@
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
-
-from .views import rank
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -38,6 +36,8 @@ _HEAD = [
     *("NumberOfFrames", "SamplesPerPixel", "PixelData", "SOPClassUID", "ConversionType"),
     *(*_SLICE, *_DECODING),
 ]
+_FRONTAL = re.compile(r"(PA|AP|POSTERO|ANTERO|FRONTAL)(\b|-?(ANTERIOR|POSTERIOR))")
+_SIDES = re.compile(r"(L|LL|RL|[LR][AP]O|[LR]LO|SWIMMERS)$|.*LATERAL")
 _LONG = 1024  # bytes; a longer value, such as the pixels, is passed over when only the head is wanted
 
 
@@ -68,6 +68,23 @@ def find(folder: Path) -> Iterable[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         yield from (path for name in sorted(names) if is_dicom(path := Path(parent, name)))
+
+
+def rank(position: object) -> int:
+    """The place of a view by its position: 0 PA and AP, 1 other frontal ones, 2 unknown, 3 from the side."""
+    name = str(position or "").strip().upper()
+    if name in ("PA", "AP"):
+        return 0
+    if "OBLIQUE" not in name and _FRONTAL.match(name):
+        return 1
+    return 3 if "OBLIQUE" in name or _SIDES.match(name) else 2
+
+
+def in_order(views: Iterable, rank_of: Callable[..., int]) -> list:
+    """A study's views, frontal ones first; without one, those of unknown position before lateral ones."""
+    views = list(views)
+    frontal = any(rank_of(view) == 0 for view in views)
+    return sorted(views, key=lambda view: rank_of(view) > 0 if frontal else rank_of(view))
 
 
 def header(path: Path, decoded: set[tuple] | None = None) -> Header:

@@ -13,9 +13,9 @@ import pandas as pd
 from utils import regions
 
 from . import reports, tables
+from .dicom import in_order, rank
 from .own import Faults, Layout, Row, merged
 from .studies import ANNOTATIONS, SPLITS, DataError
-from .views import in_order, rank
 
 SPANISH = (
     "PadChest's reports are in Spanish: in 01 choose a language model, as the offline engine and the judges "

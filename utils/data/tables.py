@@ -16,7 +16,6 @@ from utils.run.progress import progress
 from . import dicom
 from .own import Faults, Layout, Row, dicom_head
 from .studies import DataError
-from .views import in_order
 
 TABLES = (".csv", ".csv.gz", ".jsonl")
 # What a column is for, and its names, without regard to case, spaces and underscores.
@@ -105,7 +104,7 @@ def _heads(folder: Path, notes: list[str]) -> dict[str, list[tuple[str, dicom.He
             files_of.setdefault(key, []).append((name, head))
     for files in files_of.values():
         files.sort(key=lambda file: file[1].order[1])
-        files[:] = in_order(files, lambda file: file[1].order[0])
+        files[:] = dicom.in_order(files, lambda file: file[1].order[0])
     notes += faults.sentences()
     notes.append("Images are found by AccessionNumber or StudyInstanceUID, as the table names none.")
     return files_of

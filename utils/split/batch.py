@@ -79,6 +79,7 @@ def submit(
         most, sent = token_limit or held.get("token_limit") or TOKEN_LIMIT, 0
         queued = sum(batch.get("tokens", 0) for batch in batches.values() if batch["status"] not in OVER)
         for keys, file, tokens in _portions(todo, model, prompt, int(most * SHARE) - queued):
+            file.seek(0)
             uploaded = client.files.create(file=("split.jsonl", file), purpose="batch")
             mark = {"endpoint": ENDPOINT, "completion_window": "24h", "metadata": {MARK: keys[0]}}
             batch = client.batches.create(input_file_id=uploaded.id, **mark)
@@ -111,9 +112,9 @@ def collect(texts: Sequence[str], prompt: str, state: Path, *, cache: Path, **se
     held, known = _read(state), Cache(cache)
     waiting = known.open_questions(held["model"], prompt, texts)
     before = len(waiting)
-    poll(state, **server)
-    held = _read(state)
     with _client(**server) as client:
+        for reason in _look(client, held, state):
+            print(reason)
         for name, batch in held["batches"].items():
             if not _holds(batch) or batch["status"] not in OVER:
                 continue
@@ -191,7 +192,6 @@ def _portions(todo: dict, model: str, prompt: str, room: int) -> Iterator[tuple[
             if (more := question_tokens(model, prompt, text)) > room:
                 break
             if keys and (len(keys) == MOST_REQUESTS or file.tell() + len(line) > MOST_BYTES):
-                file.seek(0)
                 yield keys, file, tokens
                 file.seek(0)
                 file.truncate()
@@ -200,7 +200,6 @@ def _portions(todo: dict, model: str, prompt: str, room: int) -> Iterator[tuple[
             keys.append(key)
             tokens, room = tokens + more, room - more
         if keys:
-            file.seek(0)
             yield keys, file, tokens
 
 

@@ -8,8 +8,6 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
 from utils.regions import ALL
 from utils.run.answers import AnswerFile
 
@@ -23,17 +21,6 @@ NOTHING: Split = dict.fromkeys(ALL, "")
 
 class SplitError(ValueError):
     """The split cannot be made; the message says why in one sentence."""
-
-
-class RegionSplit(BaseModel):
-    """The answer's form, as a server's structured output is told it."""
-
-    model_config = ConfigDict(extra="forbid")
-    lung: str
-    heart: str
-    mediastinal: str
-    bone: str
-    others: str
 
 
 def question(prompt: str, text: str) -> Messages:

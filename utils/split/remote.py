@@ -14,10 +14,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import openai
+from pydantic import ConfigDict, create_model
 
+from utils.regions import ALL
 from utils.run.answers import MAX_RETRIES, TIMEOUT
 
-from .questions import Cache, RegionSplit, Spending, Split, SplitError, asked_again, better, question
+from .questions import Cache, Spending, Split, SplitError, asked_again, better, question
 
 DEFAULT_MODEL = "gpt-4.1-mini"
 GIVE_UP = 5  # reports in a row that fail after all retries: the server is not there
@@ -26,8 +28,14 @@ CONNECT = 5.0  # seconds to reach a server at all, the client's own default
 CANNOT = (400, 415, 422, 501)  # what servers answer to a form that they do not know
 REFUSED = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
+_FORM = create_model(
+    "RegionSplit",
+    __config__=ConfigDict(extra="forbid"),
+    __doc__="The answer's form, as a server's structured output is told it.",
+    **dict.fromkeys(ALL, (str, ...)),
+)
+_SCHEMA = {"name": "regions", "strict": True, "schema": _FORM.model_json_schema()}
 # From the strictest way to ask for JSON down to none: where a server refuses one (`CANNOT`), the next.
-_SCHEMA = {"name": "regions", "strict": True, "schema": RegionSplit.model_json_schema()}
 FORMATS: tuple[dict, ...] = ({"type": "json_schema", "json_schema": _SCHEMA}, {"type": "json_object"}, {})
 
 
