@@ -87,15 +87,10 @@ def build(
     the dataset and the copy of it that is read, this is said, and the shards name the radiographs, which stay
     where they are.
     """
-    usable: dict[str, list[Study]] = {split: [] for split in splits}
-    skipped, order = [], {}
-    for split, studies in splits.items():
-        for study in studies:
-            order[study.id] = len(order)
-            if reason := _unusable(study):
-                skipped.append(Skip(study.id, split, "", reason))
-            else:
-                usable[split].append(study)
+    reasons = {study.id: _unusable(study) for study in chain(*splits.values())}
+    usable = {split: [study for study in of if not reasons[study.id]] for split, of in splits.items()}
+    unusable = ((study.id, split) for split, of in splits.items() for study in of if reasons[study.id])
+    skipped = [Skip(name, split, "", reasons[name]) for name, split in unusable]
     every = list(chain(*usable.values()))
     room = folder.with_name(f".{folder.name}.shards")
     room.mkdir(parents=True, exist_ok=True)
@@ -110,6 +105,7 @@ def build(
         if rows:  # load_dataset refuses an empty split
             written.setdefault(shard.split, []).append(shard.path)
         show(done, len(every))
+    order = {name: n for n, name in enumerate(reasons)}
     skipped.sort(key=lambda skip: order[skip.id])
     table = pd.DataFrame(skipped, columns=Skip._fields)
     if not written:
