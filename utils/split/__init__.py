@@ -111,7 +111,7 @@ def _unrepaired(texts: list[str], engine: str, model="", prompt=None, budget=0.0
         return [split_offline(text) for text in texts]
     system = prompt.text if isinstance(prompt, Prompt) else prompt or load_prompt().text
     if engine == "local":
-        return local.ask_all(texts, system, model, **options)
+        return local.ask_all(texts, system, model, options.get("cache"), options.get("progress"))
     spending = spending or new_spending(model, budget, options.get("base_url"))
     return remote.ask_all(texts, system, model, spending, **options)
 

@@ -1,6 +1,6 @@
 """The split by a chat model loaded here: 4-bit on a GPU, as it comes on a CPU; no server and no key."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,20 +13,13 @@ BATCH_SIZE = 8  # reports at once
 ROOM = 160  # tokens of an answer beyond twice its report: the five names, marks and what is said twice
 
 
-def ask_all(
-    texts: Sequence[str],
-    prompt: str,
-    model: str = DEFAULT_MODEL,
-    cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    **_: object,
-) -> list[Split]:
+def ask_all(texts: list[str], prompt: str, model: str, cache: Path | None, progress=None) -> list[Split]:
     """The model's split of each text, unrepaired; all regions "" where it gave none that can be read.
 
     `model` is a name on the Hugging Face Hub, a folder, or a GGUF file whose architecture transformers knows.
     Answers are kept batch by batch. Raises SplitError where the model cannot be loaded.
     """
-    known, texts = Cache(cache), list(texts)
+    known = Cache(cache)
     waiting = known.open_questions(model, prompt, texts)
     done, progress = len(texts) - sum(map(len, waiting.values())), progress or (lambda done, total: None)
     # Reports of a length together: a batch pads to its longest.

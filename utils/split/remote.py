@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,7 +65,7 @@ def client_options(base_url: str | None = None, api_key: str | None = None) -> d
 
 
 def ask_all(
-    texts: Sequence[str],
+    texts: list[str],
     prompt: str,
     model: str,
     spending: Spending,
@@ -86,7 +86,7 @@ def ask_all(
     if concurrency < 1:
         raise SplitError("concurrency must be 1 or more.")
     options = client_options(**server)
-    known, texts = Cache(cache), list(texts)
+    known = Cache(cache)
     run = _Run(known, prompt, model, spending, progress or (lambda done, total: None))
     # In a loop of its own, as a notebook has one running already.
     with ThreadPoolExecutor(1, thread_name_prefix="split") as pool:
