@@ -176,10 +176,7 @@ def skip_summary(skipped: pd.DataFrame, splits: dict[str, list[Study]]) -> str:
 
 
 def load(folder: Path, needed: str = "") -> DatasetDict:
-    """The dataset that `build` made, mapped from a copy on the disk, not held in memory.
-
-    Raises DataError where there is none, it lacks the split `needed`, or its radiographs have gone.
-    """
+    """The dataset that `build` made, mapped from disk; DataError without it, the split `needed` or images."""
     shards = sorted((folder / "data").glob("*.parquet"))
     if not shards:
         raise DataError(f"There is no dataset in {folder}: run notebooks/02_build_hf_dataset.ipynb first.")

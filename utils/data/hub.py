@@ -60,10 +60,7 @@ def _sentences(name: str):
 
 
 def _rows(name: str, streams: dict, rows_of: Callable, counts: Faults) -> Iterator[Row]:
-    """The rows, as their images are written, with the Hub's splits where it has several, else the column's.
-
-    A split that is the only one is none, and so is a column that names something else.
-    """
+    """The rows, with the Hub's splits where it has several, else a column's where that has several."""
     with _sentences(name):
         if len(streams) == 1:
             rows = list(rows_of(*next(iter(streams.items()))))

@@ -29,10 +29,7 @@ _MEANING = "ViewCodeSequence_CodeMeaning"  # of MIMIC-CXR: a view's position in 
 
 
 def recognise(path: Path) -> Layout | None:
-    """The layout of a table, or of a folder with one; None for a folder with an annotation, and for the rest.
-
-    Raises DataError for a folder with several tables, and for a table without the columns that are needed.
-    """
+    """The layout of a table, or of a folder with one; else None. Raises DataError if it is not usable."""
     if path.name in INDIANA and path.is_file():
         return _kaggle(path.parent)
     if path.is_file() and path.name.lower().endswith(tables.TABLES):

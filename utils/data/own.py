@@ -62,18 +62,15 @@ class Faults:
 
 
 class Layout(NamedTuple):
-    """What is read; `notes` are said before the rows are read, `counts` after.
-
-    `opened`: the images were found by their heads, so these have been read
-    """
+    """What is read, and what to say of it."""
 
     name: str
     rows: Iterator[Row]
     images: Path
     table: Path
-    notes: list[str]
-    counts: Faults
-    opened: bool = False
+    notes: list[str]  # said before the rows are read
+    counts: Faults  # said after
+    opened: bool = False  # the images were found by their heads, so these have been read
 
 
 def write(layout: Layout, target: Path, source: dict) -> Path:

@@ -81,10 +81,7 @@ def _sections(report: str) -> Iterator[tuple[str, str]]:
 
 
 def _headings(report: str) -> list[tuple[int, int, str]]:
-    """Begin, end and section of each known heading, in order.
-
-    One in small letters counts where it begins a paragraph, or where no findings stand under capitals.
-    """
+    """Begin, end and section of known headings; in small letters only at a paragraph's start or if alone."""
     capitals = ((match, _section(match[match.lastgroup].lower())) for match in _CAPITALS.finditer(report))
     heads = [(*match.span(), section) for match, section in capitals if section]
     usual = any(section in (FINDINGS, JOINT) for _, _, section in heads)

@@ -54,10 +54,7 @@ class Shard(NamedTuple):
 
 
 def write_shards(shards: Iterable[Shard], processes: int) -> Iterator[tuple[Shard, int, list[Skip]]]:
-    """Write `shards` in `processes` processes, in order; of each the number of rows and what was left out.
-
-    Raises DataError where a process is killed.
-    """
+    """Write `shards` in order: (shard, rows, left out). Raises DataError where a process is killed."""
     if processes == 1:
         for shard in shards:
             yield shard, *write_shard(shard)

@@ -54,10 +54,7 @@ def push(repository: str, kind: str, folder: Path, files: list[str], data_label:
 
 
 def share_dataset(workspace: Workspace, repository: str) -> str:
-    """Push the dataset of step 2 to `repository` ("name/repository") as it lies on disk; returns its address.
-
-    Raises StepError where the step is not finished, the radiographs are not in the dataset, or `push` does.
-    """
+    """Push the dataset of step 2 to `repository`; its address. Raises StepError if it cannot be shared."""
     label, folder = workspace.require("dataset")["data_label"], workspace.folder("dataset")
     if longest_side_by_path(folder):
         raise StepError("The radiographs are not in the dataset (the disk had no room), so it is not shared.")

@@ -118,8 +118,7 @@ def _unrepaired(texts: list[str], engine: str, model="", prompt=None, budget=0.0
 
 def options_of(settings: SplitSettings, prompt: str, api_key: str | None, cache: Path) -> dict:
     """The options of `split_findings` as a form has them; the openai engine gets an account to spend from."""
-    names = ("engine", "model", "base_url", "concurrency", "budget")
-    options = {name: getattr(settings, name) for name in names}
+    options = settings.model_dump(include={"engine", "model", "base_url", "concurrency", "budget"})
     if settings.engine == "openai":
         options["spending"] = new_spending(settings.model, settings.budget, settings.base_url)
     return options | {"prompt": prompt, "api_key": api_key, "cache": cache}
@@ -140,8 +139,7 @@ def costs(texts: list[str], measured: list[Pair], settings: SplitSettings, optio
 def compare(measured: list[Pair], settings: SplitSettings, options: dict) -> dict[str, pd.DataFrame]:
     """Splits of the reports `measured` beside their gold, as `agreement` has it, by engine and prompt.
 
-    The form's engine comes first, with one prompt or two, the offline engine last; says what was left to
-    that.
+    The form's engine comes first, with one prompt or two, the offline engine last; says what was left to it.
     """
     sides = {"offline": {"engine": "offline"}}
     if settings.engine != "offline":

@@ -1,7 +1,4 @@
-"""The split by a language model behind any OpenAI-compatible server: many at a time, cached, checked.
-
-The key is handed to the client alone; what the server says is scrubbed of it before it is raised.
-"""
+"""The split by a model behind any OpenAI-compatible server, whose key is kept and shown nowhere."""
 
 import asyncio
 import json
