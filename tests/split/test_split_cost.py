@@ -82,7 +82,7 @@ def test_what_is_in_the_cache_costs_nothing_and_a_batch_half(tmp_path):
     whole = split.estimate(TEXTS, "gpt-4.1", PROMPT)
     assert split.estimate(TEXTS, "gpt-4.1", PROMPT, batch=True).dollars == pytest.approx(whole.dollars / 2)
     Cache(tmp_path / "answers.jsonl").add(
-        cache_key("gpt-4.1", PROMPT, TEXTS[1]), {"lung": "No pneumothorax."}
+        cache_key("gpt-4.1", PROMPT, TEXTS[1]), answer={"lung": "No pneumothorax."}
     )
     rest = split.estimate(TEXTS, "gpt-4.1", PROMPT, cache=tmp_path / "answers.jsonl")
     assert rest.reports == 1 and rest.dollars < whole.dollars

@@ -133,7 +133,7 @@ def read(path: Path) -> Image.Image:
 
 
 def own_range(samples: np.ndarray) -> tuple[float, float]:
-    """The least and greatest sample but for strays: half the spread of the middle 98 % beyond it."""
+    """The least and the greatest sample, without strays far outside the middle 98 % of all samples."""
     low, high = np.percentile(samples, (1, 99))
     reach = (high - low) / 2
     near = samples[(samples >= low - reach) & (samples <= high + reach)] if reach else samples
@@ -214,7 +214,7 @@ def _padding(dataset: "Dataset", stored: np.ndarray) -> np.ndarray:
 
 
 def _windowed(dataset: "Dataset", stored: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The samples after modality and VOI, and which two are black and white; `picture`: no padding."""
+    """The samples after modality and VOI, and the two shown black and white; `picture` is no padding."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     samples = apply_modality_lut(stored, dataset)

@@ -176,7 +176,7 @@ def skip_summary(skipped: pd.DataFrame, splits: dict[str, list[Study]]) -> str:
 
 
 def load(folder: Path, needed: str = "") -> DatasetDict:
-    """The dataset that `build` made, mapped from disk; DataError without it, the split `needed` or images."""
+    """The dataset that `build` made, mapped from disk. Raises DataError where a part of it is missing."""
     shards = sorted((folder / "data").glob("*.parquet"))
     if not shards:
         raise DataError(f"There is no dataset in {folder}: run notebooks/02_build_hf_dataset.ipynb first.")

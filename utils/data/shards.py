@@ -42,7 +42,7 @@ class Skip(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A shard to be written: rows without `images` and `views`, and their files; `by_path`: only named."""
+    """A shard to be written: rows without `images` and `views`, and the files for these."""
 
     path: Path
     split: str
@@ -50,11 +50,11 @@ class Shard(NamedTuple):
     files: list[tuple[Path, ...]]
     schema: pa.Schema
     settings: DatasetSettings
-    by_path: bool = False
+    by_path: bool = False  # the radiographs stay where they are, and the shard names them
 
 
 def write_shards(shards: Iterable[Shard], processes: int) -> Iterator[tuple[Shard, int, list[Skip]]]:
-    """Write `shards` in order: (shard, rows, left out). Raises DataError where a process is killed."""
+    """Write `shards`; yields (shard, number of rows, skipped). DataError where a process is killed."""
     if processes == 1:
         for shard in shards:
             yield shard, *write_shard(shard)

@@ -75,7 +75,7 @@ class Attributes:
 
 
 def sample(rng: np.random.Generator) -> Attributes:
-    """Attributes by chance, anew where findings would hide one another, which leaves 0.46 for the lung."""
+    """Attributes by chance. What would hide another is drawn anew, which leaves 0.46 for the lung."""
     while True:
         drawn: dict[str, str] = {}
         for region in REGIONS:

@@ -124,9 +124,9 @@ def collect(texts: Sequence[str], prompt: str, state: Path, *, cache: Path, **se
                 if key not in waiting:
                     continue
                 if asked_again(prompt, waiting[key][0], content):
-                    known.add_first(key, content)
+                    known.add(key, first=content or "")
                 else:
-                    known.add(key, read_answer(content, waiting[key][0]))
+                    known.add(key, answer=read_answer(content, waiting[key][0]))
                     del waiting[key]
             if answered < len(batch["keys"]):
                 reasons = "".join(f" {count:,} times: {why}." for why, count in lacking.most_common(3))
@@ -147,7 +147,7 @@ def _holds(batch: dict) -> bool:
 
 
 def _look(client: openai.OpenAI, held: dict, state: Path) -> list[str]:
-    """Brings the statuses up to date; why batches failed since, but for a full queue, which is shown only."""
+    """Brings the statuses up to date; returns why batches failed. That the queue is full is printed only."""
     failed = []
     for name, batch in held["batches"].items():
         if batch["status"] in OVER and (batch["status"] != "failed" or "reason" in batch):

@@ -84,7 +84,7 @@ def _share(right: pd.Series, study: pd.Series) -> tuple[int, float, float, float
 
 
 def confusion(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sentences by where gold has them (index) and we (columns), of those that both place; or "several"."""
+    """Sentences that both place, by their region in gold (index) and in ours (columns), or "several"."""
     scored, names = frame[frame["agree"].notna()], [*ALL, SEVERAL]
     columns = (scored[side] for side in ("gold", "ours"))
     sides = (column.mask(column.str.contains("+", regex=False), SEVERAL) for column in columns)

@@ -28,7 +28,7 @@ def ask_all(texts: list[str], prompt: str, model: str, cache: Path | None, progr
     for at in range(0, len(todo), BATCH_SIZE):
         keys = todo[at : at + BATCH_SIZE]
         for key, answer in zip(keys, _split([waiting[key][0] for key in keys], prompt, model), strict=True):
-            known.add(key, answer)
+            known.add(key, answer=answer)
             done += len(waiting[key])
         progress(done, len(texts))
     return known.splits(model, prompt, texts)

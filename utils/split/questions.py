@@ -64,17 +64,10 @@ class Cache:
         else:
             self.answers[entry["key"]] = entry["answer"]
 
-    def add(self, key: str, answer: Split | None) -> None:
-        """Keeps an answer, in the file at once."""
-        self._add({"key": key, "answer": answer})
-
-    def add_first(self, key: str, content: str | None) -> None:
-        """Keeps what the model wrote, where it is to be asked again."""
-        self._add({"key": key, "first": content or ""})
-
-    def _add(self, entry: dict) -> None:
-        self._file.add(entry)
-        self._take(entry)
+    def add(self, key: str, **kept: Split | str | None) -> None:
+        """Keeps an `answer`, or a `first` one as it was written, in the file at once."""
+        self._file.add({"key": key, **kept})
+        self._take({"key": key, **kept})
 
     def open_questions(self, model: str, prompt: str, texts: Sequence[str]) -> dict[str, list[str]]:
         """The texts that have no answer yet, by key; the same text comes under one key."""

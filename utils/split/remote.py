@@ -148,7 +148,7 @@ class _Run:
             if self.fatal:
                 return
             try:
-                self.cache.add(key, await self._split(client, key, text))
+                self.cache.add(key, answer=await self._split(client, key, text))
                 self.answered, self.failed_in_a_row = self.answered + 1, 0
             except NotAskedError:
                 return
@@ -174,7 +174,7 @@ class _Run:
             first = await self._ask(client, question(self.prompt, text), text)
         if again := asked_again(self.prompt, text, first):
             if key not in self.cache.firsts:
-                self.cache.add_first(key, first)
+                self.cache.add(key, first=first or "")
             second = await self._ask(client, again, text)
         return better(text, first, second)
 
