@@ -13,16 +13,12 @@ from utils import regions
 
 FINDINGS, JOINT, VIEW, PART, IMPRESSION, OTHER = "findings", "joint", "view", "part", "impression", "other"
 # Words of a heading that say what its section is, FINDINGS before IMPRESSION before OTHER.
-WORDS = {
-    FINDINGS: ("finding", "findings"),
-    IMPRESSION: ("impression", "impressions", "conclusion", "conclusions"),
-    OTHER: (
-        *("addendum", "clinical", "comment", "comparison", "comparisons", "date", "diagnosis", "exam"),
-        *("examination", "history", "indication", "indications", "note", "notification", "pfi", "procedure"),
-        *("reason", "recommendation", "recommendations", "summary", "technique", "wet", "wetread"),
-    ),
-}
-KINDS = {word: kind for kind, words in WORDS.items() for word in words}
+KINDS = dict.fromkeys(("finding", "findings"), FINDINGS)
+KINDS |= dict.fromkeys(("impression", "impressions", "conclusion", "conclusions"), IMPRESSION)
+_OTHERS = """addendum clinical comment comparison comparisons date diagnosis exam examination history
+    indication indications note notification pfi procedure reason recommendation recommendations summary
+    technique wet wetread"""
+KINDS |= dict.fromkeys(_OTHERS.split(), OTHER)
 BESIDE = {"and", "or", "for", "of", "the", "this", "type", "information", "s"}  # words beside these
 VIEWS = {  # a heading of nothing but these is the label of views
     *("ap", "pa", "lat", "lateral", "frontal", "portable", "bedside", "upright", "erect", "semi", "supine"),
