@@ -55,7 +55,7 @@ def report(
     known = [test.get(row.id, {}).get(row.region, "") for row in recorded.itertuples()]
     if not (recorded["reference"].str.strip() == known).all():
         raise ValueError("the recorded judgements are not of the annotation's test studies")
-    constant = baselines.best_constant(list(training.values()), judge.judge_pairs)
+    constant = baselines.chosen(baselines.rank_constants(list(training.values()), judge.judge_pairs))
     frequent = baselines.most_frequent(list(training.values()))
     plain = recorded[["system", "split", "id", "region", "reference", "prediction"]]
     systems = [

@@ -66,7 +66,7 @@ def main() -> None:
         print(
             f"\nThe reader against the collection's MeSH terms and problems, {studies:,} indexed studies:\n"
         )
-        print(scores.markdown(table).strip())
+        print(scores.markdown(table))
 
 
 def read(path: Path) -> Studies:
@@ -91,7 +91,7 @@ def report(training: Studies, test: Studies, recorded: dict[str, Studies]) -> st
             raise ValueError(f"{name} does not hold the annotation's {len(test)} test studies")
     known = list(training.values())
     everyone = {
-        baselines.CONSTANT: baselines.best_constant(known, judge.judge_pairs),
+        baselines.CONSTANT: baselines.chosen(baselines.rank_constants(known, judge.judge_pairs)),
         baselines.FREQUENT: baselines.most_frequent(known),
     }
     systems = recorded | {name: dict.fromkeys(test, text) for name, text in everyone.items()}

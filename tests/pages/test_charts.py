@@ -19,7 +19,7 @@ from utils.findings.groups import GROUPS
 from utils.models.systems import SYSTEMS
 from utils.pages import charts, finding_charts, score_charts
 from utils.regions import REGIONS
-from utils.scores import baselines, findings
+from utils.scores import baselines, findings, statistics
 from utils.settings import RECALL_WEIGHT
 
 PHANTOMS = "phantom radiographs"
@@ -87,7 +87,7 @@ def drawn(judgements):
     return {
         "region_bars": score_charts.region_bars(scores.summary(judgements), data_label=PHANTOMS),
         "score_distribution": score_charts.score_distribution(judgements, data_label=PHANTOMS),
-        "error_types": score_charts.error_types(scores.error_counts(judgements), data_label=PHANTOMS),
+        "error_types": score_charts.error_types(statistics.error_counts(judgements), data_label=PHANTOMS),
         "loss_curve": charts.loss_curve(log, data_label=PHANTOMS),
         "region_coverage": charts.region_coverage(counts, data_label=PHANTOMS),
         "gallery": charts.gallery(studies, data_label=PHANTOMS),
@@ -168,7 +168,7 @@ def test_all_systems_of_step_4_are_named_within_the_picture():
     rows = table(*(judgement(system=name, significant=[1, 0, 0, 0, 0, 0]) for name in names))
     for fig in (
         score_charts.region_bars(scores.summary(rows), data_label=PHANTOMS),
-        score_charts.error_types(scores.error_counts(rows), data_label=PHANTOMS),
+        score_charts.error_types(statistics.error_counts(rows), data_label=PHANTOMS),
     ):
         (legend,) = fig.legends
         assert {text.get_text() for text in legend.get_texts()} == set(names) and inside(fig)
@@ -212,7 +212,7 @@ def test_bands_of_score_can_be_told_apart_in_grey():
 def test_error_types_are_rates_of_the_judged_rows(drawn):
     shown = texts(drawn["error_types"])
     made = {"false finding", "missing finding"}
-    assert shown.count("200") == 8 and {error for error in scores.ERRORS if error in shown} == made
+    assert shown.count("200") == 8 and {error for error in statistics.ERRORS if error in shown} == made
 
 
 def test_loss_curve_names_its_lines_at_their_ends(drawn):

@@ -13,10 +13,8 @@ from utils.judge import write_completion
 from utils.models.loading import ADAPTER_FILES, PROBE, READING, load_model
 from utils.models.writer import Writer
 from utils.pages import reading_room
-from utils.pages.reading_room import ALL_REGIONS, ANY_ERROR, ReadingRoom, places
+from utils.pages.reading_room import ALL_REGIONS, ANY_ERROR, ReadingRoom, ranked
 from utils.scores.statistics import ERRORS
-
-IDS = ["c", "a", "b", "unjudged"]
 
 
 @pytest.fixture
@@ -32,9 +30,7 @@ def judgements():
 
 
 def shown(judgements, **choice):
-    return [
-        (IDS[place], round(score, 2), errors) for place, score, errors in places(judgements, IDS, **choice)
-    ]
+    return [(row.Index, round(row.score, 2), row.errors) for row in ranked(judgements, **choice).itertuples()]
 
 
 def test_studies_come_in_the_order_asked_for(judgements):
@@ -55,7 +51,7 @@ def test_an_error_type_leaves_the_studies_that_have_it(judgements):
 
 def test_it_opens_on_the_worst_study_and_draws_only_what_is_shown(judgements):
     drawn = []
-    room = ReadingRoom(IDS, judgements, lambda i: drawn.append(IDS[i]) or f"<p>{IDS[i]}</p>")
+    room = ReadingRoom(judgements, lambda id: drawn.append(id) or f"<p>{id}</p>")
     assert drawn == ["c"] and "c · 0.30 · 3 errors" in room.shown.value
     room.next.click()
     room.order.value = "best first"
@@ -63,7 +59,7 @@ def test_it_opens_on_the_worst_study_and_draws_only_what_is_shown(judgements):
 
 
 def test_filters_that_leave_nothing_say_so_and_can_be_taken_back(judgements):
-    room = ReadingRoom(IDS, judgements, lambda i: IDS[i])
+    room = ReadingRoom(judgements, str)
     room.error.value = ERRORS[5]
     assert "no such study" in room.shown.value and room.next.disabled
     room.error.value, room.region.value = ANY_ERROR, ALL_REGIONS

@@ -24,7 +24,7 @@ def judgement(score=0.5, completion="the answer", **changes):
 
 def test_a_browser_shows_the_first_item_at_once_and_draws_no_other(shown):
     drawn = []
-    viewer = viewers.browser(["CXR1", "CXR2"], lambda i: drawn.append(i) or HTML(f"<p>drawing {i}</p>"))
+    viewer = viewers.Browser(["CXR1", "CXR2"], lambda i: drawn.append(i) or HTML(f"<p>drawing {i}</p>"))
     viewer._ipython_display_()
     assert drawn == [0]
     assert "drawing 0" in text(viewer.shown.value) and "drawing 0" in text(shown[-1][1])
@@ -32,7 +32,7 @@ def test_a_browser_shows_the_first_item_at_once_and_draws_no_other(shown):
 
 
 def test_a_browser_steps_and_stops_at_its_ends():
-    viewer = viewers.browser(["a", "b", "c"], lambda i: f"<p>drawing {i}</p>", "report")
+    viewer = viewers.Browser(["a", "b", "c"], lambda i: f"<p>drawing {i}</p>", "report")
     assert viewer.previous.disabled and not viewer.next.disabled
     viewer.previous.click()
     assert "drawing 0" in viewer.shown.value
@@ -45,7 +45,7 @@ def test_a_browser_steps_and_stops_at_its_ends():
 
 
 def test_items_of_the_same_name_are_told_apart():
-    viewer = viewers.browser(["twin", "twin"], lambda i: f"<p>drawing {i}</p>")
+    viewer = viewers.Browser(["twin", "twin"], lambda i: f"<p>drawing {i}</p>")
     viewer.choice.value = 1
     assert "drawing 1" in viewer.shown.value
 
@@ -53,14 +53,14 @@ def test_items_of_the_same_name_are_told_apart():
 def test_a_figure_becomes_a_picture_with_its_name():
     figure = Figure(figsize=(1, 1))
     figure.subplots().plot([0, 1])
-    page = viewers.browser([HOSTILE], lambda i: figure).shown.value
+    page = viewers.Browser([HOSTILE], lambda i: figure).shown.value
     assert 'src="data:image/png;base64,' in page and "<script" not in page
     assert HOSTILE in unescape(re.search(r'alt="([^"]*)"', page)[1])
 
 
 def test_nothing_to_browse_is_said():
     with pytest.raises(ValueError, match="no study to show"):
-        viewers.browser([], str)
+        viewers.Browser([], str)
 
 
 # A split

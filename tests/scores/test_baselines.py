@@ -89,20 +89,28 @@ def test_the_probe_speaks_in_fixed_sentences_and_elsewhere_the_constant_stands(p
     assert found["test"][1:] == [constant | {"heart": "The heart is enlarged."}] + [constant] * len(others)
 
 
-def test_without_findings_to_read_there_is_no_such_baseline(phantom_dataset):
+def test_without_findings_to_read_there_is_no_such_baseline(phantom_dataset, monkeypatch):
     for writer in (SimpleNamespace(probe=None), Planned({}, ())):
         assert baselines.probed(writer, phantom_dataset, {"lung": "Clear."}) == {}
-    reports = {"val": [{"lung": "One."}], "test": [{"lung": "Two."}]}
-    given = baselines.by_system({"lung": "Clear."}, {"lung": "No."}, reports, {})
+    copied = {"val": [{"lung": "One."}], "test": [{"lung": "Two."}]}
+    monkeypatch.setattr(baselines, "nearest", lambda *_: copied)
+    given, ranked = baselines.make(SimpleNamespace(probe=None), phantom_dataset)
     assert list(given) == [baselines.CONSTANT, baselines.FREQUENT, baselines.NEAREST]
-    assert given[baselines.CONSTANT] == {"val": {"lung": "Clear."}, "test": {"lung": "Clear."}}
-    given = baselines.by_system({}, {}, reports, reports)
-    assert tuple(given) == baselines.BASELINES and given[baselines.PROBED] == reports
+    constant = baselines.chosen(ranked)
+    assert constant and given[baselines.CONSTANT] == {"val": constant, "test": constant}
+    assert given[baselines.NEAREST] == copied and set(given[baselines.FREQUENT]) == {"val", "test"}
+    given, _ = baselines.make(Planned({}, ("effusion",)), phantom_dataset)
+    assert tuple(given) == baselines.BASELINES
+    assert given[baselines.PROBED]["val"] == [constant] * len(phantom_dataset["val"])
 
 
 def by_table(scores):
     """A judge that gives each prediction its own score for any reference."""
     return lambda pairs: [SimpleNamespace(score=scores[text](reference)) for reference, text in pairs]
+
+
+def best_constant(train, judge, **options):
+    return baselines.chosen(baselines.rank_constants(train, judge, **options))
 
 
 def test_a_word_that_names_nothing_is_no_candidate_though_the_judge_would_let_it_win():
@@ -116,8 +124,8 @@ def test_a_word_that_names_nothing_is_no_candidate_though_the_judge_would_let_it
         {texts[0]: lambda said: 1.0} | {text: lambda said, t=text: said == t for text in texts[1:]}
     )
     assert baselines.rank_constants(train, lenient)["text"].tolist() == texts[1:]
-    assert baselines.best_constant(train, lenient) == {"mediastinal": texts[1]}
-    assert baselines.best_constant(train[:10], lenient) == {"mediastinal": texts[0]}  # there is nothing else
+    assert best_constant(train, lenient) == {"mediastinal": texts[1]}
+    assert best_constant(train[:10], lenient) == {"mediastinal": texts[0]}  # there is nothing else
 
 
 def test_of_candidates_that_the_draw_cannot_tell_apart_the_most_frequent_is_given():
@@ -144,14 +152,14 @@ def test_a_candidate_is_frequent_whichever_fold_is_left_out():
 
 
 def test_without_training_findings_there_is_nothing_to_give():
-    assert baselines.best_constant([{"others": "Clips."}], judge.judge_pairs) == {}
+    assert best_constant([{"others": "Clips."}], judge.judge_pairs) == {}
 
 
 @pytest.mark.slow
 def test_on_real_reports_another_draw_makes_the_same_choice(shared):
     studies = json.loads((shared / "iu_xray" / "annotation_quiz_all.json").read_text())["train"]
     train = [study["report"] for study in studies]
-    one, two = (baselines.best_constant(train, judge.judge_pairs, seed=seed) for seed in (1, 2))
+    one, two = (best_constant(train, judge.judge_pairs, seed=seed) for seed in (1, 2))
     assert one == two and set(one) == set(REGIONS)
 
 

@@ -5,12 +5,12 @@ import json
 
 import pandas as pd
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from utils import judge, scores
 from utils.regions import mentioned
 from utils.run.workspace import StepError
-from utils.scores import baselines, judging
+from utils.scores import baselines, judging, statistics
 from utils.settings import JudgeSettings
 
 SPLIT = Dataset.from_list(
@@ -60,18 +60,24 @@ def test_judgements_survive_parquet_and_give_the_table(tmp_path, judgements):
     assert [p.name for p in tmp_path.iterdir()] == ["judgements.parquet"]
 
 
+def rows_of(report):
+    """The rows of a baseline beside the model's."""
+    others = {baselines.CONSTANT: {"test": report}}
+    systems = judging.all_systems(DatasetDict(test=SPLIT), {"m": {"test": LINES}}, others)
+    assert list(systems) == ["m", baselines.CONSTANT]
+    return systems[baselines.CONSTANT]
+
+
 def test_a_constant_report_is_given_to_every_study():
-    rows = judging.baseline_rows(
-        SPLIT, "test", baselines.CONSTANT, {"lung": "Clear lungs.", "bone": "Intact."}
-    )
-    assert set(rows["system"]) == {baselines.CONSTANT}
+    rows = rows_of({"lung": "Clear lungs.", "bone": "Intact."})
+    assert set(rows["system"]) == {baselines.CONSTANT} and set(rows["split"]) == {"test"}
     assert rows.groupby("region")["prediction"].unique().map(list).to_dict() == {
         "bone": ["Intact."],
         "heart": [""],
         "lung": ["Clear lungs."],
         "mediastinal": [""],
     }
-    assert scores.diversity(judging.judged(rows))["reports"].tolist() == [1]
+    assert statistics.diversity(judging.judged(rows))["reports"].tolist() == [1]
 
 
 def test_judgements_can_be_looked_up_by_study(judgements):
@@ -107,11 +113,11 @@ def test_the_key_of_the_judges_server_is_its_own_secret(monkeypatch):
 
 
 def test_a_report_for_each_study_stays_with_its_study():
-    rows = judging.baseline_rows(SPLIT, "test", "copied", [{"lung": "One."}, {"lung": "Two."}])
+    rows = rows_of([{"lung": "One."}, {"lung": "Two."}, {"lung": "Of a study that the model did not write."}])
     lung = rows[rows["region"] == "lung"]
     assert lung.set_index("id")["prediction"].to_dict() == {"a": "One.", "b": "Two."}
     with pytest.raises(ValueError):
-        judging.baseline_rows(SPLIT, "test", "copied", [{"lung": "One."}])
+        rows_of([{"lung": "One."}])
 
 
 REFERENCES = {
@@ -173,7 +179,7 @@ def test_the_recorded_judgements_give_the_published_table(shared):
     means = scores.summary(rows)
     assert means["mean"].round(3).tolist() == [0.704, 0.887, 0.657, 0.315]
     assert list(means["n"]) == [590, 582, 461, 312]
-    assert scores.diversity(rows).iloc[0]["reports"] == 16
+    assert statistics.diversity(rows).iloc[0]["reports"] == 16
 
 
 @pytest.mark.parametrize(

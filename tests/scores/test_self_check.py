@@ -22,8 +22,8 @@ from utils.judge.offline import OfflineEngine
 from utils.pages import evaluation_desk
 from utils.regions import REGIONS, tidy
 from utils.run.workspace import StepError, Workspace
-from utils.scores import check_judge, judging, parallel, published_judgements
-from utils.scores.judging import read_recorded
+from utils.scores import judging, parallel
+from utils.scores.judging import check_judge, published_judgements, read_recorded
 from utils.settings import JudgeSettings
 
 

@@ -10,7 +10,7 @@ from judged_rows import GREEN, OFFLINE, judgement, table
 from utils import scores
 from utils.models.systems import BASE, MODEL, OF_BASE
 from utils.regions import REGIONS
-from utils.scores import baselines
+from utils.scores import baselines, statistics
 from utils.scores.tables import quiz_tables, table_markdown
 
 
@@ -42,7 +42,7 @@ def test_the_published_convention_counts_refusals_as_zero(recorded):
 
 
 def test_the_recorded_run_wrote_sixteen_reports(recorded):
-    found = scores.diversity(recorded).iloc[0]
+    found = statistics.diversity(recorded).iloc[0]
     assert (found["studies"], found["reports"]) == (590, 16)
     assert (found["empty"], found["described"]) == (219, 1945)
 
@@ -97,17 +97,17 @@ def test_two_judges_never_share_a_table():
 def test_interval_agrees_with_the_plain_bootstrap():
     values = np.random.default_rng(1).choice([0, 1 / 3, 0.5, 1], 200)
     draws = np.random.default_rng(2).choice(values, (20000, 200)).mean(axis=1)
-    assert scores.interval(values) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.01)
+    assert statistics.interval(values) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.01)
 
 
 @pytest.mark.parametrize("values", [[0.7], [0.1, 0.1, 0.1]])
 def test_interval_of_one_study_or_equal_scores_is_a_point(values):
-    assert scores.interval(values) == pytest.approx((values[0], values[0]))
+    assert statistics.interval(values) == pytest.approx((values[0], values[0]))
 
 
 def test_interval_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one study"):
-        scores.interval([])
+        statistics.interval([])
 
 
 def test_summary_is_the_same_each_time_and_whatever_stands_beside():
@@ -144,7 +144,7 @@ def test_sign_flip_agrees_with_counting_all_flips():
     signs = np.array(np.meshgrid(*[[1, -1]] * 5)).reshape(5, -1)
     sums = np.abs(np.array(differences) @ signs)
     exact = (sums >= abs(sum(differences)) - 1e-9).mean()
-    assert scores.sign_flip(differences, resamples=50000) == pytest.approx(exact, abs=0.01)
+    assert statistics.sign_flip(differences, resamples=50000) == pytest.approx(exact, abs=0.01)
 
 
 def test_compare_counts_what_is_not_paired():
@@ -176,6 +176,10 @@ def test_most_frequent_sees_through_case_and_space():
     assert baselines.most_frequent(TRAIN) == {"lung": "Clear lungs.", "heart": "Normal heart."}
 
 
+def best_constant(train, judge, **options):
+    return baselines.chosen(baselines.rank_constants(train, judge, **options))
+
+
 def test_best_constant_is_the_judges_choice_and_asks_each_pair_once():
     asked = []
 
@@ -183,7 +187,7 @@ def test_best_constant_is_the_judges_choice_and_asks_each_pair_once():
         asked.extend(pairs)
         return [SimpleNamespace(score=None if a == b else float(b == "Opacity.")) for a, b in pairs]
 
-    assert baselines.best_constant(TRAIN, judge)["lung"] == "Opacity."
+    assert best_constant(TRAIN, judge)["lung"] == "Opacity."
     assert len(asked) == len(set(asked))
 
 
@@ -195,8 +199,8 @@ def test_best_constant_weighs_references_and_keeps_to_the_sample():
         return [SimpleNamespace(score=float(a.casefold() == b.casefold())) for a, b in pairs]
 
     train = [{"lung": "A."}] * 3 + [{"lung": "B."}] * 5
-    assert baselines.best_constant(train, judge) == {"lung": "B."}
-    baselines.best_constant([{"lung": f"{i}."} for i in range(50)], judge, candidates=2, sample=10)
+    assert best_constant(train, judge) == {"lung": "B."}
+    best_constant([{"lung": f"{i}."} for i in range(50)], judge, candidates=2, sample=10)
     assert len(calls[-1]) == 20
 
 
@@ -206,7 +210,7 @@ def test_error_counts_sum_what_the_judge_counted():
         judgement(id="s2", significant=np.array([3, 0, 0, 0, 0, 0]), insignificant=[0, 1, 0, 0, 0, 0]),
         judgement(id="s3", reference="", significant=[9] * 6),
     )
-    counts = scores.error_counts(rows).set_index("error")
+    counts = statistics.error_counts(rows).set_index("error")
     assert counts["significant"].tolist() == [4, 0, 0, 0, 0, 2]
     assert counts.loc["missing finding", "insignificant"] == 1 and (counts["n"] == 2).all()
 
@@ -217,7 +221,7 @@ def test_diversity_counts_reports_not_spellings():
         judgement(id="s2", prediction="clear  lungs."),
         judgement(id="s3", prediction="", score=0.0),
     )
-    found = scores.diversity(rows).iloc[0]
+    found = statistics.diversity(rows).iloc[0]
     assert (found["studies"], found["reports"], found["empty"], found["described"]) == (3, 2, 1, 3)
 
 
@@ -270,9 +274,9 @@ def test_table_tells_how_many_had_no_verdict():
 
 def test_a_table_with_the_base_model_says_what_it_lacks():
     rows = [judgement(system=MODEL), judgement(system=BASE)]
-    shown = scores.table_markdown(scores.summary(table(*rows)), data_label="phantoms")
+    shown = table_markdown(scores.summary(table(*rows)), data_label="phantoms")
     assert f"| test | {BASE} | 1.00" in shown and f"- {OF_BASE}\n" in shown
-    alone = scores.table_markdown(scores.summary(table(*rows[:1])), data_label="phantoms")
+    alone = table_markdown(scores.summary(table(*rows[:1])), data_label="phantoms")
     assert OF_BASE not in alone
 
 

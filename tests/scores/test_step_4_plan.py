@@ -1,5 +1,6 @@
 """Step 4 planned and kept to: what is asked, what it costs, in which order, and when time is up."""
 
+import math
 import time
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from utils.run.machine import CARDS
 from utils.run.workspace import StepError
 from utils.scores import plan
 from utils.scores.baselines import BASELINES
+from utils.settings import JudgeSettings
 
 
 class Judge:
@@ -101,8 +103,10 @@ def test_what_is_answered_already_is_judged_whatever_the_time(systems, tmp_path)
     assert list(done) == list(systems)
 
 
-def test_no_limit_and_a_choice_of_systems(systems):
-    assert plan.deadline(0) is None and plan.deadline(1) > time.monotonic()
+def test_no_limit_and_a_choice_of_systems(systems, tmp_path):
+    cache, now = tmp_path / "answers.jsonl", time.monotonic()
+    ends = [plan.in_turn(Judge(), JudgeSettings(hours=hours), cache).keywords["until"] for hours in (0, 1)]
+    assert ends[0] == math.inf and now < ends[1] < math.inf
     assert list(plan.chosen(systems, "model")) == [MODEL]
     assert list(plan.chosen(systems, "model and shuffled")) == [MODEL, SHUFFLED]
     assert list(plan.chosen(systems, "all")) == list(systems)
@@ -134,8 +138,7 @@ def test_the_plan_names_every_system_and_the_look_at_the_test_studies():
 
 
 def test_cards_share_the_work_and_a_better_one_takes_less_time():
-    counts = {"model": 100}
-    (one,), (two,) = (plan.planned(counts, plan.judge_seconds(), gpus) for gpus in (1, 2))
+    one, two = (plan.planned("model", 100, plan.judge_seconds(), gpus) for gpus in (1, 2))
     assert two.hours == tuple(hours / 2 for hours in one.hours) and one.count == two.count
     for card in CARDS[1:]:
         assert all(a < b for a, b in zip(plan.judge_seconds(card), plan.judge_seconds(), strict=True))

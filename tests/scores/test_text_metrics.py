@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from judged_rows import judgement, table
 
-from utils import scores
 from utils.scores import tables
 
 
@@ -72,7 +71,7 @@ def rows_of_two():
 
 
 def test_pairs_are_kept_for_other_metrics_and_an_old_file_survives_a_failure(tmp_path, monkeypatch):
-    path = scores.write_pairs(rows_of_two(), tmp_path / "pairs.jsonl")
+    path = tables.write_pairs(rows_of_two(), tmp_path / "pairs.jsonl")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line["id"] for line in lines] == ["s1", "s2", "s3", "s1"]  # s4 mentions nothing: no pair
     assert lines[1] == {
@@ -93,7 +92,7 @@ def test_pairs_are_kept_for_other_metrics_and_an_old_file_survives_a_failure(tmp
     monkeypatch.setattr("os.replace", fail)
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        scores.write_pairs(rows_of_two().head(1), path)
+        tables.write_pairs(rows_of_two().head(1), path)
     assert path.read_bytes() == before
 
 

@@ -1,8 +1,7 @@
 """Figures of the studies and of the training, and what these and `score_charts` share. A figure is a `Chart`.
 
-Colours are Okabe and Ito's, which the colour-blind can tell apart, and every
-series has a hatch or a marker as well, so that a grey print can be read. What
-the data are and who judged them stands inside each picture, because pictures
+Colours are Okabe and Ito's, which the colour-blind can tell apart, and every series has a hatch or a marker
+as well, for a grey print. What the data are and who judged them stands inside each picture, because pictures
 travel without their captions. Lengths are in inches.
 """
 
@@ -15,48 +14,31 @@ from html import escape
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.colors
-import matplotlib.ticker
 import numpy as np
 import pandas as pd
-from matplotlib.colors import to_rgb
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
 
 from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
 from utils.run.disk import replacing_file
 from utils.scores.statistics import split_name
 
 INK, GREY, RULE = "#1a1a1a", "#5f6368", "#d9dce0"
-BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-SERIES = (
-    (BLUE, ""),
-    (ORANGE, "////"),
-    ("#56B4E9", "...."),
-    (GREEN, "\\\\\\\\"),
-    (PURPLE, "xxxx"),
-    (GREY, "oooo"),
-    (VERMILION, "||||"),
-)
+BLUE, VERMILION = "#0072B2", "#D55E00"
+COLOURS = (BLUE, "#E69F00", "#56B4E9", "#009E73", "#CC79A7", GREY, VERMILION)
+SERIES = tuple(zip(COLOURS, ("", "////", "....", "\\\\\\\\", "xxxx", "oooo", "||||"), strict=True))
 WIDTH, DPI = 9.0, 110
-STYLE = {
-    "font.size": 9,
-    "text.color": INK,
-    "text.parse_math": False,  # reports may hold a dollar sign
-    "axes.edgecolor": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.labelcolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
-}
+_TICK = {"color": GREY, "labelcolor": INK, "major.size": 0}
+STYLE = (
+    {"font.size": 9, "text.color": INK, "axes.edgecolor": GREY, "axes.labelcolor": GREY}
+    | {"text.parse_math": False}  # reports may hold a dollar sign
+    | {f"axes.spines.{side}": False for side in ("top", "right", "left")}
+    | {f"{axis}tick.{part}": look for axis in "xy" for part, look in _TICK.items()}
+    | {"hatch.linewidth": 0.6, "legend.frameon": False}
+)
 
 
 class Chart(Figure):
@@ -98,20 +80,19 @@ def figure(height: float, title: str, subtitle: str) -> Chart:
     return fig
 
 
-def tell(fig: Chart, what: str) -> None:
+def tell(fig: Chart, sentence: str) -> None:
     """Add a sentence to the alt text."""
-    fig.alt = f"{fig.alt.removesuffix('.')}. {what}"
+    fig.alt = f"{fig.alt.removesuffix('.')}. {sentence}"
 
 
-def panels(fig, count, *, top, bottom, left, right=0.15, gap=0.0) -> list:
+def panels(
+    fig: Chart, count: int, *, top: float, bottom: float, left: float, right: float = 0.15, gap: float = 0.0
+) -> list[Axes]:
     """`count` axes side by side; margins in inches."""
     height = fig.get_figheight()
     span = (WIDTH - left - right - gap * (count - 1)) / count
-    boxes = [left + i * (span + gap) for i in range(count)]
-    return [
-        fig.add_axes((x / WIDTH, bottom / height, span / WIDTH, (height - top - bottom) / height))
-        for x in boxes
-    ]
+    size = (span / WIDTH, (height - top - bottom) / height)
+    return [fig.add_axes(((left + i * (span + gap)) / WIDTH, bottom / height, *size)) for i in range(count)]
 
 
 def series(i: int) -> tuple[str, str]:
@@ -121,19 +102,42 @@ def series(i: int) -> tuple[str, str]:
     return SERIES[i]
 
 
+def single_split(rows: pd.DataFrame) -> str:
+    """The name of the one split that `rows` are of. Raises ValueError for several."""
+    splits = list(rows["split"].unique())
+    if len(splits) != 1:
+        raise ValueError(f"a picture of one split, not of {splits}")
+    return split_name(splits[0])
+
+
 def hatch_colour(colour: str) -> str:
     """Grey on the pale colours, white on the others."""
     return GREY if min(to_rgb(colour)) > 0.55 else "white"
 
 
-def bar(ax, at: float, value: float, thickness: float, i: int, horizontal: bool = False) -> None:
+def bar(ax: Axes, at: float, value: float, thickness: float, i: int, horizontal: bool = False) -> None:
     """A bar of the series of number `i`."""
     colour, hatch = series(i)
     draw = ax.barh if horizontal else ax.bar
     draw(at, value, thickness, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
 
 
-def legend(fig, entries: list[tuple[str, str, str]]) -> None:
+def shift(i: int, count: int, thickness: float) -> float:
+    """How far from the middle the bar of number `i` stands, of `count` beside each other."""
+    return (i - (count - 1) / 2) * thickness
+
+
+def whisker(ax: Axes, x: Sequence[float], y: Sequence[float], width: float = 1.1) -> None:
+    """The line of an interval, from one point to another; x and y hold two values each."""
+    ax.plot(x, y, color=INK, linewidth=width, solid_capstyle="butt")
+
+
+def note(ax: Axes, text: str, at: Sequence[float], points: tuple[float, float] = (3, 0), **look) -> None:
+    """A text so many `points` right of and above a place in the panel."""
+    ax.annotate(text, at, points, textcoords="offset points", **{"va": "center"} | look)
+
+
+def legend(fig: Chart, entries: list[tuple[str, str, str]]) -> None:
     """A legend under the subtitle; an entry is a name, a colour and a hatch. It comes last in a figure.
 
     Where it is too wide for one row the figure grows by the others.
@@ -159,8 +163,8 @@ def legend(fig, entries: list[tuple[str, str, str]]) -> None:
         _grow(fig, 0.19)
 
 
-def _grow(fig, more: float) -> None:
-    """Make room of `more` inches below the subtitle; what there is keeps its size."""
+def _grow(fig: Chart, more: float) -> None:
+    """Make room of `more` inches below the subtitle; what is drawn keeps its size."""
     height = fig.get_figheight()
     share = height / (height + more)
     for ax in fig.axes:
@@ -171,15 +175,27 @@ def _grow(fig, more: float) -> None:
     fig.set_figheight(height + more)
 
 
-def region_axis(ax, notes: list[str]) -> None:
-    """The four regions along x, each with its note below."""
-    ax.set_xticks(range(len(REGIONS)), [f"{r}\n{n}".strip() for r, n in zip(REGIONS, notes, strict=True)])
-    ax.set_xlim(-0.5, len(REGIONS) - 0.5)
-    ax.grid(axis="y", color=RULE, linewidth=0.6)
+def grid(ax: Axes, axis: str) -> None:
+    """Lines behind what is drawn: across "x", "y" or "both"."""
+    ax.grid(axis=axis, color=RULE, linewidth=0.6)
     ax.set_axisbelow(True)
 
 
-def panel_title(ax, text: str) -> None:
+def region_axis(ax: Axes, notes: Sequence[str]) -> None:
+    """The four regions along x, each with its note below."""
+    ax.set_xticks(range(len(REGIONS)), [f"{r}\n{n}".strip() for r, n in zip(REGIONS, notes, strict=True)])
+    ax.set_xlim(-0.5, len(REGIONS) - 0.5)
+    grid(ax, "y")
+
+
+def name_axis(ax: Axes, names: Sequence[str], shown: bool) -> None:
+    """Names down the y axis; in a panel right of the first they are not `shown`."""
+    ax.set_yticks(range(len(names)), names if shown else [""] * len(names))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.spines["left"].set_visible(True)
+
+
+def panel_title(ax: Axes, text: str) -> None:
     """The name of a panel, above it on the left."""
     ax.set_title(text, loc="left", fontsize=9, weight="bold", color=GREY, pad=4)
 
@@ -192,57 +208,49 @@ def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Chart:
     """
     fig = figure(3.4, "Studies that mention each region", data_label)
     (ax,) = panels(fig, 1, top=0.95, bottom=0.35, left=0.45)
-    splits = list(counts.index)
-    width = 0.84 / len(splits)
-    for i, split in enumerate(splits):
-        for x, region in enumerate(REGIONS):
-            share = counts.loc[split, region] / counts.loc[split, "studies"]
-            at = x + (i - (len(splits) - 1) / 2) * width
+    names, width = [], 0.84 / len(counts)
+    for i, (split, row) in enumerate(counts.iterrows()):
+        shares = row[list(REGIONS)] / row["studies"]
+        for x, (region, share) in enumerate(shares.items()):
+            at = x + shift(i, len(counts), width)
             bar(ax, at, share, width * 0.92, i)
-            label = f"{share:.0%}\n{counts.loc[split, region]:,}"
+            label = f"{share:.0%}\n{row[region]:,}"
             ax.text(at, share + 0.015, label, ha="center", va="bottom", fontsize=7.5, linespacing=1.1)
-        shares = [f"{r} {counts.loc[split, r] / counts.loc[split, 'studies']:.0%}" for r in REGIONS]
-        tell(fig, f"{split_name(split)}: {', '.join(shares)}")
+        tell(fig, f"{split_name(split)}: {', '.join(f'{r} {share:.0%}' for r, share in shares.items())}")
+        names.append((f"{split_name(split)} ({row['studies']:,} studies)", *series(i)))
     region_axis(ax, [""] * len(REGIONS))
     ax.set(ylim=(0, 1.2), yticks=np.arange(0, 1.01, 0.25))
-    ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
-    names = [f"{split_name(s)} ({counts.loc[s, 'studies']:,} studies)" for s in splits]
-    legend(fig, [(name, *series(i)) for i, name in enumerate(names)])
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    legend(fig, names)
     return fig
 
 
 @mpl.rc_context(STYLE)
 def confusion(tables: Mapping[str, pd.DataFrame], *, data_label: str) -> Chart:
-    """Where gold has the sentences against where each split has them, a panel a split.
+    """Where gold has the sentences against where each split has them, one panel per split.
 
-    `tables` by the split's name, each from `split.gold.confusion`: gold in the
-    index, the split in the columns. The colour is the share of gold's row, one
-    hue from white to blue; the number is the count.
+    `tables` by the split's name, each from `split.gold.confusion`: gold in the index, the split in the
+    columns. The colour is the share of gold's row, one hue from white to blue; the number is the count.
     """
     names = list(next(iter(tables.values())).index)
     fig = figure(4.5, "Where the sentences go: gold in rows, the split in columns", data_label)
     axes = panels(fig, len(tables), top=1.1, bottom=0.75, left=0.95, gap=0.25)
-    hue = mpl.colors.LinearSegmentedColormap.from_list("share", ["#ffffff", BLUE])
+    hue = LinearSegmentedColormap.from_list("share", ["#ffffff", BLUE])
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
-        share = table.div(table.sum(axis=1).clip(lower=1), axis=0).to_numpy()
-        ax.imshow(share, cmap=hue, vmin=0, vmax=1, aspect="auto")
-        for (y, x), count in np.ndenumerate(table.to_numpy()):
-            ax.text(
-                x,
-                y,
-                f"{count:,}" if count else "·",
-                ha="center",
-                va="center",
-                weight="bold" if x == y else "normal",
-                color="white" if share[y, x] > 0.55 else INK if count else GREY,
-            )
+        counts = table.to_numpy()
+        shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+        ax.imshow(shares, cmap=hue, vmin=0, vmax=1, aspect="auto")
+        for (y, x), count in np.ndenumerate(counts):
+            look = {"ha": "center", "va": "center", "weight": "bold" if x == y else "normal"}
+            look["color"] = "white" if shares[y, x] > 0.55 else INK if count else GREY
+            ax.text(x, y, f"{count:,}" if count else "·", **look)
         turn = {"rotation": 35, "ha": "right"} if len(tables) > 1 else {}
         ax.set_xticks(range(len(names)), names, **turn)
         ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
         ax.spines["bottom"].set_visible(False)
-        right, total = np.trace(table.to_numpy()), table.to_numpy().sum()
-        panel_title(ax, f"{title}\n{right:,} of {total:,} on the diagonal")
-        tell(fig, f"{title}: {right:,} of {total:,} on the diagonal")
+        diagonal = f"{np.trace(counts):,} of {counts.sum():,} on the diagonal"
+        panel_title(ax, f"{title}\n{diagonal}")
+        tell(fig, f"{title}: {diagonal}")
     return fig
 
 
@@ -255,7 +263,12 @@ def gallery(studies: Sequence[Mapping], *, data_label: str, columns: int = 3) ->
     fig = figure(height, "Studies", f"{data_label} · {NOT_FOR_CLINICAL_USE}")
     for i, study in enumerate(studies):
         x, y = 0.12 + (i % columns) * wide, height - 0.6 - (i // columns + 1) * tall
-        _views(fig, study["views"], (x, y + 1.4, wide - 0.1, tall - 1.45))
+        each = (wide - 0.1) / len(study["views"])
+        for number, view in enumerate(study["views"]):
+            left, size = x + number * each, ((each - 0.06) / WIDTH, (tall - 1.51) / height)
+            ax = fig.add_axes((left / WIDTH, (y + 1.4) / height, *size), anchor="SW")
+            ax.imshow(np.asarray(view), cmap="gray")
+            ax.set_axis_off()
         fig.text(x / WIDTH, (y + 1.24) / height, study["id"], weight="bold", fontsize=8)
         lines = [
             part for line in study["caption"].splitlines() for part in textwrap.wrap(line, int(wide * 14.5))
@@ -274,35 +287,17 @@ def loss_curve(log: pd.DataFrame, *, data_label: str) -> Chart:
     fig = figure(3.6, "Loss over training", data_label)
     (ax,) = panels(fig, 1, top=0.7, bottom=0.5, left=0.5, right=1.35)
     columns = (("loss", "training", BLUE, ""), ("eval_loss", "evaluation", VERMILION, "o"))
-    lines = [(log[["step", column]].dropna(), *look) for column, *look in columns]
-    lines = [(line.to_numpy(), *look) for line, *look in lines if len(line)]
-    if not lines:
-        ax.text(0.5, 0.5, "no loss logged yet", transform=ax.transAxes, ha="center", color=GREY)
+    lines = [(log[["step", column]].dropna().to_numpy(), *look) for column, *look in columns]
+    lines = [line for line in lines if len(line[0])]
     for line, _, colour, marker in lines:
         ax.plot(*line.T, color=colour, marker=marker, markersize=4.5, linewidth=1.6)
     # The two names stand at the ends of their lines, apart even where the lines meet, and above the axis.
-    lines.sort(key=lambda entry: entry[0][-1, 1])
-    for i, (line, name, colour, _) in enumerate(lines):
-        shift = 16 * i
-        text = f"{name} {line[-1, 1]:.3f}"
-        ax.annotate(
-            text, line[-1], (9, shift), textcoords="offset points", va="center", color=colour, weight="bold"
-        )
-    ax.grid(axis="y", color=RULE, linewidth=0.6)
-    ax.set_axisbelow(True)
+    for i, (line, name, colour, _) in enumerate(sorted(lines, key=lambda line: line[0][-1, 1])):
+        note(ax, f"{name} {line[-1, 1]:.3f}", line[-1], (9, 16 * i), color=colour, weight="bold")
+        tell(fig, f"{name} ends at {line[-1, 1]:.3f}, step {line[-1, 0]:.0f}")
+    if not lines:
+        ax.text(0.5, 0.5, "no loss logged yet", transform=ax.transAxes, ha="center", color=GREY)
+    grid(ax, "y")
     ax.set(xlabel="optimiser step", ylim=(0, None), xlim=(0, None))
     ax.margins(x=0.02)
-    for line, name, *_ in lines:
-        tell(fig, f"{name} ends at {line[-1, 1]:.3f}, step {line[-1, 0]:.0f}")
     return fig
-
-
-def _views(fig: Chart, views: Sequence, box: tuple[float, float, float, float]) -> None:
-    """The views in a row inside `box` (x, y, width, height)."""
-    x, y, width, height = box
-    each, tall = width / len(views), fig.get_figheight()
-    for i, view in enumerate(views):
-        ax = fig.add_axes(((x + i * each) / WIDTH, y / tall, (each - 0.06) / WIDTH, (height - 0.06) / tall))
-        ax.imshow(np.asarray(view), cmap="gray")
-        ax.set_axis_off()
-        ax.set_anchor("SW")

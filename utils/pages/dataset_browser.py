@@ -1,10 +1,8 @@
 """The dataset browser: studies by split, region and words of their findings, and their views under a window.
 
-Choosing reads texts alone; only the views of the study that is shown are
-decoded, so that thousands of studies open as fast as one.
+Choosing reads texts alone, and only the views on show are decoded: thousands of studies open as fast as one.
 """
 
-import io
 import re
 from html import escape
 
@@ -15,14 +13,14 @@ from datasets import DatasetDict
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.data.drawing import LABEL
-from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
-from utils.scores.statistics import SPLIT_NAMES
+from utils.regions import REGIONS
+from utils.scores.statistics import split_name
 
-from .page import png, quiet, table, tag
-from .viewers import Browser
+from .page import picture, quiet, table, tag
+from .viewers import Browser, labels
 
 ALL_SPLITS, ANY_REGION = "all splits", "any region"
-FULL_CENTER, FULL_WIDTH = 128, 256  # the window that leaves 8-bit grey levels as they are
+WHOLE = (128, 256, 1, 0.5, 0.5)  # a view as it is stored: window center and width, zoom, across, down
 SIDE = 440  # pixels: the longest side of a view on the page; two fit beside each other on a laptop
 
 
@@ -39,12 +37,10 @@ def find(
 ) -> pd.DataFrame:
     """The rows of `texts` of one split, whose findings mention a region and hold each of `words`.
 
-    Where a region is chosen the words must stand in its text. A word finds
-    longer ones that begin with it; it finds text, so that "effusion" finds
-    "no effusion" too.
+    Where a region is chosen the words must stand in its text. A word finds longer ones that begin with it;
+    it finds text, so that "effusion" finds "no effusion" too.
     """
-    regions = list(REGIONS) if region == ANY_REGION else [region]
-    text = studies[regions].agg("\n".join, axis=1)
+    text = studies[list(REGIONS) if region == ANY_REGION else [region]].agg("\n".join, axis=1)
     chosen = text.str.strip() != ""
     if split != ALL_SPLITS:
         chosen &= studies["split"] == split
@@ -77,35 +73,26 @@ def zoomed(view: Image.Image, zoom: float, across: float, down: float) -> Image.
 class DatasetBrowser(Browser):
     """Studies of a dataset to leaf through, filtered, with zoom and window; opens on the first study.
 
-    `data_label` says what the radiographs are; phantoms are marked in every
-    part of the picture.
+    `data_label` says what the radiographs are; phantoms are marked in every part of the picture.
     """
 
     def __init__(self, dataset: DatasetDict, data_label: str):
-        self._dataset, self._label_of_data = dataset, data_label
-        self._studies = self._found = texts(dataset)
+        self._dataset, self._data_label = dataset, data_label
+        self._studies = self._chosen = texts(dataset)
         narrow, wide = widgets.Layout(width="240px"), widgets.Layout(width="340px")
-        self.split = widgets.Dropdown(
-            options=[(SPLIT_NAMES.get(name, name), name) for name in (ALL_SPLITS, *dataset)],
-            description="split",
-            layout=narrow,
-        )
+        splits = [(split_name(name), name) for name in (ALL_SPLITS, *dataset)]
+        self.split = widgets.Dropdown(options=splits, description="split", layout=narrow)
         self.region = widgets.Dropdown(options=(ANY_REGION, *REGIONS), description="mentions", layout=narrow)
-        self.words = widgets.Text(
-            description="finding",
-            placeholder="words in the findings; press Enter",
-            continuous_update=False,
-            layout=wide,
-        )
+        hint = {"placeholder": "words in the findings; press Enter", "continuous_update": False}
+        self.words = widgets.Text(description="finding", layout=wide, **hint)
         slider = {"continuous_update": False, "layout": wide, "style": {"description_width": "105px"}}
-        self.center = widgets.IntSlider(FULL_CENTER, 0, 255, description="window center", **slider)
-        self.width = widgets.IntSlider(FULL_WIDTH, 2, 512, description="window width", **slider)
+        self.center = widgets.IntSlider(WHOLE[0], 0, 255, description="window center", **slider)
+        self.width = widgets.IntSlider(WHOLE[1], 2, 512, description="window width", **slider)
         self.zoom = widgets.FloatSlider(1, min=1, max=6, step=0.5, description="zoom", **slider)
         self.across = widgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="across", **slider)
         self.down = widgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="down", **slider)
-        self.whole = widgets.Button(
-            description="Whole view", icon="undo", layout=widgets.Layout(width="120px")
-        )
+        button = widgets.Layout(width="120px")
+        self.whole = widgets.Button(description="Whole view", icon="undo", layout=button)
         self._looks = (self.center, self.width, self.zoom, self.across, self.down)
         super().__init__(self._names(), self._draw_study, "study")
         for field in (self.split, self.region, self.words):
@@ -113,58 +100,54 @@ class DatasetBrowser(Browser):
         for field in self._looks:
             field.observe(lambda _: self._changing or self._show(), names="value")
         self.whole.on_click(lambda _: self._reset())
-        filters, window, position = (
-            widgets.HBox(fields, layout=widgets.Layout(flex_flow="row wrap"))
-            for fields in (
-                [self.split, self.region, self.words],
-                [self.center, self.width, self.whole],
-                [self.zoom, self.across, self.down],
-            )
+        rows = (
+            [self.split, self.region, self.words],
+            [self.center, self.width, self.whole],
+            [self.zoom, self.across, self.down],
         )
+        wrap = widgets.Layout(flex_flow="row wrap")
+        filters, *looks = (widgets.HBox(fields, layout=wrap) for fields in rows)
         bar, shown = self.widget.children
-        self.widget.children = (filters, bar, window, position, shown)
+        self.widget.children = (filters, bar, *looks, shown)
 
     def _choose(self) -> None:
-        self._found = find(self._studies, self.split.value, self.region.value, self.words.value)
+        self._chosen = find(self._studies, self.split.value, self.region.value, self.words.value)
         self.show_items(self._names())
 
     def _names(self) -> list[str]:
         return [
-            f"{row.id} · {SPLIT_NAMES.get(row.split, row.split)} · {row.views} view{'s' * (row.views != 1)}"
-            for row in self._found.itertuples()
+            f"{row.id} · {split_name(row.split)} · {row.views} view{'s' * (row.views != 1)}"
+            for row in self._chosen.itertuples()
         ]
 
     def _reset(self) -> None:
         """Back to the whole views as they are stored, drawn once."""
         self._changing = True
-        for field, value in zip(self._looks, (FULL_CENTER, FULL_WIDTH, 1, 0.5, 0.5), strict=True):
+        for field, value in zip(self._looks, WHOLE, strict=True):
             field.value = value
         self._changing = False
         self._show()
 
     def _draw_study(self, number: int) -> str:
-        study = self._found.iloc[number]
+        study = self._chosen.iloc[number]
         views = self._dataset[study["split"]][int(study["row"])]["images"]
         figures = (self._figure(view, f"view {n} of {len(views)}") for n, view in enumerate(views, start=1))
         rows = ((tag(name, name), self._marked(study[name]) or quiet("not mentioned")) for name in REGIONS)
-        labels = " ".join(tag(text) for text in (self._label_of_data, NOT_FOR_CLINICAL_USE))
-        return (
-            f'<p>{labels}</p><div class="side">{"".join(figures)}</div>{table(("region", "findings"), rows)}'
-        )
+        side = f'<div class="side">{"".join(figures)}</div>'
+        return f"{labels(self._data_label)}{side}{table(('region', 'findings'), rows)}"
 
     def _figure(self, view: Image.Image, name: str) -> str:
         """A view as it is looked at, with a caption that says how."""
-        look = f"{name} · center {self.center.value}, width {self.width.value} · zoom {self.zoom.value:g}"
-        shown = zoomed(
-            windowed(view, self.center.value, self.width.value), *(f.value for f in self._looks[2:])
-        )
-        if "phantom" in self._label_of_data.lower():
-            look = f"phantom, {look}"
-            if self.zoom.value > 1:  # the whole picture is marked when it is drawn
-                _write(shown, LABEL)
-        file = io.BytesIO()
-        shown.save(file, format="PNG")
-        return f"<figure>{png(file.getvalue(), look)}<figcaption>{escape(look)}</figcaption></figure>"
+        center, width, *part = (field.value for field in self._looks)
+        caption = f"{name} · center {center}, width {width} · zoom {part[0]:g}"
+        shown = zoomed(windowed(view, center, width), *part)
+        if "phantom" in self._data_label.lower():
+            caption = f"phantom, {caption}"
+            if part[0] > 1:  # the whole picture is marked when it is drawn
+                corner = (shown.width - 8, shown.height - 8)
+                look = {"font": ImageFont.load_default(16), "fill": 255, "stroke_width": 2, "stroke_fill": 0}
+                ImageDraw.Draw(shown).text(corner, LABEL, anchor="rs", **look)
+        return picture(shown, caption)
 
     def _marked(self, text: str) -> str:
         """A text as markup; what the search found in it is marked."""
@@ -172,19 +155,10 @@ class DatasetBrowser(Browser):
         if not words:
             return escape(text)
         parts = re.split(f"({'|'.join(map(_beginning, words))})", text, flags=re.IGNORECASE)
-        return "".join(
-            f'<mark class="note">{escape(part)}</mark>' if n % 2 else escape(part)
-            for n, part in enumerate(parts)
-        )
+        parts = map(escape, parts)
+        return "".join(f'<mark class="note">{part}</mark>' if n % 2 else part for n, part in enumerate(parts))
 
 
 def _beginning(word: str) -> str:
     """A pattern for `word` at the beginning of a word."""
     return rf"(?<!\w){re.escape(word)}"
-
-
-def _write(picture: Image.Image, text: str) -> None:
-    """`text` in the lower right corner of a picture, readable on any grey."""
-    corner = (picture.width - 8, picture.height - 8)
-    look = {"font": ImageFont.load_default(16), "fill": 255, "stroke_width": 2, "stroke_fill": 0}
-    ImageDraw.Draw(picture).text(corner, text, anchor="rs", **look)

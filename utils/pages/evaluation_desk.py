@@ -4,6 +4,7 @@ A plan says how many reports there are to write or questions to ask, and the hou
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from utils.scores import baselines, plan, report
 from utils.scores.judging import check_judge, published_judgements
 from utils.scores.parallel import ANSWERS
 from utils.scores.stages import OVERLAP, Reports, Results
-from utils.scores.statistics import SPLIT_NAMES, diversity, error_counts
-from utils.scores.tables import FEW, by_kind
+from utils.scores.statistics import diversity, error_counts, one_split, split_name
+from utils.scores.tables import FEW, by_kind, rounded
 from utils.settings import GenerationSettings, JudgeSettings
 from utils.training.lengths import study_lengths
 from utils.training.probing import POINTS
@@ -31,7 +32,7 @@ from utils.training.speeds import Hours
 from . import score_charts
 from .charts import Chart, save
 from .finding_charts import findings_named, point_in_words
-from .page import html, quiet, table, tag
+from .page import html, quiet, refused, table
 from .training_desk import time_text
 
 WHO = {  # who writes, in a few words
@@ -51,32 +52,29 @@ behind: the best mean minus this one; error: the standard error of that."""
 
 def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationSettings], str]:
     """For a form: the plan of writing reports on validation and test with `adapter`, a folder."""
-    reading = how_to_read(adapter)
+    reading, path = how_to_read(adapter), adapter.parent / POINTS
     lengths = study_lengths(reading["base"], reading["image_tokens"], reading["views"], dataset["test"])
     prompt = round(lengths.mean - lengths.answer)
-    points = adapter.parent / POINTS
-    points = pd.read_csv(points) if points.exists() else pd.DataFrame()
+    points = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    note = "A saved report is not written again. That of the base model comes after the first scores."
 
     def draw(settings: GenerationSettings) -> str:
-        counts = {SPLIT_NAMES[name]: len(dataset[name]) for name in ("val", "test") if name in dataset}
+        counts = {split_name(name): len(dataset[name]) for name in ("val", "test") if name in dataset}
         if settings.studies:
             counts = {name: min(count, settings.studies) for name, count in counts.items()}
         for control in (SHUFFLED, BASE):
             counts[control] = len(ids_to_write(dataset["test"], settings, control))
-        note = "A saved report is not written again. That of the base model comes after the first scores."
 
         def seconds(name: str, card: Card) -> Hours:
             untaught = settings.max_new_tokens if name == BASE else 0
             return plan.report_seconds(reading, prompt, settings.batch_size, card, untaught)
 
-        planned = _plan(
-            counts,
-            "reports",
-            note,
-            seconds,
-            lambda card, gpus: [plan.looked_at(reading, len(dataset["test"]), card, gpus)],
-        )
-        return planned + _named(points, settings.recall_weight)
+        look = partial(plan.looked_at, reading, len(dataset["test"]))
+        planned = _planned(counts, "reports", note, seconds, look)
+        if points.empty:
+            return planned
+        nearest = points.iloc[(points["recall_weight"] - settings.recall_weight).abs().argmin()]
+        return f"{planned}<p>{escape(point_in_words(nearest))}</p>"
 
     return draw
 
@@ -88,66 +86,52 @@ def judging_beside(
 
     of_base: questions that the base model's reports will add that are not written yet
     """
+    note = "A question is a distinct pair of reference and report without a saved answer."
 
     def draw(settings: JudgeSettings) -> str:
         try:
             engine = judge_of(settings)
         except JudgeError as error:
-            return f"{tag('no plan', 'refused')} {escape(str(error))}"
-        counts = plan.questions(
-            plan.chosen(systems, settings.systems),
-            engine,
-            cache=cache,
-            identical_without_asking=settings.identical_without_asking,
-        )
+            return refused("no plan", error)
+        asked, alike = plan.chosen(systems, settings.systems), settings.identical_without_asking
+        counts = plan.questions(asked, engine, cache=cache, identical_without_asking=alike)
         if of_base and settings.systems == "all":
             counts[BASE] = counts.get(BASE, 0) + of_base
-        note = "A question is a distinct pair of reference and report without a saved answer."
         if settings.engine != "green":
             return _counted(counts, "questions", f"{note} The time depends on the {settings.engine} judge.")
-        return _plan(counts, "questions", f"{note} The bar shows the measured rate.", _of_judge)
+        measured = f"{note} The bar shows the measured rate."
+        return _planned(counts, "questions", measured, lambda _, card: plan.judge_seconds(card))
 
     return draw
 
 
-def _of_judge(_: str, card: Card) -> Hours:
-    return plan.judge_seconds(card)
-
-
-def _named(points: pd.DataFrame, recall_weight: float) -> str:
-    """What the reports will name, by the point on the curve of step 3 that is nearest to `recall_weight`."""
-    if points.empty:
-        return ""
-    nearest = points.iloc[(points["recall_weight"] - recall_weight).abs().argmin()]
-    return f"<p>{escape(point_in_words(nearest))}</p>"
-
-
-def _plan(
+def _planned(
     counts: dict[str, int],
     unit: str,
     note: str,
     seconds: Callable[[str, Card], Hours],
-    before: Callable[[Card, int], list[plan.Item]] = lambda *_: [],
+    look: Callable[[Card, int], plan.Item] | None = None,
 ) -> str:
     """The plan on this machine's GPUs, or on a T4 where there is none.
 
     seconds: those of one piece of a name in `counts`
-    before: what comes first, on so many cards: its hours count, its pieces are of another kind
+    look: what comes first, on so many cards: its hours count, its pieces are of another kind
     """
     card, gpus = planned_on()
-    on, rows = cards_in_words(card, gpus), []
+    on = cards_in_words(card, gpus)
     if not card.peak_16:
         return _counted(counts, unit, f"{note} The time is not known for {on}.")
-    first, items = before(card, gpus), []
-    for name, count in counts.items():
-        items += plan.planned({name: count}, seconds(name, card), gpus)
-    for item in [*first, *items, plan.total([*first, *items])]:
+    items = [look(card, gpus)] if look else []
+    items += [plan.planned(name, count, seconds(name, card), gpus) for name, count in counts.items()]
+    pieces = [""] * bool(look) + [f"{count:,}" for count in (*counts.values(), sum(counts.values()))]
+    rows = []
+    for item, count in zip([*items, plan.total(items)], pieces, strict=True):
         fast, likely, slow = map(time_text, item.hours)
-        between = fast if fast == slow else f"{fast} to {slow}"
-        count = "" if item in first else f"{item.count if item in items else sum(counts.values()):,}"
-        rows.append((escape(item.what), count, f"<b>{likely}</b>", between))
-    note = f"{note} Computed, not measured on {on}."
-    return table(("the plan", unit, escape(f"likely on {on}"), "between"), rows) + quiet(escape(note))
+        rows.append(
+            (escape(item.what), count, f"<b>{likely}</b>", fast if fast == slow else f"{fast} to {slow}")
+        )
+    head = ("the plan", unit, escape(f"likely on {on}"), "between")
+    return table(head, rows) + quiet(escape(f"{note} Computed, not measured on {on}."))
 
 
 def _counted(counts: dict[str, int], unit: str, note: str) -> str:
@@ -199,7 +183,7 @@ class Figures:
 def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
     label, best = {"data_label": results.data_label}, results.best
     if len(results.counted):
-        yield report.SEEN, findings_named(results.findings_of_test, **label)
+        yield report.SEEN, findings_named(one_split(results.counted), **label)
     if len(best):
         yield "Scores", score_charts.beside_best(best[best["split"] == "test"], **label)
     yield "All systems", score_charts.region_bars(results.summary, **label)
@@ -209,23 +193,18 @@ def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
 
 def more(results: Results) -> HTML:
     """Tables that few need, each to unfold."""
+    few = f"{results.told_by} Where n is under {FEW}, the interval is too narrow."
     candidates = results.reports.candidates.groupby("region", sort=False).head(CANDIDATES)
-    folded = {
-        "All, normal and abnormal test studies": (
-            f"{results.told_by} Where n is under {FEW}, the interval is too narrow.",
-            by_kind(results.test, results.kinds, whole=True),
-        ),
-        "Shared words on the test studies": (f"{OVERLAP} Shared words know no negation.", results.words),
-        "Different reports, and regions left empty": ("", diversity(results.judgements)),
-        "What the constant report was chosen from": (CHOSEN, candidates),
-    }
-    return HTML(html("".join(_folded(title, *what) for title, what in folded.items())))
+    folded = (
+        ("All, normal and abnormal test studies", few, by_kind(results.test, results.kinds, whole=True)),
+        ("Shared words on the test studies", f"{OVERLAP} Shared words know no negation.", results.words),
+        ("Different reports, and regions left empty", "", diversity(results.judgements)),
+        ("What the constant report was chosen from", CHOSEN, candidates),
+    )
+    return HTML(html("".join(_folded(*table) for table in folded)))
 
 
 def _folded(title: str, note: str, rows: pd.DataFrame) -> str:
-    cells = (
-        [f"{cell:.3f}" if isinstance(cell, float) else escape(str(cell)) for cell in row]
-        for row in rows.itertuples(index=False)
-    )
+    cells = ([escape(str(cell)) for cell in row] for row in rounded(rows).itertuples(index=False))
     body = f"{quiet(escape(note))}{table([*map(escape, rows.columns)], cells)}"
     return f"<details><summary>{escape(title)}</summary>{body}</details>"

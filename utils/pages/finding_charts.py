@@ -2,27 +2,14 @@
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.axes import Axes
 
 from utils.findings import counts
 from utils.scores.findings import READER
-from utils.scores.statistics import split_name
 from utils.settings import RECALL_WEIGHT
 
-from .charts import (
-    GREY,
-    INK,
-    RULE,
-    SERIES,
-    STYLE,
-    Chart,
-    bar,
-    figure,
-    legend,
-    panel_title,
-    panels,
-    series,
-    tell,
-)
+from . import charts
+from .charts import GREY, INK, SERIES, STYLE, Chart, bar, figure, legend, panel_title, panels, series, tell
 
 SHOWN = {"recall": ("present", "of those there, named"), "precision": ("named", "of those named, there")}
 
@@ -35,69 +22,46 @@ def findings_named(counted: pd.DataFrame, *, data_label: str) -> Chart:
     those after it that name anything, as many as can be told apart; the alt text names the others.
     Raises ValueError for several splits.
     """
-    if counted["split"].nunique() != 1:
-        raise ValueError(f"a picture of one split, not of {list(counted['split'].unique())}")
-    split = split_name(counted["split"].iloc[0])
+    split = charts.single_split(counted)
     rows = counted[(counted["finding"] != counts.MACRO) & ~counted["system"].str.contains(counts.SAME)]
     whole = rows[rows["finding"] == counts.MICRO].set_index("system")
     drawn = [name for i, name in enumerate(whole.index) if not i or whole.loc[name, "named"]][: len(SERIES)]
     findings = list(rows["finding"].unique())
     labels = ["all together" if name == counts.MICRO else name for name in findings]
     by = rows.set_index(["finding", "system"])
-    height = 1.6 + len(findings) * (0.15 * len(drawn) + 0.16)
-    fig = figure(
-        height, "Findings that the reports name", f"{data_label}, {split} · 95 % interval · found by {READER}"
-    )
+    height, thick = 1.6 + len(findings) * (0.15 * len(drawn) + 0.16), 0.84 / len(drawn)
+    where = f"{data_label}, {split} · 95 % interval · found by {READER}"
+    fig = figure(height, "Findings that the reports name", where)
     axes = panels(fig, 2, top=1.08, bottom=0.32, left=2.05, right=0.45, gap=0.55)
-    thick = 0.84 / len(drawn)
     for ax, (value, (below, meaning)) in zip(axes, SHOWN.items(), strict=True):
         for y, finding in enumerate(findings):
             for i, name in enumerate(drawn):
-                _bar(
-                    ax,
-                    by.loc[(finding, name)],
-                    value,
-                    below,
-                    y + (i - (len(drawn) - 1) / 2) * thick,
-                    thick,
-                    i,
-                )
-        ax.set(xlim=(0, 1), ylim=(len(findings) - 0.5, -0.5), xticks=[0, 0.25, 0.5, 0.75, 1])
-        ax.set_yticks(range(len(findings)), labels if ax is axes[0] else [""] * len(labels))
+                at = y + charts.shift(i, len(drawn), thick)
+                _bar(ax, by.loc[(finding, name)], value, below, at, thick, i)
+        ax.set(xlim=(0, 1), xticks=[0, 0.25, 0.5, 0.75, 1])
+        charts.name_axis(ax, labels, ax is axes[0])
         ax.tick_params(labelsize=8)
-        ax.grid(axis="x", color=RULE, linewidth=0.6)
-        ax.set_axisbelow(True)
-        ax.spines["left"].set_visible(True)
+        charts.grid(ax, "x")
         panel_title(ax, f"{value}: {meaning}")
     for name in drawn:
-        shares = (
-            f"{label} {by.loc[(finding, name), 'right']} of {by.loc[(finding, name), 'present']}"
-            for label, finding in zip(labels, findings, strict=True)
-        )
-        tell(fig, f"{name}, named of those there: {', '.join(shares)}")
+        cells = zip(labels, (by.loc[(finding, name)] for finding in findings), strict=True)
+        shares = ", ".join(f"{label} {row['right']} of {row['present']}" for label, row in cells)
+        tell(fig, f"{name}, named of those there: {shares}")
     if left := [name for name in whole.index if name not in drawn]:
         tell(fig, f"Not drawn, as they name none or there is no room: {', '.join(left)}")
     legend(fig, [(f"{name} (n={whole.loc[name, 'n']})", *series(i)) for i, name in enumerate(drawn)])
     return fig
 
 
-def _bar(ax, row: pd.Series, value: str, below: str, at: float, thick: float, i: int) -> None:
+def _bar(ax: Axes, row: pd.Series, value: str, below: str, at: float, thick: float, i: int) -> None:
     """A bar with its interval and, behind it, its counts: 12/40."""
     end = 0.0
     if row[below]:
         bar(ax, at, row[value], thick * 0.9, i, horizontal=True)
-        low, high = row[f"{value}_low"], row[f"{value}_high"]
-        ax.plot([low, high], [at, at], color=INK, linewidth=1.0, solid_capstyle="butt")
-        end = max(high, row[value])
-    ax.annotate(
-        f"{row['right']}/{row[below]}",
-        (end, at),
-        (3, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=6.5,
-        color=INK if row["right"] else GREY,
-    )
+        charts.whisker(ax, [row[f"{value}_low"], row[f"{value}_high"]], [at, at], 1.0)
+        end = max(row[f"{value}_high"], row[value])
+    colour = INK if row["right"] else GREY
+    charts.note(ax, f"{row['right']}/{row[below]}", (end, at), fontsize=6.5, color=colour)
 
 
 @mpl.rc_context(STYLE)
@@ -106,27 +70,19 @@ def operating_curve(points: pd.DataFrame, *, data_label: str, chosen: float = RE
 
     `points` are those of `findings.probe.operating_points`, of validation studies.
     """
-    fig = figure(3.6, "How many findings to name", f"{data_label}, validation \u00b7 all findings together")
+    fig = figure(3.6, "How many findings to name", f"{data_label}, validation · all findings together")
     (ax,) = panels(fig, 1, top=0.9, bottom=0.75, left=0.9, right=0.5)
-    line = series(0)[0]
-    ax.plot(points["recall"], points["precision"], color=line, marker="o", markersize=4)
+    ax.plot(points["recall"], points["precision"], color=series(0)[0], marker="o", markersize=4)
     for row in points.itertuples():
-        mark = abs(row.recall_weight - chosen) < 1e-9
-        if mark:
-            ax.plot([row.recall], [row.precision], "o", markersize=10, color=SERIES[1][0], zorder=1)
-        ax.annotate(
-            f"{row.recall_weight:g}",
-            (row.recall, row.precision),
-            (5, 5),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK if mark else GREY,
-        )
+        at, is_chosen = (row.recall, row.precision), abs(row.recall_weight - chosen) < 1e-9
+        if is_chosen:
+            ax.plot(*at, "o", markersize=10, color=SERIES[1][0], zorder=1)
+        look = {"va": "baseline", "fontsize": 8, "color": INK if is_chosen else GREY}
+        charts.note(ax, f"{row.recall_weight:g}", at, (5, 5), **look)
         tell(fig, point_in_words(row))
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall: of the findings that are there, named")
     ax.set_ylabel("precision: of those named, there")
-    ax.grid(color=RULE, linewidth=0.6)
-    ax.set_axisbelow(True)
+    charts.grid(ax, "both")
     return fig
 
 

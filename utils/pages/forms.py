@@ -1,9 +1,9 @@
 """Forms made from the settings models. Nothing waits for a click: a form holds valid settings throughout."""
 
-import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import ipywidgets as widgets
 from IPython.display import HTML
@@ -14,12 +14,11 @@ from pydantic.fields import FieldInfo
 from utils.run.workspace import StepError
 from utils.settings import StepSettings, with_values
 
-from .page import Live, as_text, html, markup, quiet, table, tag
+from .page import Live, as_text, html, markup, quiet, refused, table, tag
 
 _LONG_TEXT = 80  # characters: a longer text gets a text area
 _SLIDER_SPAN = 64  # whole numbers: a wider range is typed
-
-
+_FIXED = {"form": "set in the form above", "run": "set when the run started"}
 # What was changed in this kernel, by knob: for each form's folder and kind of settings.
 _CHANGED: dict[tuple[str, type], dict] = {}
 
@@ -27,16 +26,14 @@ _CHANGED: dict[tuple[str, type], dict] = {}
 class Form(Live):
     """A form for one step's settings, filled in from the start.
 
-    `settings` is always a valid model of the type that came in: a value that
-    the model refuses is named beside its field, and the one before it holds.
-    *Reset* goes back to what the form opened with. A table above the fields
-    names what differs from `preset`, and where each value came from. The fields
-    `fixed` cannot be changed here: each name has "form" or "run" as its source.
-    What is changed here goes into `changed`, by name, and is in it from the start.
-    `beside(settings)` gives markup, HTML or a figure that is shown beside the
-    fields and drawn anew at every change, such as the plan of a training run.
-    The settings' `folded` knobs lie in groups of which one at a time is open, so
-    that the form and what stands beside it fit a screen.
+    `settings` is always a valid model of the type that came in: a value that the model refuses is named
+    beside its field, and the one before it holds. *Reset* goes back to what the form opened with. A table
+    above the fields names what differs from `preset`, and where each value came from. The settings' `folded`
+    knobs lie in groups of which one at a time is open, so that the form and what is beside it fit a screen.
+
+    beside: gives markup, HTML or a figure that is shown beside the fields and drawn anew at every change
+    fixed: the fields that cannot be changed, each with its source, "form" or "run"
+    changed: takes what is changed in the form, by name, which is in it from the start
     """
 
     def __init__(
@@ -52,35 +49,40 @@ class Form(Live):
         self._start, self._preset, self._beside = start.model_copy(), (preset or start).model_copy(), beside
         self._fixed, self._changed = fixed or {}, {} if changed is None else changed
         free = {name: value for name, value in self._changed.items() if name not in self._fixed}
-        self.settings = settings = with_values(start, free)
+        self.settings = with_values(start, free)
+        self._knobs = type(start).model_fields
+        folded = {name for names in start.folded.values() for name in names}
+        self._first = [name for name in self._knobs if name not in folded]
         self._note = html(quiet(escape(note))) if note else ""
-        self.fields = {name: _field(name, info, settings) for name, info in _knobs(settings).items()}
-        self.notes = {name: widgets.HTML() for name in self.fields}
+        self.fields = {name: _field(name, self.settings) for name in self._knobs}
+        self.notes = {name: widgets.HTML(html(self._help(name))) for name in self._knobs}
         self.reset_button = widgets.Button(description="Reset to preset", icon="undo")
         self.reset_button.on_click(lambda _: self.reset())
         self._panel, self._sources = widgets.HTML(), widgets.HTML()
-        self._groups = widgets.Accordion(
-            [widgets.VBox(self._rows(names)) for names in settings.folded.values()], selected_index=None
-        )
-        top = [widgets.HTML(self._note), self._sources] if note else [self._sources]
-        more = [widgets.HTML(html("<b>More settings</b>")), self._groups] if settings.folded else []
-        knobs = widgets.VBox([*top, *self._rows(_first(settings)), *more, self.reset_button])
-        if beside:
-            knobs.layout.flex, self._panel.layout.flex = "2 1 560px", "1 1 320px"
-            self._panel.layout.margin = "0 0 0 16px"
-            self._panel.add_class("xr-beside")
-            knobs = widgets.HBox([knobs, self._panel], layout=widgets.Layout(flex_flow="row wrap"))
-        super().__init__(knobs, self._values)
+        super().__init__(self._layout(), self._values)
         for name, field in self.fields.items():
-            self.notes[name].value = html(self._help(name))
             field.disabled = name in self._fixed
             field.observe(lambda change, name=name: self._take(name, change["new"]), names="value")
         self._draw()
 
+    def _layout(self) -> widgets.Box:
+        """The fields, few first and the others folded, and beside them what is drawn."""
+        groups = [widgets.VBox(self._rows(names)) for names in self._start.folded.values()]
+        self._groups = widgets.Accordion(groups, selected_index=None)
+        top = [widgets.HTML(self._note), self._sources] if self._note else [self._sources]
+        more = [widgets.HTML(html("<b>More settings</b>")), self._groups] if groups else []
+        knobs = widgets.VBox([*top, *self._rows(self._first), *more, self.reset_button])
+        if not self._beside:
+            return knobs
+        knobs.layout.flex, self._panel.layout.flex = "2 1 560px", "1 1 320px"
+        self._panel.layout.margin = "0 0 0 16px"
+        self._panel.add_class("xr-beside")
+        return widgets.HBox([knobs, self._panel], layout=widgets.Layout(flex_flow="row wrap"))
+
     def reset(self) -> None:
         """Put every field back to what the form opened with."""
         for name, field in self.fields.items():
-            field.value = _shown(_knobs(self._start)[name], getattr(self._start, name))
+            field.value = _shown(self._knobs[name], getattr(self._start, name))
 
     def source(self, name: str) -> str:
         """Where a value came from: `form` (the notebook's first), `run`, `widget` or `preset`."""
@@ -91,25 +93,24 @@ class Form(Live):
         return "preset" if getattr(self._start, name) == getattr(self._preset, name) else "run"
 
     def _rows(self, names: Iterable[str]) -> list[widgets.Box]:
-        return [_row(self.fields[name], self.notes[name]) for name in names]
+        """Each field beside its note, a text area above it."""
+        boxes = {True: widgets.VBox, False: widgets.HBox}
+        fields = ((self.fields[name], self.notes[name]) for name in names)
+        return [boxes[isinstance(field, widgets.Textarea)]([field, note]) for field, note in fields]
 
     def _help(self, name: str) -> str:
-        where = {"form": "set in the form above", "run": "set when the run started"}.get(
-            self._fixed.get(name)
-        )
-        return (f"{tag(where)} " if where else "") + _help(_knobs(self.settings)[name])
+        where = _FIXED.get(self._fixed.get(name))
+        return (f"{tag(where)} " if where else "") + _help(self._knobs[name])
 
     def _take(self, name: str, value: object) -> None:
         note = self._help(name)
         try:
-            changed = with_values(self.settings, {name: value})
+            self.settings = with_values(self.settings, {name: value})
         except ValidationError as error:
-            kept = escape(_of(self.settings, name))
-            reason = escape(error.errors()[0]["msg"])
-            note = f"{tag(f'{value!s} refused', 'refused')} {reason}. Still {kept}.<br>{note}"
+            kept = escape(_text_of(self.settings, name))
+            note = f"{refused(f'{value!s} refused', error.errors()[0]['msg'])}. Still {kept}.<br>{note}"
         else:
-            self.settings = changed
-            self._changed[name] = getattr(changed, name)
+            self._changed[name] = getattr(self.settings, name)
             if self.source(name) != "widget":
                 del self._changed[name]
         self.notes[name].value = html(note)
@@ -120,32 +121,40 @@ class Form(Live):
 
     def _draw(self) -> None:
         self._panel.value = html(markup(self._beside(self.settings))) if self._beside else ""
-        rows = [
-            (escape(_label(name)), _short(getattr(self.settings, name)), self.source(name))
-            for name in self._differing(self.fields)
-        ]
+        rows = []
+        for name in self._differing(self.fields):
+            value = getattr(self.settings, name)
+            shown = f"{len(value):,} characters" if _is_long(value) else f"<b>{escape(as_text(value))}</b>"
+            rows.append((escape(_label(name)), shown, self.source(name)))
         same = quiet("Every value is the preset's.")
         self._sources.value = html(table(("not the preset's", "value", "from"), rows) if rows else same)
-        for place, title in enumerate(self._titles()):
-            self._groups.set_title(place, title)
+        for number, title in enumerate(self._titles()):
+            self._groups.set_title(number, title)
         self.refresh()
 
     def _titles(self) -> list[str]:
         """The folded groups, each with those of its knobs that differ from the preset."""
         titles = []
         for group, names in self.settings.folded.items():
-            told = [f"{_label(name)} {_of(self.settings, name)}" for name in self._differing(names)]
-            titles.append(f"{group} (changed: {', '.join(told)})" if told else group)
+            changed = [f"{_label(name)} {_text_of(self.settings, name)}" for name in self._differing(names)]
+            titles.append(f"{group} (changed: {', '.join(changed)})" if changed else group)
         return titles
 
     def _values(self) -> str:
-        first = _settings_rows(self.settings, _first(self.settings))
         more = "".join(
-            f"<details><summary>{escape(title)}</summary>{_settings_rows(self.settings, names)}</details>"
+            f"<details><summary>{escape(title)}</summary>{self._table(names)}</details>"
             for title, names in zip(self._titles(), self.settings.folded.values(), strict=True)
         )
-        top = self._note + self._sources.value
-        return top + first + self._panel.value + (more and f"<b>More settings</b>{more}")
+        shown = self._note + self._sources.value + self._table(self._first) + self._panel.value
+        return shown + (more and f"<b>More settings</b>{more}")
+
+    def _table(self, names: Iterable[str]) -> str:
+        rows = []
+        for name in names:
+            mark = "pre" if _is_long(getattr(self.settings, name)) else "b"
+            value = f"<{mark}>{escape(_text_of(self.settings, name))}</{mark}>"
+            rows.append((escape(_label(name)), value, _help(self._knobs[name])))
+        return table(("setting", "value", "meaning"), rows)
 
 
 def open_form(
@@ -171,19 +180,15 @@ def open_form(
     if begun:
         run = _with_values(preset, begun, f"The run in {of}")
         start, note = _with_values(run, values), f"Run {of.name} started with these settings."
-        fixed |= {name: "run" for name in _knobs(preset) if name not in free}
-        if other := [name for name in values if name not in free and _of(start, name) != _of(run, name)]:
-            told = "; ".join(f"{name} {_of(run, name)}, not {_of(start, name)}" for name in other)
+        fixed |= {name: "run" for name in type(preset).model_fields if name not in free}
+        texts = [(name, _text_of(run, name), _text_of(start, name)) for name in values if name not in free]
+        if other := [f"{name} {ran}, not {asked}" for name, ran, asked in texts if ran != asked]:
             raise StepError(
-                f"The run in {of} started with {told}. Take that out of the form at the top to "
+                f"The run in {of} started with {'; '.join(other)}. Take that out of the form at the top to "
                 "go on with it, or choose another RUN."
             )
     changed = _CHANGED.setdefault((str(of), type(preset)), {})
     return Form(start, beside, preset=preset, fixed=fixed, changed=changed, note=note)
-
-
-def _of(settings: StepSettings, name: str) -> str:
-    return as_text(getattr(settings, name))
 
 
 def filled(values: dict, **fields: object) -> dict:
@@ -199,8 +204,7 @@ def parts(values: dict, *forms: str) -> dict[str, dict]:
 
     Raises ValueError where it names a form that is not there.
     """
-    unknown = sorted(set(_names_and_values(values)) - set(forms))
-    if unknown:
+    if unknown := sorted(set(_names_and_values(values)) - set(forms)):
         raise ValueError(
             f"SETTINGS has {unknown[0]!r}, but must name one of this notebook's forms: {' or '.join(forms)}"
         )
@@ -215,50 +219,26 @@ def _names_and_values(parameter: object) -> dict:
 
 def _with_values(settings: StepSettings, values: dict, who: str = "SETTINGS") -> StepSettings:
     """`settings` with the values of a parameter or a run; what they refuse is told in a sentence."""
+    known = type(settings).model_fields
     try:
         return with_values(settings, _names_and_values(values))
     except ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0]
-        known = ", ".join(_knobs(settings))
-    if name not in _knobs(settings):
-        raise ValueError(f"{who} has {name!r}, which is not a field of this form. The fields are {known}")
+    if name not in known:
+        raise ValueError(
+            f"{who} has {name!r}, which is not a field of this form. The fields are {', '.join(known)}"
+        )
     raise ValueError(f"The value {values[name]!r} of {name!r} is not allowed: {first['msg']}")
 
 
-def _row(field: widgets.Widget, note: widgets.HTML) -> widgets.Box:
-    return (widgets.VBox if isinstance(field, widgets.Textarea) else widgets.HBox)([field, note])
-
-
-def _settings_rows(settings: StepSettings, names: Iterable[str]) -> str:
-    known = _knobs(settings)
-    rows = ((escape(_label(name)), _value(getattr(settings, name)), _help(known[name])) for name in names)
-    return table(("setting", "value", "meaning"), rows)
-
-
-def _value(value: object) -> str:
-    shown = escape(as_text(value))
-    return f"<pre>{shown}</pre>" if _is_long(value) else f"<b>{shown}</b>"
-
-
-def _short(value: object) -> str:
-    """A value in a row of its own; of a prompt its length."""
-    return f"{len(value):,} characters" if _is_long(value) else f"<b>{escape(as_text(value))}</b>"
+def _text_of(settings: StepSettings, name: str) -> str:
+    return as_text(getattr(settings, name))
 
 
 def _is_long(value: object) -> bool:
     """Whether a text is a prompt rather than a name."""
     return isinstance(value, str) and (len(value) > _LONG_TEXT or "\n" in value)
-
-
-def _knobs(settings: StepSettings) -> dict[str, FieldInfo]:
-    return type(settings).model_fields
-
-
-def _first(settings: StepSettings) -> list[str]:
-    """The knobs that a form does not fold."""
-    folded = {name for names in settings.folded.values() for name in names}
-    return [name for name in _knobs(settings) if name not in folded]
 
 
 def _label(name: str) -> str:
@@ -278,45 +258,41 @@ def _help(info: FieldInfo) -> str:
     return escape(info.description or "") + (f" {quiet(f'({limits})')}" if limits else "")
 
 
-def _shown(info: FieldInfo, value: object) -> object:
-    """A value as its field holds it: a number that is typed may be written 1e-4."""
-    is_typed = info.annotation is float and not _is_slider(info)
-    return as_text(value) if is_typed else value
-
-
 def _is_slider(info: FieldInfo) -> bool:
     bounds = _bounds(info)
     return {"ge", "le"} <= bounds.keys() and bounds["le"] - bounds["ge"] <= _SLIDER_SPAN
 
 
-def _field(name: str, info: FieldInfo, settings: StepSettings) -> widgets.Widget:
+def _shown(info: FieldInfo, value: object) -> object:
+    """A value as its field holds it: a number that is typed may be written 1e-4."""
+    return as_text(value) if info.annotation is float and not _is_slider(info) else value
+
+
+def _field(name: str, settings: StepSettings) -> widgets.Widget:
     """The widget for one knob."""
-    value = getattr(settings, name)
-    look = {
-        "value": _shown(info, value),
-        "description": _label(name),
-        "style": {"description_width": "110px"},
-        "layout": widgets.Layout(width="330px", flex="0 0 auto"),
-    }
-    if typing.get_origin(info.annotation) is typing.Literal:
-        return widgets.Dropdown(options=typing.get_args(info.annotation), **look)
-    if info.annotation is bool:
+    info, value = type(settings).model_fields[name], getattr(settings, name)
+    kind, width, style = (
+        info.annotation,
+        {"width": "330px", "flex": "0 0 auto"},
+        {"description_width": "110px"},
+    )
+    look = {"value": _shown(info, value), "description": _label(name), "style": style}
+    look["layout"] = widgets.Layout(**width)
+    if get_origin(kind) is Literal:
+        return widgets.Dropdown(options=get_args(kind), **look)
+    if kind is bool:
         return widgets.Checkbox(**look)
     look["continuous_update"] = False
-    if info.annotation in (int, float) and _is_slider(info):
-        low, high = _bounds(info)["ge"], _bounds(info)["le"]
-        if info.annotation is int:
-            return widgets.IntSlider(min=low, max=high, **look)
-        return widgets.FloatSlider(min=low, max=high, step=0.005, readout_format=".3f", **look)
-    if info.annotation is int:
-        return widgets.IntText(**look)
-    if info.annotation is float:
-        return widgets.Text(**look)
-    if info.annotation is str and _is_long(value):
-        look["layout"] = widgets.Layout(width="700px", height="260px", flex="0 0 auto")
+    if kind in (int, float) and _is_slider(info):
+        look |= {"min": _bounds(info)["ge"], "max": _bounds(info)["le"]}
+        if kind is int:
+            return widgets.IntSlider(**look)
+        return widgets.FloatSlider(step=0.005, readout_format=".3f", **look)
+    if kind is str and _is_long(value):
+        look["layout"] = widgets.Layout(**width | {"width": "700px", "height": "260px"})
         return widgets.Textarea(**look)
     if info.examples:
         return widgets.Combobox(options=info.examples, **look)
-    if info.annotation is str:
-        return widgets.Text(**look)
+    if kind in (int, float, str):
+        return (widgets.IntText if kind is int else widgets.Text)(**look)
     raise TypeError(f"no field for {name!r}: settings in a form are numbers, texts, choices or yes and no")

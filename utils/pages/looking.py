@@ -14,27 +14,22 @@ from utils.models.writer import Writer
 from utils.regions import REGIONS
 from utils.run.workspace import StepError
 
-from .page import html, quiet, tag
+from .page import html, quiet, refused
 from .viewers import view
 
 HOT = (230, 120, 20)  # red, green and blue
 ENOUGH = 200  # training studies, at most, make a mean view
 MOST = 0.7  # opacity of the hottest patch
 TIME_IT = "Where it looked"
-NOTE = (
-    "Each part of the views was replaced in turn by what the mean training view shows there. The more orange "
-    "a part, the less probable is the text on {region} without it, at most by {most:.1f} in log-probability."
-)
-NOWHERE = "Without any one part, the text on {region} is as probable as it was."
 
 
 def heated(image: Image.Image, heat: np.ndarray, most: float) -> Image.Image:
     """A view with (rows, columns) of heat on it; `most` of it is the most opaque, and below 0 is none."""
-    grey = np.asarray(image.convert("L"), dtype=float)[..., None].repeat(3, axis=2)
+    grey = image.convert("L").convert("RGB")
     share = np.clip(heat / most, 0, 1) if most > 0 else np.zeros_like(heat)
     mask = Image.fromarray(np.uint8(255 * MOST * share)).resize(image.size, Image.Resampling.BILINEAR)
     opacity = np.asarray(mask, dtype=float)[..., None] / 255
-    return Image.fromarray(np.uint8(grey * (1 - opacity) + np.array(HOT) * opacity))
+    return Image.fromarray(np.uint8(np.asarray(grey, dtype=float) * (1 - opacity) + np.array(HOT) * opacity))
 
 
 def heat_view(images: Sequence[Image.Image], heat: np.ndarray, region: str) -> str:
@@ -44,7 +39,13 @@ def heat_view(images: Sequence[Image.Image], heat: np.ndarray, region: str) -> s
         view(heated(image, of_view, most), f"{region}: where it looked, view {number}")
         for number, (image, of_view) in enumerate(zip(images, heat, strict=False), start=1)
     )
-    caption = NOTE.format(region=region, most=most) if most > 0 else NOWHERE.format(region=region)
+    caption = f"Without any one part, the text on {region} is as probable as it was."
+    if most > 0:
+        caption = (
+            "Each part of the views was replaced in turn by what the mean training view shows there. The "
+            f"more orange a part, the less probable is the text on {region} without it, at most by "
+            f"{most:.1f} in log-probability."
+        )
     return f'<div class="side">{"".join(drawn)}</div>{quiet(escape(caption))}'
 
 
@@ -71,15 +72,14 @@ class Looking:
         self.button.disabled = not len(images)
         self._say("The first click reads the study once and tells how long the rest takes.")
         if report:
-            self._tell()
+            self._announce()
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         count = passes(self._report.views)
         seconds = max(1, round(count * self._report.seconds))
-        self.button.description = f"{TIME_IT} ({time_text(seconds)})"
-        self._say(
-            f"The model will read the study {count} times, which takes about {time_text(seconds)} here."
-        )
+        time = f"{seconds} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        self.button.description = f"{TIME_IT} ({time})"
+        self._say(f"The model will read the study {count} times, which takes about {time} here.")
 
     def _say(self, text: str) -> None:
         self.shown.value = html(quiet(escape(text)))
@@ -90,15 +90,14 @@ class Looking:
             if self._report is None:
                 self._say("The model reads the study.")
                 self._report = read_study(self._writer, self._images)
-                self._tell()
+                self._announce()
             else:
                 self._means = self._means or self._of_training()
-                self._heat = where_it_looked(
-                    self._writer, self._images, self._report, self._means, self._progress
-                )
+                study = (self._images, self._report, self._means)
+                self._heat = where_it_looked(self._writer, *study, self._progress)
                 self._draw()
         except StepError as error:
-            self.shown.value = html(f"{tag('not done', 'refused')} {escape(str(error))}")
+            self.shown.value = html(refused("not done", error))
         finally:
             self.button.disabled = False
 
@@ -113,12 +112,7 @@ class Looking:
 
     def _draw(self) -> None:
         region = self.region.value
-        if self._heat:
-            heat = self._heat.get(region)
-            drawn = quiet(f"The model wrote nothing on {region}.") if heat is None else None
-            self.shown.value = html(drawn or heat_view(self._images, heat, region))
-
-
-def time_text(seconds: int) -> str:
-    """Seconds as a reader says them."""
-    return f"{seconds} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        if region in self._heat:
+            self.shown.value = html(heat_view(self._images, self._heat[region], region))
+        elif self._heat:
+            self._say(f"The model wrote nothing on {region}.")

@@ -45,7 +45,7 @@ def begin(
     install_missing()
     workspace = open_workspace(root, size, training_run)
     chosen = preset(size or workspace.size)
-    display(HTML(html(_found(workspace, chosen) + _steps(workspace, step))))
+    display(HTML(html(_runtime(workspace, chosen) + _steps(workspace, step))))
     return workspace, chosen
 
 
@@ -90,49 +90,48 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-def _found(workspace: Workspace, chosen: Preset) -> str:
+def _runtime(workspace: Workspace, chosen: Preset) -> str:
     """A table of the runtime, the GPU, the size, and where results go.
 
     In Colab and on Kaggle also how to get a GPU where there is none, and how results outlast the session.
     """
-    place = "Colab" if in_colab() else "Kaggle" if in_kaggle() else ""
+    host = "Colab" if in_colab() else "Kaggle" if in_kaggle() else ""
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
-    size = [chosen.name]
+    size, card, lost = [chosen.name], [gpu() or "no GPU"], ""
     if all(state == "not done" for state in status(workspace).values()):
         size += [
             f"Here no step is done yet; {steps} done at size {other}. To go on with that, set PRESET to "
             f'"{other}" above and run all cells again.'
             for other, steps in _elsewhere(workspace).items()
         ]
-    card, lost = [gpu() or "no GPU"], []
-    if place and not gpu():
+    if host and not gpu():
         so = "the demo runs instead" if chosen.name == "demo" else f"the size {chosen.name} does not run"
-        card.append(f"To get one, {_A_GPU[place]}. Without a GPU, {so}.")
+        card.append(f"To get one, {_A_GPU[host]}. Without a GPU, {so}.")
         if chosen.name == "demo":
             card.append('01 and 02 need none: for the full size, set PRESET to "t4" in every notebook.')
     if in_colab() and workspace.root.is_relative_to(COLAB_DISK) and not workspace.root.is_relative_to(DRIVE):
-        lost = [("not on Drive", "Results are lost when this session ends.")]
+        lost = f"<br>{tag('not on Drive')} Results are lost when this session ends."
     if in_kaggle():
         saved = "Only a saved version keeps results (Save Version > Save & Run All). In the next notebook, "
-        lost = [("not saved yet", f"{saved}attach that version's output (Add Input).")]
-    results = "".join(f"<br>{tag(what)} {escape(said)}" for what, said in lost)
+        lost = f"<br>{tag('not saved yet')} {escape(saved)}attach that version's output (Add Input)."
+    disk = next(path for path in (workspace.data, *workspace.data.parents) if path.exists())
     rows = (
-        ("runtime", escape(f"{place or f'{platform.system()}, not Colab'} · {packages}")),
+        ("runtime", escape(f"{host or f'{platform.system()}, not Colab'} · {packages}")),
         ("GPU", escape(" ".join(card))),
         ("size", escape(". ".join(size))),
-        ("results in", escape(str(workspace.root)) + results),
-        ("disk", f"{_free_gib(workspace.data):,.0f} GiB free"),
+        ("results in", escape(str(workspace.root)) + lost),
+        ("disk", f"{shutil.disk_usage(disk).free / 2**30:,.0f} GiB free"),
     )
     return table(("", ""), rows)
 
 
 def _elsewhere(workspace: Workspace) -> dict[str, str]:
     """By other size, which steps are done at it: `01, 02 are`."""
-    found: dict[str, list[str]] = {}
+    done: dict[str, list[str]] = {}
     for step, name in STEPS.items():
         for size in workspace.other_sizes(step):
-            found.setdefault(size, []).append(name[:2])
-    return {size: f"{', '.join(steps)} {'is' if len(steps) == 1 else 'are'}" for size, steps in found.items()}
+            done.setdefault(size, []).append(name[:2])
+    return {size: f"{', '.join(steps)} {'is' if len(steps) == 1 else 'are'}" for size, steps in done.items()}
 
 
 def gpu() -> str:
@@ -143,11 +142,6 @@ def gpu() -> str:
         return ""
     card = torch.cuda.get_device_properties(0)
     return f"{f'{gpus()} x ' if gpus() > 1 else ''}{card.name}, {card.total_memory / 2**30:.1f} GiB"
-
-
-def _free_gib(folder: Path) -> float:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free / 2**30
 
 
 class Step(NamedTuple):
@@ -167,40 +161,47 @@ ABOUT = {
 }
 
 
-def overview(workspace: Workspace, here: str) -> HTML:
+def overview(workspace: Workspace, current: str) -> HTML:
     """The four steps with the one that this notebook is, what is done, and links to the others.
 
-    Raises ValueError where `here` is none of `STEPS`.
+    Raises ValueError where `current` is none of `STEPS`.
     """
-    return HTML(html(f"{_steps(workspace, here)}<small>results in {escape(str(workspace.root))}</small>"))
+    return HTML(html(f"{_steps(workspace, current)}<small>results in {escape(str(workspace.root))}</small>"))
 
 
-def _steps(workspace: Workspace, here: str) -> str:
-    if here not in STEPS:
-        raise ValueError(f"no step called {here!r}: steps are {', '.join(STEPS)}")
-    manifests = {each: workspace.manifest(each) for each in STEPS}
-    items = "".join(
-        f"<li{' class=here aria-current=step' if step == here else ''}>"
-        f"<small>step {STEPS[step][:2]}{' · you are here' if step == here else ''}</small>"
-        f"<b>{_title(step, here)}</b><small>{_done(manifests[step])}</small>"
-        f"<small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
-        f"<small>{'' if manifests[step] else _on_two_cores(step)}full size, T4: {about.t4}</small></li>"
-        for step, about in ABOUT.items()
-    )
-    return f'<ol class="steps">{items}</ol>'
-
-
-def _title(step: str, here: str) -> str:
-    link = _link(STEPS[step])
-    return ABOUT[step].title if step == here or not link else f"<a {link}>{ABOUT[step].title}</a>"
+def _steps(workspace: Workspace, current: str) -> str:
+    if current not in STEPS:
+        raise ValueError(f"no step called {current!r}: steps are {', '.join(STEPS)}")
+    items = []
+    for step, about in ABOUT.items():
+        link, manifest = "" if step == current else _link(STEPS[step]), workspace.manifest(step)
+        mark, you = (" class=here aria-current=step", " · you are here") if step == current else ("", "")
+        state = times = ""
+        if manifest:
+            took = f" · took {duration(manifest['seconds'])}" if "seconds" in manifest else ""
+            state = f"✓ finished {datetime.fromisoformat(manifest['finished']):%d %b %Y, %H:%M} UTC{took}"
+        else:  # what the small sizes are likely to take, as long as the step has not shown what it takes
+            times = ", ".join(f"{name} about {of[step]}" for name, of in TIMES.items())
+            times = f"two CPU cores: {times} · "
+        items.append(
+            f"<li{mark}><small>step {STEPS[step][:2]}{you}</small>"
+            f"<b>{f'<a {link}>{about.title}</a>' if link else about.title}</b>"
+            f"<small>{state or '○ not done'}</small>"
+            f"<small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
+            f"<small>{times}full size, T4: {about.t4}</small></li>"
+        )
+    return f'<ol class="steps">{"".join(items)}</ol>'
 
 
 def _link(notebook: str) -> str:
     """In Colab and on Kaggle no notebook lies beside this one: others open from the public address."""
     if not (in_colab() or in_kaggle()):
         return f'href="{notebook}.ipynb"'
-    public, there = public_address(), kaggle_link if in_kaggle() else colab_link
-    return f'href="{there(public, notebook)}" target="_blank"' if public else ""
+    if not (address := public_address()):
+        return ""
+    # Kaggle makes a notebook of its own from the public one.
+    kaggle = f"https://kaggle.com/kernels/welcome?src={address}/blob/main/notebooks/{notebook}.ipynb"
+    return f'href="{kaggle if in_kaggle() else colab_link(address, notebook)}" target="_blank"'
 
 
 def public_address() -> str:
@@ -213,23 +214,3 @@ def colab_link(address: str, notebook: str) -> str:
     """Where Colab opens `notebook`, such as "01_region_split", of the project at `address`."""
     repository = address.removeprefix("https://github.com/")
     return f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{notebook}.ipynb"
-
-
-def kaggle_link(address: str, notebook: str) -> str:
-    """Where Kaggle makes a notebook of its own from `notebook`, of the project at `address`."""
-    return f"https://kaggle.com/kernels/welcome?src={address}/blob/main/notebooks/{notebook}.ipynb"
-
-
-def _on_two_cores(step: str) -> str:
-    """What the small sizes are likely to take, as long as the step has not shown what it takes."""
-    times = ", ".join(f"{name} about {of[step]}" for name, of in TIMES.items())
-    return f"two CPU cores: {times} · "
-
-
-def _done(manifest: dict | None) -> str:
-    """When a step was finished, and how long it took in its last session."""
-    if not manifest:
-        return "○ not done"
-    moment = datetime.fromisoformat(manifest["finished"])
-    took = f" · took {duration(manifest['seconds'])}" if "seconds" in manifest else ""
-    return f"✓ finished {moment:%d %b %Y, %H:%M} UTC{took}"

@@ -10,15 +10,15 @@ from datasets import Dataset
 from PIL import Image
 
 from utils.data.studies import DataError
-from utils.models.study import StudyReport, Word, open_views, read_study, side_of
+from utils.models.study import StudyReport, open_views, read_study, side_of
 from utils.models.writer import Writer
-from utils.regions import NOT_FOR_CLINICAL_USE, REGIONS
+from utils.regions import REGIONS
 from utils.run.workspace import StepError
 
 from .looking import Looking
-from .page import Live, html, quiet, table, tag
+from .page import Live, html, quiet, refused, table, tag
 from .reading_room import bars
-from .viewers import view
+from .viewers import labels, views
 
 UNSURE = "230,140,20"  # red, green and blue of the shade behind a word
 DARKEST = 0.75  # opacity of that shade where the probability is 0
@@ -31,45 +31,30 @@ def study_view(images: Sequence[Image.Image], report: StudyReport, writer: Write
 
     note: what the radiographs are, such as "phantom", where that is known
     """
-    labels = " ".join(tag(text) for text in (note, NOT_FOR_CLINICAL_USE) if text)
-    read = images[: report.views]
-    views = "".join(view(image, f"view {n} of {len(images)}") for n, image in enumerate(read, start=1))
     left = len(images) - report.views
     more = quiet(f"Not read: {left} more, as the model was taught on {report.views} views a study.")
-    nothing = quiet("nothing written")
-    rows = (
-        (tag(region, region), f"{_added(report, region)}{shaded(report.words.get(region, ()))}" or nothing)
-        for region in REGIONS
-    )
+    rows = []
+    for region in REGIONS:
+        words = " ".join(
+            _shaded(escape(word.text), word.probability) for word in report.words.get(region, ())
+        )
+        if added := report.added.get(region):
+            words = f"{escape(added)} {quiet('(added, as the probe sees it)')} {words}"
+        rows.append((tag(region, region), words or quiet("nothing written")))
     probe, seen = writer.probe, list(report.findings.values())
     beside = bars(probe, seen, report.plan, writer.recall_weight) if seen else ""
+    steps = " ".join(_shaded(f"&nbsp;{sure:.2f}&nbsp;", sure) for sure in LEGEND)
+    meaning = quiet("Probability that the model gave each word: rest the pointer on a word to read its own.")
     return (
-        f'<p>{labels}</p><div class="side">{views}{beside}</div>{more if left else ""}'
-        f"{table(('region', 'report'), rows)}{_legend()}"
+        f'{labels(note)}<div class="side">{views(images[: report.views], len(images))}{beside}</div>'
+        f"{more if left else ''}{table(('region', 'report'), rows)}<p>{steps} {meaning}</p>"
     )
 
 
-def _added(report: StudyReport, region: str) -> str:
-    """The sentences that the program adds, marked as such, as markup."""
-    text = report.added.get(region)
-    return f"{escape(text)} {quiet('(added, as the probe sees it)')} " if text else ""
-
-
-def shaded(words: Sequence[Word]) -> str:
-    """Words as markup, the darker the less probable; the number shows where the pointer rests."""
-    return " ".join(_shade(escape(word.text), word.probability) for word in words)
-
-
-def _shade(text: str, probability: float) -> str:
-    opacity = DARKEST * (1 - probability)
-    number = f"{probability:.2f}"
-    return f'<span title="{number}" style="background:rgba({UNSURE},{opacity:.2f})">{text}</span>'
-
-
-def _legend() -> str:
-    steps = " ".join(_shade(f"&nbsp;{sure:.2f}&nbsp;", sure) for sure in LEGEND)
-    meaning = quiet("Probability that the model gave each word: rest the pointer on a word to read its own.")
-    return f"<p>{steps} {meaning}</p>"
+def _shaded(text: str, probability: float) -> str:
+    """A word, the darker the less probable; the number shows where the pointer rests."""
+    shade = f"rgba({UNSURE},{DARKEST * (1 - probability):.2f})"
+    return f'<span title="{probability:.2f}" style="background:{shade}">{text}</span>'
 
 
 class Desk(Live):
@@ -83,12 +68,8 @@ class Desk(Live):
         self._writer = writer
         self.files = widgets.FileUpload(accept=".dcm,.dicom,.png,.jpg,.jpeg", multiple=True)
         self.files.description = "Choose files"
-        self.paths = widgets.Text(
-            description="or paths",
-            placeholder="frontal.dcm; lateral.dcm",
-            layout=widgets.Layout(width="420px"),
-            continuous_update=False,
-        )
+        look = {"layout": widgets.Layout(width="420px"), "placeholder": "frontal.dcm; lateral.dcm"}
+        self.paths = widgets.Text(description="or paths", continuous_update=False, **look)
         self.shown = widgets.HTML()
         self.files.observe(lambda change: change["new"] and self._take(self._chosen), names="value")
         self.paths.observe(lambda change: change["new"].strip() and self._take(self._named), names="value")
@@ -99,16 +80,16 @@ class Desk(Live):
 
     def _take(self, views: Callable[[], list[Image.Image]]) -> None:
         self.shown.value = html(quiet("The model reads the study."))
-        self._show(views, "This is your study. Nothing left this machine.", "")
+        self._show(views, "This is your study. Nothing left this machine.")
 
-    def _show(self, views: Callable[[], list[Image.Image]], whose: str, note: str) -> None:
+    def _show(self, views: Callable[[], list[Image.Image]], whose: str, note: str = "") -> None:
         try:
             images = views()
             report = read_study(self._writer, images)
             drawn = study_view(images, report, self._writer, note)
             self.looking.offer(images, report)
         except (DataError, StepError) as error:
-            drawn, whose = f"<p>{tag('not read', 'refused')} {escape(str(error))}</p>", ""
+            drawn, whose = f"<p>{refused('not read', error)}</p>", ""
             self.looking.offer([])
         self.shown.value = html(drawn + f"<small>{escape(whose)}</small>")
         self.refresh()
@@ -117,7 +98,7 @@ class Desk(Live):
         with tempfile.TemporaryDirectory() as folder:
             paths = []
             for name, content in sorted(uploaded(self.files.value)):
-                paths.append(Path(folder) / Path(name).name)
+                paths.append(Path(folder, Path(name).name))
                 paths[-1].write_bytes(content)
             return open_views(paths, side_of(self._writer.reading))
 

@@ -1,10 +1,8 @@
 """What every page of the series is made of: its style, its markup, and a widget with its static twin.
 
-Widgets need a running notebook, so each has a twin, an HTML table or picture
-that an exported page shows in its place. The HTML is self-contained (no
-scripts, no outside resources), escapes every text, and takes its colours from
-the page, so that it reads in light and dark themes. Only what ipywidgets 7.7
-(Colab) and 8 share is used.
+An exported page shows the twin, as widgets need a running notebook. The HTML needs no other file, escapes
+every text, and takes its colours from the page, light or dark. Only what ipywidgets 7.7 (Colab) and 8 share
+is used.
 """
 
 import base64
@@ -15,6 +13,7 @@ from html import escape
 import ipywidgets as widgets
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from .charts import captioned
 
@@ -84,6 +83,11 @@ def tag(text: str, kind: str = "note") -> str:
     return f'<span class="tag {kind}">{escape(text)}</span>'
 
 
+def refused(what: str, reason: object) -> str:
+    """What is not done, as a label, and why."""
+    return f"{tag(what, 'refused')} {escape(str(reason))}"
+
+
 def quiet(text: str) -> str:
     """Markup in a fainter colour."""
     return f'<span class="quiet">{text}</span>'
@@ -106,9 +110,13 @@ def markup(drawn: "HTML | Figure | str", alt: str = "figure") -> str:
     return drawn.data if isinstance(drawn, HTML) else drawn
 
 
-def png(data: bytes, alt: str) -> str:
-    """A PNG picture inside the page itself."""
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+def picture(image: Image.Image, alt: str) -> str:
+    """An image inside the page itself, over its caption."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    img = f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{img}<figcaption>{escape(alt)}</figcaption></figure>"
 
 
 class Live:

@@ -11,13 +11,13 @@ from utils.run.machine import cards_in_words, planned_on
 from utils.run.progress import in_minutes
 from utils.run.workspace import StepError
 from utils.settings import TrainingSettings
-from utils.training.callbacks import Progress, Sample
+from utils.training.callbacks import Progress
 from utils.training.plan import Plan, make_plan
 from utils.training.sizes import has_room
 from utils.training.speeds import Hours
 
 from . import charts
-from .page import html, markup, quiet, table, tag
+from .page import html, markup, quiet, refused, table, tag
 
 
 def plan_beside(dataset: DatasetDict) -> Callable[[TrainingSettings], str]:
@@ -31,7 +31,7 @@ def plan_beside(dataset: DatasetDict) -> Callable[[TrainingSettings], str]:
         try:
             return plan_table(make_plan(settings, dataset["train"], *cards, validation), settings)
         except StepError as error:
-            return f"{tag('no plan', 'refused')} {escape(str(error))}"
+            return refused("no plan", error)
 
     return draw
 
@@ -40,11 +40,12 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
     """A plan as markup."""
     card, on = plan.card, escape(cards_in_words(plan.card, plan.gpus))
     warning = "" if has_room(card, plan.memory) else f" {tag('does not fit', 'refused')}"
+    memory = f"{plan.memory:.1f}" if plan.memory >= 0.05 else "under 0.1"
     each = " on each" if plan.gpus > 1 else ""
     rows = [
         ("tokens a study", f"<b>{plan.tokens:,.0f}</b>, including {plan.image_tokens:,.0f} for its views"),
         ("trained weights", f"<b>{plan.trainable / 1e6:.1f}</b> million"),
-        (f"GPU memory, peak{each}", f"<b>{_gib(plan.memory)}</b> of {card.memory:.1f} GiB{warning}"),
+        (f"GPU memory, peak{each}", f"<b>{memory}</b> of {card.memory:.1f} GiB{warning}"),
         ("layers recomputed", f"<b>{plan.recomputed}</b> of {plan.layers}"),
         ("optimiser steps", f"<b>{plan.steps:,}</b>"),
     ]
@@ -56,15 +57,10 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
         rows.append((f"sessions of {settings.hours:g} h", f"likely <b>{plan.sessions[1]}</b>{most}"))
     if plan.advice:
         rows.append(("advice", escape(plan.advice)))
-    note = quiet(
+    return table(("the plan", ""), rows) + quiet(
         f"Computed from the settings, not measured on {on}. "
         "After 20 steps, training shows the measured speed instead."
     )
-    return table(("the plan", ""), rows) + note
-
-
-def _gib(memory: float) -> str:
-    return f"{memory:.1f}" if memory >= 0.05 else "under 0.1"
 
 
 def _time(hours: Hours | None) -> str:
@@ -76,32 +72,24 @@ def _time(hours: Hours | None) -> str:
 
 def progress_page(progress: Progress, data_label: str) -> HTML:
     """How training goes, for a display that is updated: rate, time left, memory, loss, and sample reports."""
-    facts = [f"step <b>{progress.step:,}</b> of {progress.steps:,}"]
-    if progress.step == progress.steps:
-        facts.append(f"done, {progress.rate:.2g} s a step" if progress.rate else "done")
-    elif progress.rate is None:
-        facts.append("time left: known after 20 steps")
-    else:
-        facts.append(f"{progress.rate:.1f} s a step, <b>{time_text(progress.seconds_left / 3600)}</b> left")
     memory = progress.memory
-    if "gpu_peak" in memory:
-        facts.append(f"peak GPU memory {memory['gpu_peak']:.1f} of {memory['gpu_total']:.1f} GiB")
+    if progress.step == progress.steps:
+        rate = f"done, {progress.rate:.2g} s a step" if progress.rate else "done"
+    elif progress.rate is None:
+        rate = "time left: known after 20 steps"
     else:
-        facts.append(f"peak memory {memory['host_peak']:.1f} GiB, no GPU")
-    chart = markup(charts.loss_curve(progress.log, data_label=data_label))
-    return HTML(html(" · ".join(facts) + chart + _samples(progress.samples, data_label)))
-
-
-def _samples(samples: list[Sample], data_label: str) -> str:
-    if not samples:
-        return ""
-    rows = ((escape(each.id), _lines(each.reference), _lines(each.report)) for each in samples)
-    head = ("validation study", "reference", "what the model writes now")
-    return table(head, rows) + quiet(f"{escape(data_label)}. {NOT_FOR_CLINICAL_USE}")
-
-
-def _lines(report: str) -> str:
-    return escape(report).replace("\n", "<br>")
+        rate = f"{progress.rate:.1f} s a step, <b>{time_text(progress.seconds_left / 3600)}</b> left"
+    peak = f"peak memory {memory['host_peak']:.1f} GiB, no GPU"
+    if "gpu_peak" in memory:
+        peak = f"peak GPU memory {memory['gpu_peak']:.1f} of {memory['gpu_total']:.1f} GiB"
+    page = f"step <b>{progress.step:,}</b> of {progress.steps:,} · {rate} · {peak}"
+    page += markup(charts.loss_curve(progress.log, data_label=data_label))
+    if progress.samples:
+        shown = ([each.id, each.reference, each.report] for each in progress.samples)
+        rows = ([escape(text).replace("\n", "<br>") for text in row] for row in shown)
+        page += table(("validation study", "reference", "what the model writes now"), rows)
+        page += quiet(f"{escape(data_label)}. {NOT_FOR_CLINICAL_USE}")
+    return HTML(html(page))
 
 
 def time_text(hours: float) -> str:

@@ -1,6 +1,5 @@
 """What is looked at: items to leaf through, a report beside its split, a study with its judged report."""
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -17,35 +16,34 @@ from utils.judge import Judgement
 from utils.regions import ALL, NOT_FOR_CLINICAL_USE, REGIONS, mentioned
 from utils.scores.statistics import ERRORS
 
-from .page import Live, as_text, html, markup, png, quiet, table, tag
+from .page import Live, as_text, html, markup, picture, quiet, table, tag
 
 VIEW_SIDE = 320  # pixels: the longest side of a radiograph in a viewer
 
 
 class Browser(Live):
-    """One item at a time, by a list and two buttons; see `browser`."""
+    """Items to leaf through, by a list and two buttons; `draw(i)` gives item i's figure, HTML or markup.
 
-    def __init__(self, items: Sequence[object], draw: Callable[[int], "HTML | Figure | str"], label: str):
+    `label` says in a word what the items are. Raises ValueError where there are none.
+    """
+
+    def __init__(
+        self, items: Sequence[object], draw: Callable[[int], "HTML | Figure | str"], label: str = "study"
+    ):
         if not len(items):
             raise ValueError(f"no {label} to show")
-        self._items, self._draw, self._label = list(map(str, items)), draw, label
-        self.choice = widgets.Dropdown(
-            options=[(name, number) for number, name in enumerate(self._items)],
-            description=label,
-            layout=widgets.Layout(width="420px"),
-        )
-        self.previous, self.next = (
-            widgets.Button(description=text, icon=icon, layout=widgets.Layout(width="110px"))
-            for text, icon in (("Previous", "arrow-left"), ("Next", "arrow-right"))
-        )
+        self._draw, self._label, self._changing = draw, label, False
+        self.choice = widgets.Dropdown(description=label, layout=widgets.Layout(width="420px"))
+        button = {"layout": widgets.Layout(width="110px")}
+        self.previous = widgets.Button(description="Previous", icon="arrow-left", **button)
+        self.next = widgets.Button(description="Next", icon="arrow-right", **button)
         self.previous.on_click(lambda _: self._step(-1))
         self.next.on_click(lambda _: self._step(1))
-        self._changing = False
         self.choice.observe(lambda _: self._changing or self._show(), names="value")
-        self._place, self.shown = widgets.HTML(), widgets.HTML()
-        bar = widgets.HBox([self.choice, self.previous, self.next, self._place])
+        self._position, self.shown = widgets.HTML(), widgets.HTML()
+        bar = widgets.HBox([self.choice, self.previous, self.next, self._position])
         super().__init__(widgets.VBox([bar, self.shown]), lambda: self.shown.value)
-        self._show()
+        self.show_items(items)
 
     def show_items(self, items: Sequence[object]) -> None:
         """Put other items in place of those that are there, and show the first; there may be none."""
@@ -61,35 +59,31 @@ class Browser(Live):
 
     def _show(self) -> None:
         number, last = self.choice.value, len(self._items) - 1
+        self.previous.disabled, self.next.disabled = number in (None, 0), number in (None, last)
         if number is None:
-            self.previous.disabled = self.next.disabled = True
-            self._place.value, self.shown.value = "", html(quiet(f"no such {self._label}"))
-            self.refresh()
-            return
-        self.previous.disabled, self.next.disabled = number == 0, number == last
-        self._place.value = f"{number + 1} of {last + 1}"
-        name = f"{self._label} {self._items[number]}"
-        self.shown.value = html(markup(self._draw(number), alt=name) + f"<small>{escape(name)}</small>")
+            self._position.value, self.shown.value = "", html(quiet(f"no such {self._label}"))
+        else:
+            self._position.value = f"{number + 1} of {last + 1}"
+            name = f"{self._label} {self._items[number]}"
+            self.shown.value = html(markup(self._draw(number), alt=name) + f"<small>{escape(name)}</small>")
         self.refresh()
 
 
-def browser(
-    items: Sequence[object], draw: Callable[[int], "HTML | Figure | str"], label: str = "study"
-) -> Browser:
-    """Items to leaf through; `draw(i)` gives item i's figure, HTML or markup.
-
-    `label` says in a word what the items are. Raises ValueError where there are none.
-    """
-    return Browser(items, draw, label)
+def labels(*texts: str) -> str:
+    """What the radiographs are and who judged them, as far as that is given, and what they are not for."""
+    return f"<p>{' '.join(tag(text) for text in (*texts, NOT_FOR_CLINICAL_USE) if text)}</p>"
 
 
 def view(image: Image.Image, alt: str) -> str:
     """A radiograph as a captioned picture of at most VIEW_SIDE pixels."""
     small = image.convert("RGB")
     small.thumbnail((VIEW_SIDE, VIEW_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, format="PNG")
-    return f"<figure>{png(buffer.getvalue(), alt)}<figcaption>{escape(alt)}</figcaption></figure>"
+    return picture(small, alt)
+
+
+def views(images: Sequence[Image.Image], of: int = 0) -> str:
+    """The views of a study, numbered; `of` so many, where not all of them are here."""
+    return "".join(view(image, f"view {n} of {of or len(images)}") for n, image in enumerate(images, start=1))
 
 
 def split_view(
@@ -106,8 +100,7 @@ def split_view(
         f'<div class="side"><div><small>original findings</small><p>{marked}</p></div>'
         f"<div>{table(('region', 'findings'), rows)}</div></div>"
     )
-    audit = list(audit_rows or ())
-    if audit:
+    if audit := list(audit_rows or ()):
         head = list(audit[0])
         cells = ([escape(as_text(row.get(column, ""))) for column in head] for row in audit)
         body += "<small>audit</small>" + table(list(map(escape, head)), cells)
@@ -129,12 +122,10 @@ def repairs(texts: Sequence[str], splits: Sequence[Mapping[str, str]], audit: pd
         study = order[number]
         return split_view(texts[study], splits[study], rows[study][columns].to_dict("records"))
 
-    return browser(names, draw)
+    return Browser(names, draw)
 
 
-def _marked(
-    original: str, texts: Mapping[str, Sequence[str]], labels: Mapping[str, str] | None = None
-) -> str:
+def _marked(original: str, texts: Mapping[str, Sequence[str]], names: Mapping[str, str] | None = None) -> str:
     """`original` as markup, its words marked with the name of the `texts` that took them, or its label."""
     # An empty word stands between two texts: no run of words goes over it.
     others = {
@@ -144,10 +135,11 @@ def _marked(
     parts, end = [], 0
     for name, pairs in groupby(zip(WORD.finditer(original), takers, strict=True), key=lambda pair: pair[1]):
         run = [match for match, _ in pairs]
-        parts.append(escape(original[end : run[0].start()]))
+        start, before = run[0].start(), end
         end = run[-1].end()
-        text = original[run[0].start() : end]
-        parts.append(_mark(text, name, (labels or {}).get(name, name)) if name else escape(text))
+        text = original[start:end]
+        parts.append(escape(original[before:start]))
+        parts.append(_mark(text, name, (names or {}).get(name, name)) if name else escape(text))
     return "".join([*parts, escape(original[end:])])
 
 
@@ -158,16 +150,15 @@ def _mark(text: str, kind: str, label: str) -> str:
 def _takers(words: list[str], regions: Mapping[str, list[str]]) -> list[str]:
     """For each word the region that shares the longest run of words around it, "" where none does."""
     runs = {name: _runs(words, text) for name, text in regions.items()}
-    takers: list[str] = []
+    takers = [""]
     for position, word in enumerate(words):
-        lengths = {name: lengths[position] for name, lengths in runs.items() if lengths[position]}
+        lengths = {name: lengths[position] for name, lengths in runs.items()}
         longest = max(lengths.values(), default=0)
-        best = [name for name, length in lengths.items() if length == longest]
-        before = takers[-1] if takers else ""
+        best = [name for name, length in lengths.items() if length == longest > 0]
         if longest == 1 and (len(word) < 4 or len(best) > 1):  # a lone "is" or "normal" says nothing
             best = []
-        takers.append(before if before in best else best[0] if best else "")
-    return takers
+        takers.append(takers[-1] if takers[-1] in best else best[0] if best else "")
+    return takers[1:]
 
 
 def _runs(words: list[str], others: list[str]) -> list[int]:
@@ -177,11 +168,10 @@ def _runs(words: list[str], others: list[str]) -> list[int]:
     """
     longest, before = [0] * len(words), [0] * (len(others) + 1)
     for end, word in enumerate(words):
-        now = [0, *(before[position] + 1 if word == other else 0 for position, other in enumerate(others))]
-        length = max(now)
+        before = [0, *(before[at] + 1 if word == other else 0 for at, other in enumerate(others))]
+        length = max(before)
         for position in range(end - length + 1, end + 1):
             longest[position] = max(longest[position], length)
-        before = now
     return longest
 
 
@@ -196,11 +186,11 @@ def report_view(
 ) -> HTML:
     """One study: its views, reference and prediction by region, and what the judge found.
 
-    `judgements` by region; of a region that the reference does not mention none
-    is shown. The words that the judge's findings name are marked and labelled
-    in the texts, as far as they can be found there. Without prediction and
-    judgements it shows the study alone. `judge_label` and `note` (such as "phantom") are shown as they come,
-    and so is the markup `beside`, next to the views.
+    judgements: by region; of a region that the reference does not mention none is shown. The words that the
+        judge's findings name are marked and labelled in the texts, as far as they can be found there.
+    judge_label, note: shown as they come, such as "phantom"; beside: markup to stand next to the views
+
+    Without prediction and judgements it shows the study alone.
     """
     wrote, predicted = mentioned(dict(reference)), mentioned(dict(prediction))
     judged = {name: judgements[name] for name in wrote if name in judgements}
@@ -214,16 +204,12 @@ def report_view(
         for name in REGIONS
     ]
     columns = 4 if predicted or judgements else 2
-    compared = table(
-        ("region", "reference", "prediction", "score")[:columns], (row[:columns] for row in rows)
-    )
-    labels = " ".join(tag(text) for text in (note, judge_label, NOT_FOR_CLINICAL_USE) if text)
-    views = "".join(view(image, f"view {n} of {len(images)}") for n, image in enumerate(images, start=1))
+    head = ("region", "reference", "prediction", "score")[:columns]
     verdicts = "".join(_verdict(name, judgement) for name, judgement in judged.items())
     return HTML(
         html(
-            f'<p>{labels}</p><div class="side">{views}{beside}</div>{compared}'
-            f'<div class="side verdicts">{verdicts}</div>'
+            f'{labels(note, judge_label)}<div class="side">{views(images)}{beside}</div>'
+            f'{table(head, (row[:columns] for row in rows))}<div class="side verdicts">{verdicts}</div>'
         )
     )
 
@@ -238,26 +224,19 @@ def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
     wrong = [sentence for letter in letters for sentence in judgement.sentences.get(letter, ())]
     named = {"matched": judgement.matched_findings, "wrong": wrong}
     meant = {name: _meaning(". ".join(findings)) for name, findings in named.items()}
-    labels = {"matched": "✓ matched", "wrong": "✗ missing" if letters == "b" else "✗ wrong"}
+    names = {"matched": "✓ matched", "wrong": "✗ missing" if letters == "b" else "✗ wrong"}
     parts = []
     for sentence in sentences(text, semicolons=True):
-        part = _marked(sentence, named, labels)
-        if "<mark" not in part:
-            meaning = _meaning(sentence)
-            kind = next((name for name in ("wrong", "matched") if meant[name] & meaning), "")
-            part = _mark(sentence, kind, labels[kind]) if kind else part
-        parts.append(part)
+        part, meaning = _marked(sentence, named, names), _meaning(sentence)
+        kind = next((name for name in ("wrong", "matched") if meant[name] & meaning), "")
+        parts.append(_mark(sentence, kind, names[kind]) if kind and "<mark" not in part else part)
     return " ".join(parts)
 
 
 def _meaning(text: str) -> set[tuple[str, bool]]:
     """The findings that a text names, each with whether it says that they are there."""
-    return {
-        (name, finding.present)
-        for finding in read_findings(text)
-        if not finding.words
-        for name in finding.names
-    }
+    plain = (finding for finding in read_findings(text) if not finding.words)
+    return {(name, finding.present) for finding in plain for name in finding.names}
 
 
 def _score(judgement: Judgement | None, is_mentioned: bool) -> str:
@@ -271,13 +250,13 @@ def _score(judgement: Judgement | None, is_mentioned: bool) -> str:
 
 def _verdict(region: str, judgement: Judgement) -> str:
     """What the judge said of one region: matches, errors, and its answer whole."""
-    lines = [f"✓ {finding}" for finding in judgement.matched_findings]
-    for kind, errors in (
-        ("", judgement.sentences),
-        ("minor, lowers no score: ", judgement.insignificant_sentences),
-    ):
-        for letter, details in errors.items():
-            lines += [f"✗ {kind}{ERRORS['abcdef'.index(letter)]}: {detail}" for detail in details]
+    minor = "minor, lowers no score: "
+    lines = [f"✓ {finding}" for finding in judgement.matched_findings] + [
+        f"✗ {weight}{ERRORS['abcdef'.index(letter)]}: {detail}"
+        for weight, errors in (("", judgement.sentences), (minor, judgement.insignificant_sentences))
+        for letter, details in errors.items()
+        for detail in details
+    ]
     listed = "".join(f"<li>{escape(line)}</li>" for line in lines or ["no matches and no errors listed"])
     return (
         f'<div>{tag(region, region)}<ul class="plain">{listed}</ul>'

@@ -1,12 +1,10 @@
 """Baselines, made of training studies alone: two reports that everyone gets, and two made of looks.
 
-The best constant and the most frequent sentences read no picture. The constant is
-a training text that reports often give, chosen by cross-validation within training.
-The third gives each study the findings of the training study that looks most
-like it: how alike two studies look is the cosine of their image features, as
-the fine-tuned model's own vision tower sees them. A model that scores no better
-than this copies. The fourth says what the findings probe reads, in fixed sentences: a
-model that is no better has added nothing to the probe.
+The best constant and the most frequent sentences read no picture. The constant is a training text that
+reports often give, chosen by cross-validation within training. The third gives each study the findings of the
+training study that looks most like it, by the cosine of their image features as the fine-tuned model's own
+vision tower sees them: a model that scores no better copies. The fourth says what the findings probe reads,
+in fixed sentences: a model that is no better has added nothing to the probe.
 """
 
 from collections import Counter
@@ -38,28 +36,20 @@ AT_ONCE = 256  # studies that are compared with all training studies at once
 def make(
     writer: Writer, dataset: DatasetDict, show: Callable[..., Iterable] = progress
 ) -> tuple[dict[str, dict[str, dict | list]], pd.DataFrame]:
-    """All four, as `by_system` gives them, and what the constant was chosen from: see `rank_constants`."""
-    training = list(references(dataset["train"]).values())
-    alike = nearest(writer, dataset, show)
-    ranked = rank_constants(training, judge_pairs)
-    constant = _first(ranked)
-    return by_system(constant, most_frequent(training), alike, probed(writer, dataset, constant)), ranked
-
-
-def by_system(
-    constant: dict[str, str],
-    frequent: dict[str, str],
-    nearest: dict[str, list[dict[str, str]]],
-    probed: dict[str, list[dict[str, str]]],
-) -> dict[str, dict[str, dict | list]]:
-    """The reports of all four by baseline and split, as `scores.all_systems` takes them.
-
-    constant, frequent: by region, the text that every study gets; nearest, probed: as these functions give
-    them; without a probe there is no such baseline
+    """The reports of all four by baseline and split, as `all_systems` of `judging` takes them, and what the
+    constant was chosen from: see `rank_constants`. Without a probe there is no fourth.
     """
-    everyone = {CONSTANT: constant, FREQUENT: frequent}
-    given = {name: dict.fromkeys(nearest, report) for name, report in everyone.items()}
-    return given | {NEAREST: nearest} | ({PROBED: probed} if probed else {})
+    training = list(references(dataset["train"]).values())
+    copied = nearest(writer, dataset, show)
+    ranked = rank_constants(training, judge_pairs)
+    constant = chosen(ranked)
+    given = {
+        CONSTANT: dict.fromkeys(copied, constant),
+        FREQUENT: dict.fromkeys(copied, most_frequent(training)),
+        NEAREST: copied,
+    }
+    said = probed(writer, dataset, constant)
+    return given | ({PROBED: said} if said else {}), ranked
 
 
 def probed(writer: Writer, dataset: DatasetDict, constant: dict[str, str]) -> dict[str, list[dict[str, str]]]:
@@ -78,9 +68,7 @@ def probed(writer: Writer, dataset: DatasetDict, constant: dict[str, str]) -> di
 
 
 def nearest(
-    writer: Writer,
-    dataset: DatasetDict,
-    show: Callable[..., Iterable] = progress,
+    writer: Writer, dataset: DatasetDict, show: Callable[..., Iterable] = progress
 ) -> dict[str, list[dict[str, str]]]:
     """By split, validation and test, a report for each study: see `nearest_reports`.
 
@@ -104,13 +92,12 @@ def nearest_reports(
     centre = known.mean(axis=0)  # without it every pair of radiographs is alike
     known = _unit(known - centre)
     mention = {region: [i for i, study in enumerate(findings) if region in study] for region in REGIONS}
-    reports: list[dict[str, str]] = []
+    reports: list[dict[str, str]] = [{} for _ in features]
     for start in range(0, len(features), AT_ONCE):
         alike = _unit(features[start : start + AT_ONCE] - centre) @ known.T
-        best = {region: alike[:, of].argmax(axis=1) for region, of in mention.items() if of}
-        for row in range(len(alike)):
-            nearest = {region: mention[region][at[row]] for region, at in best.items()}
-            reports.append({region: findings[study][region] for region, study in nearest.items()})
+        for region, studies in mention.items():
+            for row, best in enumerate(alike[:, studies].argmax(axis=1) if studies else (), start=start):
+                reports[row][region] = findings[studies[best]][region]
     return reports
 
 
@@ -127,14 +114,8 @@ def most_frequent(train_findings: list[dict[str, str]]) -> dict[str, str]:
     return {region: _spelled(texts)[0][0] for region, texts in _by_region(train_findings).items()}
 
 
-def best_constant(
-    train_findings: list[dict[str, str]], judge: Callable[[list[tuple[str, str]]], list], **options
-) -> dict[str, str]:
-    """For each region the text to give to everyone: the first of `rank_constants`, whose options it has."""
-    return _first(rank_constants(train_findings, judge, **options))
-
-
-def _first(ranked: pd.DataFrame) -> dict[str, str]:
+def chosen(ranked: pd.DataFrame) -> dict[str, str]:
+    """For each region the text to give to everyone: the first of `rank_constants`."""
     return ranked.groupby("region", sort=False)["text"].first().to_dict()
 
 
@@ -173,9 +154,9 @@ def rank_constants(
         behind = means[:, [means.mean(axis=0).argmax()]] - means
         error = behind.std(axis=0, ddof=min(1, len(parts) - 1)) / len(parts) ** 0.5
         table = table.assign(mean=means.mean(axis=0), behind=behind.mean(axis=0), error=error)
-        chosen = (table["behind"] <= table["error"] + 1e-9).idxmax()  # the most frequent come first
-        others = table.drop(chosen).sort_values("mean", ascending=False, kind="stable")
-        tables.append(pd.concat([table.loc[[chosen]], others]).assign(region=region))
+        best = (table["behind"] <= table["error"] + 1e-9).idxmax()  # the most frequent come first
+        others = table.drop(best).sort_values("mean", ascending=False, kind="stable")
+        tables.append(pd.concat([table.loc[[best]], others]).assign(region=region))
     columns = ["region", "text", "studies", "mean", "behind", "error"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
@@ -191,18 +172,17 @@ def _candidates(known: list[str], parts: list[np.ndarray], count: int) -> list[t
     of a region passes, its most frequent stand: so among a handful of studies.
     """
 
-    def frequent(texts: list[str]) -> list[tuple[str, int]]:
-        return [(text, n) for text, n in _spelled(texts) if _named(text)][:count]
+    def is_named(text: str) -> bool:
+        return not any(finding.names & {UNNAMED, EVERYTHING} for finding in read_findings(text))
+
+    def frequent(texts: Iterable[str]) -> list[tuple[str, int]]:
+        return [(text, n) for text, n in _spelled(texts) if is_named(text)][:count]
 
     first = frequent(known)
     for part in parts:
-        others = {text.casefold() for text, _ in frequent(list(np.delete(np.array(known, object), part)))}
+        others = {text.casefold() for text, _ in frequent(np.delete(np.array(known, object), part))}
         first = [(text, n) for text, n in first if text.casefold() in others]
     return first or frequent(known) or _spelled(known)[:count]
-
-
-def _named(text: str) -> bool:
-    return not any(finding.names & {UNNAMED, EVERYTHING} for finding in read_findings(text))
 
 
 def _by_region(studies: list[dict[str, str]]) -> dict[str, list[str]]:
@@ -212,7 +192,7 @@ def _by_region(studies: list[dict[str, str]]) -> dict[str, list[str]]:
     return {region: given for region, given in texts.items() if given}
 
 
-def _spelled(texts: list[str]) -> list[tuple[str, int]]:
+def _spelled(texts: Iterable[str]) -> list[tuple[str, int]]:
     """The distinct texts, case aside, in their most frequent spelling, each with its number, most first."""
     same: dict[str, Counter] = {}
     for text in texts:
@@ -236,23 +216,24 @@ def beside_best(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame
     model = judgements["system"].iloc[0]
     written = judgements.loc[judgements["system"] == model, ["split", "id"]].drop_duplicates()
     judgements = judgements.merge(written, on=["split", "id"])  # a run may have written a part of the studies
-    table = []
+    tables = []
     for studies in (EVERY, ABNORMAL):
         group = judgements if studies == EVERY else judgements[judgements["id"].map(kinds) == studies]
-        of = dict(list(scored(group).groupby("system")))
-        others = [name for name in BASELINES if name in of]
-        if model not in of or not others:
+        systems = dict(list(scored(group).groupby("system")))
+        others = [name for name in BASELINES if name in systems]
+        if model not in systems or not others:
             continue
-        means = summary(group).set_index(["split", "region", "system"])
-        pairs = pd.concat([compare(of[model], of[name]).assign(baseline=name) for name in others])
+        pairs = pd.concat([compare(systems[model], systems[name]).assign(baseline=name) for name in others])
         pairs = pairs.reset_index(drop=True)
-        for row in pairs.loc[pairs.groupby(["split", "region"], sort=False)["mean_b"].idxmax()].itertuples():
-            sides = {"": model, "baseline_": row.baseline}
-            where = {side: means.loc[(row.split, row.region, name)] for side, name in sides.items()}
-            table.append(
-                {"split": row.split, "studies": studies, "region": row.region, "n": row.n}
-                | {side + name: at[name] for side, at in where.items() for name in ("mean", "low", "high")}
-                | {"baseline": row.baseline, "difference": row.difference, "p": row.p}
-                | {"difference_low": row.low, "difference_high": row.high, "judge": where[""]["judge"]}
-            )
-    return pd.DataFrame(table) if table else pd.DataFrame(columns=["split", "studies", "region"])
+        best = pairs.loc[pairs.groupby(["split", "region"], sort=False)["mean_b"].idxmax()]
+        best = best.rename(columns={"low": "difference_low", "high": "difference_high"}).assign(
+            studies=studies
+        )
+        means = summary(group)[["split", "region", "system", "mean", "low", "high", "judge"]]
+        own = means[means["system"] == model].drop(columns="system")
+        theirs = means.rename(columns={"system": "baseline"}).drop(columns="judge")
+        theirs = theirs.rename(columns={name: f"baseline_{name}" for name in ("mean", "low", "high")})
+        best = best.merge(own, on=["split", "region"]).merge(theirs, on=["split", "region", "baseline"])
+        tables.append(best.drop(columns=["mean_a", "mean_b", "unpaired"]))
+    columns = ["split", "studies", "region"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)

@@ -4,7 +4,7 @@ The counts are those of `utils.findings.counts`. The reader of findings is the o
 references and in reports alike, whichever judge gave the scores.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from utils.findings import counts
 from utils.findings.groups import Group
 from utils.judge import OFFLINE_LABEL
 
-from .statistics import model_and_split, order_splits, split_name
+from .statistics import bounds, model_and_split, order_splits, split_name
 from .tables import FEW, markdown
 
 READER = f"the reader of the {OFFLINE_LABEL}"
@@ -42,12 +42,10 @@ def count(rows: Sequence[pd.DataFrame], groups: Sequence[Group]) -> pd.DataFrame
 
     Of the later `rows`, such as recorded predictions, those of the model's studies are taken.
     """
-    known = set(zip(rows[0]["split"], rows[0]["id"], strict=True))
-    parts = []
-    for part in rows:
-        ours = [study in known for study in zip(part["split"], part["id"], strict=True)]
-        parts.append(part.loc[ours, list(counts.COLUMNS)].fillna("").astype(str))
-    return counts.count(counts.on_same_studies(pd.concat(parts, ignore_index=True)), groups)
+    known = rows[0][["split", "id"]].drop_duplicates()
+    parts = (part[list(counts.COLUMNS)].merge(known, on=["split", "id"]) for part in rows)
+    every = pd.concat(parts, ignore_index=True).fillna("").astype(str)
+    return counts.count(counts.on_same_studies(every), groups)
 
 
 def overview(counted: pd.DataFrame) -> pd.DataFrame:
@@ -58,19 +56,19 @@ def overview(counted: pd.DataFrame) -> pd.DataFrame:
     """
     micro, macro = (_by_split(counted[counted["finding"] == name]) for name in (counts.MICRO, counts.MACRO))
     table = micro[["split", "system", "n", "present", "named", "right"]]
-    return table.rename(columns={"n": "studies", "present": "there"}).assign(
-        **{name: _values(micro, name) for name in ("recall", "precision")},
-        **{"micro-F1": _values(micro, "f1", 3), "macro-F1": _values(macro, "f1", 3)},
-    )
+    table = table.rename(columns={"n": "studies", "present": "there"})
+    table["recall"], table["precision"] = _values(micro, "recall"), _values(micro, "precision")
+    table["micro-F1"], table["macro-F1"] = _values(micro, "f1", 3), _values(macro, "f1", 3)
+    return table
 
 
 def by_finding(counted: pd.DataFrame) -> pd.DataFrame:
     """`counted` to be read, a row for each split, system and finding; of a single split without it."""
     rows = _by_split(counted[~counted["finding"].isin([counts.MICRO, counts.MACRO])])
-    table = rows[["split", "system", "finding", "named", "right"]].assign(
-        **{name: _values(rows, name) for name in ("recall", "precision")}, F1=_values(rows, "f1")
-    )
-    table.insert(3, "have it", [f"{row.present} of {row.n}" for row in rows.itertuples()])
+    have = [f"{row.present} of {row.n}" for row in rows.itertuples()]
+    table = rows[["split", "system", "finding"]].assign(**{"have it": have}, named=rows["named"])
+    table["right"], table["recall"] = rows["right"], _values(rows, "recall")
+    table["precision"], table["F1"] = _values(rows, "precision"), _values(rows, "f1")
     return table.drop(columns=["split"] if counted["split"].nunique() == 1 else [])
 
 
@@ -89,8 +87,8 @@ def value(row: dict | pd.Series, name: str, digits: int = 2) -> str:
     """A value with its interval, `0.30 [0.17, 0.45]`; a dash where it is undefined."""
     if pd.isna(row[name]):
         return "–"
-    shown, low, high = (f"{row[name + end]:.{digits}f}" for end in ("", "_low", "_high"))
-    return f"{shown} [{low}, {high}]"
+    form = f".{digits}f"
+    return f"{row[name]:{form}} {bounds(row[f'{name}_low'], row[f'{name}_high'], form)}"
 
 
 def tables(counted: pd.DataFrame, *, data_label: str) -> str:
@@ -104,8 +102,8 @@ def tables(counted: pd.DataFrame, *, data_label: str) -> str:
     each = by_finding(split[split["system"] == model]).drop(columns="system")
     parts = [
         f"**Findings named rightly, {data_label}, found by {READER}**",
-        markdown(overview(counted)).strip(),
-        f"Finding by finding, {name}, {model}:\n\n{markdown(each).strip()}",
+        markdown(overview(counted)),
+        f"Finding by finding, {name}, {model}:\n\n{markdown(each)}",
         "\n".join(f"- {note}" for note in notes(counted)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -121,7 +119,7 @@ def others(counted: pd.DataFrame) -> str:
     if not shown:
         return ""
     each = by_finding(split[split["system"].isin(shown)])
-    return f"Finding by finding, {name}, the others that name any:\n\n{markdown(each)}"
+    return f"Finding by finding, {name}, the others that name any:\n\n{markdown(each)}\n"
 
 
 def notes(counted: pd.DataFrame) -> Iterator[str]:
@@ -140,7 +138,7 @@ def notes(counted: pd.DataFrame) -> Iterator[str]:
         yield "An interval without width says that none was right or all were, not that this is certain."
     if (counted["n"] < FEW).any():
         yield f"Intervals over fewer than {FEW} studies are too narrow: take them as a rough guide."
-    if any(counts.SAME in name for name in counted["system"].unique()):
+    if counted["system"].str.contains(counts.SAME, regex=False).any():
         yield "A system with fewer studies is set against the model on the same studies."
 
 
@@ -150,9 +148,8 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
         yield NONE
         return
     model, split, rows = model_and_split(counted)
-    own = rows[rows["system"] == model].set_index("finding")
-    there = own[own["present"] > 0].drop(index=[counts.MICRO, counts.MACRO], errors="ignore")
-    whole, name = own.loc[counts.MICRO], split.capitalize()
+    whole, there = findings_of(rows, model)
+    name = split.capitalize()
     if there.empty:
         yield f"{name}: no study has any of the findings that are counted."
         return
@@ -161,27 +158,31 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
         f"{whole['right']:,} (recall {value(whole, 'recall')}), and names {_extra(whole)} that are not there "
         f"(precision {value(whole, 'precision')}); micro-F1 {value(whole, 'f1')}. Found by {READER}."
     )
-    first = HEART if HEART in there.index else there["present"].idxmax()
+    first = there.loc[HEART if HEART in there.index else there["present"].idxmax()]
+    studies = f"{first['present']:,} {'study' if first['present'] == 1 else 'studies'}"
     yield (
-        f"{name}: of {_studies(there.loc[first])} with {PLAIN[first]} the {model} names "
-        f"{there.loc[first, 'right']}, and {_extra(there.loc[first])} more without it."
+        f"{name}: of {studies} with {PLAIN[first.name]} the {model} names {first['right']}, and "
+        f"{_extra(first)} more without it."
     )
-    beside = rows[(rows["system"] != model) & (rows["finding"] == first)]
-    if len(beside):
-        each = (f"{row['system']} {_right_and_extra(row)}" for _, row in beside.iterrows())
-        yield f"{name}, {PLAIN[first]}, the others (+: more without it): {', '.join(each)}."
-    rest = there.drop(index=first)
-    if len(rest):
-        each = (f"{PLAIN[finding]} {_right_and_extra(row)}" for finding, row in rest.iterrows())
-        yield f"{name}, what else the {model} names (+: more without it): {', '.join(each)}."
-    beside = rows[(rows["system"] != model) & (rows["finding"] == counts.MICRO)]
-    if len(beside):
-        each = (f"{row['system']} {value(row, 'f1')} n={row['n']}" for _, row in beside.iterrows())
-        yield f"{name}, micro-F1 of the others: {', '.join(each)}."
+
+    def those(finding: str, tell: Callable[[pd.Series], str]) -> str:
+        """What is told of the other systems' rows of a finding."""
+        beside = rows[(rows["system"] != model) & (rows["finding"] == finding)]
+        return ", ".join(f"{row['system']} {tell(row)}" for _, row in beside.iterrows())
+
+    if others := those(first.name, _right_and_extra):
+        yield f"{name}, {PLAIN[first.name]}, the others (+: more without it): {others}."
+    rest = there.drop(index=first.name).iterrows()
+    if each := ", ".join(f"{PLAIN[finding]} {_right_and_extra(row)}" for finding, row in rest):
+        yield f"{name}, what else the {model} names (+: more without it): {each}."
+    if others := those(counts.MICRO, lambda row: f"{value(row, 'f1')} n={row['n']}"):
+        yield f"{name}, micro-F1 of the others: {others}."
 
 
-def _studies(row: pd.Series) -> str:
-    return f"{row['present']:,} {'study' if row['present'] == 1 else 'studies'}"
+def findings_of(rows: pd.DataFrame, model: str) -> tuple[pd.Series, pd.DataFrame]:
+    """Of the rows of one split those of `model`: all findings together, and by finding each that is there."""
+    own = rows[rows["system"] == model].set_index("finding")
+    return own.loc[counts.MICRO], own.drop(index=[counts.MICRO, counts.MACRO]).query("present > 0")
 
 
 def _right_and_extra(row: pd.Series) -> str:

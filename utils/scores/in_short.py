@@ -3,17 +3,17 @@
 They are of the test split, or of the first split where there is no test.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
-from utils.findings import counts
 from utils.regions import REGIONS
 
 from . import findings as seen
 from .baselines import BASELINES
 from .judging import ABNORMAL
 from .statistics import cell, error_counts, model_and_split, one_split
+from .tables import difference
 
 MOST = 3  # findings that a sentence names
 
@@ -29,8 +29,8 @@ def in_short(
     The arguments are those of `report.write_report`. Without findings the first two are of its scores and
     errors, without `best` the third is of the other systems by name.
     """
-    named = _of_findings(findings) if findings is not None else None
-    can, cannot = named or (_of_scores(summary), _of_errors(summary, judgements))
+    named = None if findings is None or findings.empty else _of_findings(findings)
+    can, cannot = named or _of_scores(summary, judgements)
     return [can, cannot, _of_best(best[1]) if best and len(best[1]) else _of_others(summary)]
 
 
@@ -44,53 +44,46 @@ def further(summary: pd.DataFrame) -> Iterator[str]:
 
 def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:
     """What the model names and what it does not; None where no study has a finding that is counted."""
-    if counted.empty:
-        return None
     model, split, rows = model_and_split(counted)
-    own = rows[rows["system"] == model].set_index("finding")
-    whole = own.loc[counts.MICRO]
-    there = own.drop(index=[counts.MICRO, counts.MACRO]).query("present > 0")
+    whole, there = seen.findings_of(rows, model)
     if there.empty:
         return None
+
+    def right_of(row: pd.Series) -> str:
+        return f"{seen.PLAIN[row.name]} ({row['right']:,} of {row['present']:,})"
+
     there = there.sort_values(["recall", "present"], ascending=False, kind="stable")
-    best = f", most often {_right_of(there.iloc[0])}" if whole["right"] else ""
+    best = f", most often {right_of(there.iloc[0])}" if whole["right"] else ""
     can = (
         f"On the {split} studies (n={whole['n']:,}) the {model} names {whole['right']:,} "
         f"of {whole['present']:,} findings (recall {seen.value(whole, 'recall')}){best}, "
         f"and {whole['named'] - whole['right']:,} that are not there "
         f"(precision {seen.value(whole, 'precision')})."
     )
-    few = there[there["recall"] < 0.5].iloc[::-1]
+    few, worst = there[there["recall"] < 0.5].iloc[::-1], there.iloc[-1]
     if len(few):
         more = f" and {len(few) - MOST} more" if len(few) > MOST else ""
-        listed = ", ".join(_right_of(row) for _, row in few.head(MOST).iterrows())
+        listed = ", ".join(right_of(row) for _, row in few.head(MOST).iterrows())
         return can, f"It names fewer than half of these: {listed}{more}."
-    worst = there.iloc[-1]
     if worst["right"] == worst["present"]:
         return can, "It misses none of them."
     missed = f"{worst['present'] - worst['right']:,} of {worst['present']:,} missed"
     return can, f"What it misses most often is {seen.PLAIN[worst.name]} ({missed})."
 
 
-def _right_of(row: pd.Series) -> str:
-    return f"{seen.PLAIN[row.name]} ({row['right']:,} of {row['present']:,})"
-
-
-def _of_scores(summary: pd.DataFrame) -> str:
+def _of_scores(summary: pd.DataFrame, judgements: pd.DataFrame) -> tuple[str, str]:
+    """The model's mean scores, and the error that it makes most often."""
     model, split, rows = model_and_split(summary)
     own = rows[rows["system"] == model]
     means = ", ".join(f"{region} {cell(own, region)}" for region in own["region"])
-    return f"On the {split} studies the mean scores of the {model} are {means}."
-
-
-def _of_errors(summary: pd.DataFrame, judgements: pd.DataFrame) -> str:
-    model, _, rows = model_and_split(summary)
     errors = error_counts(judgements)
     errors = errors[(errors["system"] == model) & (errors["split"] == rows["split"].iloc[0])]
     types = errors.groupby("error", sort=False)["significant"].sum()
-    if not types.sum():
-        return "The judge counts no significant error."
-    return f'Its most frequent significant error is "{types.idxmax()}", {types.max():,} of {types.sum():,}.'
+    most = f'Its most frequent significant error is "{types.idxmax()}", {types.max():,} of {types.sum():,}.'
+    return (
+        f"On the {split} studies the mean scores of the {model} are {means}.",
+        most if types.sum() else "The judge counts no significant error.",
+    )
 
 
 def _of_best(best: pd.DataFrame) -> str:
@@ -98,31 +91,29 @@ def _of_best(best: pd.DataFrame) -> str:
     rows = one_split(best)
     kind = ABNORMAL if ABNORMAL in set(rows["studies"]) else rows["studies"].iloc[0]
     rows = rows[rows["studies"] == kind]
-
-    def listed(of: pd.DataFrame) -> str:
-        return ", ".join(
-            f"{row.region} ({row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}])"
-            for row in of.itertuples()
+    higher, lower = rows["difference_low"] > 0, rows["difference_high"] < 0
+    alike = "does not differ clearly from it in"
+    if not (higher | lower).any():
+        alike = "does not differ clearly from the best baseline's in any region:"
+    parts = []
+    for words, these in (
+        ("is higher than the best baseline's in", higher),
+        ("is lower than the best baseline's in", lower),
+        (alike, ~higher & ~lower),
+    ):
+        listed = ", ".join(
+            f"{row.region} ({difference(row.difference, row.difference_low, row.difference_high)})"
+            for row in rows[these].itertuples()
         )
-
-    higher, lower = rows[rows["difference_low"] > 0], rows[rows["difference_high"] < 0]
-    alike = rows.drop(index=[*higher.index, *lower.index])
-    parts = [
-        *([f"is higher than the best baseline's in {listed(higher)}"] if len(higher) else []),
-        *([f"is lower than the best baseline's in {listed(lower)}"] if len(lower) else []),
-        *([f"does not differ clearly from it in {listed(alike)}"] if len(alike) else []),
-    ]
-    if not len(higher) and not len(lower):
-        parts = [f"does not differ clearly from the best baseline's in any region: {listed(alike)}"]
+        if listed:
+            parts.append(f"{words} {listed}")
     return f"On {kind} studies its mean score {'; it '.join(parts)}."
 
 
 def _of_others(summary: pd.DataFrame) -> str:
     model, _, rows = model_and_split(summary)
-    others = [name for name in rows["system"].unique() if name != model]
-    if not others:
-        return "It was set against no other system."
-    sentence = "; ".join(_set_against(rows, model, other) for other in others)
+    others = [_set_against(rows, model, name) for name in rows["system"].unique() if name != model]
+    sentence = "; ".join(others) or "it was set against no other system"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
@@ -130,18 +121,14 @@ def _set_against(rows: pd.DataFrame, model: str, other: str) -> str:
     """Where the intervals of two systems do not overlap in `rows`, a summary of one split."""
     own, theirs = (rows[rows["system"] == name].set_index("region") for name in (model, other))
     both = [region for region in REGIONS if region in own.index and region in theirs.index]
-    above = [region for region in both if own.loc[region, "low"] > theirs.loc[region, "high"]]
-    below = [region for region in both if own.loc[region, "high"] < theirs.loc[region, "low"]]
-    return (
-        f"the intervals of the {model} and of *{other}* do not overlap in {len(above) + len(below)} "
-        f"of {len(both)} regions{_where(model, above, below)}"
-    )
-
-
-def _where(model: str, above: Sequence[str], below: Sequence[str]) -> str:
+    own, theirs = own.loc[both], theirs.loc[both]
+    above, below = own.index[own["low"] > theirs["high"]], own.index[own["high"] < theirs["low"]]
     where = [
         f"the {model} {word} in {', '.join(regions)}"
         for word, regions in (("higher", above), ("lower", below))
-        if regions
+        if len(regions)
     ]
-    return f": {', '.join(where)}" if where else ""
+    return (
+        f"the intervals of the {model} and of *{other}* do not overlap in {len(above) + len(below)} "
+        f"of {len(both)} regions{': ' if where else ''}{', '.join(where)}"
+    )

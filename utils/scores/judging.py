@@ -1,11 +1,9 @@
 """From reports to judgements: the rows that `judgements.parquet` holds.
 
-A row is one region of one study as one system wrote it: `system`, `split`,
-`id`, `region`, `reference`, `prediction`, then what the judge said: `score`
-(NaN where it gave no verdict), `significant` and `insignificant` (six counts
-each), `matched`, `completion`, and `judge`, its label. A region that the
-study's findings do not mention is kept with an empty reference: it is never
-judged, and counts in no score.
+A row is one region of one study as one system wrote it: `system`, `split`, `id`, `region`, `reference`,
+`prediction`, then what the judge said: `score` (NaN where it gave no verdict), `significant` and
+`insignificant` (six counts each), `matched`, `completion`, and `judge`, its label. A region that the study's
+findings do not mention is kept with an empty reference: it is never judged, and counts in no score.
 """
 
 import gzip
@@ -37,35 +35,16 @@ def references(split: Dataset) -> dict[str, dict[str, str]]:
     return {study["id"]: mentioned(study) for study in split.select_columns(["id", *REGIONS])}
 
 
-def prediction_rows(split: Dataset, generations: list[dict]) -> pd.DataFrame:
+def prediction_rows(split: Dataset, generations: Iterable[dict]) -> pd.DataFrame:
     """The rows for `generations`, lines of `generations.jsonl` on studies of `split`: four a study."""
     known = references(split)
     rows = [
-        {
-            **{name: line[name] for name in ("system", "split", "id")},
-            "region": region,
-            "reference": known[line["id"]].get(region, ""),
-            "prediction": line["report"].get(region, ""),
-        }
+        (*(line[name] for name in ("system", "split", "id")), region)
+        + (known[line["id"]].get(region, ""), line["report"].get(region, ""))
         for line in generations
         for region in REGIONS
     ]
     return pd.DataFrame(rows, columns=["system", "split", "id", "region", "reference", "prediction"])
-
-
-def baseline_rows(
-    split: Dataset, name: str, system: str, report: dict[str, str] | list[dict[str, str]]
-) -> pd.DataFrame:
-    """The rows to judge for a baseline called `system` on `split`, called `name`.
-
-    `report` is one report that every study gets, or one for each study in the order of `split`.
-    """
-    reports = [report] * len(split) if isinstance(report, dict) else report
-    lines = [
-        {"system": system, "split": name, "id": study, "report": written}
-        for study, written in zip(split["id"], reports, strict=True)
-    ]
-    return prediction_rows(split, lines)
 
 
 def all_systems(
@@ -77,37 +56,48 @@ def all_systems(
     others: by baseline and split, a report for all studies or one for each; they get the model's studies
     """
     written = next(iter(reports.values()))
-    parts = {
-        system: [prediction_rows(dataset[name], lines) for name, lines in of.items()]
-        for system, of in reports.items()
+
+    def lines(system: str, name: str, given: dict | list) -> list[dict]:
+        ids = dataset[name]["id"][: len(written[name])]
+        given = [given] * len(ids) if isinstance(given, dict) else given[: len(ids)]
+        about = {"system": system, "split": name}
+        return [about | {"id": id, "report": report} for id, report in zip(ids, given, strict=True)]
+
+    every = reports | {
+        system: {name: lines(system, name, given) for name, given in of_splits.items()}
+        for system, of_splits in others.items()
     }
-    for system, of in others.items():
-        parts[system] = []
-        for name, given in of.items():
-            count = len(written[name])
-            report = given if isinstance(given, dict) else given[:count]
-            parts[system].append(baseline_rows(dataset[name].select(range(count)), name, system, report))
-    found = {system: pd.concat(rows, ignore_index=True) for system, rows in parts.items()}
-    return {system: rows for system, rows in found.items() if len(rows)}
+    tables = {
+        system: pd.concat(
+            [prediction_rows(dataset[name], rows) for name, rows in of_splits.items()], ignore_index=True
+        )
+        for system, of_splits in every.items()
+    }
+    return {system: rows for system, rows in tables.items() if len(rows)}
 
 
 def judged(rows: pd.DataFrame, **options) -> pd.DataFrame:
     """`rows` with their judgements, by `judge.judge_pairs` with `options`."""
     has_reference = rows["reference"] != ""
-    asked = rows[has_reference]
-    pairs = list(zip(asked["reference"], asked["prediction"], strict=True))
-    found = with_judgements(asked, judge_pairs(pairs, **options))
-    label = found["judge"].iloc[0] if len(found) else ""
-    silent = with_judgements(rows[~has_reference], [parse_completion("", label)] * (~has_reference).sum())
-    return pd.concat([found, silent]).sort_index()
+    asked, unasked = rows[has_reference], rows[~has_reference]
+    asked = with_judgements(
+        asked, judge_pairs(zip(asked["reference"], asked["prediction"], strict=True), **options)
+    )
+    label = asked["judge"].iloc[0] if len(asked) else ""
+    unasked = with_judgements(unasked, [parse_completion("", label)] * len(unasked))
+    return pd.concat([asked, unasked]).sort_index()
 
 
 def with_judgements(rows: pd.DataFrame, judgements: list[Judgement]) -> pd.DataFrame:
     """`rows` with their judgements, which stand in the same order."""
     names = ("score", "significant", "insignificant", "matched", "completion", "judge")
     columns = {name: [getattr(judgement, name) for judgement in judgements] for name in names}
-    columns["score"] = pd.array(columns["score"], dtype="float64")
-    return rows.assign(**columns)
+    return rows.assign(**columns | {"score": pd.array(columns["score"], dtype="float64")})
+
+
+def _recorded(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with what their completions, which GREEN wrote elsewhere, say."""
+    return with_judgements(rows, [parse_completion(text, RECORDED_LABEL) for text in rows["completion"]])
 
 
 def normality(
@@ -126,11 +116,14 @@ def normality(
     Raises StepError for a file of another kind.
     """
     kinds = _indexed(references, metadata) if metadata and metadata.is_file() else {}
-    if not kinds:
-        kinds = {study: _kind_of(findings.values()) for study, findings in references.items()}
-        return kinds, "Normal: the offline judge finds nothing abnormal in the reference (no MeSH terms)."
-    left_out = len(references) - len(kinds)
-    return kinds, f"Normal: the collection's own MeSH terms say so ({left_out:,} studies have no terms)."
+    if kinds:
+        left_out = len(references) - len(kinds)
+        return kinds, f"Normal: the collection's own MeSH terms say so ({left_out:,} studies have no terms)."
+    for study, texts in references.items():
+        findings = [finding for text in texts.values() for finding in read_findings(text)]
+        abnormal = any(finding.present and finding.names != {UNNAMED} for finding in findings)
+        kinds[study] = ABNORMAL if abnormal else NORMAL
+    return kinds, "Normal: the offline judge finds nothing abnormal in the reference (no MeSH terms)."
 
 
 def _indexed(references: Iterable[str], metadata: Path) -> dict[str, str]:
@@ -148,17 +141,12 @@ def _indexed(references: Iterable[str], metadata: Path) -> dict[str, str]:
     return kinds
 
 
-def _kind_of(texts: Iterable[str]) -> str:
-    found = [finding for text in texts for finding in read_findings(text)]
-    return ABNORMAL if any(one.present and one.names != {UNNAMED} for one in found) else NORMAL
-
-
 def by_study(judgements: pd.DataFrame) -> dict[str, dict[str, Judgement]]:
     """By study id and region, the judgements of one system on one split."""
-    found: dict[str, dict[str, Judgement]] = {}
+    studies: dict[str, dict[str, Judgement]] = {}
     for row in judgements[judgements["reference"] != ""].itertuples():
-        found.setdefault(row.id, {})[row.region] = parse_completion(row.completion, row.judge)
-    return found
+        studies.setdefault(row.id, {})[row.region] = parse_completion(row.completion, row.judge)
+    return studies
 
 
 def save(judgements: pd.DataFrame, path: Path) -> Path:
@@ -187,13 +175,11 @@ def read_recorded(path: str | Path, system: str) -> pd.DataFrame:
     opener = gzip.open if str(path).endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file]
-        rows = pd.DataFrame(lines)[["split", "id", "region", "reference", "prediction", "completion"]]
+            rows = pd.DataFrame(map(json.loads, file))
+        rows = rows[["split", "id", "region", "reference", "prediction", "completion"]]
     except (OSError, ValueError, KeyError) as error:
         raise StepError(f"{path} is not a file of recorded judgements ({error}).") from None
-    rows = rows.assign(system=system)
-    judgements = [parse_completion(text, RECORDED_LABEL) for text in rows["completion"]]
-    return with_judgements(rows, judgements)
+    return _recorded(rows.assign(system=system))
 
 
 # One row per study, at the commit that published it; by region: reference, predictions, evaluation, green.
@@ -216,43 +202,35 @@ def published_judgements(path: Path, address: str = ADDRESS) -> pd.DataFrame:
     on with, or are not what they should be: then nothing is kept.
     """
     if path.exists():
-        return read_published(path)
+        return _read_published(path, str(path))
     with replacing_file(path) as temporary:
         try:
             fetch(address, temporary, "published judgements")
         except DataError as error:
             raise StepError(f"{address}: {error}") from None
-        return read_published(temporary, address)
+        return _read_published(temporary, address)
 
 
-def read_published(path: Path, name: str = "") -> pd.DataFrame:
+def _read_published(path: Path, name: str) -> pd.DataFrame:
     """The rows of the published CSV, which has one row per study.
 
-    Raises StepError, naming the file by `name` or its path, for one of another
-    shape and one whose scores are not those of its completions.
+    Raises StepError, naming the file by `name`, for one of another shape and one whose scores are not those
+    of its completions.
     """
-    wrong = f"{name or path} does not hold the published judgements"
+    wrong, parts = f"{name} does not hold the published judgements", []
+    texts = {"reference": "reference", "prediction": "predictions", "completion": "evaluation"}
     try:
         wide = pd.read_csv(path, dtype=str, keep_default_na=False)
-        rows = pd.concat([_of_region(wide, region) for region in REGIONS], ignore_index=True)
+        for region in REGIONS:
+            rows = pd.DataFrame({to: wide[f"{region}_{column}"] for to, column in texts.items()})
+            about = {"system": SYSTEM, "split": "test", "id": wide["patient_ids"], "region": region}
+            parts.append(rows.assign(**about, green=wide[f"{region}_green"].astype(float)))
     except (KeyError, ValueError) as error:
         raise StepError(f"{wrong} ({tidy(str(error))}).") from None
-    judgements = [parse_completion(text, RECORDED_LABEL) for text in rows["completion"]]
-    read = np.array([judgement.score_as_published for judgement in judgements])
-    if rows.empty or not (np.abs(read - rows["green"]) < SAME).all():
+    rows = _recorded(pd.concat(parts, ignore_index=True))
+    if rows.empty or not ((rows["score"].fillna(0.0) - rows["green"]).abs() < SAME).all():
         raise StepError(f"{wrong}: its scores are not those of its completions.")
-    return with_judgements(rows.drop(columns="green"), judgements)
-
-
-def _of_region(wide: pd.DataFrame, region: str) -> pd.DataFrame:
-    columns = {
-        "reference": f"{region}_reference",
-        "prediction": f"{region}_predictions",
-        "completion": f"{region}_evaluation",
-    }
-    rows = pd.DataFrame({to: wide[column] for to, column in columns.items()})
-    about = {"system": SYSTEM, "split": "test", "id": wide["patient_ids"], "region": region}
-    return rows.assign(**about, green=wide[f"{region}_green"].astype(float))
+    return rows.drop(columns="green")
 
 
 def check_judge(
@@ -263,25 +241,25 @@ def check_judge(
     known: rows as `published_judgements` or `read_recorded` give them
     cache: as in `judge.judge_pairs`, so that a second run asks nothing
 
-    A row a pair: region, reference, prediction, recorded, judged, agree (the same score).
+    One row per pair: region, reference, prediction, recorded, judged, agree (the same score).
     `attrs["verdict"]` says in a sentence how well they agree, no verdict counted as 0, and warns where
     few do. Raises StepError where `known` has no pair with a score and text on both sides.
     """
-    chosen = _spread(known, n)
-    if chosen.empty:
-        raise StepError("The self-check needs recorded judgements of pairs with text on both sides.")
-    judged = judge_pairs(zip(chosen["reference"], chosen["prediction"], strict=True), engine, cache=cache)
-    scores = pd.Series([one.score_as_published for one in judged], chosen.index)
-    distance, pearson = (scores - chosen["score"]).abs(), scores.corr(chosen["score"])
-    spoke = np.array([one.score is not None for one in judged])
-    table = chosen[["region", "reference", "prediction"]].assign(
-        recorded=chosen["score"], judged=[one.score for one in judged], agree=spoke & (distance < SAME)
+    table = _spread(known, n)[["region", "reference", "prediction", "score"]].rename(
+        columns={"score": "recorded"}
     )
-    same, silent = int(table["agree"].sum()), int((~spoke).sum())
+    if table.empty:
+        raise StepError("The self-check needs recorded judgements of pairs with text on both sides.")
+    judged = judge_pairs(zip(table["reference"], table["prediction"], strict=True), engine, cache=cache)
+    table["judged"] = [judgement.score for judgement in judged]
+    scores, spoke = table["judged"].astype(float).fillna(0.0), table["judged"].notna()
+    distance, pearson = (scores - table["recorded"]).abs(), scores.corr(table["recorded"])
+    table["agree"] = spoke & (distance < SAME)
+    same = table["agree"].sum()
     verdict = (
         f"{engine.label}: {same} of {len(table)} scores as recorded, mean absolute difference "
         f"{distance.mean():.2f}, Pearson {'undefined' if np.isnan(pearson) else f'{pearson:.2f}'}, "
-        f"{silent} without a verdict."
+        f"{(~spoke).sum()} without a verdict."
     )
     if same < POOR * len(table):
         verdict += (
@@ -289,7 +267,7 @@ def check_judge(
             "Check the precision and the model before you trust the scores below.**"
         )
     table.attrs["verdict"] = verdict
-    return table.reset_index(drop=True)
+    return table
 
 
 def _spread(known: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -299,15 +277,13 @@ def _spread(known: pd.DataFrame, n: int) -> pd.DataFrame:
     """
     known = known.reset_index(drop=True)
     two_sided = (known["reference"].str.strip() != "") & (known["prediction"].str.strip() != "")
-    known = known[known["score"].notna() & two_sided]
-    known = known.drop_duplicates(["reference", "prediction"])
+    known = known[known["score"].notna() & two_sided].drop_duplicates(["reference", "prediction"])
     regions = [region for region in REGIONS if region in set(known["region"])]
     chosen = []
     for number, region in enumerate(regions):
         left = known.loc[known["region"] == region, "score"]
         count = n // len(regions) + (number < n % len(regions))
         for wanted in np.linspace(0, 1, count)[: len(left)]:
-            nearest = (left - wanted).abs().idxmin()
-            chosen.append(nearest)
-            left = left.drop(nearest)
-    return known.loc[chosen]
+            chosen.append((left - wanted).abs().idxmin())
+            left = left.drop(chosen[-1])
+    return known.loc[chosen].reset_index(drop=True)

@@ -4,8 +4,7 @@
     accelerate launch --multi_gpu -m utils.scores judge <workspace>/evaluation/<run>
 
 They share the studies and the questions out. Each appends what it has to a file of its own, so a run that
-was killed goes on, on any number of processes. Settings are those of the notebook, if it has run, else the
-preset's.
+was killed goes on, on any number of processes. Settings are the notebook's, if it has run, else the preset's.
 """
 
 import gc
@@ -47,10 +46,8 @@ REPORTS, ANSWERS, NOTED = "generations.jsonl", "answers.jsonl", "settings.json"
 def write_on_all(
     workspace: Workspace, settings: GenerationSettings, systems: Sequence[str] = SYSTEMS
 ) -> None:
-    """Write the reports of `systems` and image features on all GPUs of this machine; with one or none do
-    nothing.
-
-    Whoever asks for them afterwards finds them written.
+    """Write the reports of `systems` and image features on all GPUs of this machine; do nothing with one or
+    none. Whoever asks for them afterwards finds them written.
     """
     folder, count = workspace.folder("evaluation"), processes.how_many()
     _note(folder, generation=settings)
@@ -111,12 +108,8 @@ class SharedJudge:
         if self._team is None:
             self._jobs, self._asked = tempfile.TemporaryDirectory(), itertools.count()
             self._team = processes.Processes(processes.how_many(), "utils.scores", "answer", self._jobs.name)
-        job = {
-            "settings": self.settings.model_dump(),
-            "cache": str(self.cache.resolve()),
-            "pairs": list(pairs),
-        }
-        write_json(Path(self._jobs.name) / f"{next(self._asked)}.json", job)
+        job = {"settings": self.settings.model_dump(), "cache": str(self.cache.resolve())}
+        write_json(Path(self._jobs.name, f"{next(self._asked)}.json"), job | {"pairs": list(pairs)})
         try:
             for _ in self._team.rounds():
                 store.more()
@@ -139,42 +132,33 @@ class SharedJudge:
 
 def write(workspace: Workspace, systems: Sequence[str] = SYSTEMS) -> None:
     """Write this process's share of a run's reports by `systems`, and of its studies' image features."""
-    folder, dataset, writer = _opened(workspace)
-    settings = _settings(folder).generation
+    folder, dataset, writer, settings = _opened(workspace)
     writer.learn(study[0]["content"] for study in dataset["train"]["completion"])
     for studies in dataset.values():
         for block in _show(processes.shard(blocks(studies)), "image features"):
             block_features(writer.tower, block, writer.kept)
-    for system, name in _asked(dataset, systems):
-        write_reports(writer, dataset[name], name, folder / REPORTS, settings, system, _show)
+    for system, name in _reports(dataset, systems):
+        write_reports(writer, dataset[name], name, folder / REPORTS, settings.generation, system, _show)
 
 
 def judge(workspace: Workspace) -> None:
     """Judge this process's share of all systems' reports. Raises StepError if one is missing."""
-    folder, dataset, writer = _opened(workspace)
-    settings = _settings(folder)
-    kept = read_generations(folder / REPORTS, writer.adapter)
-    judged = plan.chosen(dict.fromkeys(SYSTEMS), settings.judge.systems)
-    reports: dict[str, dict[str, list[dict]]] = {system: {} for system in judged}
-    for system, name in _asked(dataset, [*judged]):
+    folder, dataset, writer, settings = _opened(workspace)
+    kept, choice = read_generations(folder / REPORTS, writer.adapter), settings.judge.systems
+    reports: dict[str, dict[str, list[dict]]] = {}
+    for system, name in _reports(dataset, [*plan.chosen(dict.fromkeys(SYSTEMS), choice)]):
         ids = ids_to_write(dataset[name], settings.generation, system)
-        plans = plans_to_write(writer, dataset[name], name, system, _show)
-        found = as_planned(kept, system, name, plans)
-        reports[system][name] = [found[study] for study in ids if study in found]
-        if len(reports[system][name]) < len(ids):
+        written = as_planned(kept, system, name, plans_to_write(writer, dataset[name], name, system, _show))
+        if not written.keys() >= set(ids):
             raise StepError(f"Not all reports are written in {folder}: run utils.scores write first.")
-    everyone = settings.judge.systems == "all"
-    others = baselines.make(writer, dataset, _show)[0] if everyone else {}
-    systems = plan.chosen(all_systems(dataset, reports, others), settings.judge.systems)
-    first = processes.rank() == 0
-    in_turn = plan.in_turn(
-        judge_of(settings.judge),
-        settings.judge,
-        folder / ANSWERS,
-        say=print if first else lambda _: None,
-        bar=(lambda label: counter(_of(label))) if first else lambda _: lambda *_: None,
-    )
-    in_turn(systems)
+        reports.setdefault(system, {})[name] = [written[study] for study in ids]
+    others = baselines.make(writer, dataset, _show)[0] if choice == "all" else {}
+    systems = plan.chosen(all_systems(dataset, reports, others), choice)
+    if processes.rank():
+        look = {"say": lambda _: None, "bar": lambda _: lambda *_: None}
+    else:
+        look = {"bar": lambda label: counter(_of(label))}
+    plan.in_turn(judge_of(settings.judge), settings.judge, folder / ANSWERS, **look)(systems)
 
 
 def answer(jobs: Path) -> None:
@@ -188,11 +172,15 @@ def answer(jobs: Path) -> None:
         judge_pairs(job["pairs"], engine, cache=Path(job["cache"]))
 
 
-def _opened(workspace: Workspace) -> tuple[Path, DatasetDict, Writer]:
-    """The folder of step 4, the dataset, and the writer. Raises StepError where a step before is not done."""
+def _opened(workspace: Workspace) -> tuple[Path, DatasetDict, Writer, Preset]:
+    """The folder of step 4, the dataset, the writer, and the preset with what the folder notes in its place.
+
+    Raises StepError where a step before is not done.
+    """
     workspace.require("training")
     dataset, folder = load(workspace.folder("dataset")), workspace.folder("evaluation")
-    return folder, dataset, writer_of(workspace, _settings(folder).generation)
+    settings = with_values(preset(workspace.size), _noted(folder))
+    return folder, dataset, writer_of(workspace, settings.generation), settings
 
 
 def writer_of(workspace: Workspace, settings: GenerationSettings) -> Writer:
@@ -211,12 +199,7 @@ def _noted(folder: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _settings(folder: Path) -> Preset:
-    """The preset with what is noted in `folder` in place of some settings."""
-    return with_values(preset(processes.workspace_of(folder, "evaluation").size), _noted(folder))
-
-
-def _asked(dataset: DatasetDict, systems: Sequence[str] = SYSTEMS) -> list[tuple[str, str]]:
+def _reports(dataset: DatasetDict, systems: Sequence[str]) -> list[tuple[str, str]]:
     """System and split of all reports of step 4 by `systems`."""
     splits = {MODEL: ("val", "test"), BASE: ("test",), SHUFFLED: ("test",)}
     return [(system, name) for system in systems for name in splits[system] if name in dataset]

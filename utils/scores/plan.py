@@ -1,10 +1,10 @@
 """Step 4 planned and kept to: who is judged in which order, what it costs, and when time is up.
 
-Nothing here was measured on a GPU. As it runs, the measured rate takes the
-place of the plan's. `python -m utils.scores.plan` prints the tables in docs;
-`--card L4 --gpus 2` asks for other cards.
+Nothing here was measured on a GPU. As it runs, the measured rate takes the place of the plan's. `python -m
+utils.scores.plan` prints the tables in docs; `--card L4 --gpus 2` asks for other cards.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,19 +36,9 @@ KEPT = (5.5, 5.5, 4.5)
 QUESTION, LONGEST, START, ANSWER = 590, 652, 283, 250  # tokens, see `judge_seconds`
 REPORT = 62  # tokens of a training report of IU X-Ray; its longest 5 % have more than 101
 LOOK = "look at the test radiographs once"
-JUDGE = Shape(  # LLaMA 2 7B
-    layers=32,
-    hidden=4096,
-    intermediate=11008,
-    heads=32,
-    kv_heads=32,
-    head_dim=128,
-    vocabulary=32000,
-    vision_layers=0,
-    vision_hidden=0,
-    vision_intermediate=0,
-    patches=0,
-)
+_TEXT = {"layers": 32, "hidden": 4096, "intermediate": 11008, "heads": 32, "kv_heads": 32, "head_dim": 128}
+_NO_TOWER = dict.fromkeys(("vision_layers", "vision_hidden", "vision_intermediate", "patches"), 0)
+JUDGE = Shape(**_TEXT, vocabulary=32000, **_NO_TOWER)  # LLaMA 2 7B
 
 
 @dataclass(frozen=True)
@@ -65,18 +55,19 @@ def _weights(shape: Shape) -> int:
     return shape.layers * sum(i * o for i, o in shape.linears) + shape.hidden * shape.vocabulary
 
 
-def _unpacking(shape: Shape, card: Card) -> float:
-    return speeds.unpacking(_weights(shape), "fp16", card)
-
-
 def rows_at_once(shape: Shape, slots: int, card: Card = T4) -> int:
     """Texts of `slots` tokens in all whose keys and values fit beside the 4-bit model on `card`."""
-    linears = _weights(shape) - shape.hidden * shape.vocabulary
-    model = linears * speeds.NF4_BYTES
-    model += 2 * (2 * shape.hidden * shape.vocabulary + speeds.vision_weights(shape))
+    embedded = shape.hidden * shape.vocabulary
+    model = (_weights(shape) - embedded) * speeds.NF4_BYTES
+    model += 2 * (2 * embedded + speeds.vision_weights(shape))
     free = (card.memory - sizes.HEADROOM) * sizes.GIB - model
-    one = 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim * slots
-    return max(int(CACHE_SHARE * free / one), 1)
+    text = 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim * slots
+    return max(int(CACHE_SHARE * free / text), 1)
+
+
+def _slots(tokens: int) -> int:
+    """The tokens that are made room for: those, a draft, and what rounds it up."""
+    return -(-(tokens + MOST_PROPOSED + 1) // STEP) * STEP
 
 
 def _seconds(shape: Shape, read: int, written: int, rows: int, rate: float, kept: float, card: Card) -> float:
@@ -85,10 +76,9 @@ def _seconds(shape: Shape, read: int, written: int, rows: int, rate: float, kept
     A pass unpacks the weights once, and computes 2 operations a weight for the last token and the
     draft of each row. Attention's own operations are under 3 % of that at these lengths.
     """
-    a_token = 2 * _weights(shape) / rate
-    a_pass = _unpacking(shape, card) + rows * (1 + MOST_PROPOSED) * a_token
-    reading = read * (a_token + _unpacking(shape, card) / PREFILL_TOKENS)
-    return reading + written / kept * a_pass / rows
+    a_token, unpacking = 2 * _weights(shape) / rate, speeds.unpacking(_weights(shape), "fp16", card)
+    a_pass = unpacking + rows * (1 + MOST_PROPOSED) * a_token
+    return read * (a_token + unpacking / PREFILL_TOKENS) + written / kept * a_pass / rows
 
 
 def judge_seconds(card: Card = T4) -> Hours:
@@ -96,22 +86,20 @@ def judge_seconds(card: Card = T4) -> Hours:
 
     Where the figures come from:
 
-    - tokens of a question (mean 590, longest 652, of them 283 that all questions start with) and of
-      an answer (250; 95 % have at most 372): 916 recorded questions and answers of GREEN, by the
-      tokenizer of Mistral, which is nearly LLaMA's;
-    - tokens kept a pass, 8 proposed: 5.5 when those answers are replayed (`benchmarks/decoding.py
-      replay`); verdicts on other models' reports, which are not published with this project, kept 0.81
-      times as many in an earlier replay, hence 4.5;
-    - rates: 27e12 is what the product of two half-precision matrices of 8,192 x 8,192 was timed at on
-      a T4 (0.04 s, ILGPU.Algorithms, pull request 90), 10e12 the likely rate of training
-      (`training.plan`), where more than products is done; 16e12 lies between, a quarter of the peak;
+    - tokens of a question (mean 590, longest 652, of them 283 that all questions start with) and of an answer
+      (250; 95 % have at most 372): 916 recorded questions and answers of GREEN, by the tokenizer of Mistral,
+      which is nearly LLaMA's;
+    - tokens kept a pass, 8 proposed: 5.5 when those answers are replayed (`benchmarks/decoding.py replay`);
+      verdicts on other models' reports, which are not published with this project, kept 0.81 times as many in
+      an earlier replay, hence 4.5;
+    - rates: 27e12 is what the product of two half-precision matrices of 8,192 x 8,192 was timed at on a T4
+      (0.04 s, ILGPU.Algorithms, pull request 90), 10e12 the likely rate of training (`training.plan`), where
+      more than products is done; 16e12 lies between, a quarter of the peak;
     - bandwidth, and the same shares of other cards' peaks: as in `training.plan`.
     """
     rows = min(rows_at_once(JUDGE, _slots(LONGEST + ANSWER_TOKENS), card), MOST_ROWS)
-    return tuple(
-        _seconds(JUDGE, QUESTION - START, ANSWER, rows, share * card.peak_16, kept, card)
-        for share, kept in zip(PEAK_SHARES, KEPT, strict=True)
-    )
+    how = [(share * card.peak_16, kept) for share, kept in zip(PEAK_SHARES, KEPT, strict=True)]
+    return tuple(_seconds(JUDGE, QUESTION - START, ANSWER, rows, rate, kept, card) for rate, kept in how)
 
 
 def report_seconds(
@@ -125,27 +113,21 @@ def report_seconds(
     untaught: the most tokens of a report, where the model was taught none, as the base model: it may use
         them all, and no draft from training reports holds; 0: the model was taught
 
-    Counted are the prompt, the vision tower and the passes; reports are taken to be as long as
-    training's. What share of a draft holds is known only once a model is trained: 2 tokens a pass are
-    taken for fast and likely, none for slow.
+    Counted are the prompt, the vision tower and the passes; reports are taken to be as long as training's.
+    What share of a draft holds is known only once a model is trained: 2 tokens a pass are taken for fast and
+    likely, none for slow.
     """
     shape = find(reading["base"]).shape
     rates = [share * card.peak_16 for share in PEAK_SHARES]
     if reading["precision"] == "fp32":
         rates = speeds.rates(card, "fp32")[::-1]
-    rows = min(
-        rows_at_once(shape, _slots(prompt + (untaught or 2 * REPORT)), card), most_at_once or MOST_ROWS
-    )
+    slots, kept = _slots(prompt + (untaught or 2 * REPORT)), (1, 1, 1) if untaught else (2, 2, 1)
+    rows = min(rows_at_once(shape, slots, card), most_at_once or MOST_ROWS)
     tower = 2 * speeds.vision_weights(shape) * shape.patches * reading["views"]
     return tuple(
-        _seconds(shape, prompt, untaught or REPORT, rows, rate, kept, card) + tower / rate
-        for rate, kept in zip(rates, (1, 1, 1) if untaught else (2, 2, 1), strict=True)
+        _seconds(shape, prompt, untaught or REPORT, rows, rate, tokens, card) + tower / rate
+        for rate, tokens in zip(rates, kept, strict=True)
     )
-
-
-def _slots(tokens: int) -> int:
-    """The tokens that are made room for: those, a draft, and what rounds it up."""
-    return -(-(tokens + MOST_PROPOSED + 1) // STEP) * STEP
 
 
 def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[str, int]:
@@ -155,15 +137,12 @@ def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[s
     """
     pairs = {}
     for name, rows in systems.items():
-        mentioned = rows[rows["reference"] != ""]
-        texts = (mentioned[side].map(tidy) for side in ("reference", "prediction"))
-        pairs[name] = list(zip(*texts, strict=True))
-    left = set(open_questions(chain.from_iterable(pairs.values()), engine, **how))
-    counts = {}
+        rows = rows[rows["reference"] != ""]
+        pairs[name] = list(zip(rows["reference"].map(tidy), rows["prediction"].map(tidy), strict=True))
+    left, counts = set(open_questions(chain.from_iterable(pairs.values()), engine, **how)), {}
     for name, asked in pairs.items():
-        new = left & set(asked)
-        left -= new
-        counts[name] = len(new)
+        counts[name] = len(left.intersection(asked))
+        left.difference_update(asked)
     return counts
 
 
@@ -178,9 +157,9 @@ def looked_at(reading: dict, studies: int, card: Card = T4, gpus: int = 1) -> It
     return Item(LOOK, studies, tuple(each / gpus for each in hours))
 
 
-def planned(counts: dict[str, int], each: Hours, gpus: int = 1) -> list[Item]:
-    """The plan of work that takes `each` seconds a piece, shared by `gpus`: an item for each of `counts`."""
-    return [Item(name, count, tuple(count * s / 3600 / gpus for s in each)) for name, count in counts.items()]
+def planned(what: str, count: int, each: Hours, gpus: int = 1) -> Item:
+    """The plan of work of `count` pieces that take `each` seconds, shared by `gpus`."""
+    return Item(what, count, tuple(count * seconds / 3600 / gpus for seconds in each))
 
 
 def total(items: list[Item]) -> Item:
@@ -202,14 +181,14 @@ class TimeUp(Exception):
 def judge_in_turn(
     systems: dict[str, pd.DataFrame],
     *,
-    until: float | None = None,
+    until: float = math.inf,
     say: Callable[[str], None] = print,
     bar: Callable[[str], Callable[[int, int], None]] = counter,
     **how,
 ) -> dict[str, pd.DataFrame]:
     """Judge one system after another; the judged rows of those that were finished, by name.
 
-    until: `time.monotonic()` at which no answer more is waited for; None: never
+    until: `time.monotonic()` at which no answer more is waited for
     how: as `judging.judged` takes it; with a `cache` every answer is kept, and the next call goes on
 
     Says, after each system, how long it took and, at the time limit, what is left.
@@ -221,7 +200,7 @@ def judge_in_turn(
         def count(answered: int, total: int, show=show, asked=asked) -> None:
             show(answered, total)
             asked[:] = answered, total
-            if until is not None and time.monotonic() > until and answered < total:  # not after the last one
+            if time.monotonic() > until and answered < total:  # not after the last one
                 raise TimeUp
 
         try:
@@ -242,12 +221,8 @@ def judge_in_turn(
 def in_turn(engine: Engine, settings: JudgeSettings, cache: Path, **options) -> Callable[..., dict]:
     """`judge_in_turn` for a run's settings, with the answers kept in `cache`; its hours begin now."""
     how = {"engine": engine, "cache": cache, "identical_without_asking": settings.identical_without_asking}
-    return partial(judge_in_turn, until=deadline(settings.hours), **how, **options)
-
-
-def deadline(hours: float) -> float | None:
-    """When so many hours from now are over, as `judge_in_turn` takes it; 0: never."""
-    return time.monotonic() + 3600 * hours if hours else None
+    until = time.monotonic() + 3600 * settings.hours if settings.hours else math.inf
+    return partial(judge_in_turn, until=until, **how, **options)
 
 
 def all_or_stop(done: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
@@ -268,34 +243,35 @@ def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
     """
     reading = {"base": "llava-v1.6-mistral-7b", "precision": "fp16", "views": 2}
     counts = {
-        "judge: fine-tuned model": 1424,
-        f"judge: {BASE}": 494,
-        "judge: images shuffled": 470,
-        "judge: best constant report": 1281,
-        "judge: most frequent sentences": 1281,
-        "judge: nearest training study": 2268,
-        "judge: probe's own sentences": 298,
+        "fine-tuned model": 1424,
+        BASE: 494,
+        "images shuffled": 470,
+        "best constant report": 1281,
+        "most frequent sentences": 1281,
+        "nearest training study": 2268,
+        "probe's own sentences": 298,
     }
     default = GenerationSettings()
     image = training.IU_XRAY_VIEWS[TrainingSettings().image_tokens]
-    how = (reading, image + 78, default.batch_size, card)
-    items = [looked_at(reading, 590, card, gpus)]
-    items += planned({"write reports": 296 + 590 + default.shuffled}, report_seconds(*how), gpus)
-    of_base = report_seconds(*how, untaught=default.max_new_tokens)
-    items += planned({f"write reports: {BASE}": default.shuffled}, of_base, gpus)
-    return items + planned(counts, judge_seconds(card), gpus)
+    how, written = (reading, image + 78, default.batch_size, card), 296 + 590 + default.shuffled
+    untaught = report_seconds(*how, untaught=default.max_new_tokens)
+    return [
+        looked_at(reading, 590, card, gpus),
+        planned("write reports", written, report_seconds(*how), gpus),
+        planned(f"write reports: {BASE}", default.shuffled, untaught, gpus),
+        *(planned(f"judge: {name}", count, judge_seconds(card), gpus) for name, count in counts.items()),
+    ]
 
 
 def table(card: Card = T4, gpus: int = 1) -> str:
     """The table of docs/evaluation.md: what step 4 costs on IU X-Ray, by the plan."""
-    items = iu_xray(card, gpus)
+    items, all_of_them = iu_xray(card, gpus), total(iu_xray(card, gpus))
     lines = [
         f"| step 4 on IU X-Ray | studies, reports or questions | hours on {cards_in_words(card, gpus)} |",
         "|---|---|---|",
+        *(f"| {item.what} | {item.count:,} | {speeds.between(item.hours)} |" for item in items),
+        f"| {all_of_them.what} |  | {speeds.between(all_of_them.hours)} |",
     ]
-    for item in [*items, total(items)]:
-        count = f"{item.count:,}" if item in items else ""
-        lines.append(f"| {item.what} | {count} | {speeds.between(item.hours)} |")
     return "\n".join(lines)
 
 

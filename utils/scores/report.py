@@ -21,7 +21,7 @@ from utils.settings import explained
 from . import findings as seen
 from .in_short import further, in_short
 from .statistics import diversity, is_green, one_judge, one_split, scored, split_name
-from .tables import FEW, beside, comparisons, grid, markdown, p_text, quiz_tables, table_markdown
+from .tables import FEW, beside, comparisons, grid, markdown, quiz_tables, rounded, table_markdown
 
 METHOD = f"""\
 The model sees the views of a study and writes the findings of each region: {{regions}}. \
@@ -100,9 +100,13 @@ def write_report(
     figures, cautions = dict(figures), _cautions(judge, data_label)
     left = [f"Not judged yet, as the time limit came first: {', '.join(left)}."] if left else []
     long = dict(_long_tables(summary, judgements, best, findings, data_label, iu_xray))
-    for title, (what, rows) in (tables or {}).items():
-        long[title] = f"{what}\n\n{grid(rows.columns, _shown(rows))}"
-    last = _made_with(settings, versions, commands)
+    long |= {title: f"{what}\n\n{markdown(rounded(rows))}" for title, (what, rows) in (tables or {}).items()}
+    explanations = ((f"`{name}`", *rest) for name, *rest in explained(settings))
+    last = {
+        "Settings": grid(["setting", "value", "meaning"], explanations),
+        "Versions": grid(["package", "version"], versions.items()),
+        "Commands": "\n".join(["```", *commands, "```"]),
+    }
     parts = [
         f"# Chest X-ray findings by region: {model}",
         " ".join([f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.", *cautions]),
@@ -138,27 +142,21 @@ def _long_tables(
 ) -> Iterator[tuple[str, str]]:
     """The tables of every run, each with its title."""
     if findings is not None:
-        each = [seen.tables(findings, data_label=data_label).strip(), seen.others(findings).strip()]
-        yield "Findings, by system and one by one", "\n\n".join(filter(None, each))
-    yield (
-        "Mean scores of all systems",
-        table_markdown(summary, data_label=data_label, iu_xray=iu_xray).strip(),
-    )
+        text = f"{seen.tables(findings, data_label=data_label)}\n{seen.others(findings)}"
+        yield "Findings, by system and one by one", text.strip()
+    text = table_markdown(summary, data_label=data_label, iu_xray=iu_xray)
+    yield "Mean scores of all systems", text.strip()
     if best:
-        yield BESIDE, f"{BEST}\n\n{best[0]}\n\n{markdown(beside(best[1])).strip()}"
+        yield BESIDE, f"{BEST}\n\n{best[0]}\n\n{markdown(beside(best[1]))}"
     if judgements["system"].nunique() > 1:
-        yield "The model minus each other system", markdown(comparisons(judgements)).strip()
-    yield "Different reports and empty regions", _written(judgements)
-
-
-def _made_with(settings: Mapping, versions: Mapping[str, str], commands: Sequence[str]) -> dict[str, str]:
-    """The last sections, by title."""
-    rows = ((f"`{name}`", *rest) for name, *rest in explained(settings))
-    return {
-        "Settings": grid(["setting", "value", "meaning"], rows),
-        "Versions": grid(["package", "version"], versions.items()),
-        "Commands": "```\n" + "\n".join(commands) + "\n```",
-    }
+        yield "The model minus each other system", markdown(comparisons(judgements))
+    rows = [
+        (row.system, split_name(row.split), f"{row.studies:,}", f"{row.reports:,}")
+        + (f"{row.empty:,} of {row.described:,}",)
+        for row in diversity(judgements).itertuples()
+    ]
+    head = ["system", "split", "studies", "different reports", "described regions left empty"]
+    yield "Different reports and empty regions", grid(head, rows)
 
 
 def html(text: str, folder: Path, folded: Collection[str] = ()) -> str:
@@ -236,20 +234,6 @@ def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
     ]
 
 
-def _written(judgements: pd.DataFrame) -> str:
-    rows = [
-        (
-            row.system,
-            split_name(row.split),
-            f"{row.studies:,}",
-            f"{row.reports:,}",
-            f"{row.empty:,} of {row.described:,}",
-        )
-        for row in diversity(judgements).itertuples()
-    ]
-    return grid(["system", "split", "studies", "different reports", "described regions left empty"], rows)
-
-
 def _picture(folder: Path, path: str | Path, alt: str) -> str:
     path = Path(path).resolve()
     if not path.is_file():
@@ -267,16 +251,13 @@ def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
     rows = judgements[(judgements["system"] == system) & (judgements["id"] == study)]
     if rows.empty:
         raise ValueError(f"the sample {study} has no judgement of {system}")
-    rows = one_split(rows).fillna({"reference": "", "prediction": ""}).set_index("region")
+    rows = one_split(rows).fillna({"reference": "", "prediction": ""})
     rows = rows[(rows["reference"] + rows["prediction"]).str.strip() != ""]
-    counted = scored(rows.reset_index()).set_index("region")
-    cells = []
-    for region in (region for region in REGIONS if region in rows.index):
-        row = rows.loc[region]
-        score = ""
-        if region in counted.index:
-            score = "no verdict" if pd.isna(row["score"]) else f"{row['score']:.2f}"
-        cells.append((region, row["reference"] or "not mentioned", row["prediction"] or "left empty", score))
+    counted, cells = scored(rows), []
+    for row in rows.itertuples():
+        score = "no verdict" if pd.isna(row.score) else f"{row.score:.2f}"
+        score = score if row.Index in counted.index else ""
+        cells.append((row.region, row.reference or "not mentioned", row.prediction or "left empty", score))
     mean = f"mean score {counted['value'].mean():.2f}" if len(counted) else "nothing to score"
     head = f"### {study} ({split_name(rows['split'].iloc[0])}, {mean})"
     return head + "\n\n" + grid(["region", "reference", "written by the model", "score"], cells)
@@ -284,12 +265,3 @@ def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
 
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _shown(rows: pd.DataFrame) -> Iterator[list[str]]:
-    for row in rows.itertuples(index=False):
-        cells = zip(rows.columns, row, strict=True)
-        yield [
-            p_text(value) if name == "p" else f"{value:.3f}" if isinstance(value, float) else str(value)
-            for name, value in cells
-        ]

@@ -22,7 +22,7 @@ from utils.settings import GenerationSettings, JudgeSettings
 
 from . import baselines, findings, parallel, plan, report, tables
 from .judging import all_systems, normality, references, save
-from .statistics import PUBLISHED_DATA, one_split, summary
+from .statistics import PUBLISHED_DATA, summary
 
 OVERLAP = f"BLEU-4 and mean ROUGE-L; tokens: {tables.TOKENISATION}. BLEU-4 has no interval."
 JUDGED, PAIRS, TABLE = "judgements.parquet", "pairs.jsonl", "table.md"
@@ -51,16 +51,14 @@ class Reports:
 
         With "all" the base model writes first. If reports of it are missing, `engine` gives its memory back.
         """
-        rows = plan.chosen(self.systems, choice)
+        rows, path = plan.chosen(self.systems, choice), _path(self.workspace)
         del rows[MODEL]
         if choice != "all":
             return rows
         if parallel.base_so_far(self.workspace, self.dataset, self.settings)[1]:
             parallel.let_go(engine)
             parallel.write_on_all(self.workspace, self.settings, [BASE])
-        written = write_reports(
-            self.writer, self.dataset["test"], "test", _path(self.workspace), self.settings, BASE
-        )
+        written = write_reports(self.writer, self.dataset["test"], "test", path, self.settings, BASE)
         self.writer.close()
         return all_systems(self.dataset, {BASE: {"test": written}}, {}) | rows
 
@@ -73,11 +71,8 @@ def write_all(workspace: Workspace, dataset: DatasetDict, settings: GenerationSe
     parallel.write_on_all(workspace, settings, [MODEL, SHUFFLED])
     writer, path = parallel.writer_of(workspace, settings), _path(workspace)
     writer.learn(study[0]["content"] for study in dataset["train"]["completion"])
-    written = {
-        name: write_reports(writer, dataset[name], name, path, settings)
-        for name in ("val", "test")
-        if name in dataset
-    }
+    splits = [name for name in ("val", "test") if name in dataset]
+    written = {name: write_reports(writer, dataset[name], name, path, settings) for name in splits}
     shuffled = write_reports(writer, dataset["test"], "test", path, settings, SHUFFLED)
     given, candidates = baselines.make(writer, dataset)
     writer.close()
@@ -108,10 +103,12 @@ class Results:
 
     @property
     def folder(self) -> Path:
+        """The folder of step 4."""
         return self.reports.workspace.folder("evaluation")
 
     @cached_property
     def data_label(self) -> str:
+        """What the radiographs are."""
         return self.reports.workspace.manifest("training")["data_label"]
 
     @property
@@ -130,6 +127,7 @@ class Results:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
+        """The means, see `statistics.summary`."""
         return summary(self.judgements)
 
     @property
@@ -144,21 +142,13 @@ class Results:
 
     @property
     def named_in_words(self) -> str:
+        """What the reports name, a sentence a line, as Markdown."""
         return "\n".join(f"- {sentence}" for sentence in findings.sentences(self.counted))
-
-    @property
-    def findings_of_test(self) -> pd.DataFrame:
-        return one_split(self.counted) if len(self.counted) else self.counted
 
     @cached_property
     def best(self) -> pd.DataFrame:
         """The model beside the best baseline, see `baselines.beside_best`."""
         return baselines.beside_best(self.judgements, self.kinds)
-
-    @cached_property
-    def by_kind(self) -> pd.DataFrame:
-        """The scores on normal and on abnormal test studies."""
-        return tables.by_kind(self.test, self.kinds)
 
     @cached_property
     def words(self) -> pd.DataFrame:
@@ -169,8 +159,7 @@ class Results:
         """Write the judgements, the pairs for other judges, and the tables."""
         save(self.judgements, self.folder / JUDGED)
         tables.write_pairs(self.judgements, self.folder / PAIRS)
-        whole = "\n".join([self.named, self.means, findings.others(self.counted)])
-        write_text(self.folder / TABLE, whole)
+        write_text(self.folder / TABLE, "\n".join([self.named, self.means, findings.others(self.counted)]))
 
     def write_report(self, figures: Mapping[str, tuple[Path, str]]) -> Path:
         """Write the report, see `report.write_report`. `figures`: by title the picture and its alt text."""
@@ -190,7 +179,7 @@ class Results:
             best=(self.told_by, self.best) if len(self.best) else None,
             left=self.left,
             tables={
-                "Normal and abnormal studies": (self.told_by, self.by_kind),
+                "Normal and abnormal studies": (self.told_by, tables.by_kind(self.test, self.kinds)),
                 "Shared words": (OVERLAP, self.words),
             },
             iu_xray=self.iu_xray,
@@ -227,13 +216,14 @@ def gather(
     done: by system, the judged rows; asked: the systems that were to be judged beside the model
     metadata: as `scores.normality` takes it
     """
-    judgements, dataset = pd.concat(done.values(), ignore_index=True), reports.dataset
-    described: dict[str, dict[str, str]] = {}
-    for name in reports.written:
-        described |= references(dataset[name])
-    training = list(references(dataset["train"]).values())
-    counted = findings.count([judgements], groups.frequent(training))
-    left = [name for name in asked if name not in done]
+    judgements, left = (
+        pd.concat(done.values(), ignore_index=True),
+        [name for name in asked if name not in done],
+    )
+    known = {name: references(rows) for name, rows in reports.dataset.items()}
+    training = known.pop("train")
+    described = {study: texts for name in reports.written for study, texts in known[name].items()}
+    counted = findings.count([judgements], groups.frequent(list(training.values())))
     results = Results(reports, judging, judgements, left, *normality(described, metadata), counted=counted)
     results.keep()
     return results

@@ -1,14 +1,11 @@
 """Judgements to tables: means with intervals, comparisons, baselines.
 
-A judgement is one row per system, split, study and region. Only rows whose
-reference has text count: a region that a study does not mention is unknown,
-so nothing can be scored there.
+A judgement is one row per system, split, study and region. Only rows whose reference has text count: a region
+that a study does not mention is unknown, so nothing can be scored there.
 
-A row without a verdict (score None or NaN) counts as 0 and stays in n, and
-is counted in `no_verdict`. That is the published numbers' convention:
-green-score 0.0.12 gives 0 to every completion in which it reads no matched
-finding, and the refusals in the recorded judgements ("The reference report is
-not provided ...") are in the published means as 0.
+A row without a verdict (score None or NaN) counts as 0, stays in n, and is counted in `no_verdict`. So do
+the published numbers: green-score 0.0.12 gives 0 to every completion in which it reads no matched finding,
+and the refusals in the recorded judgements ("The reference report is not provided ...") are in it as 0.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,9 +44,8 @@ PUBLISHED = (
 
 def published() -> pd.DataFrame:
     """The published GREEN means to beat: system, split, and one column per region."""
-    return pd.DataFrame(
-        [(system, split, *means) for system, split, means in PUBLISHED], columns=["system", "split", *REGIONS]
-    )
+    rows = ((system, split, *means) for system, split, means in PUBLISHED)
+    return pd.DataFrame(rows, columns=["system", "split", *REGIONS])
 
 
 def is_green(judge: str) -> bool:
@@ -97,11 +93,9 @@ def scored(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
     column, an unknown region, a score outside 0 to 1, or a study given twice.
     """
     rows = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
-    missing = {"split", "region", "reference", "score"} - set(rows.columns)
-    if missing:
+    if missing := {"split", "region", "reference", "score"} - set(rows.columns):
         raise ValueError(f"judgements lack the column {', '.join(sorted(missing))}")
-    unknown = set(rows["region"]) - set(ALL)
-    if unknown:
+    if unknown := set(rows["region"]) - set(ALL):
         names = ", ".join(sorted(map(str, unknown)))
         raise ValueError(f"no such region: {names}; regions are {', '.join(ALL)}")
     rows = rows[rows["region"].isin(REGIONS) & _has_text(rows["reference"])].copy()
@@ -109,9 +103,10 @@ def scored(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
     if not score.dropna().between(0, 1).all():
         raise ValueError(f"a score lies outside 0 to 1: {score.min():g} to {score.max():g}")
     key = [column for column in ("system", "split", "id", "region") if column in rows]
-    if "id" in key and rows.duplicated(key).any():
-        twice = rows.loc[rows.duplicated(key), "id"].iloc[0]
-        raise ValueError(f"study {twice} has more than one judgement of the same system, split and region")
+    if "id" in key and (twice := rows.loc[rows.duplicated(key), "id"]).size:
+        raise ValueError(
+            f"study {twice.iloc[0]} has more than one judgement of the same system, split and region"
+        )
     rows["no_verdict"] = score.isna()
     rows["value"] = score.fillna(0.0).astype(float)
     rows["split"] = pd.Categorical(rows["split"], order_splits(rows["split"]), ordered=True)
@@ -122,20 +117,18 @@ def scored(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
 def region_table(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
     """Mean score of one system: index split, columns the four regions.
 
-    `rows` have split, region, reference, score. NaN marks a region that no
-    reference of the split mentions. `attrs["n"]` and `attrs["no_verdict"]`
-    give, by split and region, the rows behind each mean and how many of them
-    had no verdict (these count as 0, see the module's text).
+    `rows` have split, region, reference, score. NaN marks a region that no reference of the split mentions.
+    `attrs["n"]` and `attrs["no_verdict"]` give, by split and region, the rows behind each mean and how many
+    of them had no verdict (these count as 0, see the module's text).
     """
     rows = scored(rows)
     if "system" in rows and rows["system"].nunique() > 1:
         raise ValueError("region_table takes one system at a time; summary takes several")
-    groups = rows.groupby(["split", "region"], observed=False)
-    table = groups["value"].mean().unstack("region")
+    of_regions = rows.groupby(["split", "region"], observed=False)
+    table = of_regions["value"].mean().unstack("region")
     table.index, table.columns = table.index.astype(str).rename("split"), list(REGIONS)
-    for name, counts in (("n", groups.size()), ("no_verdict", groups["no_verdict"].sum())):
-        by_split = counts.unstack("region")
-        table.attrs[name] = {str(s): {r: int(by_split.loc[s, r]) for r in REGIONS} for s in by_split.index}
+    for name, counts in (("n", of_regions.size()), ("no_verdict", of_regions["no_verdict"].sum())):
+        table.attrs[name] = counts.unstack("region").to_dict("index")
     return table
 
 
@@ -166,8 +159,7 @@ def summary(judgements: pd.DataFrame) -> pd.DataFrame:
     for names, group in groups(rows):
         low, high = interval(group["value"])
         means = {"mean": group["value"].mean(), "n": len(group), "low": low, "high": high}
-        counts = {name: int(group[name].sum()) for name in ("no_verdict", "empty")}
-        table.append(names | means | counts | {"judge": judge})
+        table.append(names | means | dict(group[["no_verdict", "empty"]].sum()) | {"judge": judge})
     return pd.DataFrame(table)
 
 
@@ -179,14 +171,15 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     sign-flip test, not corrected for the number of rows), unpaired (studies that
     only one has). Raises ValueError where judges or references differ.
     """
-    sides = [scored(side) for side in (a, b)]
+    sides = [scored(side).astype({"split": str, "region": str}) for side in (a, b)]
     if any("system" in side and side["system"].nunique() > 1 for side in sides):
         raise ValueError("compare takes one system on each side")
     one_judge(pd.concat(sides))
     key = ["split", "region", "id"]
-    sides = [side.astype({"split": str, "region": str})[[*key, "reference", "value"]] for side in sides]
-    pairs = sides[0].merge(sides[1], on=key, how="outer", suffixes=("_a", "_b"), indicator="found")
-    both = pairs[pairs["found"] == "both"]
+    sides = [side[[*key, "reference", "value"]] for side in sides]
+    pairs = sides[0].merge(sides[1], on=key, how="outer", suffixes=("_a", "_b"))
+    pairs["difference"] = pairs["value_a"] - pairs["value_b"]  # NaN where only one has the study
+    both = pairs.dropna(subset="difference")
     if both.empty:
         raise ValueError("the two systems have no judged study in common")
     differ = both["reference_a"].map(tidy) != both["reference_b"].map(tidy)
@@ -196,16 +189,15 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     table = []
     for split, region in product(order_splits(both["split"]), REGIONS):
         group = pairs[(pairs["split"] == split) & (pairs["region"] == region)]
-        paired = group[group["found"] == "both"]
+        paired = group.dropna(subset="difference")
         if paired.empty:
             continue
-        difference = (paired["value_a"] - paired["value_b"]).to_numpy()
-        low, high = interval(difference)
-        names = {"split": split, "region": region, "n": len(paired)}
-        means = {"mean_a": paired["value_a"].mean(), "mean_b": paired["value_b"].mean()}
-        test = {"difference": difference.mean(), "low": low, "high": high}
-        test["p"] = sign_flip(difference)
-        table.append(names | means | test | {"unpaired": len(group) - len(paired)})
+        low, high = interval(paired["difference"])
+        row = {"split": split, "region": region, "n": len(paired)}
+        row |= {"mean_a": paired["value_a"].mean(), "mean_b": paired["value_b"].mean()}
+        row |= {"difference": paired["difference"].mean(), "low": low, "high": high}
+        row |= {"p": sign_flip(paired["difference"]), "unpaired": len(group) - len(paired)}
+        table.append(row)
     return pd.DataFrame(table)
 
 
@@ -227,21 +219,13 @@ def sign_flip(differences: Sequence[float], resamples: int = RESAMPLES) -> float
 def error_counts(judgements: pd.DataFrame) -> pd.DataFrame:
     """One row per system, split, region and error: n (judged rows), significant, insignificant, judge."""
     rows = scored(judgements)
-    judge = one_judge(rows)
-    table = []
+    judge, kinds, table = one_judge(rows), ["significant", "insignificant"], []
     for names, group in groups(rows):
-        counts = {
-            column: np.array(group[column].tolist(), dtype=int).reshape(-1, len(ERRORS)).sum(axis=0)
-            for column in ("significant", "insignificant")
-        }
-        table += [
-            names
-            | {"error": error, "n": len(group)}
-            | {column: int(counts[column][i]) for column in counts}
-            | {"judge": judge}
-            for i, error in enumerate(ERRORS)
-        ]
-    return pd.DataFrame(table)
+        sums = {kind: np.stack(group[kind].map(np.asarray)).sum(axis=0) for kind in kinds}
+        counts = pd.DataFrame({"error": ERRORS, "n": len(group)} | sums)
+        table.append(counts.assign(**names, judge=judge))
+    columns = ["system", "split", "region", "error", "n", *kinds, "judge"]
+    return pd.concat(table, ignore_index=True)[columns]
 
 
 def diversity(judgements: pd.DataFrame) -> pd.DataFrame:
@@ -252,9 +236,8 @@ def diversity(judgements: pd.DataFrame) -> pd.DataFrame:
     those whose reference has text, were left empty.
     """
     rows = judgements[judgements["region"].isin(REGIONS)]
-    rows = rows.assign(
-        text=rows["prediction"].fillna("").map(tidy).str.casefold(), described=_has_text(rows["reference"])
-    )
+    texts = rows["prediction"].fillna("").map(tidy).str.casefold()
+    rows = rows.assign(text=texts, described=_has_text(rows["reference"]))
     rows["empty"] = rows["described"] & (rows["text"] == "")
     table = []
     for system, split in product(rows["system"].unique(), order_splits(rows["split"])):
@@ -262,19 +245,22 @@ def diversity(judgements: pd.DataFrame) -> pd.DataFrame:
         if group.empty:
             continue
         reports = group.pivot(index="id", columns="region", values="text")
-        names = {"system": system, "split": split}
-        counts = {name: int(group[name].sum()) for name in ("described", "empty")}
-        table.append(names | {"studies": len(reports), "reports": len(reports.drop_duplicates())} | counts)
+        counts = {"studies": len(reports), "reports": len(reports.drop_duplicates())}
+        counts |= dict(group[["described", "empty"]].sum())
+        table.append({"system": system, "split": split} | counts)
     return pd.DataFrame(table)
 
 
 def cell(group: pd.DataFrame, region: str) -> str:
     """A region's mean, interval and n among the rows of a `summary`: `0.70 [0.66, 0.74] n=590`."""
-    of_region = group[group["region"] == region]
-    if of_region.empty:
-        return "not mentioned"
-    row = of_region.iloc[0]
-    return f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}] n={row['n']}"
+    for row in group[group["region"] == region].to_dict("records"):
+        return f"{row['mean']:.2f} {bounds(row['low'], row['high'])} n={row['n']}"
+    return "not mentioned"
+
+
+def bounds(low: float, high: float, form: str = ".2f") -> str:
+    """An interval as it is quoted: `[0.66, 0.74]`."""
+    return f"[{low:{form}}, {high:{form}}]"
 
 
 def groups(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:

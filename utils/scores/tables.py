@@ -1,16 +1,14 @@
 """The scores as tables to read: the quiz's two, the whole one with intervals and notes, and other metrics.
 
-Shared words are BLEU-4 and ROUGE-L by region, metrics that papers quote. They
-know no negation and follow GREEN poorly. Tokens are lower-case runs of letters
-and digits; other tokenisations give other numbers. BLEU-4 (Papineni et al.,
-2002; nltk) is one number over all studies, without smoothing, and so has no
-interval; ROUGE-L (Lin, 2004) is the mean over studies of the F1 of the longest
-common subsequence.
+Shared words are BLEU-4 and ROUGE-L by region, metrics that papers quote. They know no negation and follow
+GREEN poorly. Tokens are lower-case runs of letters and digits; other tokenisations give other numbers. BLEU-4
+(Papineni et al., 2002; nltk) is one number over all studies, without smoothing, and so has no interval.
+ROUGE-L (Lin, 2004) is the mean over studies of the F1 of the longest common subsequence.
 """
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import product
@@ -25,24 +23,13 @@ from utils.models.systems import BASE, OF_BASE
 from utils.regions import REGIONS, tidy
 from utils.run.disk import write_text
 
-from .statistics import (
-    EVERY,
-    PUBLISHED,
-    PUBLISHED_SOURCE,
-    cell,
-    compare,
-    groups,
-    interval,
-    is_green,
-    one_judge,
-    order_splits,
-    scored,
-    split_name,
-    summary,
-)
+from . import statistics
+from .statistics import bounds, cell, groups, interval, is_green, one_judge, scored, split_name, summary
 
 FEW = 20  # studies; the percentile bootstrap of fewer is a tenth too narrow, and worse
 QUIZ_SPLITS = {"val": "Validation", "test": "Testing"}
+TOKENISATION = "lower-case runs of letters and digits"
+RADEVAL = ("radgraph", "ratescore") if find_spec("radeval") else ()  # clinical, no server, more is better
 
 
 def quiz_tables(summary: pd.DataFrame) -> str:
@@ -51,32 +38,31 @@ def quiz_tables(summary: pd.DataFrame) -> str:
     The model is the first system of `summary`.
     """
     model = summary[summary["system"] == summary["system"].iloc[0]]
-    head, tables = ["Data Split", *(region.capitalize() for region in REGIONS)], []
+    parts = [f"Mean score, judge: {one_judge(summary)}"]
     for split, name in QUIZ_SPLITS.items():
-        means = model[model["split"] == split].set_index("region")["mean"]
-        cells = [f"{means[region]:.2f}" if region in means else "not mentioned" for region in REGIONS]
+        means = model[model["split"] == split].set_index("region")["mean"].map("{:.2f}".format)
         if len(means):
-            tables.append(grid(head, [[name, *cells]]))
-    return "\n\n".join([f"Mean score, judge: {one_judge(summary)}", *tables]) + "\n"
+            head = ["Data Split", *(region.capitalize() for region in REGIONS)]
+            parts.append(grid(head, [[name, *means.reindex(REGIONS).fillna("not mentioned")]]))
+    return "\n\n".join(parts) + "\n"
 
 
 def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
     """`scores.compare`'s table to be read: means under `names`, the difference with its interval, and p."""
-    return pd.DataFrame(
-        {
-            "split": pairs["split"].map(split_name),
-            "region": pairs["region"],
-            "n": pairs["n"],
-            **{
-                name: pairs[side].map("{:.2f}".format)
-                for name, side in zip(names, ("mean_a", "mean_b"), strict=True)
-            },
-            "difference, 95 % interval": [
-                f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" for row in pairs.itertuples()
-            ],
-            "p": pairs["p"].map(p_text),
-        }
+    columns = {"mean_a": names[0], "mean_b": names[1], "difference": "difference, 95 % interval"}
+    table = pairs[["split", "region", "n", "mean_a", "mean_b", "difference", "p"]].assign(
+        split=pairs["split"].map(split_name),
+        mean_a=pairs["mean_a"].map("{:.2f}".format),
+        mean_b=pairs["mean_b"].map("{:.2f}".format),
+        difference=[difference(row.difference, row.low, row.high) for row in pairs.itertuples()],
+        p=pairs["p"].map(p_text),
     )
+    return table.rename(columns=columns)
+
+
+def difference(value: float, low: float, high: float) -> str:
+    """A difference with its interval: `+0.04 [-0.01, +0.09]`."""
+    return f"{value:+.2f} {bounds(low, high, '+.2f')}"
 
 
 def comparisons(judgements: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +70,7 @@ def comparisons(judgements: pd.DataFrame) -> pd.DataFrame:
     model, *others = judgements["system"].unique()
     tables = []
     for other in others:
-        pairs = compare(*(judgements[judgements["system"] == name] for name in (model, other)))
+        pairs = statistics.compare(*(judgements[judgements["system"] == name] for name in (model, other)))
         rows = comparison(pairs, (model, other)).drop(columns=[model, other])
         rows.insert(0, "minus", other)
         tables.append(rows)
@@ -99,11 +85,11 @@ def by_kind(judgements: pd.DataFrame, kinds: dict[str, str], *, whole: bool = Fa
     are in no row of a kind; n shows how many are in. Systems may have different judges.
     """
     rows = scored(judgements)
-    rows["kind"] = rows["id"].map(kinds)
     table = []
-    for split, system in product(order_splits(rows["split"]), rows["system"].unique()):
+    for split, system in product(statistics.order_splits(rows["split"]), rows["system"].unique()):
         of_system = rows[(rows["split"] == split) & (rows["system"] == system)]
-        for kind, group in [(EVERY, of_system)] * whole + list(of_system.groupby("kind")):
+        of_kinds = list(of_system.groupby(of_system["id"].map(kinds)))
+        for kind, group in [(statistics.EVERY, of_system)] * whole + of_kinds:
             if len(group):
                 means = summary(group)
                 cells = {region: cell(means, region) for region in REGIONS}
@@ -116,11 +102,11 @@ def beside(best: pd.DataFrame) -> pd.DataFrame:
     table: dict[tuple[str, str], dict[str, str]] = {}
     for row in best.itertuples():
         cells = table.setdefault((split_name(row.split), row.region), {})
-        cells[f"{row.studies}: model"] = f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}] n={row.n}"
-        baseline = f"{row.baseline_mean:.2f} [{row.baseline_low:.2f}, {row.baseline_high:.2f}]"
-        cells[f"{row.studies}: best baseline"] = f"{baseline} {row.baseline}"
-        cells[f"{row.studies}: difference"] = (
-            f"{row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
+        baseline = f"{row.baseline_mean:.2f} {bounds(row.baseline_low, row.baseline_high)} {row.baseline}"
+        cells[f"{row.studies}: model"] = f"{row.mean:.2f} {bounds(row.low, row.high)} n={row.n}"
+        cells[f"{row.studies}: best baseline"] = baseline
+        cells[f"{row.studies}: difference"] = difference(
+            row.difference, row.difference_low, row.difference_high
         )
     rows = [{"split": split, "region": region, **cells} for (split, region), cells in table.items()]
     return pd.DataFrame(rows).fillna("not mentioned")
@@ -128,13 +114,24 @@ def beside(best: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(rows: pd.DataFrame) -> str:
     """`rows` as a Markdown table."""
-    return grid(rows.columns, rows.to_numpy()) + "\n"
+    return grid(rows.columns, rows.to_numpy())
+
+
+def rounded(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with their numbers to three digits, as texts."""
+    return rows.map(lambda cell: f"{cell:.3f}" if isinstance(cell, float) else cell)
 
 
 def grid(head: Iterable, rows: Iterable[Iterable]) -> str:
     """A Markdown table of any values; `DataFrame.to_markdown` would leave what a model wrote as markup."""
-    lines = [list(head), *map(list, rows)]
-    return "\n".join(map(_row, [lines[0], ["---"] * len(lines[0]), *lines[1:]]))
+    head = list(head)
+    return "\n".join(map(_row, [head, ["---"] * len(head), *rows]))
+
+
+def _row(cells: Iterable) -> str:
+    """A line of a table; what a model wrote must stay text there, not become markup."""
+    texts = [tidy(str(cell)).replace("&", "&amp;").replace("<", "&lt;") for cell in cells]
+    return "| " + " | ".join(text.replace("|", "\\|").replace("![", "!\\[") for text in texts) + " |"
 
 
 def p_text(value: float) -> str:
@@ -145,66 +142,44 @@ def p_text(value: float) -> str:
 def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = False) -> str:
     """The quiz's table as Markdown: rows validation and test, columns the regions.
 
-    Cells read `0.70 [0.66, 0.74] n=590`. Several systems stand below each other
-    within each split; of one system the column is left out. The published
-    results are added only where the judge is GREEN and `iu_xray` says that the
-    studies are IU X-Ray's own splits.
+    Cells read `0.70 [0.66, 0.74] n=590`. Several systems stand below each other within each split; of one
+    system the column is left out. The published results are added only where the judge is GREEN and `iu_xray`
+    says that the studies are IU X-Ray's own splits.
     """
     judge = one_judge(summary)
-    rows = [
-        (split, system, [cell(group, region) for region in REGIONS])
-        for split in order_splits(summary["split"])
-        for system, group in summary[summary["split"] == split].groupby("system", sort=False)
-    ]
-    splits = order_splits(summary["split"])
-    published = iu_xray and is_green(judge)
-    if published:
-        rows += [
-            (split, f"{system} (published)", [f"{mean:.2f}" for mean in means])
-            for system, split, means in PUBLISHED
-            if split in splits
-        ]
-        rows.sort(key=lambda row: splits.index(row[0]))
-    several = len({system for _, system, _ in rows}) > 1
-    head = ["split", *(["system"] if several else []), *REGIONS]
-    lines = [[split_name(split), *([system] if several else []), *cells] for split, system, cells in rows]
-    title = f"**Mean score by region, {data_label}, judge: {judge}**"
-    notes = "\n".join(f"- {note}" for note in _notes(summary, judge, published))
-    return f"{title}\n\n{grid(head, lines)}\n\n{notes}\n"
+    published = statistics.PUBLISHED if iu_xray and is_green(judge) else ()
+    rows = []
+    for split in statistics.order_splits(summary["split"]):
+        for system, group in summary[summary["split"] == split].groupby("system", sort=False):
+            rows.append([split_name(split), system, *(cell(group, region) for region in REGIONS)])
+        for system, of_split, means in published:
+            if of_split == split:
+                rows.append([split_name(split), f"{system} (published)", *map("{:.2f}".format, means)])
+    table = pd.DataFrame(rows, columns=["split", "system", *REGIONS])
+    if table["system"].nunique() == 1:
+        del table["system"]
+    notes = "\n".join(f"- {note}" for note in _notes(summary, judge, bool(published)))
+    return f"**Mean score by region, {data_label}, judge: {judge}**\n\n{markdown(table)}\n\n{notes}\n"
 
 
-def _notes(summary: pd.DataFrame, judge: str, published: bool) -> list[str]:
-    notes = [
-        "Mean, 95 % bootstrap interval over studies, and n (studies whose reference mentions the region)."
-    ]
+def _notes(summary: pd.DataFrame, judge: str, published: bool) -> Iterator[str]:
+    yield "Mean, 95 % bootstrap interval over studies, and n (studies whose reference mentions the region)."
     if (summary["low"] == summary["high"]).any():
-        notes.append(
-            "An interval without width says that all n scores are equal, not that the mean is certain."
-        )
+        yield "An interval without width says that all n scores are equal, not that the mean is certain."
     if (summary["n"] < FEW).any():
-        notes.append(f"Intervals over fewer than {FEW} studies are too narrow: take them as a rough guide.")
+        yield f"Intervals over fewer than {FEW} studies are too narrow: take them as a rough guide."
     if not is_green(judge):
-        notes.append(f"Judged by the {judge}. Do not compare these scores with GREEN scores.")
+        yield f"Judged by the {judge}. Do not compare these scores with GREEN scores."
     if BASE in set(summary["system"]):
-        notes.append(OF_BASE)
-    unjudged = int(summary["no_verdict"].sum())
-    if unjudged:
-        notes.append(
+        yield OF_BASE
+    if unjudged := summary["no_verdict"].sum():
+        yield (
             f"The judge gave no verdict on {unjudged} of {summary['n'].sum():,} rows; "
             "they count as 0, as in the published numbers."
         )
     if published:
-        notes.append(f"Published rows: {PUBLISHED_SOURCE}; a pair without a verdict counts as 0 there too.")
-    return notes
-
-
-def _row(cells: Iterable) -> str:
-    """A line of a table; what a model wrote must stay text there, not become markup."""
-    texts = [tidy(str(cell)).replace("&", "&amp;").replace("<", "&lt;") for cell in cells]
-    return "| " + " | ".join(text.replace("|", "\\|").replace("![", "!\\[") for text in texts) + " |"
-
-
-TOKENISATION = "lower-case runs of letters and digits"
+        source = statistics.PUBLISHED_SOURCE
+        yield f"Published rows: {source}; a pair without a verdict counts as 0 there too."
 
 
 @lru_cache(maxsize=65536)
@@ -221,7 +196,7 @@ def rouge_l(reference: str, prediction: str) -> float:
     return 2 * row[-1] / (len(wanted) + len(given))
 
 
-def bleu_4(references: list[str], predictions: list[str]) -> float:
+def bleu_4(references: Iterable[str], predictions: Iterable[str]) -> float:
     """Corpus BLEU-4, 0 to 1, one reference to a prediction."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # nltk's, of 0 where no four words agree
@@ -237,19 +212,15 @@ def text_metrics(judgements: pd.DataFrame, radeval: Sequence[str] = ()) -> pd.Da
     rows = scored(judgements).fillna({"prediction": ""})
     pairs = list(zip(rows["reference"], rows["prediction"], strict=True))
     means = {"ROUGE-L": [rouge_l(*pair) for pair in pairs]} | radeval_scores(pairs, radeval)
-    rows = rows.assign(**means)
     table = []
-    for names, group in groups(rows):
+    for names, group in groups(rows.assign(**means)):
         row = names | {"n": len(group), "score": group["value"].mean()}
-        row["BLEU-4"] = bleu_4(list(group["reference"]), list(group["prediction"]))
+        row["BLEU-4"] = bleu_4(group["reference"], group["prediction"])
         for name in means:
             low, high = interval(group[name])
             row |= {name: group[name].mean(), f"{name} low": low, f"{name} high": high}
         table.append(row)
     return pd.DataFrame(table)
-
-
-RADEVAL = ("radgraph", "ratescore") if find_spec("radeval") else ()  # clinical, no server, more is better
 
 
 def radeval_scores(pairs: list[Pair], metrics: Sequence[str]) -> dict[str, list[float]]:
@@ -280,8 +251,6 @@ def write_pairs(judgements: pd.DataFrame, path: Path) -> Path:
         RadEval(metrics=["radgraph"])(refs=pairs["ref"].tolist(), hyps=pairs["hyp"].tolist())
     """
     rows = scored(judgements)[["reference", "prediction", "id", "region", "system", "split"]]
-    rows = (
-        rows.fillna({"prediction": ""}).astype(str).rename(columns={"reference": "ref", "prediction": "hyp"})
-    )
-    lines = (json.dumps(row, ensure_ascii=False) for row in rows.to_dict("records"))
-    return write_text(path, "".join(f"{line}\n" for line in lines))
+    rows = rows.fillna({"prediction": ""}).astype(str)
+    rows = rows.rename(columns={"reference": "ref", "prediction": "hyp"}).to_dict("records")
+    return write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
