@@ -1,6 +1,5 @@
 """The map at the top of each notebook."""
 
-import pytest
 from page_text import text
 
 from utils.pages import opening
@@ -42,8 +41,3 @@ def test_on_kaggle_the_map_leads_to_notebooks_made_from_the_public_ones(tmp_path
     assert (
         shown.count('href="https://kaggle.com/kernels/welcome?src=https://github.com/owner/name/blob/') == 3
     )
-
-
-def test_an_unknown_step_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no step called 'five': steps are regions"):
-        opening.overview(workspace.Workspace(tmp_path), "five")

@@ -175,11 +175,6 @@ def test_labels_are_always_visible():
     assert "Not for clinical use" in page
 
 
-def test_a_study_alone_has_no_prediction():
-    page = text(viewers.report_view([], {"lung": "Clear."}, {}, {}, "", note="phantom"))
-    assert "lung Clear." in page and "prediction" not in page and "nothing written" not in page
-
-
 def test_an_empty_report_that_was_judged_is_shown_as_empty():
     page = text(report(reference={"lung": "Clear."}, judgements={"lung": judgement(0.0)}))
     assert "lung Clear. nothing written 0.00" in page

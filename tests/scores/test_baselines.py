@@ -97,7 +97,7 @@ def test_without_findings_to_read_there_is_no_such_baseline(phantom_dataset, mon
     given, ranked = baselines.make(SimpleNamespace(probe=None), phantom_dataset)
     assert list(given) == [baselines.CONSTANT, baselines.FREQUENT, baselines.NEAREST]
     constant = baselines.chosen(ranked)
-    assert constant and given[baselines.CONSTANT] == {"val": constant, "test": constant}
+    assert constant and given[baselines.CONSTANT] == {"val": [constant], "test": [constant]}
     assert given[baselines.NEAREST] == copied and set(given[baselines.FREQUENT]) == {"val", "test"}
     given, _ = baselines.make(Planned({}, ("effusion",)), phantom_dataset)
     assert tuple(given) == baselines.BASELINES

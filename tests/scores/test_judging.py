@@ -60,16 +60,16 @@ def test_judgements_survive_parquet_and_give_the_table(tmp_path, judgements):
     assert [p.name for p in tmp_path.iterdir()] == ["judgements.parquet"]
 
 
-def rows_of(report):
+def rows_of(reports, lines=LINES):
     """The rows of a baseline beside the model's."""
-    others = {baselines.CONSTANT: {"test": report}}
-    systems = judging.all_systems(DatasetDict(test=SPLIT), {"m": {"test": LINES}}, others)
+    others = {baselines.CONSTANT: {"test": reports}}
+    systems = judging.all_systems(DatasetDict(test=SPLIT), {"m": {"test": lines}}, others)
     assert list(systems) == ["m", baselines.CONSTANT]
     return systems[baselines.CONSTANT]
 
 
 def test_a_constant_report_is_given_to_every_study():
-    rows = rows_of({"lung": "Clear lungs.", "bone": "Intact."})
+    rows = rows_of([{"lung": "Clear lungs.", "bone": "Intact."}] * 2)
     assert set(rows["system"]) == {baselines.CONSTANT} and set(rows["split"]) == {"test"}
     assert rows.groupby("region")["prediction"].unique().map(list).to_dict() == {
         "bone": ["Intact."],
@@ -113,11 +113,12 @@ def test_the_key_of_the_judges_server_is_its_own_secret(monkeypatch):
 
 
 def test_a_report_for_each_study_stays_with_its_study():
-    rows = rows_of([{"lung": "One."}, {"lung": "Two."}, {"lung": "Of a study that the model did not write."}])
-    lung = rows[rows["region"] == "lung"]
-    assert lung.set_index("id")["prediction"].to_dict() == {"a": "One.", "b": "Two."}
+    reports = [{"lung": "One."}, {"lung": "Two."}]
+    for lines, predictions in ((LINES, {"a": "One.", "b": "Two."}), (LINES[1:], {"b": "Two."})):
+        rows = rows_of(reports, lines)  # on the studies that the model wrote
+        assert rows[rows["region"] == "lung"].set_index("id")["prediction"].to_dict() == predictions
     with pytest.raises(ValueError):
-        rows_of([{"lung": "One."}])
+        rows_of(reports[:1])
 
 
 REFERENCES = {

@@ -102,19 +102,6 @@ def series(i: int) -> tuple[str, str]:
     return SERIES[i]
 
 
-def single_split(rows: pd.DataFrame) -> str:
-    """The name of the one split that `rows` are of. Raises ValueError for several."""
-    splits = list(rows["split"].unique())
-    if len(splits) != 1:
-        raise ValueError(f"a picture of one split, not of {splits}")
-    return split_name(splits[0])
-
-
-def hatch_colour(colour: str) -> str:
-    """Grey on the pale colours, white on the others."""
-    return GREY if min(to_rgb(colour)) > 0.55 else "white"
-
-
 def bar(ax: Axes, at: float, value: float, thickness: float, i: int, horizontal: bool = False) -> None:
     """A bar of the series of number `i`."""
     colour, hatch = series(i)
@@ -137,6 +124,11 @@ def note(ax: Axes, text: str, at: Sequence[float], points: tuple[float, float] =
     ax.annotate(text, at, points, textcoords="offset points", **{"va": "center"} | look)
 
 
+def hatch_colour(colour: str) -> str:
+    """Grey on the pale colours, white on the others."""
+    return GREY if min(to_rgb(colour)) > 0.55 else "white"
+
+
 def legend(fig: Chart, entries: list[tuple[str, str, str]]) -> None:
     """A legend under the subtitle; an entry is a name, a colour and a hatch. It comes last in a figure.
 
@@ -146,17 +138,11 @@ def legend(fig: Chart, entries: list[tuple[str, str, str]]) -> None:
         Patch(facecolor=colour, hatch=hatch, edgecolor=hatch_colour(colour), label=name)
         for name, colour, hatch in entries
     ]
+    look = {"loc": "upper left", "fontsize": 8.5, "handlelength": 1.4, "columnspacing": 1.6}
     for rows in range(1, len(handles) + 1):
-        columns = math.ceil(len(handles) / rows)
-        shown = fig.legend(
-            handles=[handle for column in range(columns) for handle in handles[column::columns]],
-            loc="upper left",
-            bbox_to_anchor=(0.02 / WIDTH, 1 - 0.52 / fig.get_figheight()),
-            ncols=columns,
-            fontsize=8.5,
-            handlelength=1.4,
-            columnspacing=1.6,
-        )
+        columns, corner = math.ceil(len(handles) / rows), (0.02 / WIDTH, 1 - 0.52 / fig.get_figheight())
+        order = [handle for column in range(columns) for handle in handles[column::columns]]
+        shown = fig.legend(handles=order, bbox_to_anchor=corner, ncols=columns, **look)
         if shown.get_window_extent().width <= WIDTH * fig.dpi:
             return
         shown.remove()

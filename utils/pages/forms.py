@@ -55,7 +55,10 @@ class Form(Live):
         self._first = [name for name in self._knobs if name not in folded]
         self._note = html(quiet(escape(note))) if note else ""
         self.fields = {name: _field(name, self.settings) for name in self._knobs}
-        self.notes = {name: widgets.HTML(html(self._help(name))) for name in self._knobs}
+        self._help = {name: _help(info) for name, info in self._knobs.items()}
+        marks = {name: tag(_FIXED[source]) for name, source in self._fixed.items()}
+        self._notes = {name: f"{marks.get(name, '')} {text}".strip() for name, text in self._help.items()}
+        self.notes = {name: widgets.HTML(html(self._notes[name])) for name in self._knobs}
         self.reset_button = widgets.Button(description="Reset to preset", icon="undo")
         self.reset_button.on_click(lambda _: self.reset())
         self._panel, self._sources = widgets.HTML(), widgets.HTML()
@@ -82,7 +85,7 @@ class Form(Live):
     def reset(self) -> None:
         """Put every field back to what the form opened with."""
         for name, field in self.fields.items():
-            field.value = _shown(self._knobs[name], getattr(self._start, name))
+            field.value = _field(name, self._start).value
 
     def source(self, name: str) -> str:
         """Where a value came from: `form` (the notebook's first), `run`, `widget` or `preset`."""
@@ -94,16 +97,13 @@ class Form(Live):
 
     def _rows(self, names: Iterable[str]) -> list[widgets.Box]:
         """Each field beside its note, a text area above it."""
-        boxes = {True: widgets.VBox, False: widgets.HBox}
         fields = ((self.fields[name], self.notes[name]) for name in names)
-        return [boxes[isinstance(field, widgets.Textarea)]([field, note]) for field, note in fields]
-
-    def _help(self, name: str) -> str:
-        where = _FIXED.get(self._fixed.get(name))
-        return (f"{tag(where)} " if where else "") + _help(self._knobs[name])
+        return [
+            (widgets.VBox if isinstance(pair[0], widgets.Textarea) else widgets.HBox)(pair) for pair in fields
+        ]
 
     def _take(self, name: str, value: object) -> None:
-        note = self._help(name)
+        note = self._notes[name]
         try:
             self.settings = with_values(self.settings, {name: value})
         except ValidationError as error:
@@ -153,7 +153,7 @@ class Form(Live):
         for name in names:
             mark = "pre" if _is_long(getattr(self.settings, name)) else "b"
             value = f"<{mark}>{escape(_text_of(self.settings, name))}</{mark}>"
-            rows.append((escape(_label(name)), value, _help(self._knobs[name])))
+            rows.append((escape(_label(name)), value, self._help[name]))
         return table(("setting", "value", "meaning"), rows)
 
 
@@ -258,41 +258,32 @@ def _help(info: FieldInfo) -> str:
     return escape(info.description or "") + (f" {quiet(f'({limits})')}" if limits else "")
 
 
-def _is_slider(info: FieldInfo) -> bool:
-    bounds = _bounds(info)
-    return {"ge", "le"} <= bounds.keys() and bounds["le"] - bounds["ge"] <= _SLIDER_SPAN
-
-
-def _shown(info: FieldInfo, value: object) -> object:
-    """A value as its field holds it: a number that is typed may be written 1e-4."""
-    return as_text(value) if info.annotation is float and not _is_slider(info) else value
-
-
 def _field(name: str, settings: StepSettings) -> widgets.Widget:
-    """The widget for one knob."""
+    """The widget for one knob; a number that is typed may be written 1e-4."""
     info, value = type(settings).model_fields[name], getattr(settings, name)
-    kind, width, style = (
-        info.annotation,
-        {"width": "330px", "flex": "0 0 auto"},
-        {"description_width": "110px"},
-    )
-    look = {"value": _shown(info, value), "description": _label(name), "style": style}
-    look["layout"] = widgets.Layout(**width)
+    kind, bounds, size = info.annotation, _bounds(info), {"width": "330px", "flex": "0 0 auto"}
+    is_slider = {"ge", "le"} <= bounds.keys() and bounds["le"] - bounds["ge"] <= _SLIDER_SPAN
+    look = {"value": value, "description": _label(name), "style": {"description_width": "110px"}}
+    look["layout"] = widgets.Layout(**size)
     if get_origin(kind) is Literal:
         return widgets.Dropdown(options=get_args(kind), **look)
     if kind is bool:
         return widgets.Checkbox(**look)
     look["continuous_update"] = False
-    if kind in (int, float) and _is_slider(info):
-        look |= {"min": _bounds(info)["ge"], "max": _bounds(info)["le"]}
+    if is_slider:
+        look |= {"min": bounds["ge"], "max": bounds["le"]}
         if kind is int:
             return widgets.IntSlider(**look)
         return widgets.FloatSlider(step=0.005, readout_format=".3f", **look)
-    if kind is str and _is_long(value):
-        look["layout"] = widgets.Layout(**width | {"width": "700px", "height": "260px"})
+    if kind is int:
+        return widgets.IntText(**look)
+    if kind is float:
+        return widgets.Text(**look | {"value": as_text(value)})
+    if _is_long(value):
+        look["layout"] = widgets.Layout(**size | {"width": "700px", "height": "260px"})
         return widgets.Textarea(**look)
     if info.examples:
         return widgets.Combobox(options=info.examples, **look)
-    if kind in (int, float, str):
-        return (widgets.IntText if kind is int else widgets.Text)(**look)
+    if kind is str:
+        return widgets.Text(**look)
     raise TypeError(f"no field for {name!r}: settings in a form are numbers, texts, choices or yes and no")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from IPython.display import HTML, display
 
 from utils.judge import green_score
-from utils.run.machine import COLAB_DISK, DRIVE, INTERNET, gpus, in_colab, in_kaggle
+from utils.run.machine import COLAB_DISK, DRIVE, INTERNET, PRESETS, gpus, in_colab, in_kaggle
 from utils.run.progress import duration
 from utils.run.workspace import STEPS, StepError, Workspace, open_workspace, status, versions
 from utils.settings import TIMES, Preset, preset
@@ -39,8 +39,8 @@ def begin(
     step: one of `STEPS`
     root, size, training_run: the fields WORKSPACE, PRESET and RUN, see `open_workspace`
 
-    Returns the workspace and the settings of its size. Raises StepError where
-    pip fails or steps are done at another size.
+    Returns the workspace and the settings of its size. Raises StepError where pip fails or steps are done at
+    another size.
     """
     install_missing()
     workspace = open_workspace(root, size, training_run)
@@ -98,12 +98,15 @@ def _runtime(workspace: Workspace, chosen: Preset) -> str:
     host = "Colab" if in_colab() else "Kaggle" if in_kaggle() else ""
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     size, card, lost = [chosen.name], [gpu() or "no GPU"], ""
-    if all(state == "not done" for state in status(workspace).values()):
-        size += [
-            f"Here no step is done yet; {steps} done at size {other}. To go on with that, set PRESET to "
-            f'"{other}" above and run all cells again.'
-            for other, steps in _elsewhere(workspace).items()
-        ]
+    is_new = all(state == "not done" for state in status(workspace).values())
+    for other in PRESETS if is_new else ():
+        steps = [name[:2] for step, name in STEPS.items() if other in workspace.other_sizes(step)]
+        if steps:
+            are = "is" if len(steps) == 1 else "are"
+            size.append(
+                f"Here no step is done yet; {', '.join(steps)} {are} done at size {other}. To go on with "
+                f'that, set PRESET to "{other}" above and run all cells again.'
+            )
     if host and not gpu():
         so = "the demo runs instead" if chosen.name == "demo" else f"the size {chosen.name} does not run"
         card.append(f"To get one, {_A_GPU[host]}. Without a GPU, {so}.")
@@ -112,8 +115,9 @@ def _runtime(workspace: Workspace, chosen: Preset) -> str:
     if in_colab() and workspace.root.is_relative_to(COLAB_DISK) and not workspace.root.is_relative_to(DRIVE):
         lost = f"<br>{tag('not on Drive')} Results are lost when this session ends."
     if in_kaggle():
-        saved = "Only a saved version keeps results (Save Version > Save & Run All). In the next notebook, "
-        lost = f"<br>{tag('not saved yet')} {escape(saved)}attach that version's output (Add Input)."
+        keep = escape("Only a saved version keeps results (Save Version > Save & Run All).")
+        then = "In the next notebook, attach that version's output (Add Input)."
+        lost = f"<br>{tag('not saved yet')} {keep} {then}"
     disk = next(path for path in (workspace.data, *workspace.data.parents) if path.exists())
     rows = (
         ("runtime", escape(f"{host or f'{platform.system()}, not Colab'} · {packages}")),
@@ -123,15 +127,6 @@ def _runtime(workspace: Workspace, chosen: Preset) -> str:
         ("disk", f"{shutil.disk_usage(disk).free / 2**30:,.0f} GiB free"),
     )
     return table(("", ""), rows)
-
-
-def _elsewhere(workspace: Workspace) -> dict[str, str]:
-    """By other size, which steps are done at it: `01, 02 are`."""
-    done: dict[str, list[str]] = {}
-    for step, name in STEPS.items():
-        for size in workspace.other_sizes(step):
-            done.setdefault(size, []).append(name[:2])
-    return {size: f"{', '.join(steps)} {'is' if len(steps) == 1 else 'are'}" for size, steps in done.items()}
 
 
 def gpu() -> str:
@@ -162,33 +157,25 @@ ABOUT = {
 
 
 def overview(workspace: Workspace, current: str) -> HTML:
-    """The four steps with the one that this notebook is, what is done, and links to the others.
-
-    Raises ValueError where `current` is none of `STEPS`.
-    """
+    """The four steps with the one that this notebook is, what is done, and links to the others."""
     return HTML(html(f"{_steps(workspace, current)}<small>results in {escape(str(workspace.root))}</small>"))
 
 
 def _steps(workspace: Workspace, current: str) -> str:
-    if current not in STEPS:
-        raise ValueError(f"no step called {current!r}: steps are {', '.join(STEPS)}")
     items = []
     for step, about in ABOUT.items():
         link, manifest = "" if step == current else _link(STEPS[step]), workspace.manifest(step)
         mark, you = (" class=here aria-current=step", " · you are here") if step == current else ("", "")
-        state = times = ""
+        # What the small sizes are likely to take, as long as the step has not shown what it takes.
+        state, times = "○ not done", ", ".join(f"{name} about {of[step]}" for name, of in TIMES.items())
         if manifest:
             took = f" · took {duration(manifest['seconds'])}" if "seconds" in manifest else ""
             state = f"✓ finished {datetime.fromisoformat(manifest['finished']):%d %b %Y, %H:%M} UTC{took}"
-        else:  # what the small sizes are likely to take, as long as the step has not shown what it takes
-            times = ", ".join(f"{name} about {of[step]}" for name, of in TIMES.items())
-            times = f"two CPU cores: {times} · "
         items.append(
             f"<li{mark}><small>step {STEPS[step][:2]}{you}</small>"
             f"<b>{f'<a {link}>{about.title}</a>' if link else about.title}</b>"
-            f"<small>{state or '○ not done'}</small>"
-            f"<small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
-            f"<small>{times}full size, T4: {about.t4}</small></li>"
+            f"<small>{state}</small><small>needs {about.needs} · leaves {escape(about.leaves)}</small>"
+            f"<small>{'' if manifest else f'two CPU cores: {times} · '}full size, T4: {about.t4}</small></li>"
         )
     return f'<ol class="steps">{"".join(items)}</ol>'
 
@@ -199,9 +186,10 @@ def _link(notebook: str) -> str:
         return f'href="{notebook}.ipynb"'
     if not (address := public_address()):
         return ""
-    # Kaggle makes a notebook of its own from the public one.
-    kaggle = f"https://kaggle.com/kernels/welcome?src={address}/blob/main/notebooks/{notebook}.ipynb"
-    return f'href="{kaggle if in_kaggle() else colab_link(address, notebook)}" target="_blank"'
+    link = colab_link(address, notebook)
+    if in_kaggle():  # which makes a notebook of its own from the public one
+        link = f"https://kaggle.com/kernels/welcome?src={address}/blob/main/notebooks/{notebook}.ipynb"
+    return f'href="{link}" target="_blank"'
 
 
 def public_address() -> str:

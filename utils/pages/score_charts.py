@@ -68,9 +68,9 @@ def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
     """The model beside the best baseline by region: a panel for all studies, one for the abnormal ones.
 
     `best` are the rows of one split of `baselines.beside_best`. Which baseline is the best of a region shows
-    in the look of its bar. Raises ValueError for several splits.
+    in the look of its bar.
     """
-    split, kinds = charts.single_split(best), list(best["studies"].unique())
+    split, kinds = split_name(best["split"].iloc[0]), list(best["studies"].unique())
     looks = {name: i for i, name in enumerate(BASELINES, start=1)}
     fig = figure(4.0, "The model beside the best baseline, with 95 % interval", _where(data_label, best))
     axes = panels(fig, len(kinds), top=1.02, bottom=0.52, left=0.42, gap=0.3)

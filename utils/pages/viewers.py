@@ -189,8 +189,6 @@ def report_view(
     judgements: by region; of a region that the reference does not mention none is shown. The words that the
         judge's findings name are marked and labelled in the texts, as far as they can be found there.
     judge_label, note: shown as they come, such as "phantom"; beside: markup to stand next to the views
-
-    Without prediction and judgements it shows the study alone.
     """
     wrote, predicted = mentioned(dict(reference)), mentioned(dict(prediction))
     judged = {name: judgements[name] for name in wrote if name in judgements}
@@ -203,13 +201,12 @@ def report_view(
         ]
         for name in REGIONS
     ]
-    columns = 4 if predicted or judgements else 2
-    head = ("region", "reference", "prediction", "score")[:columns]
+    compared = table(("region", "reference", "prediction", "score"), rows)
     verdicts = "".join(_verdict(name, judgement) for name, judgement in judged.items())
     return HTML(
         html(
             f'{labels(note, judge_label)}<div class="side">{views(images)}{beside}</div>'
-            f'{table(head, (row[:columns] for row in rows))}<div class="side verdicts">{verdicts}</div>'
+            f'{compared}<div class="side verdicts">{verdicts}</div>'
         )
     )
 

@@ -35,21 +35,19 @@ AT_ONCE = 256  # studies that are compared with all training studies at once
 
 def make(
     writer: Writer, dataset: DatasetDict, show: Callable[..., Iterable] = progress
-) -> tuple[dict[str, dict[str, dict | list]], pd.DataFrame]:
-    """The reports of all four by baseline and split, as `all_systems` of `judging` takes them, and what the
-    constant was chosen from: see `rank_constants`. Without a probe there is no fourth.
+) -> tuple[dict[str, dict[str, list[dict[str, str]]]], pd.DataFrame]:
+    """All four, by baseline and split a report for each study, and what the constant was chosen from: see
+    `rank_constants`. Without a probe there is no fourth.
     """
     training = list(references(dataset["train"]).values())
-    copied = nearest(writer, dataset, show)
-    ranked = rank_constants(training, judge_pairs)
-    constant = chosen(ranked)
+    copied, ranked = nearest(writer, dataset, show), rank_constants(training, judge_pairs)
+    reports = {CONSTANT: chosen(ranked), FREQUENT: most_frequent(training)}
     given = {
-        CONSTANT: dict.fromkeys(copied, constant),
-        FREQUENT: dict.fromkeys(copied, most_frequent(training)),
-        NEAREST: copied,
+        system: {name: [report] * len(of_split) for name, of_split in copied.items()}
+        for system, report in reports.items()
     }
-    said = probed(writer, dataset, constant)
-    return given | ({PROBED: said} if said else {}), ranked
+    fixed = probed(writer, dataset, reports[CONSTANT])
+    return given | {NEAREST: copied} | ({PROBED: fixed} if fixed else {}), ranked
 
 
 def probed(writer: Writer, dataset: DatasetDict, constant: dict[str, str]) -> dict[str, list[dict[str, str]]]:
@@ -84,8 +82,7 @@ def nearest_reports(
 ) -> list[dict[str, str]]:
     """For each row of `features` a report by region, copied from the training studies.
 
-    known: (training studies, hidden), features of the studies with `findings`,
-        the regions that each mentions
+    known: (training studies, hidden), features of the studies with `findings`, the regions that each mentions
     A region comes from the nearest training study that mentions it, so that a
     report may have several sources; a region that none mentions is left out.
     """
@@ -108,8 +105,8 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def most_frequent(train_findings: list[dict[str, str]]) -> dict[str, str]:
     """The most frequent training text of each region.
 
-    Texts are the same when they differ only in case and white space; the most
-    frequent spelling stands for them. A region that no study mentions is left out.
+    Texts are the same when they differ only in case and white space; the most frequent spelling stands for
+    them. A region that no study mentions is left out.
     """
     return {region: _spelled(texts)[0][0] for region, texts in _by_region(train_findings).items()}
 
@@ -129,18 +126,16 @@ def rank_constants(
 ) -> pd.DataFrame:
     """Texts that could be given to every study, by region, the chosen one first; training findings only.
 
-    `judge` takes (reference, prediction) pairs and gives objects with `.score`;
-    it is asked once for each distinct pair, at most `candidates * sample` pairs
-    a region.
+    `judge` takes (reference, prediction) pairs and gives objects with `.score`; it is asked once for each
+    distinct pair, at most `candidates * sample` pairs a region.
 
-    The references, a random `sample`, are dealt into `folds`. Candidates are the
-    `candidates` most frequent texts that say what they speak of (see `_candidates`).
-    The best has the highest mean over folds. Chosen is the most frequent of those
-    that lie within one standard error of it (of the paired difference, over
+    The references, a random `sample`, are dealt into `folds`. Candidates are the `candidates` most frequent
+    texts that say what they speak of (see `_candidates`). The best has the highest mean over folds. Chosen is
+    the most frequent of those that lie within one standard error of it (of the paired difference, over
     folds): what is so close is decided by the draw.
 
-    Columns: region, text, studies (that give it), mean (over folds), behind (the
-    best mean minus this one) and error (the standard error of that).
+    Columns: region, text, studies (that give it), mean (over folds), behind (the best mean minus this one)
+    and error (the standard error of that).
     """
     tables = []
     for region, known in _by_region(train_findings).items():
@@ -166,10 +161,9 @@ def _candidates(known: list[str], parts: list[np.ndarray], count: int) -> list[t
 
     known: the texts of one region; parts: which of them each fold holds out
 
-    A candidate is among the `count` most frequent whichever fold is left out, and
-    the offline judge reads in it named findings or structures only. "Unremarkable."
-    names none: the stand-in would let it meet any normal statement. Where no text
-    of a region passes, its most frequent stand: so among a handful of studies.
+    A candidate is among the `count` most frequent whichever fold is left out, and the offline judge reads in
+    it named findings or structures only. "Unremarkable." names none: the stand-in would let it meet any
+    normal statement. Where no text of a region passes, its most frequent stand, as in a handful of studies.
     """
 
     def is_named(text: str) -> bool:
@@ -188,7 +182,7 @@ def _candidates(known: list[str], parts: list[np.ndarray], count: int) -> list[t
 def _by_region(studies: list[dict[str, str]]) -> dict[str, list[str]]:
     """The texts of each region that any study mentions."""
     known = [mentioned(findings) for findings in studies]
-    texts = {region: [findings[region] for findings in known if region in findings] for region in REGIONS}
+    texts = {region: [study[region] for study in known if region in study] for region in REGIONS}
     return {region: given for region, given in texts.items() if given}
 
 
@@ -204,36 +198,34 @@ def _spelled(texts: Iterable[str]) -> list[tuple[str, int]]:
 def beside_best(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
     """The model beside the best baseline, on all and abnormal studies; a row per split, studies and region.
 
-    The model is the first system of `judgements`; `kinds` by study id, as
-    `scores.normality` gives them. The best baseline is the one of `BASELINES` with
-    the highest mean on the studies that the model wrote: the hardest to beat, in hindsight.
+    The model is the first system of `judgements`; `kinds` by study id, as `scores.normality` gives them. The
+    best baseline is the one of `BASELINES` with the highest mean on the studies that the model wrote: the
+    hardest to beat, in hindsight.
 
-    Columns: split, studies, region, n, judge; mean, low, high of the model;
-    baseline (its name), baseline_mean, baseline_low, baseline_high; difference,
-    difference_low, difference_high (model minus baseline, paired), p. Without a
-    baseline there are no rows.
+    Columns: split, studies, region, n, judge; mean, low, high of the model; baseline (its name),
+    baseline_mean, baseline_low, baseline_high; difference, difference_low, difference_high (model minus
+    baseline, paired), p. Without a baseline there are no rows.
     """
     model = judgements["system"].iloc[0]
     written = judgements.loc[judgements["system"] == model, ["split", "id"]].drop_duplicates()
     judgements = judgements.merge(written, on=["split", "id"])  # a run may have written a part of the studies
-    tables = []
+    table = []
     for studies in (EVERY, ABNORMAL):
         group = judgements if studies == EVERY else judgements[judgements["id"].map(kinds) == studies]
         systems = dict(list(scored(group).groupby("system")))
         others = [name for name in BASELINES if name in systems]
         if model not in systems or not others:
             continue
-        pairs = pd.concat([compare(systems[model], systems[name]).assign(baseline=name) for name in others])
-        pairs = pairs.reset_index(drop=True)
-        best = pairs.loc[pairs.groupby(["split", "region"], sort=False)["mean_b"].idxmax()]
-        best = best.rename(columns={"low": "difference_low", "high": "difference_high"}).assign(
-            studies=studies
-        )
-        means = summary(group)[["split", "region", "system", "mean", "low", "high", "judge"]]
-        own = means[means["system"] == model].drop(columns="system")
-        theirs = means.rename(columns={"system": "baseline"}).drop(columns="judge")
-        theirs = theirs.rename(columns={name: f"baseline_{name}" for name in ("mean", "low", "high")})
-        best = best.merge(own, on=["split", "region"]).merge(theirs, on=["split", "region", "baseline"])
-        tables.append(best.drop(columns=["mean_a", "mean_b", "unpaired"]))
-    columns = ["split", "studies", "region"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+        means = summary(group).set_index(["split", "region", "system"])
+        pairs = [compare(systems[model], systems[name]).assign(baseline=name) for name in others]
+        pairs = pd.concat(pairs, ignore_index=True)
+        for row in pairs.loc[pairs.groupby(["split", "region"], sort=False)["mean_b"].idxmax()].itertuples():
+            sides = {"": model, "baseline_": row.baseline}
+            at = {side: means.loc[(row.split, row.region, name)] for side, name in sides.items()}
+            table.append(
+                {"split": row.split, "studies": studies, "region": row.region, "n": row.n}
+                | {side + name: at[side][name] for side in sides for name in ("mean", "low", "high")}
+                | {"baseline": row.baseline, "difference": row.difference, "p": row.p}
+                | {"difference_low": row.low, "difference_high": row.high, "judge": at[""]["judge"]}
+            )
+    return pd.DataFrame(table) if table else pd.DataFrame(columns=["split", "studies", "region"])

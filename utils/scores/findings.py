@@ -55,28 +55,25 @@ def overview(counted: pd.DataFrame) -> pd.DataFrame:
     recall, precision and F1 of these counts (micro), and the mean F1 of the findings (macro).
     """
     micro, macro = (_by_split(counted[counted["finding"] == name]) for name in (counts.MICRO, counts.MACRO))
-    table = micro[["split", "system", "n", "present", "named", "right"]]
-    table = table.rename(columns={"n": "studies", "present": "there"})
-    table["recall"], table["precision"] = _values(micro, "recall"), _values(micro, "precision")
-    table["micro-F1"], table["macro-F1"] = _values(micro, "f1", 3), _values(macro, "f1", 3)
-    return table
+    values = {name: _values(micro, name) for name in ("recall", "precision")}
+    values |= {"micro-F1": _values(micro, "f1", 3), "macro-F1": _values(macro, "f1", 3)}
+    table = micro[["split", "system", "n", "present", "named", "right"]].assign(**values)
+    return table.rename(columns={"n": "studies", "present": "there"})
 
 
 def by_finding(counted: pd.DataFrame) -> pd.DataFrame:
     """`counted` to be read, a row for each split, system and finding; of a single split without it."""
     rows = _by_split(counted[~counted["finding"].isin([counts.MICRO, counts.MACRO])])
-    have = [f"{row.present} of {row.n}" for row in rows.itertuples()]
-    table = rows[["split", "system", "finding"]].assign(**{"have it": have}, named=rows["named"])
-    table["right"], table["recall"] = rows["right"], _values(rows, "recall")
-    table["precision"], table["F1"] = _values(rows, "precision"), _values(rows, "f1")
+    values = {"recall": _values(rows, "recall"), "precision": _values(rows, "precision")}
+    table = rows[["split", "system", "finding", "named", "right"]].assign(**values, F1=_values(rows, "f1"))
+    table.insert(3, "have it", [f"{row.present} of {row.n}" for row in rows.itertuples()])
     return table.drop(columns=["split"] if counted["split"].nunique() == 1 else [])
 
 
 def _by_split(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` in the order of their splits, which are named as readers call them."""
-    order = order_splits(rows["split"])
-    rows = rows.sort_values("split", key=lambda each: each.map(order.index), kind="stable", ignore_index=True)
-    return rows.assign(split=rows["split"].map(split_name))
+    parts = [rows[rows["split"] == split] for split in order_splits(rows["split"])]
+    return pd.concat(parts, ignore_index=True).assign(split=lambda rows: rows["split"].map(split_name))
 
 
 def _values(rows: pd.DataFrame, name: str, digits: int = 2) -> list[str]:
@@ -100,13 +97,11 @@ def tables(counted: pd.DataFrame, *, data_label: str) -> str:
         return NONE + "\n"
     model, name, split = model_and_split(counted)
     each = by_finding(split[split["system"] == model]).drop(columns="system")
-    parts = [
-        f"**Findings named rightly, {data_label}, found by {READER}**",
-        markdown(overview(counted)),
-        f"Finding by finding, {name}, {model}:\n\n{markdown(each)}",
-        "\n".join(f"- {note}" for note in notes(counted)),
-    ]
-    return "\n\n".join(parts) + "\n"
+    lines = "".join(f"- {note}\n" for note in notes(counted))
+    return (
+        f"**Findings named rightly, {data_label}, found by {READER}**\n\n{markdown(overview(counted))}\n\n"
+        f"Finding by finding, {name}, {model}:\n\n{markdown(each)}\n\n{lines}"
+    )
 
 
 def others(counted: pd.DataFrame) -> str:

@@ -37,52 +37,39 @@ def references(split: Dataset) -> dict[str, dict[str, str]]:
 
 def prediction_rows(split: Dataset, generations: Iterable[dict]) -> pd.DataFrame:
     """The rows for `generations`, lines of `generations.jsonl` on studies of `split`: four a study."""
-    known = references(split)
-    rows = [
-        (*(line[name] for name in ("system", "split", "id")), region)
-        + (known[line["id"]].get(region, ""), line["report"].get(region, ""))
-        for line in generations
-        for region in REGIONS
-    ]
+    known, rows = references(split), []
+    for line in generations:
+        for region in REGIONS:
+            texts = (known[line["id"]].get(region, ""), line["report"].get(region, ""))
+            rows.append((line["system"], line["split"], line["id"], region, *texts))
     return pd.DataFrame(rows, columns=["system", "split", "id", "region", "reference", "prediction"])
 
 
 def all_systems(
-    dataset: DatasetDict, reports: dict[str, dict[str, list[dict]]], others: dict[str, dict[str, dict | list]]
+    dataset: DatasetDict, reports: dict[str, dict[str, list[dict]]], others: dict[str, dict[str, list[dict]]]
 ) -> dict[str, pd.DataFrame]:
     """The rows to judge by system; a system without any is left out.
 
     reports: by system and split, lines of `generations.jsonl`; the fine-tuned model comes first
-    others: by baseline and split, a report for all studies or one for each; they get the model's studies
+    others: by baseline and split, a report for each study, of which those of the model's studies are taken
     """
-    written = next(iter(reports.values()))
-
-    def lines(system: str, name: str, given: dict | list) -> list[dict]:
-        ids = dataset[name]["id"][: len(written[name])]
-        given = [given] * len(ids) if isinstance(given, dict) else given[: len(ids)]
-        about = {"system": system, "split": name}
-        return [about | {"id": id, "report": report} for id, report in zip(ids, given, strict=True)]
-
-    every = reports | {
-        system: {name: lines(system, name, given) for name, given in of_splits.items()}
-        for system, of_splits in others.items()
-    }
-    tables = {
-        system: pd.concat(
-            [prediction_rows(dataset[name], rows) for name, rows in of_splits.items()], ignore_index=True
-        )
-        for system, of_splits in every.items()
-    }
+    written, tables = next(iter(reports.values())), {}
+    for system, of_splits in (reports | others).items():
+        parts = []
+        for name, lines in of_splits.items():
+            if system in others:
+                given = dict(zip(dataset[name]["id"], lines, strict=True))
+                lines = [line | {"system": system, "report": given[line["id"]]} for line in written[name]]
+            parts.append(prediction_rows(dataset[name], lines))
+        tables[system] = pd.concat(parts, ignore_index=True)
     return {system: rows for system, rows in tables.items() if len(rows)}
 
 
 def judged(rows: pd.DataFrame, **options) -> pd.DataFrame:
     """`rows` with their judgements, by `judge.judge_pairs` with `options`."""
-    has_reference = rows["reference"] != ""
-    asked, unasked = rows[has_reference], rows[~has_reference]
-    asked = with_judgements(
-        asked, judge_pairs(zip(asked["reference"], asked["prediction"], strict=True), **options)
-    )
+    asked, unasked = rows[rows["reference"] != ""], rows[rows["reference"] == ""]
+    pairs = zip(asked["reference"], asked["prediction"], strict=True)
+    asked = with_judgements(asked, judge_pairs(pairs, **options))
     label = asked["judge"].iloc[0] if len(asked) else ""
     unasked = with_judgements(unasked, [parse_completion("", label)] * len(unasked))
     return pd.concat([asked, unasked]).sort_index()
@@ -106,14 +93,12 @@ def normality(
     """Which studies are normal and which abnormal, by id, and a sentence that says by what.
 
     references: by study id, the findings by region, as `references` gives them
-    metadata: the collection's own `indiana_reports.csv`, where it is at hand; a
-        study is normal where its MeSH terms say `normal`. A study that the file
-        does not hold, or that nobody indexed, has no kind.
+    metadata: the collection's own `indiana_reports.csv`, where it is at hand; a study is normal where its
+        MeSH terms say `normal`. A study that the file does not hold, or that nobody indexed, has no kind.
 
-    Without the file, or where it has none of the studies, a study is abnormal
-    where the offline judge reads an abnormal finding in its reference, which
-    agrees with the MeSH terms on 93 % of 2,588 indexed studies of IU X-Ray.
-    Raises StepError for a file of another kind.
+    Without the file, or where it has none of the studies, a study is abnormal where the offline judge reads
+    an abnormal finding in its reference, which agrees with the MeSH terms on 93 % of 2,588 indexed studies of
+    IU X-Ray. Raises StepError for a file of another kind.
     """
     kinds = _indexed(references, metadata) if metadata and metadata.is_file() else {}
     if kinds:
@@ -132,13 +117,10 @@ def _indexed(references: Iterable[str], metadata: Path) -> dict[str, str]:
         terms = pd.read_csv(metadata, dtype=str).set_index("uid")["MeSH"].fillna("")
     except (KeyError, ValueError) as error:
         raise StepError(f"{metadata} is not the collection's {METADATA} ({error}).") from None
-    kinds = {}
-    for study in references:
-        number = study.removeprefix("CXR").split("_")[0] if study.startswith("CXR") else ""
-        term = terms.get(number, "").strip().lower()
-        if term and term not in NOT_INDEXED:
-            kinds[study] = NORMAL if term == "normal" else ABNORMAL
-    return kinds
+    numbers = {study: study[3:].split("_")[0] for study in references if study.startswith("CXR")}
+    found = {study: terms.get(number, "").strip().lower() for study, number in numbers.items()}
+    indexed = {study: term for study, term in found.items() if term not in ("", *NOT_INDEXED)}
+    return {study: NORMAL if term == "normal" else ABNORMAL for study, term in indexed.items()}
 
 
 def by_study(judgements: pd.DataFrame) -> dict[str, dict[str, Judgement]]:
@@ -198,8 +180,8 @@ POOR = 0.5
 def published_judgements(path: Path, address: str = ADDRESS) -> pd.DataFrame:
     """The published judgements as rows; downloaded to `path` once, 3 MB.
 
-    Raises StepError where they cannot be downloaded, which the next call goes
-    on with, or are not what they should be: then nothing is kept.
+    Raises StepError where they cannot be downloaded, which the next call goes on with, or are not what they
+    should be: then nothing is kept.
     """
     if path.exists():
         return _read_published(path, str(path))

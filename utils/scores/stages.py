@@ -90,7 +90,7 @@ class Results:
 
     judgements: of all judged systems, the model's first; left: systems that the time limit left unjudged
     kinds: by study, normal or abnormal; told_by: a sentence that says by what
-    counted: as `findings.count` gives it
+    counted: as `findings.count` gives it; data_label: what the radiographs are
     """
 
     reports: Reports
@@ -100,16 +100,12 @@ class Results:
     kinds: dict[str, str]
     told_by: str
     counted: pd.DataFrame
+    data_label: str
 
     @property
     def folder(self) -> Path:
         """The folder of step 4."""
         return self.reports.workspace.folder("evaluation")
-
-    @cached_property
-    def data_label(self) -> str:
-        """What the radiographs are."""
-        return self.reports.workspace.manifest("training")["data_label"]
 
     @property
     def iu_xray(self) -> bool:
@@ -155,23 +151,22 @@ class Results:
         """The scores beside shared words on the test studies, and RadEval's if it is installed."""
         return tables.text_metrics(self.test, radeval=tables.RADEVAL)
 
-    def keep(self) -> None:
-        """Write the judgements, the pairs for other judges, and the tables."""
-        save(self.judgements, self.folder / JUDGED)
-        tables.write_pairs(self.judgements, self.folder / PAIRS)
-        write_text(self.folder / TABLE, "\n".join([self.named, self.means, findings.others(self.counted)]))
+    def finish(self, figures: Mapping[str, tuple[Path, str]]) -> Path:
+        """Write the report, see `report.write_report`, and the manifest of step 4; gives the report's path.
 
-    def write_report(self, figures: Mapping[str, tuple[Path, str]]) -> Path:
-        """Write the report, see `report.write_report`. `figures`: by title the picture and its alt text."""
-        workspace, dataset = self.reports.workspace, self.reports.dataset
-        studies = {"studies": {name: len(rows) for name, rows in dataset.items()}}
-        return report.write_report(
-            self.folder,
+        figures: by title the picture and its alt text
+        """
+        workspace, folder = self.reports.workspace, self.folder
+        settings = {"generation": self.reports.settings.model_dump(), "judge": self.judging.model_dump()}
+        studies = {name: len(rows) for name, rows in self.reports.dataset.items()}
+        before = {"studies": studies, "training": workspace.manifest("training")["settings"]}
+        written = report.write_report(
+            folder,
             summary=self.summary,
             judgements=self.judgements,
             findings=self.counted,
             figures=figures,
-            settings=studies | {"training": workspace.manifest("training")["settings"]} | self._settings(),
+            settings=before | settings,
             versions=versions(),
             data_label=self.data_label,
             commands=[COMMANDS.get(workspace.size, "the four notebooks, Run all")],
@@ -184,24 +179,17 @@ class Results:
             },
             iu_xray=self.iu_xray,
         )
-
-    def finish(self, figures: Mapping[str, tuple[Path, str]]) -> Path:
-        """Write the report and the manifest of step 4; the report's path."""
-        workspace, written = self.reports.workspace, self.write_report(figures)
-        kept = [self.folder / name for name in (JUDGED, PAIRS, TABLE)]
-        pages = [written, written.with_suffix(".html"), *(picture for picture, _ in figures.values())]
+        kept = [folder / name for name in (JUDGED, PAIRS, TABLE, "report.md", "report.html")]
+        pictures = [picture for picture, _ in figures.values()]
         workspace.finish(
             "evaluation",
-            settings=self._settings(),
+            settings=settings,
             inputs=[workspace.folder("dataset") / "data", workspace.folder("training") / "adapter"],
-            outputs=[*files_of(_path(workspace)), *kept, *pages],
+            outputs=[*files_of(_path(workspace)), *kept, *pictures],
             data_label=self.data_label,
             not_judged=self.left,
         )
         return written
-
-    def _settings(self) -> dict[str, dict]:
-        return {"generation": self.reports.settings.model_dump(), "judge": self.judging.model_dump()}
 
 
 def gather(
@@ -211,19 +199,22 @@ def gather(
     asked: Collection[str],
     metadata: Path | None = None,
 ) -> Results:
-    """What the judgements come to, which are kept.
+    """What the judgements come to; they, the pairs for other judges, and the tables are kept.
 
     done: by system, the judged rows; asked: the systems that were to be judged beside the model
     metadata: as `scores.normality` takes it
     """
-    judgements, left = (
-        pd.concat(done.values(), ignore_index=True),
-        [name for name in asked if name not in done],
-    )
     known = {name: references(rows) for name, rows in reports.dataset.items()}
-    training = known.pop("train")
+    training = list(known.pop("train").values())
     described = {study: texts for name in reports.written for study, texts in known[name].items()}
-    counted = findings.count([judgements], groups.frequent(list(training.values())))
-    results = Results(reports, judging, judgements, left, *normality(described, metadata), counted=counted)
-    results.keep()
+    kinds, told_by = normality(described, metadata)
+    judgements = pd.concat(done.values(), ignore_index=True)
+    counted = findings.count([judgements], groups.frequent(training))
+    left = [name for name in asked if name not in done]
+    label = reports.workspace.manifest("training")["data_label"]
+    results = Results(reports, judging, judgements, left, kinds, told_by, counted, label)
+    save(judgements, results.folder / JUDGED)
+    tables.write_pairs(judgements, results.folder / PAIRS)
+    whole = [results.named, results.means, findings.others(results.counted)]
+    write_text(results.folder / TABLE, "\n".join(whole))
     return results

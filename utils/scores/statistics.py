@@ -88,25 +88,22 @@ def model_and_split(rows: pd.DataFrame) -> tuple[str, str, pd.DataFrame]:
 def scored(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
     """The rows that count: those of the four regions whose reference has text.
 
-    Adds `value` (the score, 0 where there is no verdict) and `no_verdict`;
-    split and region become ordered categories. Raises ValueError for a missing
-    column, an unknown region, a score outside 0 to 1, or a study given twice.
+    Adds `value` (the score, 0 where there is no verdict) and `no_verdict`; split and region become ordered
+    categories. Raises ValueError for a missing column, an unknown region, a score outside 0 to 1, or a study
+    given twice.
     """
     rows = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if missing := {"split", "region", "reference", "score"} - set(rows.columns):
         raise ValueError(f"judgements lack the column {', '.join(sorted(missing))}")
-    if unknown := set(rows["region"]) - set(ALL):
-        names = ", ".join(sorted(map(str, unknown)))
-        raise ValueError(f"no such region: {names}; regions are {', '.join(ALL)}")
+    if unknown := sorted(map(str, set(rows["region"]) - set(ALL))):
+        raise ValueError(f"no such region: {', '.join(unknown)}; regions are {', '.join(ALL)}")
     rows = rows[rows["region"].isin(REGIONS) & _has_text(rows["reference"])].copy()
     score = pd.to_numeric(rows["score"])
     if not score.dropna().between(0, 1).all():
         raise ValueError(f"a score lies outside 0 to 1: {score.min():g} to {score.max():g}")
     key = [column for column in ("system", "split", "id", "region") if column in rows]
-    if "id" in key and (twice := rows.loc[rows.duplicated(key), "id"]).size:
-        raise ValueError(
-            f"study {twice.iloc[0]} has more than one judgement of the same system, split and region"
-        )
+    for study in rows.loc[rows.duplicated(key), "id"] if "id" in key else ():
+        raise ValueError(f"study {study} has more than one judgement of the same system, split and region")
     rows["no_verdict"] = score.isna()
     rows["value"] = score.fillna(0.0).astype(float)
     rows["split"] = pd.Categorical(rows["split"], order_splits(rows["split"]), ordered=True)
@@ -133,13 +130,8 @@ def region_table(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
 
 
 def interval(scores: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of `scores`, one score a study.
-
-    Raises ValueError without scores.
-    """
+    """95 % percentile bootstrap interval of the mean of `scores`, those of one study or more."""
     scores = np.round(np.asarray(scores, dtype=float), 12)
-    if not scores.size:
-        raise ValueError("no scores: an interval needs at least one study")
     kinds, drawn = resampled(scores, RESAMPLES, SEED)
     low, high = np.quantile(drawn / scores.size @ kinds, MIDDLE)
     return float(low), float(high)
@@ -148,43 +140,35 @@ def interval(scores: Sequence[float]) -> tuple[float, float]:
 def summary(judgements: pd.DataFrame) -> pd.DataFrame:
     """One row per system, split and region: mean, n, low, high, no_verdict, empty, judge.
 
-    `low` and `high` bound the 95 % bootstrap interval over studies; `empty`
-    counts predictions left empty. Systems keep the order in which they come.
-    Raises ValueError where the judgements are of more than one judge.
+    `low` and `high` bound the 95 % bootstrap interval over studies; `empty` counts predictions left empty.
+    Systems keep the order in which they come. Raises ValueError where there is more than one judge.
     """
-    rows = scored(judgements)
-    judge = one_judge(rows)
-    rows["empty"] = ~_has_text(rows["prediction"])
-    table = []
-    for names, group in groups(rows):
+    rows, table = scored(judgements), []
+    for names, group in groups(rows.assign(empty=~_has_text(rows["prediction"]))):
         low, high = interval(group["value"])
         means = {"mean": group["value"].mean(), "n": len(group), "low": low, "high": high}
-        table.append(names | means | dict(group[["no_verdict", "empty"]].sum()) | {"judge": judge})
-    return pd.DataFrame(table)
+        table.append(names | means | dict(group[["no_verdict", "empty"]].sum()))
+    return pd.DataFrame(table).assign(judge=one_judge(rows))
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Two systems on the same studies, one row per split and region.
 
-    Columns: n (studies that both have), mean_a, mean_b, difference (a - b),
-    low and high (95 % paired bootstrap interval of the difference), p (two-sided
-    sign-flip test, not corrected for the number of rows), unpaired (studies that
-    only one has). Raises ValueError where judges or references differ.
+    Columns: n (studies that both have), mean_a, mean_b, difference (a - b), low and high (95 % paired
+    bootstrap interval of the difference), p (two-sided sign-flip test, not corrected for the number of rows),
+    unpaired (studies that only one has). Raises ValueError where judges or references differ.
     """
     sides = [scored(side).astype({"split": str, "region": str}) for side in (a, b)]
     if any("system" in side and side["system"].nunique() > 1 for side in sides):
         raise ValueError("compare takes one system on each side")
     one_judge(pd.concat(sides))
-    key = ["split", "region", "id"]
-    sides = [side[[*key, "reference", "value"]] for side in sides]
-    pairs = sides[0].merge(sides[1], on=key, how="outer", suffixes=("_a", "_b"))
+    columns = ["split", "region", "id", "reference", "value"]
+    pairs = pd.merge(*(side[columns] for side in sides), on=columns[:3], how="outer", suffixes=("_a", "_b"))
     pairs["difference"] = pairs["value_a"] - pairs["value_b"]  # NaN where only one has the study
     both = pairs.dropna(subset="difference")
     if both.empty:
         raise ValueError("the two systems have no judged study in common")
-    differ = both["reference_a"].map(tidy) != both["reference_b"].map(tidy)
-    if differ.any():
-        study = both.loc[differ, "id"].iloc[0]
+    for study in both.loc[both["reference_a"].map(tidy) != both["reference_b"].map(tidy), "id"]:
         raise ValueError(f"study {study} has different references in the two systems")
     table = []
     for split, region in product(order_splits(both["split"]), REGIONS):
@@ -193,20 +177,18 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
         if paired.empty:
             continue
         low, high = interval(paired["difference"])
-        row = {"split": split, "region": region, "n": len(paired)}
-        row |= {"mean_a": paired["value_a"].mean(), "mean_b": paired["value_b"].mean()}
-        row |= {"difference": paired["difference"].mean(), "low": low, "high": high}
-        row |= {"p": sign_flip(paired["difference"]), "unpaired": len(group) - len(paired)}
-        table.append(row)
+        mean_a, mean_b, difference = paired[["value_a", "value_b", "difference"]].mean()
+        row = {"split": split, "region": region, "n": len(paired), "mean_a": mean_a, "mean_b": mean_b}
+        row |= {"difference": difference, "low": low, "high": high, "p": sign_flip(paired["difference"])}
+        table.append(row | {"unpaired": len(group) - len(paired)})
     return pd.DataFrame(table)
 
 
 def sign_flip(differences: Sequence[float], resamples: int = RESAMPLES) -> float:
     """Two-sided p-value of paired differences being symmetric about 0.
 
-    Monte Carlo, so never below 1 / (resamples + 1). Flipping signs at random
-    leaves, for each distinct size, a binomial number of positive ones; `scipy.stats.permutation_test`
-    flips each sign and takes thirty times as long for 590 differences.
+    Monte Carlo, so never below 1 / (resamples + 1). Flipping signs at random leaves, for each distinct size,
+    a binomial number of positive ones; `scipy.stats.permutation_test` takes thirty times as long for 590.
     """
     differences = np.round(np.asarray(differences, dtype=float), 12)
     sizes, counts = np.unique(np.abs(differences), return_counts=True)
@@ -218,36 +200,31 @@ def sign_flip(differences: Sequence[float], resamples: int = RESAMPLES) -> float
 
 def error_counts(judgements: pd.DataFrame) -> pd.DataFrame:
     """One row per system, split, region and error: n (judged rows), significant, insignificant, judge."""
-    rows = scored(judgements)
-    judge, kinds, table = one_judge(rows), ["significant", "insignificant"], []
+    rows, weights = scored(judgements), ("significant", "insignificant")
+    table = []
     for names, group in groups(rows):
-        sums = {kind: np.stack(group[kind].map(np.asarray)).sum(axis=0) for kind in kinds}
-        counts = pd.DataFrame({"error": ERRORS, "n": len(group)} | sums)
-        table.append(counts.assign(**names, judge=judge))
-    columns = ["system", "split", "region", "error", "n", *kinds, "judge"]
-    return pd.concat(table, ignore_index=True)[columns]
+        sums = {weight: np.stack(group[weight].map(np.asarray)).sum(axis=0) for weight in weights}
+        table.append(pd.DataFrame({**names, "error": ERRORS, "n": len(group), **sums}))
+    return pd.concat(table, ignore_index=True).assign(judge=one_judge(rows))
 
 
 def diversity(judgements: pd.DataFrame) -> pd.DataFrame:
     """One row per system and split: studies, reports, described, empty.
 
-    `reports` counts the different reports written (all four regions together,
-    case and white space aside); `empty` says how many of the `described` regions,
-    those whose reference has text, were left empty.
+    `reports` counts the different reports written (all four regions together, case and white space aside);
+    `empty` says how many of the `described` regions, those whose reference has text, were left empty.
     """
     rows = judgements[judgements["region"].isin(REGIONS)]
-    texts = rows["prediction"].fillna("").map(tidy).str.casefold()
-    rows = rows.assign(text=texts, described=_has_text(rows["reference"]))
-    rows["empty"] = rows["described"] & (rows["text"] == "")
-    table = []
+    texts, described = rows["prediction"].fillna("").map(tidy).str.casefold(), _has_text(rows["reference"])
+    rows = rows.assign(text=texts, described=described, empty=described & (texts == ""))
+    of_splits, table = dict(list(rows.groupby(["system", "split"]))), []
     for system, split in product(rows["system"].unique(), order_splits(rows["split"])):
-        group = rows[(rows["system"] == system) & (rows["split"] == split)]
-        if group.empty:
-            continue
-        reports = group.pivot(index="id", columns="region", values="text")
-        counts = {"studies": len(reports), "reports": len(reports.drop_duplicates())}
-        counts |= dict(group[["described", "empty"]].sum())
-        table.append({"system": system, "split": split} | counts)
+        if (system, split) in of_splits:
+            group = of_splits[system, split]
+            reports = group.pivot(index="id", columns="region", values="text")
+            row = {"system": system, "split": split, "studies": len(reports)}
+            row |= {"reports": len(reports.drop_duplicates())}
+            table.append(row | dict(group[["described", "empty"]].sum()))
     return pd.DataFrame(table)
 
 

@@ -49,15 +49,14 @@ def quiz_tables(summary: pd.DataFrame) -> str:
 
 def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
     """`scores.compare`'s table to be read: means under `names`, the difference with its interval, and p."""
-    columns = {"mean_a": names[0], "mean_b": names[1], "difference": "difference, 95 % interval"}
-    table = pairs[["split", "region", "n", "mean_a", "mean_b", "difference", "p"]].assign(
-        split=pairs["split"].map(split_name),
-        mean_a=pairs["mean_a"].map("{:.2f}".format),
-        mean_b=pairs["mean_b"].map("{:.2f}".format),
-        difference=[difference(row.difference, row.low, row.high) for row in pairs.itertuples()],
-        p=pairs["p"].map(p_text),
-    )
-    return table.rename(columns=columns)
+    means = zip(names, ("mean_a", "mean_b"), strict=True)
+    table = pairs[["region", "n"]].assign(**{name: pairs[side].map("{:.2f}".format) for name, side in means})
+    table.insert(0, "split", pairs["split"].map(split_name))
+    table["difference, 95 % interval"] = [
+        difference(*row) for row in pairs[["difference", "low", "high"]].values
+    ]
+    table["p"] = ["under 0.001" if p < 0.001 else f"{p:.3f}" for p in pairs["p"]]
+    return table
 
 
 def difference(value: float, low: float, high: float) -> str:
@@ -80,20 +79,18 @@ def comparisons(judgements: pd.DataFrame) -> pd.DataFrame:
 def by_kind(judgements: pd.DataFrame, kinds: dict[str, str], *, whole: bool = False) -> pd.DataFrame:
     """The scores on each kind of study, such as normal and abnormal: `0.70 [0.66, 0.74] n=590` by region.
 
-    One row per split, system and kind; with `whole` one of all studies before them.
-    `kinds` by study id, as `scores.normality` gives them. Studies without a kind
-    are in no row of a kind; n shows how many are in. Systems may have different judges.
+    One row per split, system and kind; with `whole` one of all studies before them. `kinds` by study id, as
+    `scores.normality` gives them. Studies without a kind are in no row of a kind; n shows how many are in.
+    Systems may have different judges.
     """
-    rows = scored(judgements)
-    table = []
+    rows, table = scored(judgements), []
     for split, system in product(statistics.order_splits(rows["split"]), rows["system"].unique()):
         of_system = rows[(rows["split"] == split) & (rows["system"] == system)]
-        of_kinds = list(of_system.groupby(of_system["id"].map(kinds)))
-        for kind, group in [(statistics.EVERY, of_system)] * whole + of_kinds:
+        of_kinds = of_system.groupby(of_system["id"].map(kinds))
+        for kind, group in [(statistics.EVERY, of_system)] * whole + list(of_kinds):
             if len(group):
-                means = summary(group)
-                cells = {region: cell(means, region) for region in REGIONS}
-                table.append({"split": split, "system": system, "studies": kind, **cells})
+                names, means = {"split": split, "system": system, "studies": kind}, summary(group)
+                table.append(names | {region: cell(means, region) for region in REGIONS})
     return pd.DataFrame(table)
 
 
@@ -101,15 +98,16 @@ def beside(best: pd.DataFrame) -> pd.DataFrame:
     """`baselines.beside_best`'s table to be read, one row per region: all and abnormal side by side."""
     table: dict[tuple[str, str], dict[str, str]] = {}
     for row in best.itertuples():
-        cells = table.setdefault((split_name(row.split), row.region), {})
+        split, kind = split_name(row.split), row.studies
         baseline = f"{row.baseline_mean:.2f} {bounds(row.baseline_low, row.baseline_high)} {row.baseline}"
-        cells[f"{row.studies}: model"] = f"{row.mean:.2f} {bounds(row.low, row.high)} n={row.n}"
-        cells[f"{row.studies}: best baseline"] = baseline
-        cells[f"{row.studies}: difference"] = difference(
-            row.difference, row.difference_low, row.difference_high
+        table.setdefault((split, row.region), {"split": split, "region": row.region}).update(
+            {
+                f"{kind}: model": f"{row.mean:.2f} {bounds(row.low, row.high)} n={row.n}",
+                f"{kind}: best baseline": baseline,
+                f"{kind}: difference": difference(row.difference, row.difference_low, row.difference_high),
+            }
         )
-    rows = [{"split": split, "region": region, **cells} for (split, region), cells in table.items()]
-    return pd.DataFrame(rows).fillna("not mentioned")
+    return pd.DataFrame(table.values()).fillna("not mentioned")
 
 
 def markdown(rows: pd.DataFrame) -> str:
@@ -132,11 +130,6 @@ def _row(cells: Iterable) -> str:
     """A line of a table; what a model wrote must stay text there, not become markup."""
     texts = [tidy(str(cell)).replace("&", "&amp;").replace("<", "&lt;") for cell in cells]
     return "| " + " | ".join(text.replace("|", "\\|").replace("![", "!\\[") for text in texts) + " |"
-
-
-def p_text(value: float) -> str:
-    """A p-value as it is quoted."""
-    return "under 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = False) -> str:
@@ -226,9 +219,9 @@ def text_metrics(judgements: pd.DataFrame, radeval: Sequence[str] = ()) -> pd.Da
 def radeval_scores(pairs: list[Pair], metrics: Sequence[str]) -> dict[str, list[float]]:
     """The scores of (reference, prediction) pairs by RadEval's `metrics`, by the names that it gives them.
 
-    RadEval (Xu et al., 2025) must be installed, and loads the models of its
-    metrics itself. Each distinct pair is asked once; an empty prediction is scored
-    0 without asking, so name only metrics of which more is better.
+    RadEval (Xu et al., 2025) must be installed, and loads the models of its metrics itself. Each distinct
+    pair is asked once; an empty prediction is scored 0 without asking, so name only metrics of which more is
+    better.
     """
     asked = [pair for pair in dict.fromkeys(pairs) if pair[1].strip()]
     if not metrics or not asked:
