@@ -50,13 +50,13 @@ def page(writer: Writer) -> "Blocks":
     return blocks
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Serve an adapter to a browser on this machine."""
     parser = argparse.ArgumentParser(prog="python -m utils.pages.app", description=main.__doc__)
     where, public = "<workspace>/training/<run>/adapter", "which Gradio's servers pass on"
     parser.add_argument("adapter", type=Path, help=f"folder of the adapter: {where}")
     parser.add_argument("--share", action="store_true", help=f"also give a public link, {public}")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio

@@ -46,26 +46,23 @@ class Chart(Figure):
 
     alt = ""
 
+    def markup(self, **look) -> str:
+        """A PNG as markup; under it, to unfold, what it shows in words, which is its alt text too."""
+        buffer, alt = io.BytesIO(), escape(self.alt)
+        self.savefig(buffer, format="png", **look)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return (
+            f'<figure style="margin:0"><img alt="{alt}" style="max-width:100%;background:#fff" '
+            f'src="data:image/png;base64,{data}"><figcaption style="font-size:12px"><details>'
+            f"<summary>Description of this picture</summary>{alt}</details></figcaption></figure>"
+        )
+
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        # As HTML: exported pages leave out the alt text of a bare PNG.
-        return {"text/html": captioned(buffer.getvalue(), self.alt)}
+        return {"text/html": self.markup()}  # exported pages leave out the alt text of a bare PNG
 
 
-def captioned(picture: bytes, alt: str) -> str:
-    """A PNG as markup; under it, to unfold, what it shows in words, which is its alt text too."""
-    data = base64.b64encode(picture).decode()
-    return (
-        f'<figure style="margin:0"><img alt="{escape(alt)}" style="max-width:100%;background:#fff" '
-        f'src="data:image/png;base64,{data}"><figcaption style="font-size:12px"><details>'
-        f"<summary>Description of this picture</summary>{escape(alt)}</details></figcaption></figure>"
-    )
-
-
-def save(fig: Chart, path: str | Path) -> Path:
+def save(fig: Chart, path: Path) -> Path:
     """Write `fig` as a PNG with its alt text as Description, whole or not at all; gives the path."""
-    path = Path(path)
     with replacing_file(path) as part:
         fig.savefig(part, format="png", metadata={"Description": fig.alt})
     return path

@@ -78,7 +78,7 @@ class DatasetBrowser(Browser):
 
     def __init__(self, dataset: DatasetDict, data_label: str):
         self._dataset, self._data_label = dataset, data_label
-        self._studies = self._chosen = texts(dataset)
+        self._studies = texts(dataset)
         narrow, wide = widgets.Layout(width="240px"), widgets.Layout(width="340px")
         splits = [(split_name(name), name) for name in (ALL_SPLITS, *dataset)]
         self.split = widgets.Dropdown(options=splits, description="split", layout=narrow)
@@ -96,7 +96,7 @@ class DatasetBrowser(Browser):
         self._looks = (self.center, self.width, self.zoom, self.across, self.down)
         super().__init__(self._names(), self._draw_study, "study")
         for field in (self.split, self.region, self.words):
-            field.observe(lambda _: self._choose(), names="value")
+            field.observe(lambda _: self.show_items(self._names()), names="value")
         for field in self._looks:
             field.observe(lambda _: self._changing or self._show(), names="value")
         self.whole.on_click(lambda _: self._reset())
@@ -110,15 +110,10 @@ class DatasetBrowser(Browser):
         bar, shown = self.widget.children
         self.widget.children = (filters, bar, *looks, shown)
 
-    def _choose(self) -> None:
-        self._chosen = find(self._studies, self.split.value, self.region.value, self.words.value)
-        self.show_items(self._names())
-
     def _names(self) -> list[str]:
-        return [
-            f"{row.id} · {split_name(row.split)} · {row.views} view{'s' * (row.views != 1)}"
-            for row in self._chosen.itertuples()
-        ]
+        self._chosen = find(self._studies, self.split.value, self.region.value, self.words.value)
+        rows = self._chosen[["id", "split", "views"]].itertuples(index=False)
+        return [f"{id} · {split_name(split)} · {count} view{'s' * (count != 1)}" for id, split, count in rows]
 
     def _reset(self) -> None:
         """Back to the whole views as they are stored, drawn once."""

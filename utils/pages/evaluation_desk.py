@@ -201,10 +201,9 @@ def more(results: Results) -> HTML:
         ("Different reports, and regions left empty", "", diversity(results.judgements)),
         ("What the constant report was chosen from", CHOSEN, candidates),
     )
-    return HTML(html("".join(_folded(*table) for table in folded)))
-
-
-def _folded(title: str, note: str, rows: pd.DataFrame) -> str:
-    cells = ([escape(str(cell)) for cell in row] for row in rounded(rows).itertuples(index=False))
-    body = f"{quiet(escape(note))}{table([*map(escape, rows.columns)], cells)}"
-    return f"<details><summary>{escape(title)}</summary>{body}</details>"
+    parts = []
+    for title, note, rows in folded:
+        cells = ([escape(str(cell)) for cell in row] for row in rounded(rows).itertuples(index=False))
+        body = f"{quiet(escape(note))}{table([*map(escape, rows.columns)], cells)}"
+        parts.append(f"<details><summary>{escape(title)}</summary>{body}</details>")
+    return HTML(html("".join(parts)))

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import ipywidgets as widgets
-from IPython.display import HTML
-from matplotlib.figure import Figure
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from utils.run.workspace import StepError
 from utils.settings import StepSettings, with_values
 
-from .page import Live, as_text, html, markup, quiet, refused, table, tag
+from .page import Live, as_text, html, quiet, refused, table, tag
 
 _LONG_TEXT = 80  # characters: a longer text gets a text area
 _SLIDER_SPAN = 64  # whole numbers: a wider range is typed
@@ -31,7 +29,7 @@ class Form(Live):
     above the fields names what differs from `preset`, and where each value came from. The settings' `folded`
     knobs lie in groups of which one at a time is open, so that the form and what is beside it fit a screen.
 
-    beside: gives markup, HTML or a figure that is shown beside the fields and drawn anew at every change
+    beside: gives markup that is shown beside the fields and drawn anew at every change
     fixed: the fields that cannot be changed, each with its source, "form" or "run"
     changed: takes what is changed in the form, by name, which is in it from the start
     """
@@ -39,7 +37,7 @@ class Form(Live):
     def __init__(
         self,
         start: StepSettings,
-        beside: Callable[[StepSettings], "HTML | Figure | str"] | None = None,
+        beside: Callable[[StepSettings], str] | None = None,
         *,
         preset: StepSettings | None = None,
         fixed: Mapping[str, str] | None = None,
@@ -120,7 +118,7 @@ class Form(Live):
         return [name for name in names if getattr(self.settings, name) != getattr(self._preset, name)]
 
     def _draw(self) -> None:
-        self._panel.value = html(markup(self._beside(self.settings))) if self._beside else ""
+        self._panel.value = html(self._beside(self.settings)) if self._beside else ""
         rows = []
         for name in self._differing(self.fields):
             value = getattr(self.settings, name)
@@ -161,7 +159,7 @@ def open_form(
     preset: StepSettings,
     values: dict,
     of: Path,
-    beside: Callable[[StepSettings], "HTML | Figure | str"] | None = None,
+    beside: Callable[[StepSettings], str] | None = None,
     begun: dict | None = None,
     free: Collection[str] = (),
 ) -> Form:

@@ -92,7 +92,10 @@ class Looking:
                 self._report = read_study(self._writer, self._images)
                 self._announce()
             else:
-                self._means = self._means or self._of_training()
+                if self._means is None:
+                    every = -(-len(self._training) // ENOUGH)
+                    some = self._training.select(range(0, len(self._training), every))
+                    self._means = mean_views(some["images"], self._writer.reading["views"])
                 study = (self._images, self._report, self._means)
                 self._heat = where_it_looked(self._writer, *study, self._progress)
                 self._draw()
@@ -100,10 +103,6 @@ class Looking:
             self.shown.value = html(refused("not done", error))
         finally:
             self.button.disabled = False
-
-    def _of_training(self) -> list[Image.Image]:
-        some = self._training.select(range(0, len(self._training), -(-len(self._training) // ENOUGH)))
-        return mean_views(some["images"], self._writer.reading["views"])
 
     def _progress(self, batches: Sequence, _: str) -> Iterable:
         for number, batch in enumerate(batches):

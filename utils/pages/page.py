@@ -12,10 +12,7 @@ from html import escape
 
 import ipywidgets as widgets
 from IPython.display import HTML, display
-from matplotlib.figure import Figure
 from PIL import Image
-
-from .charts import captioned
 
 # The twin hides where its widget is drawn in the same output: JupyterLab's output area, or Colab's.
 _STYLE = """<style>
@@ -99,15 +96,6 @@ def as_text(value: object) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     return str(value) if value != "" else "(empty)"
-
-
-def markup(drawn: "HTML | Figure | str", alt: str = "figure") -> str:
-    """What a caller drew, as markup: a figure becomes a picture, with `alt` for those who cannot see it."""
-    if isinstance(drawn, Figure):
-        buffer = io.BytesIO()
-        drawn.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
-        return captioned(buffer.getvalue(), getattr(drawn, "alt", alt))
-    return drawn.data if isinstance(drawn, HTML) else drawn
 
 
 def picture(image: Image.Image, alt: str) -> str:

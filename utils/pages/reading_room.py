@@ -57,7 +57,7 @@ class ReadingRoom(Browser):
     def __init__(
         self,
         judgements: pd.DataFrame,
-        draw: Callable[[str], "HTML | str"],
+        draw: Callable[[str], HTML | str],
         below: Sequence[widgets.Widget] = (),
     ):
         self._judgements, wide = judgements, widgets.Layout(width="300px")
@@ -128,15 +128,14 @@ def bars(probe: Probe, probabilities: Sequence[float] | np.ndarray, plan: Plan, 
     """
     rows, threshold = [], probe.threshold(recall_weight)
     for group, seen in zip(probe.groups, probabilities, strict=True):
-        name, number, named = escape(group.name), f"{seen:.2f}", group.name in plan[group.region]
+        named = group.name in plan[group.region]
         meter = (
             f'<span class="meter {group.region}{" named" * named}" aria-hidden="true">'
             f'<i style="width:{seen:.0%}"></i><u style="left:{threshold:.0%}"></u></span>'
         )
-        if named:
-            rows.append((f"<b>{name}</b>", f"<b>{number}</b>", meter, tag("named", group.region)))
-        else:
-            rows.append((name, number, meter, ""))
+        texts = (escape(group.name), f"{seen:.2f}")
+        texts = [f"<b>{text}</b>" for text in texts] if named else texts
+        rows.append((*texts, meter, tag("named", group.region) if named else ""))
     note = (
         "Findings probe, not a diagnosis. A bar is the probability that the probe reads in these views. The "
         f"report is to name a finding from the mark on, {threshold:.2f}, which follows from "

@@ -10,21 +10,7 @@ from utils.scores.baselines import BASELINES
 from utils.scores.statistics import ERRORS, order_splits, scored, split_name
 
 from . import charts
-from .charts import (
-    BLUE,
-    GREY,
-    INK,
-    STYLE,
-    Chart,
-    bar,
-    figure,
-    legend,
-    panel_title,
-    panels,
-    series,
-    shift,
-    tell,
-)
+from .charts import BLUE, GREY, INK, STYLE, Chart, bar, figure, legend, panel_title, panels, series, tell
 
 # How a score is shown, from the worst to the best: name, colour, hatch.
 BANDS = (
@@ -52,7 +38,7 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
         for number, system in enumerate(present):
             of_system = rows.loc[system]
             for region, row in of_system.iterrows():
-                at = REGIONS.index(region) + shift(number, len(present), width)
+                at = REGIONS.index(region) + charts.shift(number, len(present), width)
                 values, text = (row["mean"], row["low"], row["high"]), f"{row['mean']:.2f}"
                 text = text.removeprefix("0") if crowded else text
                 _mean_bar(ax, at, values, min(width * 0.9, 0.45), systems.index(system), text, size)
@@ -116,7 +102,10 @@ def _counts(rows: pd.DataFrame) -> list[str]:
 def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Chart:
     """How the scores spread, by region and system: the share in each band of score, as stacked bars."""
     rows = scored(judgements)
-    systems, rows["band"] = list(rows["system"].unique()), _bands(rows)
+    systems, names, value = list(rows["system"].unique()), [name for name, *_ in BANDS], rows["value"]
+    empty = rows["prediction"].fillna("").str.strip() == ""
+    conditions = [empty, rows["no_verdict"], value == 0, value <= 0.5, value < 1]
+    rows["band"] = np.select(conditions, names[:-1], names[-1])
     fig = figure(1.35 + 4 * (0.3 * len(systems) + 0.14), "Distribution of scores", _where(data_label, rows))
     left = max(1.5, 0.075 * max(map(len, systems)) + 1.0)
     (ax,) = panels(fig, 1, top=0.98, bottom=0.12, left=left, right=0.75)
@@ -138,13 +127,6 @@ def score_distribution(judgements: pd.DataFrame, *, data_label: str) -> Chart:
     ax.spines["bottom"].set_visible(False)
     legend(fig, [band for band in BANDS if (rows["band"] == band[0]).any()])
     return fig
-
-
-def _bands(rows: pd.DataFrame) -> np.ndarray:
-    """The name of the band of `BANDS` that each judged row falls in."""
-    names, value = [name for name, *_ in BANDS], rows["value"]
-    empty = rows["prediction"].fillna("").str.strip() == ""
-    return np.select([empty, rows["no_verdict"], value == 0, value <= 0.5, value < 1], names[:-1], names[-1])
 
 
 def _stack(ax: Axes, y: float, bands: pd.Series) -> None:
@@ -180,7 +162,7 @@ def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
             for i, system in enumerate(systems):
                 if (error, system) not in rates.index:
                     continue
-                value, at = rates[error, system], y + shift(i, len(systems), thick)
+                value, at = rates[error, system], y + charts.shift(i, len(systems), thick)
                 bar(ax, at, value, thick * 0.9, i, horizontal=True)
                 text = "<1" if 0 < value < 0.5 else f"{value:.0f}"
                 charts.note(ax, text, (value, at), fontsize=7, color=INK if value else GREY)

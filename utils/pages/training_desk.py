@@ -17,7 +17,7 @@ from utils.training.sizes import has_room
 from utils.training.speeds import Hours
 
 from . import charts
-from .page import html, markup, quiet, refused, table, tag
+from .page import html, quiet, refused, table, tag
 
 
 def plan_beside(dataset: DatasetDict) -> Callable[[TrainingSettings], str]:
@@ -83,7 +83,7 @@ def progress_page(progress: Progress, data_label: str) -> HTML:
     if "gpu_peak" in memory:
         peak = f"peak GPU memory {memory['gpu_peak']:.1f} of {memory['gpu_total']:.1f} GiB"
     page = f"step <b>{progress.step:,}</b> of {progress.steps:,} · {rate} · {peak}"
-    page += markup(charts.loss_curve(progress.log, data_label=data_label))
+    page += charts.loss_curve(progress.log, data_label=data_label).markup(dpi=100, bbox_inches="tight")
     if progress.samples:
         shown = ([each.id, each.reference, each.report] for each in progress.samples)
         rows = ([escape(text).replace("\n", "<br>") for text in row] for row in shown)

@@ -7,7 +7,6 @@ from itertools import groupby
 import ipywidgets as widgets
 import pandas as pd
 from IPython.display import HTML
-from matplotlib.figure import Figure
 from PIL import Image
 
 from utils.findings.reader import read_findings
@@ -16,20 +15,18 @@ from utils.judge import Judgement
 from utils.regions import ALL, NOT_FOR_CLINICAL_USE, REGIONS, mentioned
 from utils.scores.statistics import ERRORS
 
-from .page import Live, as_text, html, markup, picture, quiet, table, tag
+from .page import Live, as_text, html, picture, quiet, table, tag
 
 VIEW_SIDE = 320  # pixels: the longest side of a radiograph in a viewer
 
 
 class Browser(Live):
-    """Items to leaf through, by a list and two buttons; `draw(i)` gives item i's figure, HTML or markup.
+    """Items to leaf through, by a list and two buttons; `draw(i)` gives item i's HTML or markup.
 
     `label` says in a word what the items are. Raises ValueError where there are none.
     """
 
-    def __init__(
-        self, items: Sequence[object], draw: Callable[[int], "HTML | Figure | str"], label: str = "study"
-    ):
+    def __init__(self, items: Sequence[object], draw: Callable[[int], HTML | str], label: str = "study"):
         if not len(items):
             raise ValueError(f"no {label} to show")
         self._draw, self._label, self._changing = draw, label, False
@@ -64,8 +61,9 @@ class Browser(Live):
             self._position.value, self.shown.value = "", html(quiet(f"no such {self._label}"))
         else:
             self._position.value = f"{number + 1} of {last + 1}"
-            name = f"{self._label} {self._items[number]}"
-            self.shown.value = html(markup(self._draw(number), alt=name) + f"<small>{escape(name)}</small>")
+            drawn, name = self._draw(number), escape(f"{self._label} {self._items[number]}")
+            markup = drawn.data if isinstance(drawn, HTML) else drawn
+            self.shown.value = html(f"{markup}<small>{name}</small>")
         self.refresh()
 
 
@@ -203,12 +201,9 @@ def report_view(
     ]
     compared = table(("region", "reference", "prediction", "score"), rows)
     verdicts = "".join(_verdict(name, judgement) for name, judgement in judged.items())
-    return HTML(
-        html(
-            f'{labels(note, judge_label)}<div class="side">{views(images)}{beside}</div>'
-            f'{compared}<div class="side verdicts">{verdicts}</div>'
-        )
-    )
+    side = f'<div class="side">{views(images)}{beside}</div>'
+    found = f'{compared}<div class="side verdicts">{verdicts}</div>'
+    return HTML(html(f"{labels(note, judge_label)}{side}{found}"))
 
 
 def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:

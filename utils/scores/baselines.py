@@ -51,26 +51,23 @@ def make(
 
 
 def probed(writer: Writer, dataset: DatasetDict, constant: dict[str, str]) -> dict[str, list[dict[str, str]]]:
-    """By split, validation and test, what can be had without a language model: a report for each study.
+    """By split, validation and test, a report for each study without a language model; `{}` without a probe.
 
-    Where the writer's probe reads findings in a region, its text is one fixed sentence for each, else that
-    of `constant`. Without a probe there are no splits.
+    A region has one fixed sentence for each finding that the probe reads, else `constant`'s text.
     """
-    if not (writer.probe and writer.probe.names):
-        return {}
-    return {
-        name: [constant | left_out({}, plan) for plan in writer.plans(writer.features(studies, name))]
-        for name, studies in dataset.items()
-        if name != "train"
-    }
+    reports = {}
+    if writer.probe and writer.probe.names:
+        for name in [split for split in dataset if split != "train"]:
+            plans = writer.plans(writer.features(dataset[name], name))
+            reports[name] = [constant | left_out({}, plan) for plan in plans]
+    return reports
 
 
 def nearest(
     writer: Writer, dataset: DatasetDict, show: Callable[..., Iterable] = progress
 ) -> dict[str, list[dict[str, str]]]:
-    """By split, validation and test, a report for each study: see `nearest_reports`.
-
-    Two studies are as alike as the means over their views' patches, see `models.features`.
+    """By split, validation and test, a report for each study: see `nearest_reports`. Two studies are as alike
+    as the means over their views' patches, see `models.features`.
     """
     seen = {name: writer.features(studies, name, show)[:, 1, 0] for name, studies in dataset.items()}
     known, findings = seen.pop("train"), list(references(dataset["train"]).values())
@@ -83,8 +80,8 @@ def nearest_reports(
     """For each row of `features` a report by region, copied from the training studies.
 
     known: (training studies, hidden), features of the studies with `findings`, the regions that each mentions
-    A region comes from the nearest training study that mentions it, so that a
-    report may have several sources; a region that none mentions is left out.
+
+    A region comes from the nearest training study that mentions it; one that none mentions is left out.
     """
     centre = known.mean(axis=0)  # without it every pair of radiographs is alike
     known = _unit(known - centre)
@@ -103,11 +100,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def most_frequent(train_findings: list[dict[str, str]]) -> dict[str, str]:
-    """The most frequent training text of each region.
-
-    Texts are the same when they differ only in case and white space; the most frequent spelling stands for
-    them. A region that no study mentions is left out.
-    """
+    """The most frequent training text of each region that any study mentions, as most often spelled."""
     return {region: _spelled(texts)[0][0] for region, texts in _by_region(train_findings).items()}
 
 
@@ -126,13 +119,12 @@ def rank_constants(
 ) -> pd.DataFrame:
     """Texts that could be given to every study, by region, the chosen one first; training findings only.
 
-    `judge` takes (reference, prediction) pairs and gives objects with `.score`; it is asked once for each
-    distinct pair, at most `candidates * sample` pairs a region.
+    judge: takes (reference, prediction) pairs and gives objects with `.score`; it is asked once for each
+        distinct pair, at most `candidates * sample` pairs a region
 
     The references, a random `sample`, are dealt into `folds`. Candidates are the `candidates` most frequent
     texts that say what they speak of (see `_candidates`). The best has the highest mean over folds. Chosen is
-    the most frequent of those that lie within one standard error of it (of the paired difference, over
-    folds): what is so close is decided by the draw.
+    the most frequent of those within one standard error of it (of the paired difference, over folds).
 
     Columns: region, text, studies (that give it), mean (over folds), behind (the best mean minus this one)
     and error (the standard error of that).
@@ -162,8 +154,8 @@ def _candidates(known: list[str], parts: list[np.ndarray], count: int) -> list[t
     known: the texts of one region; parts: which of them each fold holds out
 
     A candidate is among the `count` most frequent whichever fold is left out, and the offline judge reads in
-    it named findings or structures only. "Unremarkable." names none: the stand-in would let it meet any
-    normal statement. Where no text of a region passes, its most frequent stand, as in a handful of studies.
+    it named findings or structures only: "Unremarkable." would meet any normal statement. Where no text
+    passes, as in a handful of studies, the most frequent stand.
     """
 
     def is_named(text: str) -> bool:
@@ -196,11 +188,10 @@ def _spelled(texts: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def beside_best(judgements: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """The model beside the best baseline, on all and abnormal studies; a row per split, studies and region.
+    """The model beside the best baseline, on all and abnormal studies; one row per split, studies and region.
 
-    The model is the first system of `judgements`; `kinds` by study id, as `scores.normality` gives them. The
-    best baseline is the one of `BASELINES` with the highest mean on the studies that the model wrote: the
-    hardest to beat, in hindsight.
+    The model is the first system of `judgements`; `kinds` as `scores.normality` gives them. The best of
+    `BASELINES` has the highest mean on the studies that the model wrote: the hardest to beat, in hindsight.
 
     Columns: split, studies, region, n, judge; mean, low, high of the model; baseline (its name),
     baseline_mean, baseline_low, baseline_high; difference, difference_low, difference_high (model minus

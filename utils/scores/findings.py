@@ -49,10 +49,9 @@ def count(rows: Sequence[pd.DataFrame], groups: Sequence[Group]) -> pd.DataFrame
 
 
 def overview(counted: pd.DataFrame) -> pd.DataFrame:
-    """`counted` to be read, a row for each split and system: all findings together.
+    """`counted` to be read, one row per split and system: all findings together.
 
-    Studies, findings that they have, findings that the reports name, how many of these rightly;
-    recall, precision and F1 of these counts (micro), and the mean F1 of the findings (macro).
+    The counts' recall, precision and F1 (micro), and the mean F1 of the findings (macro).
     """
     micro, macro = (_by_split(counted[counted["finding"] == name]) for name in (counts.MICRO, counts.MACRO))
     values = {name: _values(micro, name) for name in ("recall", "precision")}
@@ -89,9 +88,8 @@ def value(row: dict | pd.Series, name: str, digits: int = 2) -> str:
 
 
 def tables(counted: pd.DataFrame, *, data_label: str) -> str:
-    """Two tables as Markdown, with what they count: all systems, and the model finding by finding.
-
-    The model is the first system. The second table is of the test split, where there is one.
+    """Two tables as Markdown, with what they count: all systems, and the model, which is the first, finding
+    by finding on the test split, where there is one.
     """
     if counted.empty:
         return NONE + "\n"

@@ -26,8 +26,8 @@ def in_short(
 ) -> list[str]:
     """Three sentences: what the model can do, what it cannot, and how it stands beside the others.
 
-    The arguments are those of `report.write_report`. Without findings the first two are of its scores and
-    errors, without `best` the third is of the other systems by name.
+    The arguments are `report.write_report`'s. Without findings the first two are of its scores and errors,
+    without `best` the third is of the other systems by name.
     """
     named = None if findings is None or findings.empty else _of_findings(findings)
     can, cannot = named or _of_scores(summary, judgements)

@@ -92,7 +92,7 @@ def normality(
 ) -> tuple[dict[str, str], str]:
     """Which studies are normal and which abnormal, by id, and a sentence that says by what.
 
-    references: by study id, the findings by region, as `references` gives them
+    references: as `references` gives them
     metadata: the collection's own `indiana_reports.csv`, where it is at hand; a study is normal where its
         MeSH terms say `normal`. A study that the file does not hold, or that nobody indexed, has no kind.
 
@@ -180,8 +180,8 @@ POOR = 0.5
 def published_judgements(path: Path, address: str = ADDRESS) -> pd.DataFrame:
     """The published judgements as rows; downloaded to `path` once, 3 MB.
 
-    Raises StepError where they cannot be downloaded, which the next call goes on with, or are not what they
-    should be: then nothing is kept.
+    Raises StepError where the download fails, which the next call goes on with, or gives another file, which
+    is not kept.
     """
     if path.exists():
         return _read_published(path, str(path))
@@ -196,8 +196,7 @@ def published_judgements(path: Path, address: str = ADDRESS) -> pd.DataFrame:
 def _read_published(path: Path, name: str) -> pd.DataFrame:
     """The rows of the published CSV, which has one row per study.
 
-    Raises StepError, naming the file by `name`, for one of another shape and one whose scores are not those
-    of its completions.
+    Raises StepError, naming it by `name`, for another shape, and for scores that are not its completions'.
     """
     wrong, parts = f"{name} does not hold the published judgements", []
     texts = {"reference": "reference", "prediction": "predictions", "completion": "evaluation"}
@@ -227,9 +226,8 @@ def check_judge(
     `attrs["verdict"]` says in a sentence how well they agree, no verdict counted as 0, and warns where
     few do. Raises StepError where `known` has no pair with a score and text on both sides.
     """
-    table = _spread(known, n)[["region", "reference", "prediction", "score"]].rename(
-        columns={"score": "recorded"}
-    )
+    table = _spread(known, n).rename(columns={"score": "recorded"})
+    table = table[["region", "reference", "prediction", "recorded"]]
     if table.empty:
         raise StepError("The self-check needs recorded judgements of pairs with text on both sides.")
     judged = judge_pairs(zip(table["reference"], table["prediction"], strict=True), engine, cache=cache)
@@ -253,9 +251,8 @@ def check_judge(
 
 
 def _spread(known: pd.DataFrame, n: int) -> pd.DataFrame:
-    """`n` distinct pairs, as many of each region: those whose scores lie nearest to even steps from 0 to 1.
-
-    Of equally near ones it is the first in the file's order.
+    """`n` distinct pairs, as many of each region: those whose scores lie nearest to even steps from 0 to 1,
+    the first in the file's order of equally near ones.
     """
     known = known.reset_index(drop=True)
     two_sided = (known["reference"].str.strip() != "") & (known["prediction"].str.strip() != "")

@@ -21,16 +21,9 @@ from datasets import DatasetDict
 
 from utils.data.hf_dataset import load
 from utils.judge import Cache, Engine, Pair, judge_of, judge_pairs
+from utils.models import writer as writing
 from utils.models.features import FOLDER, block_features, blocks
 from utils.models.systems import BASE, MODEL, SHUFFLED, SYSTEMS
-from utils.models.writer import (
-    Writer,
-    as_planned,
-    ids_to_write,
-    plans_to_write,
-    read_generations,
-    write_reports,
-)
 from utils.run import processes
 from utils.run.disk import write_json
 from utils.run.progress import counter, progress
@@ -62,9 +55,9 @@ def base_so_far(
     """The base model's reports that are written: its rows to judge by system, `{}` where there are none; and
     how many regions its other reports will have to judge, for the plan.
     """
-    ids, known = ids_to_write(dataset["test"], settings, BASE), references(dataset["test"])
-    kept = read_generations(workspace.folder("evaluation") / REPORTS)
-    done = as_planned(kept, BASE, "test", {study: {} for study in ids})
+    ids, known = writing.ids_to_write(dataset["test"], settings, BASE), references(dataset["test"])
+    kept = writing.read_generations(workspace.folder("evaluation") / REPORTS)
+    done = writing.as_planned(kept, BASE, "test", {study: {} for study in ids})
     left = sum(len(known[study]) for study in ids if study not in done)
     return all_systems(dataset, {BASE: {"test": [*done.values()]}}, {}), left
 
@@ -100,10 +93,7 @@ class SharedJudge:
         self._team = None
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
-        """Answers as they are kept; whoever takes no more of them ends the processes.
-
-        Raises StepError where one of them fails.
-        """
+        """Answers as they are kept; whoever takes no more ends the processes. StepError where one fails."""
         store, waiting = Cache(self.cache), dict(enumerate(pairs))
         if self._team is None:
             self._jobs, self._asked = tempfile.TemporaryDirectory(), itertools.count()
@@ -138,17 +128,19 @@ def write(workspace: Workspace, systems: Sequence[str] = SYSTEMS) -> None:
         for block in _show(processes.shard(blocks(studies)), "image features"):
             block_features(writer.tower, block, writer.kept)
     for system, name in _reports(dataset, systems):
-        write_reports(writer, dataset[name], name, folder / REPORTS, settings.generation, system, _show)
+        how = (settings.generation, system, _show)
+        writing.write_reports(writer, dataset[name], name, folder / REPORTS, *how)
 
 
 def judge(workspace: Workspace) -> None:
     """Judge this process's share of all systems' reports. Raises StepError if one is missing."""
     folder, dataset, writer, settings = _opened(workspace)
-    kept, choice = read_generations(folder / REPORTS, writer.adapter), settings.judge.systems
+    kept, choice = writing.read_generations(folder / REPORTS, writer.adapter), settings.judge.systems
     reports: dict[str, dict[str, list[dict]]] = {}
     for system, name in _reports(dataset, [*plan.chosen(dict.fromkeys(SYSTEMS), choice)]):
-        ids = ids_to_write(dataset[name], settings.generation, system)
-        written = as_planned(kept, system, name, plans_to_write(writer, dataset[name], name, system, _show))
+        ids = writing.ids_to_write(dataset[name], settings.generation, system)
+        plans = writing.plans_to_write(writer, dataset[name], name, system, _show)
+        written = writing.as_planned(kept, system, name, plans)
         if not written.keys() >= set(ids):
             raise StepError(f"Not all reports are written in {folder}: run utils.scores write first.")
         reports.setdefault(system, {})[name] = [written[study] for study in ids]
@@ -172,21 +164,18 @@ def answer(jobs: Path) -> None:
         judge_pairs(job["pairs"], engine, cache=Path(job["cache"]))
 
 
-def _opened(workspace: Workspace) -> tuple[Path, DatasetDict, Writer, Preset]:
-    """The folder of step 4, the dataset, the writer, and the preset with what the folder notes in its place.
-
-    Raises StepError where a step before is not done.
-    """
+def _opened(workspace: Workspace) -> tuple[Path, DatasetDict, writing.Writer, Preset]:
+    """The folder of step 4, the dataset, the writer, and the preset with what the folder notes over it."""
     workspace.require("training")
     dataset, folder = load(workspace.folder("dataset")), workspace.folder("evaluation")
     settings = with_values(preset(workspace.size), _noted(folder))
     return folder, dataset, writer_of(workspace, settings.generation), settings
 
 
-def writer_of(workspace: Workspace, settings: GenerationSettings) -> Writer:
+def writer_of(workspace: Workspace, settings: GenerationSettings) -> writing.Writer:
     """The writer of a run's reports; it finds the image features that training kept."""
     training = workspace.folder("training")
-    return Writer(training / "adapter", settings.recall_weight, training / FOLDER)
+    return writing.Writer(training / "adapter", settings.recall_weight, training / FOLDER)
 
 
 def _note(folder: Path, **parts: GenerationSettings | JudgeSettings) -> None:

@@ -93,7 +93,7 @@ def write_report(
     tables: (what it shows, rows) by title, for results beside the scores
     left: systems that the time limit left unjudged
     iu_xray: as in `tables.table_markdown`
-    Raises ValueError where a figure or a sample is missing, or the summary is of more than one judge.
+    Raises ValueError where the summary is of more than one judge.
     """
     folder, judge = Path(folder), one_judge(summary)
     model, *others = judgements["system"].unique()
@@ -159,24 +159,25 @@ def _long_tables(
     yield "Different reports and empty regions", grid(head, rows)
 
 
-def html(text: str, folder: Path, folded: Collection[str] = ()) -> str:
+def html(text: str, folder: Path, folded: Collection[str]) -> str:
     """`text`, Markdown, as one page that needs no other file: the pictures under `folder` are inside it.
 
     What stands under the headings in `folded`, up to the next heading, shows when its heading is clicked.
     """
     markdown = mistune.create_markdown(renderer=_Page(folder), plugins=["table"])
-    title = escape(text.partition("\n")[0].lstrip("# "))
-    return _PAGE.format(title=title, style=_STYLE, body=_fold(markdown(text), folded))
+    title, closed = (
+        escape(text.partition("\n")[0].lstrip("# ")),
+        {escape(name, quote=False) for name in folded},
+    )
 
+    def fold(section: re.Match) -> str:
+        heading, end, rest = section[0].partition("\n")
+        if re.sub("<.*?>", "", heading) not in closed:
+            return section[0]
+        return f"<details><summary>{heading}</summary>{end}{rest}</details>\n"
 
-def _fold(body: str, titles: Collection[str]) -> str:
-    first, *sections = re.split(r"(?=<h[123]>)", body)
-    closed = {escape(title, quote=False) for title in titles}
-    for number, section in enumerate(sections):
-        heading, end, rest = section.partition("\n")
-        if re.sub("<.*?>", "", heading) in closed:
-            sections[number] = f"<details><summary>{heading}</summary>{end}{rest}</details>\n"
-    return first + "".join(sections)
+    body = re.sub(r"<h[123]>.*?(?=<h[123]>|\Z)", fold, markdown(text), flags=re.DOTALL)
+    return _PAGE.format(title=title, style=_STYLE, body=body)
 
 
 class _Page(mistune.HTMLRenderer):
@@ -234,23 +235,13 @@ def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
     ]
 
 
-def _picture(folder: Path, path: str | Path, alt: str) -> str:
-    path = Path(path).resolve()
-    if not path.is_file():
-        raise ValueError(f"the figure {path.name} is missing: save it before the report")
-    if not path.is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"the figure {path.name} is not in the report's folder, so a link cannot reach it: save it there"
-        )
-    link = quote(path.relative_to(folder.resolve()).as_posix())
+def _picture(folder: Path, path: Path, alt: str) -> str:
     alt = tidy(alt).replace("[", "(").replace("]", ")")
-    return f"![{alt}]({link})"
+    return f"![{alt}]({quote(path.relative_to(folder).as_posix())})"
 
 
 def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
     rows = judgements[(judgements["system"] == system) & (judgements["id"] == study)]
-    if rows.empty:
-        raise ValueError(f"the sample {study} has no judgement of {system}")
     rows = one_split(rows).fillna({"reference": "", "prediction": ""})
     rows = rows[(rows["reference"] + rows["prediction"]).str.strip() != ""]
     counted, cells = scored(rows), []

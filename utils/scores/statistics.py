@@ -114,18 +114,14 @@ def scored(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
 def region_table(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
     """Mean score of one system: index split, columns the four regions.
 
-    `rows` have split, region, reference, score. NaN marks a region that no reference of the split mentions.
-    `attrs["n"]` and `attrs["no_verdict"]` give, by split and region, the rows behind each mean and how many
-    of them had no verdict (these count as 0, see the module's text).
+    `rows` have split, region, reference, score. NaN marks a region that no reference of the split mentions;
+    no verdict counts as 0, see the module's text.
     """
     rows = scored(rows)
     if "system" in rows and rows["system"].nunique() > 1:
         raise ValueError("region_table takes one system at a time; summary takes several")
-    of_regions = rows.groupby(["split", "region"], observed=False)
-    table = of_regions["value"].mean().unstack("region")
+    table = rows.groupby(["split", "region"], observed=False)["value"].mean().unstack("region")
     table.index, table.columns = table.index.astype(str).rename("split"), list(REGIONS)
-    for name, counts in (("n", of_regions.size()), ("no_verdict", of_regions["no_verdict"].sum())):
-        table.attrs[name] = counts.unstack("region").to_dict("index")
     return table
 
 
@@ -152,35 +148,31 @@ def summary(judgements: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Two systems on the same studies, one row per split and region.
+    """Two systems on the studies that both have, one row per split and region.
 
-    Columns: n (studies that both have), mean_a, mean_b, difference (a - b), low and high (95 % paired
-    bootstrap interval of the difference), p (two-sided sign-flip test, not corrected for the number of rows),
-    unpaired (studies that only one has). Raises ValueError where judges or references differ.
+    Columns: n (studies), mean_a, mean_b, difference (a - b), low and high (95 % paired bootstrap interval of
+    the difference), p (two-sided sign-flip test, not corrected for the number of rows). Raises ValueError
+    where judges or references differ.
     """
     sides = [scored(side).astype({"split": str, "region": str}) for side in (a, b)]
     if any("system" in side and side["system"].nunique() > 1 for side in sides):
         raise ValueError("compare takes one system on each side")
     one_judge(pd.concat(sides))
     columns = ["split", "region", "id", "reference", "value"]
-    pairs = pd.merge(*(side[columns] for side in sides), on=columns[:3], how="outer", suffixes=("_a", "_b"))
-    pairs["difference"] = pairs["value_a"] - pairs["value_b"]  # NaN where only one has the study
-    both = pairs.dropna(subset="difference")
-    if both.empty:
+    pairs = pd.merge(*(side[columns] for side in sides), on=columns[:3], suffixes=("_a", "_b"))
+    if pairs.empty:
         raise ValueError("the two systems have no judged study in common")
-    for study in both.loc[both["reference_a"].map(tidy) != both["reference_b"].map(tidy), "id"]:
+    for study in pairs.loc[pairs["reference_a"].map(tidy) != pairs["reference_b"].map(tidy), "id"]:
         raise ValueError(f"study {study} has different references in the two systems")
-    table = []
-    for split, region in product(order_splits(both["split"]), REGIONS):
+    pairs["difference"], table = pairs["value_a"] - pairs["value_b"], []
+    for split, region in product(order_splits(pairs["split"]), REGIONS):
         group = pairs[(pairs["split"] == split) & (pairs["region"] == region)]
-        paired = group.dropna(subset="difference")
-        if paired.empty:
-            continue
-        low, high = interval(paired["difference"])
-        mean_a, mean_b, difference = paired[["value_a", "value_b", "difference"]].mean()
-        row = {"split": split, "region": region, "n": len(paired), "mean_a": mean_a, "mean_b": mean_b}
-        row |= {"difference": difference, "low": low, "high": high, "p": sign_flip(paired["difference"])}
-        table.append(row | {"unpaired": len(group) - len(paired)})
+        if len(group):
+            low, high = interval(group["difference"])
+            mean_a, mean_b, difference = group[["value_a", "value_b", "difference"]].mean()
+            row = {"split": split, "region": region, "n": len(group), "mean_a": mean_a, "mean_b": mean_b}
+            row |= {"difference": difference, "low": low, "high": high, "p": sign_flip(group["difference"])}
+            table.append(row)
     return pd.DataFrame(table)
 
 
@@ -199,12 +191,11 @@ def sign_flip(differences: Sequence[float], resamples: int = RESAMPLES) -> float
 
 
 def error_counts(judgements: pd.DataFrame) -> pd.DataFrame:
-    """One row per system, split, region and error: n (judged rows), significant, insignificant, judge."""
-    rows, weights = scored(judgements), ("significant", "insignificant")
-    table = []
+    """One row per system, split, region and error: n (judged rows), significant (errors), judge."""
+    rows, table = scored(judgements), []
     for names, group in groups(rows):
-        sums = {weight: np.stack(group[weight].map(np.asarray)).sum(axis=0) for weight in weights}
-        table.append(pd.DataFrame({**names, "error": ERRORS, "n": len(group), **sums}))
+        errors = np.stack(group["significant"].map(np.asarray)).sum(axis=0)
+        table.append(pd.DataFrame({**names, "error": ERRORS, "n": len(group), "significant": errors}))
     return pd.concat(table, ignore_index=True).assign(judge=one_judge(rows))
 
 

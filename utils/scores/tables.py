@@ -7,6 +7,7 @@ ROUGE-L (Lin, 2004) is the mean over studies of the F1 of the longest common sub
 """
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -122,14 +123,12 @@ def rounded(rows: pd.DataFrame) -> pd.DataFrame:
 
 def grid(head: Iterable, rows: Iterable[Iterable]) -> str:
     """A Markdown table of any values; `DataFrame.to_markdown` would leave what a model wrote as markup."""
-    head = list(head)
-    return "\n".join(map(_row, [head, ["---"] * len(head), *rows]))
-
-
-def _row(cells: Iterable) -> str:
-    """A line of a table; what a model wrote must stay text there, not become markup."""
-    texts = [tidy(str(cell)).replace("&", "&amp;").replace("<", "&lt;") for cell in cells]
-    return "| " + " | ".join(text.replace("|", "\\|").replace("![", "!\\[") for text in texts) + " |"
+    head, marks = list(head), {"&": "&amp;", "<": "&lt;", "|": "\\|", "![": "!\\["}
+    lines = []
+    for row in (head, ["---"] * len(head), *rows):
+        cells = [re.sub(r"[&<|]|!\[", lambda mark: marks[mark[0]], tidy(str(cell))) for cell in row]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def table_markdown(summary: pd.DataFrame, *, data_label: str, iu_xray: bool = False) -> str:
