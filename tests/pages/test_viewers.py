@@ -30,7 +30,7 @@ def test_a_browser_shows_the_first_item_at_once_and_draws_no_other(shown):
 
 
 def test_a_browser_steps_and_stops_at_its_ends():
-    viewer = viewers.Browser(["a", "b", "c"], lambda i: f"<p>drawing {i}</p>", "report")
+    viewer = viewers.Browser(["a", "b", "c"], lambda i: f"<p>drawing {i}</p>")
     assert viewer.previous.disabled and not viewer.next.disabled
     viewer.previous.click()
     assert "drawing 0" in viewer.shown.value
@@ -39,7 +39,7 @@ def test_a_browser_steps_and_stops_at_its_ends():
     viewer.choice.value = 2
     viewer.next.click()
     assert "drawing 2" in viewer.shown.value and viewer.next.disabled
-    assert "report c" in text(viewer.shown.value)
+    assert "study c" in text(viewer.shown.value)
 
 
 def test_items_of_the_same_name_are_told_apart():

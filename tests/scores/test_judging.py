@@ -3,7 +3,6 @@
 import gzip
 import json
 
-import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -50,14 +49,13 @@ def test_only_regions_that_the_reference_mentions_are_judged(judgements):
 
 
 def test_judgements_survive_parquet_and_give_the_table(tmp_path, judgements):
-    path = judging.save(judgements, tmp_path / "judgements.parquet")
-    loaded = pd.read_parquet(path)
+    judgements.to_parquet(path := tmp_path / "judgements.parquet", index=False)
+    loaded = judging.read_judgements(path)
     assert set(loaded["judge"]) == {judge.OFFLINE_LABEL}
     means = scores.summary(loaded).set_index("region")["mean"]
     assert means["heart"] == 0  # left empty
     assert means["bone"] == 1
     assert means["lung"] < 1  # wrong side
-    assert [p.name for p in tmp_path.iterdir()] == ["judgements.parquet"]
 
 
 def rows_of(reports, lines=LINES):
@@ -167,7 +165,7 @@ def test_metadata_of_another_kind_is_named(tmp_path, content):
 
 
 def test_another_runs_judgements_are_read_and_other_files_named(tmp_path, judgements):
-    path = judging.save(judgements, tmp_path / "judgements.parquet")
+    judgements.to_parquet(path := tmp_path / "judgements.parquet", index=False)
     assert len(judging.read_judgements(path)) == len(judgements)
     judgements[["id", "score"]].to_parquet(path)
     for wrong in (path, tmp_path / "none.parquet", tmp_path):

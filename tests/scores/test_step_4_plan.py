@@ -1,7 +1,5 @@
 """Step 4 planned and kept to: what is asked, what it costs, in which order, and when time is up."""
 
-import math
-import time
 from types import SimpleNamespace
 
 import pandas as pd
@@ -53,60 +51,69 @@ def systems():
     }
 
 
-def quiet(systems, said=None, **how):
+def quiet(systems, judge, cache, hours=0, said=None):
     said = [] if said is None else said
-    return plan.judge_in_turn(systems, say=said.append, bar=lambda label: lambda *_: None, **how)
+    how = {"say": said.append, "bar": lambda label: lambda *_: None}
+    return plan.in_turn(judge, JudgeSettings(hours=hours), cache, **how)(systems)
 
 
-def test_a_question_counts_once_and_not_where_its_answer_is_saved(systems, tmp_path):
-    judge, cache = Judge(), tmp_path / "answers.jsonl"
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "answers.jsonl"
+
+
+NO_TIME = 1e-9  # hours
+
+
+def test_a_question_counts_once_and_not_where_its_answer_is_saved(systems, cache):
+    judge = Judge()
     assert plan.questions(systems, judge, cache=cache) == {MODEL: 2, SHUFFLED: 1, "constant": 2}
-    quiet({SHUFFLED: systems[SHUFFLED]}, engine=judge, cache=cache)
+    quiet({SHUFFLED: systems[SHUFFLED]}, judge, cache)
     assert plan.questions(systems, judge, cache=cache) == {MODEL: 1, SHUFFLED: 0, "constant": 2}
 
 
-def test_the_counts_are_what_is_asked(systems, tmp_path):
-    judge, cache = Judge(), tmp_path / "answers.jsonl"
+def test_the_counts_are_what_is_asked(systems, cache):
+    judge = Judge()
     counts = plan.questions(systems, judge, cache=cache)
-    done = quiet(systems, engine=judge, cache=cache)
+    done = quiet(systems, judge, cache)
     assert list(done) == list(systems) and len(judge.asked) == sum(counts.values())
     assert [len(done[name]) for name in systems] == [len(systems[name]) for name in systems]
 
 
-def test_time_up_ends_after_an_answer_says_what_is_left_and_the_next_run_goes_on(
-    systems, tmp_path, monkeypatch
-):
-    judge, cache, said = Judge(), tmp_path / "answers.jsonl", []  # each answer takes a second
-    monkeypatch.setattr(
-        plan, "time", SimpleNamespace(monotonic=lambda: len(judge.asked))
-    )  # a second an answer
-    done = quiet(systems, said, engine=judge, cache=cache, until=2.5)
+def test_time_up_ends_after_an_answer_says_what_is_left_and_the_next_run_goes_on(systems, cache, monkeypatch):
+    judge, said = Judge(), []  # each answer takes a second
+    monkeypatch.setattr(plan, "time", SimpleNamespace(monotonic=lambda: len(judge.asked)))
+    done = quiet(systems, judge, cache, 2.5 / 3600, said)
     assert list(done) == [MODEL, SHUFFLED] and len(judge.asked) == 4  # time is up in the constant's questions
     assert "1 of 2 questions into constant" in said[-1] and "Run all cells again" in said[-1]
     again = Judge()
-    assert list(quiet(systems, engine=again, cache=cache)) == list(systems)
+    assert list(quiet(systems, again, cache)) == list(systems)
     assert set(judge.asked).isdisjoint(again.asked) and len(again.asked) == 1
 
 
-def test_where_time_is_up_before_the_model_is_judged_it_says_so(systems):
+def test_where_time_is_up_before_the_model_is_judged_it_says_so(systems, cache):
     judge = Judge()
-    done = quiet(systems, engine=judge, until=time.monotonic() - 1)
+    done = quiet(systems, judge, cache, NO_TIME)
     assert done == {} and len(judge.asked) == 1
     with pytest.raises(StepError, match=f"before the {MODEL} was judged"):
         plan.all_or_stop(done, MODEL)
 
 
-def test_what_is_answered_already_is_judged_whatever_the_time(systems, tmp_path):
-    cache = tmp_path / "answers.jsonl"
-    quiet(systems, engine=Judge(), cache=cache)
-    done = quiet(systems, engine=Judge(), cache=cache, until=time.monotonic() - 1)
-    assert list(done) == list(systems)
+def test_what_is_answered_already_is_judged_whatever_the_time(systems, cache):
+    quiet(systems, Judge(), cache)
+    assert list(quiet(systems, Judge(), cache, NO_TIME)) == list(systems)
 
 
-def test_no_limit_and_a_choice_of_systems(systems, tmp_path):
-    cache, now = tmp_path / "answers.jsonl", time.monotonic()
-    ends = [plan.in_turn(Judge(), JudgeSettings(hours=hours), cache).keywords["until"] for hours in (0, 1)]
-    assert ends[0] == math.inf and now < ends[1] < math.inf
+def test_the_hours_begin_with_the_first_system(systems, cache, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(plan, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    in_turn = plan.in_turn(Judge(), JudgeSettings(hours=1), cache, say=lambda _: None)
+    assert list(in_turn({MODEL: systems[MODEL]})) == [MODEL]
+    clock.now = 3601.0
+    assert in_turn({"constant": systems["constant"]}) == {}
+
+
+def test_a_choice_of_systems(systems):
     assert list(plan.chosen(systems, "model")) == [MODEL]
     assert list(plan.chosen(systems, "model and shuffled")) == [MODEL, SHUFFLED]
     assert list(plan.chosen(systems, "all")) == list(systems)
@@ -119,7 +126,7 @@ def test_by_the_plan_a_question_takes_a_second_and_all_of_step_4_little_more_tha
 
 
 def test_the_plan_names_every_system_and_the_look_at_the_test_studies():
-    rows = [item.what for item in plan.iu_xray()]
+    rows = [item.name for item in plan.iu_xray()]
     assert [row.removeprefix("judge: ") for row in rows if "judge" in row] == [
         MODEL,
         BASE,
@@ -127,8 +134,8 @@ def test_the_plan_names_every_system_and_the_look_at_the_test_studies():
         *BASELINES,
     ]
     look, reports, of_base = plan.iu_xray()[:3]
-    assert (look.what, look.count) == (plan.LOOK, 590) and reports.what == "write reports"
-    assert (of_base.what, of_base.count) == (f"write reports: {BASE}", 150)
+    assert (look.name, look.count) == (plan.LOOK, 590) and reports.name == "write reports"
+    assert (of_base.name, of_base.count) == (f"write reports: {BASE}", 150)
     assert all(
         150 * one / reports.count < other for one, other in zip(reports.hours, of_base.hours, strict=True)
     )  # it was not taught to be brief

@@ -127,9 +127,8 @@ def hatch_colour(colour: str) -> str:
 
 
 def legend(fig: Chart, entries: list[tuple[str, str, str]]) -> None:
-    """A legend under the subtitle; an entry is a name, a colour and a hatch. It comes last in a figure.
-
-    Where it is too wide for one row the figure grows by the others.
+    """A legend of names, colours and hatches under the subtitle, last in a figure, which grows by rows as
+    needed.
     """
     handles = [
         Patch(facecolor=colour, hatch=hatch, edgecolor=hatch_colour(colour), label=name)
@@ -185,9 +184,8 @@ def panel_title(ax: Axes, text: str) -> None:
 
 @mpl.rc_context(STYLE)
 def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Chart:
-    """How often each region is mentioned, by split.
-
-    `counts` counts studies: index split, columns `studies` (all) and the four regions.
+    """How often each region is mentioned; `counts` of studies by split: columns `studies` and the four
+    regions.
     """
     fig = figure(3.4, "Studies that mention each region", data_label)
     (ax,) = panels(fig, 1, top=0.95, bottom=0.35, left=0.45)

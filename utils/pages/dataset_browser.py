@@ -59,10 +59,7 @@ def windowed(view: Image.Image, center: float, width: float) -> Image.Image:
 
 
 def zoomed(view: Image.Image, zoom: float, across: float, down: float) -> Image.Image:
-    """The part of a view that `zoom` leaves, scaled to `SIDE` pixels.
-
-    across, down: where that part lies, from 0 (left, top) to 1 (right, bottom)
-    """
+    """The part of a view that `zoom` leaves, at `across` and `down` from 0 to 1, scaled to `SIDE` pixels."""
     width, height = (side / zoom for side in view.size)
     left, top = (view.width - width) * across, (view.height - height) * down
     scale = SIDE / max(width, height)
@@ -71,9 +68,8 @@ def zoomed(view: Image.Image, zoom: float, across: float, down: float) -> Image.
 
 
 class DatasetBrowser(Browser):
-    """Studies of a dataset to leaf through, filtered, with zoom and window; opens on the first study.
-
-    `data_label` says what the radiographs are; phantoms are marked in every part of the picture.
+    """Studies of a dataset to leaf through, filtered, with zoom and window; phantoms are marked in every
+    part.
     """
 
     def __init__(self, dataset: DatasetDict, data_label: str):
@@ -94,9 +90,9 @@ class DatasetBrowser(Browser):
         button = widgets.Layout(width="120px")
         self.whole = widgets.Button(description="Whole view", icon="undo", layout=button)
         self._looks = (self.center, self.width, self.zoom, self.across, self.down)
-        super().__init__(self._names(), self._draw_study, "study")
+        super().__init__(self._chosen_names(), self._draw_study)
         for field in (self.split, self.region, self.words):
-            field.observe(lambda _: self.show_items(self._names()), names="value")
+            field.observe(lambda _: self.show_studies(self._chosen_names()), names="value")
         for field in self._looks:
             field.observe(lambda _: self._changing or self._show(), names="value")
         self.whole.on_click(lambda _: self._reset())
@@ -110,7 +106,7 @@ class DatasetBrowser(Browser):
         bar, shown = self.widget.children
         self.widget.children = (filters, bar, *looks, shown)
 
-    def _names(self) -> list[str]:
+    def _chosen_names(self) -> list[str]:
         self._chosen = find(self._studies, self.split.value, self.region.value, self.words.value)
         rows = self._chosen[["id", "split", "views"]].itertuples(index=False)
         return [f"{id} · {split_name(split)} · {count} view{'s' * (count != 1)}" for id, split, count in rows]

@@ -128,7 +128,7 @@ def _planned(
     for item, count in zip([*items, plan.total(items)], pieces, strict=True):
         fast, likely, slow = map(time_text, item.hours)
         rows.append(
-            (escape(item.what), count, f"<b>{likely}</b>", fast if fast == slow else f"{fast} to {slow}")
+            (escape(item.name), count, f"<b>{likely}</b>", fast if fast == slow else f"{fast} to {slow}")
         )
     head = ("the plan", unit, escape(f"likely on {on}"), "between")
     return table(head, rows) + quiet(escape(f"{note} Computed, not measured on {on}."))
@@ -149,7 +149,7 @@ def who_writes(reports: Reports) -> HTML:
 
 
 def self_check(engine: Engine, folder: Path) -> list[Markdown | pd.DataFrame]:
-    """Twenty questions that GREEN has answered, put to `engine`: what to display; or why that cannot be done.
+    """Twenty questions that GREEN has answered, put to `engine`: what to display, or why that cannot be done.
 
     folder: of step 4, where the published answers and the judge's own are kept
     """

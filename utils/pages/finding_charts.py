@@ -66,9 +66,8 @@ def _bar(ax: Axes, row: pd.Series, value: str, below: str, at: float, thick: flo
 
 @mpl.rc_context(STYLE)
 def operating_curve(points: pd.DataFrame, *, data_label: str, chosen: float = RECALL_WEIGHT) -> Chart:
-    """Precision and recall of the findings that the probe would name, by recall weight; `chosen` is marked.
-
-    `points` are those of `findings.probe.operating_points`, of validation studies.
+    """Precision and recall by recall weight, of `probe.operating_points` of validation studies; `chosen` is
+    marked.
     """
     fig = figure(3.6, "How many findings to name", f"{data_label}, validation · all findings together")
     (ax,) = panels(fig, 1, top=0.9, bottom=0.75, left=0.9, right=0.5)

@@ -85,14 +85,6 @@ class Form(Live):
         for name, field in self.fields.items():
             field.value = _field(name, self._start).value
 
-    def source(self, name: str) -> str:
-        """Where a value came from: `form` (the notebook's first), `run`, `widget` or `preset`."""
-        if name in self._fixed:
-            return self._fixed[name]
-        if getattr(self.settings, name) != getattr(self._start, name):
-            return "widget"
-        return "preset" if getattr(self._start, name) == getattr(self._preset, name) else "run"
-
     def _rows(self, names: Iterable[str]) -> list[widgets.Box]:
         """Each field beside its note, a text area above it."""
         fields = ((self.fields[name], self.notes[name]) for name in names)
@@ -109,7 +101,7 @@ class Form(Live):
             note = f"{refused(f'{value!s} refused', error.errors()[0]['msg'])}. Still {kept}.<br>{note}"
         else:
             self._changed[name] = getattr(self.settings, name)
-            if self.source(name) != "widget":
+            if self._changed[name] == getattr(self._start, name):
                 del self._changed[name]
         self.notes[name].value = html(note)
         self._draw()
@@ -123,7 +115,8 @@ class Form(Live):
         for name in self._differing(self.fields):
             value = getattr(self.settings, name)
             shown = f"{len(value):,} characters" if _is_long(value) else f"<b>{escape(as_text(value))}</b>"
-            rows.append((escape(_label(name)), shown, self.source(name)))
+            free = "run" if value == getattr(self._start, name) else "widget"
+            rows.append((escape(_label(name)), shown, self._fixed.get(name, free)))
         same = quiet("Every value is the preset's.")
         self._sources.value = html(table(("not the preset's", "value", "from"), rows) if rows else same)
         for number, title in enumerate(self._titles()):
@@ -190,9 +183,8 @@ def open_form(
 
 
 def filled(values: dict, **fields: object) -> dict:
-    """The parameter `SETTINGS` over those fields of the parameters' cell that are filled in, by knob.
-
-    Raises ValueError where `SETTINGS` holds no names and values.
+    """The parameter `SETTINGS`, names and values, over those fields of the parameters' cell that are filled
+    in.
     """
     return {name: value for name, value in fields.items() if value != ""} | _names_and_values(values)
 
@@ -259,29 +251,29 @@ def _help(info: FieldInfo) -> str:
 def _field(name: str, settings: StepSettings) -> widgets.Widget:
     """The widget for one knob; a number that is typed may be written 1e-4."""
     info, value = type(settings).model_fields[name], getattr(settings, name)
-    kind, bounds, size = info.annotation, _bounds(info), {"width": "330px", "flex": "0 0 auto"}
+    annotation, bounds, size = info.annotation, _bounds(info), {"width": "330px", "flex": "0 0 auto"}
     is_slider = {"ge", "le"} <= bounds.keys() and bounds["le"] - bounds["ge"] <= _SLIDER_SPAN
     look = {"value": value, "description": _label(name), "style": {"description_width": "110px"}}
     look["layout"] = widgets.Layout(**size)
-    if get_origin(kind) is Literal:
-        return widgets.Dropdown(options=get_args(kind), **look)
-    if kind is bool:
+    if get_origin(annotation) is Literal:
+        return widgets.Dropdown(options=get_args(annotation), **look)
+    if annotation is bool:
         return widgets.Checkbox(**look)
     look["continuous_update"] = False
     if is_slider:
         look |= {"min": bounds["ge"], "max": bounds["le"]}
-        if kind is int:
+        if annotation is int:
             return widgets.IntSlider(**look)
         return widgets.FloatSlider(step=0.005, readout_format=".3f", **look)
-    if kind is int:
+    if annotation is int:
         return widgets.IntText(**look)
-    if kind is float:
+    if annotation is float:
         return widgets.Text(**look | {"value": as_text(value)})
     if _is_long(value):
         look["layout"] = widgets.Layout(**size | {"width": "700px", "height": "260px"})
         return widgets.Textarea(**look)
     if info.examples:
         return widgets.Combobox(options=info.examples, **look)
-    if kind is str:
+    if annotation is str:
         return widgets.Text(**look)
     raise TypeError(f"no field for {name!r}: settings in a form are numbers, texts, choices or yes and no")

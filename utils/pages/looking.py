@@ -50,9 +50,8 @@ def heat_view(images: Sequence[Image.Image], heat: np.ndarray, region: str) -> s
 
 
 class Looking:
-    """A button, the region to show, and the heat map, for one study after the other: see `offer`.
-
-    training: studies for `looked.mean_views`
+    """A button, a region and the heat map of one study after the other; `training` is for
+    `looked.mean_views`.
     """
 
     def __init__(self, writer: Writer, training: Dataset):

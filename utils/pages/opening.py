@@ -34,13 +34,12 @@ _A_GPU = {
 def begin(
     step: str, root: str = "", size: str = "", training_run: str = "default"
 ) -> tuple[Workspace, Preset]:
-    """Install what is missing, open the workspace of a notebook, and show what it begins with.
+    """Install what is missing, open a notebook's workspace, and show what it begins with: `step` of `STEPS`.
 
-    step: one of `STEPS`
     root, size, training_run: the fields WORKSPACE, PRESET and RUN, see `open_workspace`
 
-    Returns the workspace and the settings of its size. Raises StepError where pip fails or steps are done at
-    another size.
+    Returns the workspace and its size's settings. StepError where pip fails or steps are done at another
+    size.
     """
     install_missing()
     workspace = open_workspace(root, size, training_run)
@@ -52,8 +51,7 @@ def begin(
 def install_missing(requirements: Path = REQUIREMENTS, *options: str) -> list[str]:
     """Install those of `requirements` that are not installed in any version, and return them.
 
-    Installed packages do not change, so the runtime needs no restart. `options` are pip's.
-    Raises StepError if pip fails.
+    Installed packages stay as they are: no restart. `options` are pip's. Raises StepError if pip fails.
     """
     lines = requirements.read_text(encoding="utf-8").splitlines()
     asked = [line for line in lines if line and not line.startswith("#")]
@@ -70,10 +68,9 @@ def install_missing(requirements: Path = REQUIREMENTS, *options: str) -> list[st
 
 
 def take_green_score(requirements: Path = GREEN_SCORE) -> str:
-    """Take the judge's prompt and parser from green-score, which is installed where it is missing.
-
-    Without its dependencies, of which it pins versions that no Colab has. The sentence says whose prompt
-    and parser are used, and why, where they are not the package's.
+    """Take the judge's prompt and parser from green-score, which is installed where it is missing, without
+    what it depends on, as it pins versions that no Colab has. A sentence says whose are used, and why not the
+    package's.
     """
     try:
         install_missing(requirements, "--no-deps", "--ignore-requires-python", "--retries", "1")
@@ -91,10 +88,7 @@ def _is_installed(package: str) -> bool:
 
 
 def _runtime(workspace: Workspace, chosen: Preset) -> str:
-    """A table of the runtime, the GPU, the size, and where results go.
-
-    In Colab and on Kaggle also how to get a GPU where there is none, and how results outlast the session.
-    """
+    """A table of the runtime, the GPU or how to get one, the size, and where results go and how they stay."""
     host = "Colab" if in_colab() else "Kaggle" if in_kaggle() else ""
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     size, card, lost = [chosen.name], [gpu() or "no GPU"], ""

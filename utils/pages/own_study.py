@@ -58,10 +58,10 @@ def _shaded(text: str, probability: float) -> str:
 
 
 class Desk(Live):
-    """Takes the views of one study, as files or paths, and shows what the model makes of it.
+    """Takes the views of one study, as files or paths, and shows what the model makes of it, or what it
+    cannot read.
 
-    It opens on `example`, the views of a study. A sentence says what cannot be read.
-    training: studies that a part of a view is replaced by, see `looking.Looking`
+    It opens on `example`, the views of a study; `training` is for `looking.Looking`.
     """
 
     def __init__(self, writer: Writer, example: Sequence[Image.Image], training: Dataset, note: str = ""):

@@ -63,9 +63,9 @@ background:var(--soft);color:inherit;word-break:normal!important}
 </style>"""
 
 
-def html(body: str, kind: str = "") -> str:
+def html(body: str, css_class: str = "") -> str:
     """Markup with the style that it needs, as one block of a page."""
-    return f'{_STYLE}<div class="xr {kind}">{body}</div>'
+    return f'{_STYLE}<div class="xr {css_class}">{body}</div>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -75,14 +75,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def tag(text: str, kind: str = "note") -> str:
-    """A label; `kind` gives it its colour, the text its meaning."""
-    return f'<span class="tag {kind}">{escape(text)}</span>'
+def tag(text: str, colour: str = "note") -> str:
+    """A label; the class `colour` gives it its colour, the text its meaning."""
+    return f'<span class="tag {colour}">{escape(text)}</span>'
 
 
-def refused(what: str, reason: object) -> str:
+def refused(label: str, reason: object) -> str:
     """What is not done, as a label, and why."""
-    return f"{tag(what, 'refused')} {escape(str(reason))}"
+    return f"{tag(label, 'refused')} {escape(str(reason))}"
 
 
 def quiet(text: str) -> str:

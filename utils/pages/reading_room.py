@@ -49,10 +49,7 @@ def ranked(
 
 
 class ReadingRoom(Browser):
-    """A browser of judged studies that opens on the lowest score; `draw(id)` gives a study's markup.
-
-    judgements: the rows of one system on one split; below: what stands under the study
-    """
+    """A browser of judged studies, the rows of one system on one split, that opens on the lowest score."""
 
     def __init__(
         self,
@@ -65,12 +62,12 @@ class ReadingRoom(Browser):
         self.region = widgets.Dropdown(options=(ALL_REGIONS, *REGIONS), description="region", layout=wide)
         self.error = widgets.Dropdown(options=(ANY_ERROR, *ERRORS), description="error", layout=wide)
         filters = widgets.HBox([self.order, self.region, self.error])
-        super().__init__(self._names(), lambda number: draw(self._studies.index[number]), "study")
+        super().__init__(self._chosen_names(), lambda number: draw(self._studies.index[number]))
         for field in filters.children:
-            field.observe(lambda _: self.show_items(self._names()), names="value")
+            field.observe(lambda _: self.show_studies(self._chosen_names()), names="value")
         self.widget.children = (filters, *self.widget.children, *below)
 
-    def _names(self) -> list[str]:
+    def _chosen_names(self) -> list[str]:
         self._studies = ranked(self._judgements, self.order.value, self.region.value, self.error.value)
         return [
             f"{row.Index} · {row.score:.2f} · {row.errors} error{'s' * (row.errors != 1)}"
@@ -108,10 +105,10 @@ def open_room(
 
 
 def probe_bars(writer: Writer, studies: Dataset, name: str) -> list[str]:
-    """For each of `studies`, called `name`, what the writer's probe sees, as markup: see `bars`.
+    """For each of `studies`, called `name`, what the writer's probe sees, see `bars`; none where it reads no
+    finding.
 
-    Without a probe, or where it reads no finding, there are none. The features are read where the writer
-    keeps them, so a writer that is closed will do once they are there.
+    A closed writer will do once it has kept the features.
     """
     probe = writer.probe
     if not (probe and probe.names):

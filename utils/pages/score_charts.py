@@ -56,13 +56,13 @@ def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
     `best` are the rows of one split of `baselines.beside_best`. Which baseline is the best of a region shows
     in the look of its bar.
     """
-    split, kinds = split_name(best["split"].iloc[0]), list(best["studies"].unique())
+    split, groups = split_name(best["split"].iloc[0]), list(best["studies"].unique())
     looks = {name: i for i, name in enumerate(BASELINES, start=1)}
     fig = figure(4.0, "The model beside the best baseline, with 95 % interval", _where(data_label, best))
-    axes = panels(fig, len(kinds), top=1.02, bottom=0.52, left=0.42, gap=0.3)
-    for ax, kind in zip(axes, kinds, strict=True):
-        rows = best[best["studies"] == kind].set_index("region")
-        title = f"{split}, {kind} studies"
+    axes = panels(fig, len(groups), top=1.02, bottom=0.52, left=0.42, gap=0.3)
+    for ax, studies in zip(axes, groups, strict=True):
+        rows = best[best["studies"] == studies].set_index("region")
+        title = f"{split}, {studies} studies"
         for region, row in rows.iterrows():
             x = REGIONS.index(region)
             for at, side, i in ((x - 0.2, "", 0), (x + 0.2, "baseline_", looks[row["baseline"]])):
@@ -145,9 +145,8 @@ def _stack(ax: Axes, y: float, bands: pd.Series) -> None:
 
 @mpl.rc_context(STYLE)
 def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
-    """Significant errors per 100 judged regions, by type and region; types that nobody makes are left out.
-
-    `counts` from `statistics.error_counts`.
+    """Significant errors per 100 judged regions, from `statistics.error_counts`, without types that nobody
+    makes.
     """
     systems = list(counts["system"].unique())
     total = counts.groupby(["region", "error", "system"])[["significant", "n"]].sum()
@@ -179,9 +178,8 @@ def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
 
 @mpl.rc_context(STYLE)
 def differences(pairs: pd.DataFrame, names: tuple[str, str], *, data_label: str, judge: str) -> Chart:
-    """The paired difference of two systems or runs by region, with its interval.
-
-    `pairs` from `scores.compare`; `names` are those of the two, the first minus the second.
+    """The differences of two systems or runs by region, the first of `names` minus the other:
+    `scores.compare`.
     """
     splits = order_splits(pairs["split"])
     where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better (filled: interval excludes 0)"

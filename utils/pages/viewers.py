@@ -21,16 +21,16 @@ VIEW_SIDE = 320  # pixels: the longest side of a radiograph in a viewer
 
 
 class Browser(Live):
-    """Items to leaf through, by a list and two buttons; `draw(i)` gives item i's HTML or markup.
+    """Studies to leaf through, by a list and two buttons; `draw(i)` gives study i's HTML or markup.
 
-    `label` says in a word what the items are. Raises ValueError where there are none.
+    Raises ValueError where `names`, of the studies, are none.
     """
 
-    def __init__(self, items: Sequence[object], draw: Callable[[int], HTML | str], label: str = "study"):
-        if not len(items):
-            raise ValueError(f"no {label} to show")
-        self._draw, self._label, self._changing = draw, label, False
-        self.choice = widgets.Dropdown(description=label, layout=widgets.Layout(width="420px"))
+    def __init__(self, names: Sequence[str], draw: Callable[[int], HTML | str]):
+        if not names:
+            raise ValueError("no study to show")
+        self._draw, self._changing = draw, False
+        self.choice = widgets.Dropdown(description="study", layout=widgets.Layout(width="420px"))
         button = {"layout": widgets.Layout(width="110px")}
         self.previous = widgets.Button(description="Previous", icon="arrow-left", **button)
         self.next = widgets.Button(description="Next", icon="arrow-right", **button)
@@ -40,30 +40,30 @@ class Browser(Live):
         self._position, self.shown = widgets.HTML(), widgets.HTML()
         bar = widgets.HBox([self.choice, self.previous, self.next, self._position])
         super().__init__(widgets.VBox([bar, self.shown]), lambda: self.shown.value)
-        self.show_items(items)
+        self.show_studies(names)
 
-    def show_items(self, items: Sequence[object]) -> None:
-        """Put other items in place of those that are there, and show the first; there may be none."""
-        self._items, self._changing = list(map(str, items)), True
-        self.choice.options = [(name, number) for number, name in enumerate(self._items)]
-        if self._items:
+    def show_studies(self, names: Sequence[str]) -> None:
+        """Put other studies in place of those that are there, and show the first; there may be none."""
+        self._names, self._changing = names, True
+        self.choice.options = [(name, number) for number, name in enumerate(names)]
+        if names:
             self.choice.value = 0  # ipywidgets 8 leaves it at none where it was none
         self._changing = False
         self._show()
 
     def _step(self, by: int) -> None:
-        self.choice.value = min(max(self.choice.value + by, 0), len(self._items) - 1)
+        self.choice.value = min(max(self.choice.value + by, 0), len(self._names) - 1)
 
     def _show(self) -> None:
-        number, last = self.choice.value, len(self._items) - 1
+        number, last = self.choice.value, len(self._names) - 1
         self.previous.disabled, self.next.disabled = number in (None, 0), number in (None, last)
         if number is None:
-            self._position.value, self.shown.value = "", html(quiet(f"no such {self._label}"))
+            self._position.value, self.shown.value = "", html(quiet("no such study"))
         else:
             self._position.value = f"{number + 1} of {last + 1}"
-            drawn, name = self._draw(number), escape(f"{self._label} {self._items[number]}")
+            drawn = self._draw(number)
             markup = drawn.data if isinstance(drawn, HTML) else drawn
-            self.shown.value = html(f"{markup}<small>{name}</small>")
+            self.shown.value = html(f"{markup}<small>study {escape(self._names[number])}</small>")
         self.refresh()
 
 
@@ -141,8 +141,8 @@ def _marked(original: str, texts: Mapping[str, Sequence[str]], names: Mapping[st
     return "".join([*parts, escape(original[end:])])
 
 
-def _mark(text: str, kind: str, label: str) -> str:
-    return f'<mark class="{kind}">{escape(text)}<small>{label}</small></mark>'
+def _mark(text: str, colour: str, label: str) -> str:
+    return f'<mark class="{colour}">{escape(text)}<small>{label}</small></mark>'
 
 
 def _takers(words: list[str], regions: Mapping[str, list[str]]) -> list[str]:
@@ -202,8 +202,8 @@ def report_view(
     compared = table(("region", "reference", "prediction", "score"), rows)
     verdicts = "".join(_verdict(name, judgement) for name, judgement in judged.items())
     side = f'<div class="side">{views(images)}{beside}</div>'
-    found = f'{compared}<div class="side verdicts">{verdicts}</div>'
-    return HTML(html(f"{labels(note, judge_label)}{side}{found}"))
+    below = f'{compared}<div class="side verdicts">{verdicts}</div>'
+    return HTML(html(f"{labels(note, judge_label)}{side}{below}"))
 
 
 def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
@@ -220,8 +220,8 @@ def _evidence(text: str, judgement: Judgement | None, letters: str) -> str:
     parts = []
     for sentence in sentences(text, semicolons=True):
         part, meaning = _marked(sentence, named, names), _meaning(sentence)
-        kind = next((name for name in ("wrong", "matched") if meant[name] & meaning), "")
-        parts.append(_mark(sentence, kind, names[kind]) if kind and "<mark" not in part else part)
+        verdict = next((name for name in ("wrong", "matched") if meant[name] & meaning), "")
+        parts.append(_mark(sentence, verdict, names[verdict]) if verdict and "<mark" not in part else part)
     return " ".join(parts)
 
 

@@ -141,9 +141,9 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
         yield NONE
         return
     model, split, rows = model_and_split(counted)
-    whole, there = findings_of(rows, model)
+    whole, present = findings_of(rows, model)
     name = split.capitalize()
-    if there.empty:
+    if present.empty:
         yield f"{name}: no study has any of the findings that are counted."
         return
     yield (
@@ -151,7 +151,7 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
         f"{whole['right']:,} (recall {value(whole, 'recall')}), and names {_extra(whole)} that are not there "
         f"(precision {value(whole, 'precision')}); micro-F1 {value(whole, 'f1')}. Found by {READER}."
     )
-    first = there.loc[HEART if HEART in there.index else there["present"].idxmax()]
+    first = present.loc[HEART if HEART in present.index else present["present"].idxmax()]
     studies = f"{first['present']:,} {'study' if first['present'] == 1 else 'studies'}"
     yield (
         f"{name}: of {studies} with {PLAIN[first.name]} the {model} names {first['right']}, and "
@@ -165,7 +165,7 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
 
     if others := those(first.name, _right_and_extra):
         yield f"{name}, {PLAIN[first.name]}, the others (+: more without it): {others}."
-    rest = there.drop(index=first.name).iterrows()
+    rest = present.drop(index=first.name).iterrows()
     if each := ", ".join(f"{PLAIN[finding]} {_right_and_extra(row)}" for finding, row in rest):
         yield f"{name}, what else the {model} names (+: more without it): {each}."
     if others := those(counts.MICRO, lambda row: f"{value(row, 'f1')} n={row['n']}"):

@@ -45,22 +45,22 @@ def further(summary: pd.DataFrame) -> Iterator[str]:
 def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:
     """What the model names and what it does not; None where no study has a finding that is counted."""
     model, split, rows = model_and_split(counted)
-    whole, there = seen.findings_of(rows, model)
-    if there.empty:
+    whole, present = seen.findings_of(rows, model)
+    if present.empty:
         return None
 
     def right_of(row: pd.Series) -> str:
         return f"{seen.PLAIN[row.name]} ({row['right']:,} of {row['present']:,})"
 
-    there = there.sort_values(["recall", "present"], ascending=False, kind="stable")
-    best = f", most often {right_of(there.iloc[0])}" if whole["right"] else ""
+    present = present.sort_values(["recall", "present"], ascending=False, kind="stable")
+    best = f", most often {right_of(present.iloc[0])}" if whole["right"] else ""
     can = (
         f"On the {split} studies (n={whole['n']:,}) the {model} names {whole['right']:,} "
         f"of {whole['present']:,} findings (recall {seen.value(whole, 'recall')}){best}, "
         f"and {whole['named'] - whole['right']:,} that are not there "
         f"(precision {seen.value(whole, 'precision')})."
     )
-    few, worst = there[there["recall"] < 0.5].iloc[::-1], there.iloc[-1]
+    few, worst = present[present["recall"] < 0.5].iloc[::-1], present.iloc[-1]
     if len(few):
         more = f" and {len(few) - MOST} more" if len(few) > MOST else ""
         listed = ", ".join(right_of(row) for _, row in few.head(MOST).iterrows())
@@ -89,8 +89,8 @@ def _of_scores(summary: pd.DataFrame, judgements: pd.DataFrame) -> tuple[str, st
 def _of_best(best: pd.DataFrame) -> str:
     """Beside the best baseline, on abnormal studies where there are any."""
     rows = one_split(best)
-    kind = ABNORMAL if ABNORMAL in set(rows["studies"]) else rows["studies"].iloc[0]
-    rows = rows[rows["studies"] == kind]
+    studies = ABNORMAL if ABNORMAL in set(rows["studies"]) else rows["studies"].iloc[0]
+    rows = rows[rows["studies"] == studies]
     higher, lower = rows["difference_low"] > 0, rows["difference_high"] < 0
     alike = "does not differ clearly from it in"
     if not (higher | lower).any():
@@ -107,7 +107,7 @@ def _of_best(best: pd.DataFrame) -> str:
         )
         if listed:
             parts.append(f"{words} {listed}")
-    return f"On {kind} studies its mean score {'; it '.join(parts)}."
+    return f"On {studies} studies its mean score {'; it '.join(parts)}."
 
 
 def _of_others(summary: pd.DataFrame) -> str:

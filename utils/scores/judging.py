@@ -118,8 +118,8 @@ def _indexed(references: Iterable[str], metadata: Path) -> dict[str, str]:
     except (KeyError, ValueError) as error:
         raise StepError(f"{metadata} is not the collection's {METADATA} ({error}).") from None
     numbers = {study: study[3:].split("_")[0] for study in references if study.startswith("CXR")}
-    found = {study: terms.get(number, "").strip().lower() for study, number in numbers.items()}
-    indexed = {study: term for study, term in found.items() if term not in ("", *NOT_INDEXED)}
+    known = {study: terms.get(number, "").strip().lower() for study, number in numbers.items()}
+    indexed = {study: term for study, term in known.items() if term not in ("", *NOT_INDEXED)}
     return {study: NORMAL if term == "normal" else ABNORMAL for study, term in indexed.items()}
 
 
@@ -129,13 +129,6 @@ def by_study(judgements: pd.DataFrame) -> dict[str, dict[str, Judgement]]:
     for row in judgements[judgements["reference"] != ""].itertuples():
         studies.setdefault(row.id, {})[row.region] = parse_completion(row.completion, row.judge)
     return studies
-
-
-def save(judgements: pd.DataFrame, path: Path) -> Path:
-    """Write `judgements` as parquet, as a whole or not at all."""
-    with replacing_file(path) as temporary:
-        judgements.to_parquet(temporary, index=False)
-    return path
 
 
 def read_judgements(path: str | Path) -> pd.DataFrame:

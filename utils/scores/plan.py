@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -45,7 +44,7 @@ JUDGE = Shape(**_TEXT, vocabulary=32000, **_NO_TOWER)  # LLaMA 2 7B
 class Item:
     """One line of the plan: what is done, how often, and how many hours that takes."""
 
-    what: str
+    name: str
     count: int
     hours: Hours
 
@@ -147,19 +146,17 @@ def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[s
 
 
 def looked_at(reading: dict, studies: int, card: Card = T4, gpus: int = 1) -> Item:
-    """One look of the vision tower at the test studies before reports are written, shared by `gpus` cards
-    of known speed.
-
-    reading: as in `report_seconds`. What it sees in the other studies was kept in training.
+    """One look of the vision tower at the test studies before reports are written, shared by `gpus` cards of
+    known speed; `reading` as in `report_seconds`. What it sees in the other studies was kept in training.
     """
     how = (reading[name] for name in ("precision", "views"))
     hours = speeds.looking_hours(find(reading["base"]).shape, *how, studies, card)
     return Item(LOOK, studies, tuple(each / gpus for each in hours))
 
 
-def planned(what: str, count: int, each: Hours, gpus: int = 1) -> Item:
+def planned(name: str, count: int, each: Hours, gpus: int = 1) -> Item:
     """The plan of work of `count` pieces that take `each` seconds, shared by `gpus`."""
-    return Item(what, count, tuple(count * seconds / 3600 / gpus for seconds in each))
+    return Item(name, count, tuple(count * seconds / 3600 / gpus for seconds in each))
 
 
 def total(items: list[Item]) -> Item:
@@ -178,51 +175,50 @@ class TimeUp(Exception):
     """The time limit came in the middle of a system's questions."""
 
 
-def judge_in_turn(
-    systems: dict[str, pd.DataFrame],
+def in_turn(
+    engine: Engine,
+    settings: JudgeSettings,
+    cache: Path,
     *,
-    until: float = math.inf,
     say: Callable[[str], None] = print,
     bar: Callable[[str], Callable[[int, int], None]] = counter,
-    **how,
-) -> dict[str, pd.DataFrame]:
-    """Judge one system after another; the judged rows of those that were finished, by name.
+) -> Callable[[dict[str, pd.DataFrame]], dict[str, pd.DataFrame]]:
+    """What judges one system after another, and gives the judged rows of those that were finished, by name.
 
-    until: `time.monotonic()` at which no answer more is waited for
-    how: as `judging.judged` takes it; with a `cache` every answer is kept, and the next call goes on
-
-    Says, after each system, how long it took and, at the time limit, what is left.
+    Every answer is kept in `cache`, and the next call goes on. The hours of `settings` begin now; when they
+    are over no answer more is waited for. It says, after each system, how long it took and, when time is up,
+    what is left.
     """
-    done: dict[str, pd.DataFrame] = {}
-    for name, rows in systems.items():
-        began, show, asked = time.monotonic(), bar(f"judging: {name}"), [0, 0]
-
-        def count(answered: int, total: int, show=show, asked=asked) -> None:
-            show(answered, total)
-            asked[:] = answered, total
-            if time.monotonic() > until and answered < total:  # not after the last one
-                raise TimeUp
-
-        try:
-            done[name] = judged(rows, progress=count, **how)
-        except TimeUp:
-            left = ", ".join(other for other in systems if other not in done)
-            say(
-                f"Time is up, {asked[0]:,} of {asked[1]:,} questions into {name}. Every answer is saved. "
-                f"Run all cells again to judge what is left: {left}."
-            )
-            break
-        seconds = time.monotonic() - began
-        if asked[1] and seconds > 2:
-            say(f"{name}: {asked[1]:,} questions in {duration(seconds)}, {seconds / asked[1]:.2f} s each.")
-    return done
-
-
-def in_turn(engine: Engine, settings: JudgeSettings, cache: Path, **options) -> Callable[..., dict]:
-    """`judge_in_turn` for a run's settings, with the answers kept in `cache`; its hours begin now."""
-    how = {"engine": engine, "cache": cache, "identical_without_asking": settings.identical_without_asking}
     until = time.monotonic() + 3600 * settings.hours if settings.hours else math.inf
-    return partial(judge_in_turn, until=until, **how, **options)
+    how = {"engine": engine, "cache": cache, "identical_without_asking": settings.identical_without_asking}
+
+    def judge(systems: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        done: dict[str, pd.DataFrame] = {}
+        for name, rows in systems.items():
+            began, show, asked = time.monotonic(), bar(f"judging: {name}"), [0, 0]
+
+            def count(answered: int, total: int, show=show, asked=asked) -> None:
+                show(answered, total)
+                asked[:] = answered, total
+                if time.monotonic() > until and answered < total:  # not after the last one
+                    raise TimeUp
+
+            try:
+                done[name] = judged(rows, progress=count, **how)
+            except TimeUp:
+                left = ", ".join(other for other in systems if other not in done)
+                say(
+                    f"Time is up, {asked[0]:,} of {asked[1]:,} questions into {name}. Every answer is saved. "
+                    f"Run all cells again to judge what is left: {left}."
+                )
+                break
+            seconds = time.monotonic() - began
+            if asked[1] and seconds > 2:
+                each = seconds / asked[1]
+                say(f"{name}: {asked[1]:,} questions in {duration(seconds)}, {each:.2f} s each.")
+        return done
+
+    return judge
 
 
 def all_or_stop(done: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
@@ -269,8 +265,8 @@ def table(card: Card = T4, gpus: int = 1) -> str:
     lines = [
         f"| step 4 on IU X-Ray | studies, reports or questions | hours on {cards_in_words(card, gpus)} |",
         "|---|---|---|",
-        *(f"| {item.what} | {item.count:,} | {speeds.between(item.hours)} |" for item in items),
-        f"| {all_of_them.what} |  | {speeds.between(all_of_them.hours)} |",
+        *(f"| {item.name} | {item.count:,} | {speeds.between(item.hours)} |" for item in items),
+        f"| {all_of_them.name} |  | {speeds.between(all_of_them.hours)} |",
     ]
     return "\n".join(lines)
 

@@ -67,11 +67,11 @@ body{max-width:none;margin:0}h2,h3{break-after:avoid}tr,img{break-inside:avoid}}
 
 
 def write_report(
-    folder: str | Path,
+    folder: Path,
     *,
     summary: pd.DataFrame,
     judgements: pd.DataFrame,
-    figures: Mapping[str, tuple[str | Path, str]],
+    figures: Mapping[str, tuple[Path, str]],
     settings: Mapping,
     versions: Mapping[str, str],
     data_label: str,
@@ -87,23 +87,19 @@ def write_report(
 
     judgements: of one or more systems, the model first; summary: theirs, from `scores.summary`
     figures: (path under `folder`, alt text) by title; `SEEN` comes first
-    samples: study ids, as `pick_samples` gives them
     best: what tells normal from abnormal studies, as `scores.normality` says it, and `baselines.beside_best`
-    findings: as `findings.count` gives them
-    tables: (what it shows, rows) by title, for results beside the scores
-    left: systems that the time limit left unjudged
-    iu_xray: as in `tables.table_markdown`
+    tables: (what it shows, rows) by title; left: systems that the time limit left unjudged
+    samples, findings, iu_xray: see `pick_samples`, `findings.count` and `tables.table_markdown`
     Raises ValueError where the summary is of more than one judge.
     """
-    folder, judge = Path(folder), one_judge(summary)
-    model, *others = judgements["system"].unique()
+    judge, (model, *others) = one_judge(summary), judgements["system"].unique()
     figures, cautions = dict(figures), _cautions(judge, data_label)
     left = [f"Not judged yet, as the time limit came first: {', '.join(left)}."] if left else []
     long = dict(_long_tables(summary, judgements, best, findings, data_label, iu_xray))
-    long |= {title: f"{what}\n\n{markdown(rounded(rows))}" for title, (what, rows) in (tables or {}).items()}
-    explanations = ((f"`{name}`", *rest) for name, *rest in explained(settings))
+    long |= {title: f"{text}\n\n{markdown(rounded(rows))}" for title, (text, rows) in (tables or {}).items()}
+    meanings = ((f"`{name}`", *rest) for name, *rest in explained(settings))
     last = {
-        "Settings": grid(["setting", "value", "meaning"], explanations),
+        "Settings": grid(["setting", "value", "meaning"], meanings),
         "Versions": grid(["package", "version"], versions.items()),
         "Commands": "\n".join(["```", *commands, "```"]),
     }
@@ -199,10 +195,8 @@ class _Page(mistune.HTMLRenderer):
 
 
 def pick_samples(judgements: pd.DataFrame, count: int = 3) -> list[str]:
-    """Study ids of the first system, evenly spread from its lowest to its highest mean score.
-
-    From the test split where there is one. Chosen by rule, so that a report
-    does not show only what went well.
+    """Study ids of the first system, evenly spread from its lowest to its highest mean score, by rule: no
+    choice.
     """
     rows = scored(judgements)
     rows = rows[rows["system"] == rows["system"].iloc[0]]

@@ -16,12 +16,12 @@ from utils.judge import Engine
 from utils.models.systems import BASE, MODEL, SHUFFLED
 from utils.models.writer import Writer, write_reports
 from utils.run.answers import files_of
-from utils.run.disk import write_text
+from utils.run.disk import replacing_file, write_text
 from utils.run.workspace import COMMANDS, Workspace, versions
 from utils.settings import GenerationSettings, JudgeSettings
 
 from . import baselines, findings, parallel, plan, report, tables
-from .judging import all_systems, normality, references, save
+from .judging import all_systems, normality, references
 from .statistics import PUBLISHED_DATA, summary
 
 OVERLAP = f"BLEU-4 and mean ROUGE-L; tokens: {tables.TOKENISATION}. BLEU-4 has no interval."
@@ -213,7 +213,8 @@ def gather(
     left = [name for name in asked if name not in done]
     label = reports.workspace.manifest("training")["data_label"]
     results = Results(reports, judging, judgements, left, kinds, told_by, counted, label)
-    save(judgements, results.folder / JUDGED)
+    with replacing_file(results.folder / JUDGED) as temporary:
+        judgements.to_parquet(temporary, index=False)
     tables.write_pairs(judgements, results.folder / PAIRS)
     whole = [results.named, results.means, findings.others(results.counted)]
     write_text(results.folder / TABLE, "\n".join(whole))

@@ -88,9 +88,9 @@ def by_kind(judgements: pd.DataFrame, kinds: dict[str, str], *, whole: bool = Fa
     for split, system in product(statistics.order_splits(rows["split"]), rows["system"].unique()):
         of_system = rows[(rows["split"] == split) & (rows["system"] == system)]
         of_kinds = of_system.groupby(of_system["id"].map(kinds))
-        for kind, group in [(statistics.EVERY, of_system)] * whole + list(of_kinds):
+        for studies, group in [(statistics.EVERY, of_system)] * whole + list(of_kinds):
             if len(group):
-                names, means = {"split": split, "system": system, "studies": kind}, summary(group)
+                names, means = {"split": split, "system": system, "studies": studies}, summary(group)
                 table.append(names | {region: cell(means, region) for region in REGIONS})
     return pd.DataFrame(table)
 
@@ -99,13 +99,13 @@ def beside(best: pd.DataFrame) -> pd.DataFrame:
     """`baselines.beside_best`'s table to be read, one row per region: all and abnormal side by side."""
     table: dict[tuple[str, str], dict[str, str]] = {}
     for row in best.itertuples():
-        split, kind = split_name(row.split), row.studies
+        split, studies = split_name(row.split), row.studies
         baseline = f"{row.baseline_mean:.2f} {bounds(row.baseline_low, row.baseline_high)} {row.baseline}"
         table.setdefault((split, row.region), {"split": split, "region": row.region}).update(
             {
-                f"{kind}: model": f"{row.mean:.2f} {bounds(row.low, row.high)} n={row.n}",
-                f"{kind}: best baseline": baseline,
-                f"{kind}: difference": difference(row.difference, row.difference_low, row.difference_high),
+                f"{studies}: model": f"{row.mean:.2f} {bounds(row.low, row.high)} n={row.n}",
+                f"{studies}: best baseline": baseline,
+                f"{studies}: difference": difference(row.difference, row.difference_low, row.difference_high),
             }
         )
     return pd.DataFrame(table.values()).fillna("not mentioned")
