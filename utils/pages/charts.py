@@ -127,9 +127,7 @@ def hatch_colour(colour: str) -> str:
 
 
 def legend(fig: Chart, entries: list[tuple[str, str, str]]) -> None:
-    """A legend of names, colours and hatches under the subtitle, last in a figure, which grows by rows as
-    needed.
-    """
+    """A legend of (name, colour, hatch) under the subtitle; comes last, as the figure grows by its rows."""
     handles = [
         Patch(facecolor=colour, hatch=hatch, edgecolor=hatch_colour(colour), label=name)
         for name, colour, hatch in entries
@@ -184,9 +182,7 @@ def panel_title(ax: Axes, text: str) -> None:
 
 @mpl.rc_context(STYLE)
 def region_coverage(counts: pd.DataFrame, *, data_label: str) -> Chart:
-    """How often each region is mentioned; `counts` of studies by split: columns `studies` and the four
-    regions.
-    """
+    """How often each region is mentioned; `counts` of studies by split, of `studies` and each region."""
     fig = figure(3.4, "Studies that mention each region", data_label)
     (ax,) = panels(fig, 1, top=0.95, bottom=0.35, left=0.45)
     names, width = [], 0.84 / len(counts)

@@ -50,10 +50,7 @@ def find(
 
 
 def windowed(view: Image.Image, center: float, width: float) -> Image.Image:
-    """8-bit grey levels under a window: black below it, white above, linear between.
-
-    The function is DICOM's (PS3.3, C.11.2.1.2.1), in the levels of the image, 0 to 255.
-    """
+    """8-bit grey levels under a window, black below it and white above, as in DICOM PS3.3, C.11.2.1.2.1."""
     levels = np.clip(((np.arange(256) - (center - 0.5)) / (width - 1) + 0.5) * 255, 0, 255)
     return view.convert("L").point(np.uint8(np.rint(levels)).tolist())
 
@@ -68,9 +65,7 @@ def zoomed(view: Image.Image, zoom: float, across: float, down: float) -> Image.
 
 
 class DatasetBrowser(Browser):
-    """Studies of a dataset to leaf through, filtered, with zoom and window; phantoms are marked in every
-    part.
-    """
+    """Studies of a dataset to leaf through, with filters, zoom and window; phantoms are always marked."""
 
     def __init__(self, dataset: DatasetDict, data_label: str):
         self._dataset, self._data_label = dataset, data_label

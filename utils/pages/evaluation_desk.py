@@ -98,7 +98,7 @@ def judging_beside(
         if of_base and settings.systems == "all":
             counts[BASE] = counts.get(BASE, 0) + of_base
         if settings.engine != "green":
-            return _counted(counts, "questions", f"{note} The time depends on the {settings.engine} judge.")
+            return _planned(counts, "questions", f"{note} The time depends on the {settings.engine} judge.")
         measured = f"{note} The bar shows the measured rate."
         return _planned(counts, "questions", measured, lambda _, card: plan.judge_seconds(card))
 
@@ -109,34 +109,31 @@ def _planned(
     counts: dict[str, int],
     unit: str,
     note: str,
-    seconds: Callable[[str, Card], Hours],
+    seconds: Callable[[str, Card], Hours] | None = None,
     look: Callable[[Card, int], plan.Item] | None = None,
 ) -> str:
     """The plan on this machine's GPUs, or on a T4 where there is none.
 
-    seconds: those of one piece of a name in `counts`
+    seconds: those of one piece of a name in `counts`; None: not known
     look: what comes first, on so many cards: its hours count, its pieces are of another kind
     """
     card, gpus = planned_on()
-    on = cards_in_words(card, gpus)
-    if not card.peak_16:
-        return _counted(counts, unit, f"{note} The time is not known for {on}.")
-    items = [look(card, gpus)] if look else []
-    items += [plan.planned(name, count, seconds(name, card), gpus) for name, count in counts.items()]
-    pieces = [""] * bool(look) + [f"{count:,}" for count in (*counts.values(), sum(counts.values()))]
+    on, pieces = cards_in_words(card, gpus), {**counts, "all": sum(counts.values())}
+    if seconds and not card.peak_16:
+        note = f"{note} The time is not known for {on}."
+    if not seconds or not card.peak_16:
+        rows = [(escape(name), f"{count:,}") for name, count in pieces.items()]
+        return table(("the plan", unit), rows) + quiet(escape(note))
+    items = [plan.planned(name, count, seconds(name, card), gpus) for name, count in counts.items()]
+    items, shown = [look(card, gpus), *items] if look else items, [""] * bool(look)
+    shown += [f"{count:,}" for count in pieces.values()]
     rows = []
-    for item, count in zip([*items, plan.total(items)], pieces, strict=True):
+    for item, count in zip([*items, plan.total(items)], shown, strict=True):
         fast, likely, slow = map(time_text, item.hours)
-        rows.append(
-            (escape(item.name), count, f"<b>{likely}</b>", fast if fast == slow else f"{fast} to {slow}")
-        )
+        between = fast if fast == slow else f"{fast} to {slow}"
+        rows.append((escape(item.name), count, f"<b>{likely}</b>", between))
     head = ("the plan", unit, escape(f"likely on {on}"), "between")
     return table(head, rows) + quiet(escape(f"{note} Computed, not measured on {on}."))
-
-
-def _counted(counts: dict[str, int], unit: str, note: str) -> str:
-    rows = [(escape(name), f"{count:,}") for name, count in {**counts, "all": sum(counts.values())}.items()]
-    return table(("the plan", unit), rows) + quiet(escape(note))
 
 
 def who_writes(reports: Reports) -> HTML:

@@ -66,9 +66,7 @@ def _bar(ax: Axes, row: pd.Series, value: str, below: str, at: float, thick: flo
 
 @mpl.rc_context(STYLE)
 def operating_curve(points: pd.DataFrame, *, data_label: str, chosen: float = RECALL_WEIGHT) -> Chart:
-    """Precision and recall by recall weight, of `probe.operating_points` of validation studies; `chosen` is
-    marked.
-    """
+    """Precision and recall of `probe.operating_points` of validation; the weight `chosen` is marked."""
     fig = figure(3.6, "How many findings to name", f"{data_label}, validation · all findings together")
     (ax,) = panels(fig, 1, top=0.9, bottom=0.75, left=0.9, right=0.5)
     ax.plot(points["recall"], points["precision"], color=series(0)[0], marker="o", markersize=4)

@@ -83,7 +83,9 @@ class Form(Live):
     def reset(self) -> None:
         """Put every field back to what the form opened with."""
         for name, field in self.fields.items():
-            field.value = _field(name, self._start).value
+            value = getattr(self._start, name)
+            is_typed = isinstance(value, float) and isinstance(field, widgets.Text)
+            field.value = as_text(value) if is_typed else value
 
     def _rows(self, names: Iterable[str]) -> list[widgets.Box]:
         """Each field beside its note, a text area above it."""
@@ -183,9 +185,7 @@ def open_form(
 
 
 def filled(values: dict, **fields: object) -> dict:
-    """The parameter `SETTINGS`, names and values, over those fields of the parameters' cell that are filled
-    in.
-    """
+    """`SETTINGS`, names and values, over those fields of the parameters' cell that are filled in."""
     return {name: value for name, value in fields.items() if value != ""} | _names_and_values(values)
 
 

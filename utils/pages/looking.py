@@ -50,9 +50,7 @@ def heat_view(images: Sequence[Image.Image], heat: np.ndarray, region: str) -> s
 
 
 class Looking:
-    """A button, a region and the heat map of one study after the other; `training` is for
-    `looked.mean_views`.
-    """
+    """A button, a region and the heat map of one study after the other; `training` makes the mean views."""
 
     def __init__(self, writer: Writer, training: Dataset):
         self._writer, self._training, self._means = writer, training, None

@@ -38,8 +38,7 @@ def begin(
 
     root, size, training_run: the fields WORKSPACE, PRESET and RUN, see `open_workspace`
 
-    Returns the workspace and its size's settings. StepError where pip fails or steps are done at another
-    size.
+    Returns the workspace and its size's settings. Raises StepError where pip fails or another size is done.
     """
     install_missing()
     workspace = open_workspace(root, size, training_run)
@@ -68,9 +67,10 @@ def install_missing(requirements: Path = REQUIREMENTS, *options: str) -> list[st
 
 
 def take_green_score(requirements: Path = GREEN_SCORE) -> str:
-    """Take the judge's prompt and parser from green-score, which is installed where it is missing, without
-    what it depends on, as it pins versions that no Colab has. A sentence says whose are used, and why not the
-    package's.
+    """Take the judge's prompt and parser from green-score, which is installed where it is missing.
+
+    It comes without what it depends on, as it pins versions that no Colab has. The sentence says whose prompt
+    and parser are used, and why, where they are not the package's.
     """
     try:
         install_missing(requirements, "--no-deps", "--ignore-requires-python", "--retries", "1")
@@ -93,9 +93,9 @@ def _runtime(workspace: Workspace, chosen: Preset) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     size, card, lost = [chosen.name], [gpu() or "no GPU"], ""
     is_new = all(state == "not done" for state in status(workspace).values())
-    for other in PRESETS if is_new else ():
-        steps = [name[:2] for step, name in STEPS.items() if other in workspace.other_sizes(step)]
-        if steps:
+    done = {name[:2]: workspace.other_sizes(step) for step, name in STEPS.items()} if is_new else {}
+    for other in PRESETS:
+        if steps := [number for number, sizes in done.items() if other in sizes]:
             are = "is" if len(steps) == 1 else "are"
             size.append(
                 f"Here no step is done yet; {', '.join(steps)} {are} done at size {other}. To go on with "

@@ -58,8 +58,7 @@ def _shaded(text: str, probability: float) -> str:
 
 
 class Desk(Live):
-    """Takes the views of one study, as files or paths, and shows what the model makes of it, or what it
-    cannot read.
+    """Takes the views of one study, as files or paths, and shows what the model makes of it.
 
     It opens on `example`, the views of a study; `training` is for `looking.Looking`.
     """

@@ -105,10 +105,9 @@ def open_room(
 
 
 def probe_bars(writer: Writer, studies: Dataset, name: str) -> list[str]:
-    """For each of `studies`, called `name`, what the writer's probe sees, see `bars`; none where it reads no
-    finding.
+    """For each of `studies`, called `name`, what the writer's probe sees, see `bars`; without a probe none.
 
-    A closed writer will do once it has kept the features.
+    The features are read where the writer keeps them, so a closed writer will do once they are there.
     """
     probe = writer.probe
     if not (probe and probe.names):

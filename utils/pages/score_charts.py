@@ -178,9 +178,7 @@ def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
 
 @mpl.rc_context(STYLE)
 def differences(pairs: pd.DataFrame, names: tuple[str, str], *, data_label: str, judge: str) -> Chart:
-    """The differences of two systems or runs by region, the first of `names` minus the other:
-    `scores.compare`.
-    """
+    """The difference of two systems or runs, the first of `names` minus the second: see `scores.compare`."""
     splits = order_splits(pairs["split"])
     where = f"{data_label} · judged by {judge} · above 0: {names[0]} is better (filled: interval excludes 0)"
     fig = figure(3.6, f"{names[0]} minus {names[1]}, paired by study, with 95 % interval", where)

@@ -21,10 +21,7 @@ from .page import html, quiet, refused, table, tag
 
 
 def plan_beside(dataset: DatasetDict) -> Callable[[TrainingSettings], str]:
-    """For a form: the plan of fine-tuning on `dataset`, its training split, as its settings stand.
-
-    It is for this machine's GPUs, or for a T4 where there is none.
-    """
+    """For a form: the plan of fine-tuning on `dataset` as its settings stand, on this machine or a T4."""
     cards, validation = planned_on(), len(dataset.get("val", ()))
 
     def draw(settings: TrainingSettings) -> str:

@@ -66,9 +66,7 @@ def probed(writer: Writer, dataset: DatasetDict, constant: dict[str, str]) -> di
 def nearest(
     writer: Writer, dataset: DatasetDict, show: Callable[..., Iterable] = progress
 ) -> dict[str, list[dict[str, str]]]:
-    """By split, validation and test, a report for each study: see `nearest_reports`. Two studies are as alike
-    as the means over their views' patches, see `models.features`.
-    """
+    """By split, validation and test, a report for each study, by `nearest_reports` and `models.features`."""
     seen = {name: writer.features(studies, name, show)[:, 1, 0] for name, studies in dataset.items()}
     known, findings = seen.pop("train"), list(references(dataset["train"]).values())
     return {name: nearest_reports(features, known, findings) for name, features in seen.items()}

@@ -88,8 +88,8 @@ def value(row: dict | pd.Series, name: str, digits: int = 2) -> str:
 
 
 def tables(counted: pd.DataFrame, *, data_label: str) -> str:
-    """Two tables as Markdown, with what they count: all systems, and the model, which is the first, finding
-    by finding on the test split, where there is one.
+    """Two tables as Markdown, with what they count: all systems, and the model finding by finding on the
+    test.
     """
     if counted.empty:
         return NONE + "\n"

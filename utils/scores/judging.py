@@ -244,9 +244,7 @@ def check_judge(
 
 
 def _spread(known: pd.DataFrame, n: int) -> pd.DataFrame:
-    """`n` distinct pairs, as many of each region: those whose scores lie nearest to even steps from 0 to 1,
-    the first in the file's order of equally near ones.
-    """
+    """`n` distinct pairs, as many of each region, whose scores lie nearest to even steps from 0 to 1."""
     known = known.reset_index(drop=True)
     two_sided = (known["reference"].str.strip() != "") & (known["prediction"].str.strip() != "")
     known = known[known["score"].notna() & two_sided].drop_duplicates(["reference", "prediction"])

@@ -146,8 +146,9 @@ def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[s
 
 
 def looked_at(reading: dict, studies: int, card: Card = T4, gpus: int = 1) -> Item:
-    """One look of the vision tower at the test studies before reports are written, shared by `gpus` cards of
-    known speed; `reading` as in `report_seconds`. What it sees in the other studies was kept in training.
+    """The vision tower's look at the test studies before reports are written, shared by `gpus` known cards.
+
+    reading: as in `report_seconds`. What it sees in the other studies was kept in training.
     """
     how = (reading[name] for name in ("precision", "views"))
     hours = speeds.looking_hours(find(reading["base"]).shape, *how, studies, card)

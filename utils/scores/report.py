@@ -195,9 +195,7 @@ class _Page(mistune.HTMLRenderer):
 
 
 def pick_samples(judgements: pd.DataFrame, count: int = 3) -> list[str]:
-    """Study ids of the first system, evenly spread from its lowest to its highest mean score, by rule: no
-    choice.
-    """
+    """Study ids of the first system, evenly spread by rule from its lowest to its highest mean score."""
     rows = scored(judgements)
     rows = rows[rows["system"] == rows["system"].iloc[0]]
     means = one_split(rows).groupby("id")["value"].mean().sort_index().sort_values(kind="stable")

@@ -24,7 +24,7 @@ from . import baselines, findings, parallel, plan, report, tables
 from .judging import all_systems, normality, references
 from .statistics import PUBLISHED_DATA, summary
 
-OVERLAP = f"BLEU-4 and mean ROUGE-L; tokens: {tables.TOKENISATION}. BLEU-4 has no interval."
+OVERLAP = "BLEU-4 and mean ROUGE-L; tokens: lower-case runs of letters and digits. BLEU-4 has no interval."
 JUDGED, PAIRS, TABLE = "judgements.parquet", "pairs.jsonl", "table.md"
 
 

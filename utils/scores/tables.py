@@ -29,7 +29,6 @@ from .statistics import bounds, cell, groups, interval, is_green, one_judge, sco
 
 FEW = 20  # studies; the percentile bootstrap of fewer is a tenth too narrow, and worse
 QUIZ_SPLITS = {"val": "Validation", "test": "Testing"}
-TOKENISATION = "lower-case runs of letters and digits"
 RADEVAL = ("radgraph", "ratescore") if find_spec("radeval") else ()  # clinical, no server, more is better
 
 
@@ -237,10 +236,7 @@ def radeval_scores(pairs: list[Pair], metrics: Sequence[str]) -> dict[str, list[
 def write_pairs(judgements: pd.DataFrame, path: Path) -> Path:
     """Write the judged pairs as JSON lines for other metrics: ref, hyp, id, region, system, split.
 
-    The file is whole or not there. RadEval scores it so, here by RadGraph's F1:
-
-        pairs = pandas.read_json("pairs.jsonl", lines=True).query("system == 'fine-tuned model'")
-        RadEval(metrics=["radgraph"])(refs=pairs["ref"].tolist(), hyps=pairs["hyp"].tolist())
+    The file is whole or not there. How RadEval scores it stands in docs/evaluation.md.
     """
     rows = scored(judgements)[["reference", "prediction", "id", "region", "system", "split"]]
     rows = rows.fillna({"prediction": ""}).astype(str)
