@@ -88,9 +88,7 @@ def value(row: dict | pd.Series, name: str, digits: int = 2) -> str:
 
 
 def tables(counted: pd.DataFrame, *, data_label: str) -> str:
-    """Two tables as Markdown, with what they count: all systems, and the model finding by finding on the
-    test.
-    """
+    """Two tables as Markdown, with what they count: all systems, and the model's findings one by one."""
     if counted.empty:
         return NONE + "\n"
     model, name, split = model_and_split(counted)
