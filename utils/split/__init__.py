@@ -105,15 +105,19 @@ def _whole(texts: list[str]) -> list[str]:
     return [whole(text) for text in texts]
 
 
-def _unrepaired(texts: list[str], engine: str, model="", prompt=None, budget=0.0, spending=None, **options):
+def _unrepaired(
+    texts, engine, *, model="", prompt=None, budget=0.0, spending=None, cache=None, progress=None, **server
+) -> list[Split]:
     model = model_of(engine, model)
     if engine == "offline":
         return [split_offline(text) for text in texts]
     system = prompt.text if isinstance(prompt, Prompt) else prompt or load_prompt().text
     if engine == "local":
-        return local.ask_all(texts, system, model, options.get("cache"), options.get("progress"))
-    spending = spending or new_spending(model, budget, options.get("base_url"))
-    return remote.ask_all(texts, system, model, spending, **options)
+        if unknown := server.keys() - {"concurrency", "base_url", "api_key"}:
+            raise TypeError(f"no such option: {', '.join(unknown)}")
+        return local.ask_all(texts, system, model, cache, progress)
+    spending = spending or new_spending(model, budget, server.get("base_url"))
+    return remote.ask_all(texts, system, model, spending, cache=cache, progress=progress, **server)
 
 
 def options_of(settings: SplitSettings, prompt: str, api_key: str | None, cache: Path) -> dict:
