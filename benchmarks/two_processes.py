@@ -84,7 +84,7 @@ def process(what: str, folder: Path, times: Path) -> None:
 
         return noted
 
-    writer.load_adapter, GreenEngine._load = noting(writer.load_adapter), noting(GreenEngine._load)
+    writer.load_adapter, GreenEngine.load = noting(writer.load_adapter), noting(GreenEngine.load)
     processes.join()
     getattr(parallel, what)(processes.workspace_of(folder, "evaluation"))
     wall, cpu = loaded[0]

@@ -1,7 +1,7 @@
 """The vocabulary: the region names, a report's regions, and a report as text.
 
-A report is a `dict` from region name to that region's findings. A region that
-is not in the dict was not mentioned: it is unknown, neither normal nor empty.
+A report is a `dict` from region name to that region's findings. A region that is not in the dict was not
+mentioned: it is unknown, neither normal nor empty.
 """
 
 import re
@@ -15,8 +15,6 @@ NOT_FOR_CLINICAL_USE = "Not for clinical use."  # stands wherever a report is sh
 _HEADING = re.compile(
     rf"^[-*#> \t]*(?:\d+[.)][* \t]*)?({'|'.join(ALL)})\** *:\**", re.IGNORECASE | re.MULTILINE
 )
-
-
 # A heading that also says which findings its region has, as `heading` writes it.
 _PLANNED = re.compile(rf"^([ \t]*(?:{'|'.join(REGIONS)})) \([^()\n]*\):", re.MULTILINE)
 
@@ -52,39 +50,31 @@ def render(findings: dict[str, str], plan: Mapping[str, Iterable[str]] | None = 
     """A report as text, one line `region: findings` per region, in the order of `ALL`.
 
     plan: by region, the findings that its heading names, see `heading`
-    Raises ValueError for a name that is not a region. `parse` gives the same
-    dict back, save that white space inside a text becomes single spaces.
+
+    Raises ValueError for a name that is not a region. `parse` gives the same dict back, but tidied.
     """
-    unknown = set(findings) - set(ALL)
-    if unknown:
-        raise ValueError(
-            f"no such region: {', '.join(sorted(map(str, unknown)))}; regions are {', '.join(ALL)}"
-        )
-    plan = plan or {}
-    lines = (
-        f"{heading(name, plan.get(name, ()))} {tidy(findings[name] or '')}".rstrip()
-        for name in ALL
-        if name in findings
-    )
-    return "\n".join(lines)
+    if unknown := set(findings) - set(ALL):
+        names = ", ".join(sorted(map(str, unknown)))
+        raise ValueError(f"no such region: {names}; regions are {', '.join(ALL)}")
+    heads = {name: heading(name, (plan or {}).get(name, ())) for name in ALL if name in findings}
+    return "\n".join(f"{head} {tidy(findings[name] or '')}".rstrip() for name, head in heads.items())
 
 
 def places(text: str) -> dict[str, tuple[int, int]]:
     """Where in a report text the findings of each region stand, `{}` where it has none.
 
-    Reads what `render` writes and what models make of it: headings in any
-    case, with Markdown marks or numbers, in any order. Text before the first
-    heading is dropped. Of a region that comes twice, the first with findings
-    is kept.
+    Reads what `render` writes and what models make of it: headings in any case, with Markdown marks or
+    numbers, in any order. Text before the first heading is dropped. Of a region that comes twice, the first
+    with findings is kept.
     """
     heads = list(_HEADING.finditer(text))
     ends = [*(head.start() for head in heads), len(text)][1:]
-    found: dict[str, tuple[int, int]] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for head, end in zip(heads, ends, strict=True):
         name = head[1].lower()
-        if name not in found or not text[slice(*found[name])].strip():
-            found[name] = head.end(), end
-    return {name: found[name] for name in ALL if name in found}
+        if name not in spans or not text[slice(*spans[name])].strip():
+            spans[name] = head.end(), end
+    return {name: spans[name] for name in ALL if name in spans}
 
 
 def parse(text: str) -> dict[str, str]:

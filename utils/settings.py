@@ -1,8 +1,8 @@
 """The knobs of each step, with their types, ranges, defaults and one line of help each.
 
-`preset("t4")` is the real thing on a Colab T4. `preset("small")` is the same series with the real
-radiographs on two CPU cores, `preset("demo")` with phantoms, offline. Every difference between the three
-stands in docs/training.md, and a test checks it.
+`preset("t4")` is the real thing on a Colab T4. `preset("small")` is the same series with the real radiographs
+on two CPU cores, `preset("demo")` with phantoms, offline. A test checks that docs/training.md has all their
+differences.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itsel
 class StepSettings(BaseModel):
     """Settings that refuse unknown names and values out of range, also when changed later.
 
-    A form shows first, of at most five, what is not `folded`; the rest it folds
-    away by group. `examples` of a text are choices that a form offers beside any other text.
+    A form shows at most five, which are not `folded`, and folds the rest away by group. A field's `examples`
+    are choices that a form offers beside any other text.
     """
 
     folded: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -224,51 +224,30 @@ def preset(name: str) -> Preset:
 
     `t4` follows the machine: it trains in bf16 on a GPU that has it, and for longer in Kaggle's sessions.
     """
-    if name == "t4":
-        found, session = card(), {"hours": KAGGLE_HOURS} if in_kaggle() else {}
-        precision = "bf16" if found and found.bf16 else "fp16"
-        return Preset(
-            name="t4",
-            data="iu_xray",
-            training=TrainingSettings(precision=precision, **session),
-            judge=JudgeSettings(**session),
-        )
-    if name == "demo":
-        return Preset(
-            name="demo",
-            data="phantoms",
-            training=TrainingSettings(
-                base=DEMO_BASE,
-                image_tokens="base",
-                precision="fp32",
-                optimizer="adamw_torch",
-                accumulation=1,
-                learning_rate=3e-3,
-                lora_dropout=0,
-                evaluate_every=80,
-            ),
-            judge=JudgeSettings(engine="offline"),
-        )
-    if name == "small":
-        return Preset(
-            name="small",
-            data="iu_xray",
-            dataset=DatasetSettings(longest_side=256),
-            training=TrainingSettings(
-                base=SMALL_BASE,
-                image_tokens="base",
-                precision="fp32",
-                optimizer="adamw_torch",
-                epochs=3,
-                batch_size=8,
-                accumulation=1,
-                learning_rate=2e-3,
-                lora_dropout=0,
-                evaluate_every=130,
-                save_every=130,
-                choose="last",  # where the losses are level, the last names more of what the plan says
-            ),
-            generation=GenerationSettings(shuffled=1000),
-            judge=JudgeSettings(engine="offline"),
-        )
+    # On a processor, where memory and the network play no part.
+    plain = {"image_tokens": "base", "precision": "fp32", "optimizer": "adamw_torch", "accumulation": 1}
+    plain |= {"lora_dropout": 0}
+    match name:
+        case "t4":
+            gpu, session = card(), {"hours": KAGGLE_HOURS} if in_kaggle() else {}
+            training = TrainingSettings(precision="bf16" if gpu and gpu.bf16 else "fp16", **session)
+            return Preset(name="t4", data="iu_xray", training=training, judge=JudgeSettings(**session))
+        case "demo":
+            training = TrainingSettings(base=DEMO_BASE, learning_rate=3e-3, evaluate_every=80, **plain)
+            return Preset(
+                name="demo", data="phantoms", training=training, judge=JudgeSettings(engine="offline")
+            )
+        case "small":
+            schedule = {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3}
+            schedule |= {"evaluate_every": 130, "save_every": 130}
+            # Where the losses are level, the last checkpoint names more of what the plan says.
+            training = TrainingSettings(base=SMALL_BASE, choose="last", **schedule, **plain)
+            return Preset(
+                name="small",
+                data="iu_xray",
+                dataset=DatasetSettings(longest_side=256),
+                training=training,
+                generation=GenerationSettings(shuffled=1000),
+                judge=JudgeSettings(engine="offline"),
+            )
     raise ValueError(f"no preset called {name!r}: choose {', '.join(PRESETS)}")

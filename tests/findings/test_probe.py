@@ -234,14 +234,15 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order():
     assert np.isnan(none)
 
 
-def test_operating_points_count_what_would_be_named():
+def test_operating_points_count_what_would_be_named(monkeypatch):
+    monkeypatch.setattr(probes, "WEIGHTS", (0.25, 1, 2))
     seen = np.array([0.95, 0.7, 0.4, 0.95])
     features = np.log(seen / (1 - seen))[:, None]
     studies = [{"heart": text} for text in (BIG, NORMAL, BIG, "")]  # the last does not count
-    found = probes.operating_points(of(RANKED), features, studies, (0.25, 1, 2))
+    found = probes.operating_points(of(RANKED), features, studies)
     assert found["recall_weight"].tolist() == [0.25, 1, 2] and found["present"].tolist() == [2, 2, 2]
     assert found["named"].tolist() == [1, 2, 3] and found["right"].tolist() == [1, 1, 2]
     assert found["precision"].tolist() == pytest.approx([1, 1 / 2, 2 / 3])
     assert found["recall"].tolist() == pytest.approx([1 / 2, 1 / 2, 1])
-    low = probes.operating_points(of(RANKED), features - 9, studies, (1,))
-    assert low["named"].tolist() == [0] and low["precision"].isna().all() and low["recall"].tolist() == [0]
+    low = probes.operating_points(of(RANKED), features - 9, studies)
+    assert (low["named"] == 0).all() and low["precision"].isna().all() and (low["recall"] == 0).all()

@@ -1,9 +1,8 @@
 """Which findings reports name rightly: recall, precision and F1 by finding, with intervals.
 
-The rows are those of `judgements.parquet`; scores play no part. A finding is looked for by
-`groups.named` in the reference and in the prediction of its region. It is counted only where the
-reference mentions the region: elsewhere nobody knows whether the study has it. An absent or
-empty prediction names nothing.
+The rows are those of `judgements.parquet`; scores play no part. A finding is looked for by `groups.named` in
+the reference and in the prediction of its region. It is counted only where the reference mentions the region:
+elsewhere nobody knows whether the study has it. An absent or empty prediction names nothing.
 
 - recall: of the studies that have the finding, the share whose report names it
 - precision: of the reports that name it, the share whose study has it; undefined (NaN) where none does
@@ -30,37 +29,30 @@ COLUMNS = ("system", "split", "id", "region", "reference", "prediction")  # of t
 VALUES = ("recall", "precision", "f1")
 
 
-def count(
-    rows: pd.DataFrame, groups: Sequence[Group], resamples: int = RESAMPLES, seed: int = SEED
-) -> pd.DataFrame:
+def count(rows: pd.DataFrame, groups: Sequence[Group], resamples: int = RESAMPLES) -> pd.DataFrame:
     """One row per (system, split, finding), then `micro` and `macro`; systems and splits as they come.
 
     Without groups there are no rows.
 
     rows: of several systems, with the columns `COLUMNS`, one for each study and region
 
-    Columns: system, split, finding, region; n (studies whose reference mentions the region),
-    present (of these, studies that have the finding), named (predictions that name it), right
-    (both); recall, precision, f1, each with its `_low` and `_high`. The counts of micro and macro
-    are sums over the findings, and their n is the studies with any of the regions. Macro has an F1
-    alone. Raises ValueError for a missing column and for a study that is given twice.
+    Columns: system, split, finding, region; n (studies whose reference mentions the region), present (of
+    these, studies that have the finding), named (predictions that name it), right (both); recall, precision,
+    f1, each with its `_low` and `_high`. The counts of micro and macro are sums over the findings, and their
+    n is the studies with any of the regions. Macro has an F1 alone. Raises ValueError for a missing column
+    and for a study that is given twice.
     """
     table = []
-    for names, of_system in _systems(rows) if groups else ():
+    findings = [*((group.name, group.region) for group in groups), (MICRO, ""), (MACRO, "")]
+    for head, of_system in _systems(rows) if groups else ():
         marks = _marks(of_system, groups)
-        values, intervals = _bootstrapped(marks, resamples, seed)
-        known = marks[:, 0].sum(axis=0)
-        for i, (finding, region) in enumerate(
-            [*((group.name, group.region) for group in groups), (MICRO, ""), (MACRO, "")]
-        ):
-            whole = i >= len(groups)
-            totals = marks[:, 1:].sum(axis=(0, 2)) if whole else marks[:, 1:, i].sum(axis=0)
-            row = names | {"finding": finding, "region": region, "n": len(marks) if whole else int(known[i])}
-            row |= dict(zip(("present", "named", "right"), map(int, totals), strict=True))
-            for name in VALUES:
-                row[name] = values[name][i]
-                row[f"{name}_low"], row[f"{name}_high"] = intervals[name][:, i]
-            table.append(row)
+        values, intervals = _bootstrapped(marks, resamples)
+        totals = marks.sum(axis=0)  # (4, findings)
+        whole = [len(marks), *totals[1:].sum(axis=1)]
+        for i, finding in enumerate(findings):
+            numbers = map(int, totals[:, i] if i < len(groups) else whole)
+            rates = [rate for name in VALUES for rate in (values[name][i], *intervals[name][:, i])]
+            table.append([*head, *finding, *numbers, *rates])
     columns = [name + end for name in VALUES for end in ("", "_low", "_high")]
     head = ["system", "split", "finding", "region", "n", "present", "named", "right"]
     return pd.DataFrame(table, columns=[*head, *columns])
@@ -90,49 +82,44 @@ def _studies(rows: pd.DataFrame) -> set[tuple[str, str]]:
     return set(zip(rows["split"], rows["id"], strict=True))
 
 
-def _systems(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """The rows of each system and split, with these two by name."""
+def _systems(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """The rows of each system and split, after these two."""
     missing = set(COLUMNS) - set(rows.columns)
     if missing:
         raise ValueError(f"rows lack the column {', '.join(sorted(missing))}")
     twice = rows.duplicated(["system", "split", "id", "region"])
     if twice.any():
         raise ValueError(f"study {rows.loc[twice, 'id'].iloc[0]} is given twice for one system and region")
-    for system in rows["system"].unique():
-        of_system = rows[rows["system"] == system]
-        for split in of_system["split"].unique():
-            yield {"system": system, "split": str(split)}, of_system[of_system["split"] == split]
+    for system, of_system in rows.groupby("system", sort=False, observed=True):
+        for split, of_split in of_system.groupby("split", sort=False, observed=True):
+            yield (system, str(split)), of_split
 
 
 def _marks(rows: pd.DataFrame, groups: Sequence[Group]) -> np.ndarray:
     """(studies, 4, findings), 0 or 1: the region is mentioned; if so, the finding is present, named, both."""
-    at: dict[str, int] = {}
-    marks = np.zeros((rows["id"].nunique(), 4, len(groups)), dtype=int)
+    marks: dict[str, np.ndarray] = {}  # without the studies that mention none of the regions
     texts = rows[["reference", "prediction"]].fillna("").astype(str)
-    for study, region, reference, prediction in zip(
+    for study, region, *both in zip(
         rows["id"], rows["region"], texts["reference"], texts["prediction"], strict=True
     ):
         of_region = [i for i, group in enumerate(groups) if group.region == region]
-        if not reference.strip() or not of_region:
-            continue
-        present, predicted = named(reference, region), named(prediction, region)
-        row = at.setdefault(study, len(at))
-        for i in of_region:
-            here, there = groups[i].name in present, groups[i].name in predicted
-            marks[row, :, i] = 1, here, there, here and there
-    return marks[: len(at)]  # without the studies that mention none of the regions
+        if both[0].strip() and of_region:
+            of_study = marks.setdefault(study, np.zeros((4, len(groups)), dtype=int))
+            present, predicted = (named(text, region) for text in both)
+            for i in of_region:
+                pair = groups[i].name in present, groups[i].name in predicted
+                of_study[:, i] = 1, *pair, all(pair)
+    return np.array([*marks.values()], dtype=int).reshape(-1, 4, len(groups))
 
 
-def _bootstrapped(
-    marks: np.ndarray, resamples: int, seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _bootstrapped(marks: np.ndarray, resamples: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Values by name, (findings + 2,), and their intervals, (2, findings + 2); micro and macro come last."""
     studies, _, findings = marks.shape
     totals = marks[:, 1:].sum(axis=0)
     has = totals[0] > 0  # findings that any study has: those of macro
     drawn = np.zeros((0, 3, findings))
     if studies:
-        kinds, draws = resampled(marks[:, 1:].reshape(studies, -1), resamples, seed)
+        kinds, draws = resampled(marks[:, 1:].reshape(studies, -1), resamples, SEED)
         drawn = (draws.astype(float) @ kinds).reshape(resamples, 3, findings)
     values = {name: column[0] for name, column in _values(totals[None], has).items()}
     return values, {name: _interval(column) for name, column in _values(drawn, has).items()}

@@ -4,6 +4,7 @@ A finding belongs to one region: it is looked for in that region's text only, an
 reference leaves the region out says nothing of it, neither yes nor no.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -39,12 +40,7 @@ GROUPS = tuple(
         ("edema", "lung", ["edema"], "There is pulmonary edema."),
         ("cardiomegaly", "heart", ["cardiomegaly"], "The heart is enlarged."),
         ("wide mediastinum", "mediastinal", ["wide mediastinum"], "The mediastinum is widened."),
-        (
-            "tortuous or calcified aorta",
-            "mediastinal",
-            ["tortuous aorta", "aortic calcification"],
-            "The aorta is tortuous.",
-        ),
+        (AORTA, "mediastinal", ["tortuous aorta", "aortic calcification"], "The aorta is tortuous."),
         (
             "degenerative change",
             "bone",
@@ -64,14 +60,12 @@ def named(text: str, region: str) -> frozenset[str]:
     return frozenset(group.name for group in GROUPS if group.region == region and group.names & names)
 
 
-def frequent(studies: Sequence[dict[str, str]], share: float = FREQUENT) -> tuple[Group, ...]:
-    """The groups that at least `share` of `studies` name, in the order of `GROUPS`.
+def frequent(studies: Sequence[dict[str, str]]) -> tuple[Group, ...]:
+    """The groups that at least `FREQUENT` of `studies` name, in the order of `GROUPS`.
 
     studies: findings by region, of training studies alone
     """
-    texts = [mentioned(study) for study in studies]
-    counts = {
-        group: sum(group.name in named(study.get(group.region, ""), group.region) for study in texts)
-        for group in GROUPS
-    }
-    return tuple(group for group, count in counts.items() if count and count >= share * len(texts))
+    texts = [(text, region) for study in studies for region, text in mentioned(study).items()]
+    counts = Counter((name, region) for text, region in texts for name in named(text, region))
+    least = max(1, FREQUENT * len(studies))
+    return tuple(group for group in GROUPS if counts[group.name, group.region] >= least)

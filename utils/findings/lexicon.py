@@ -1,142 +1,129 @@
 """The words of chest radiography that the offline judge knows.
 
-General clinical vocabulary (after the Fleischner Society's glossary of terms
-for thoracic imaging, Hansell et al., Radiology 2008), not sentences of any
-collection. Each pattern is a regular expression over lower-case text, matched
-from the start of a word; of two that match there, the one listed first counts.
+General clinical vocabulary (after the Fleischner Society's glossary of terms for thoracic imaging, Hansell et
+al., Radiology 2008), not sentences of any collection. Each pattern is a regular expression over lower-case
+text, matched from the start of a word; of two that match there, the one listed first counts.
 """
+
+import re
 
 from .sentences import STOPWORDS, words
 
+
+def _table(text: str) -> dict[str, str]:
+    """Patterns by name: a line `name: pattern` each, which goes on in the lines below it that are set in."""
+    entries = (entry.split(":", 1) for entry in re.sub(r"\n +", "", text.strip()).split("\n"))
+    return {name: pattern.strip() for name, pattern in entries}
+
+
+# Words that decide how others are meant, looked for before the findings, and those looked for after them.
+FIRST = _table(r"""
+break: but\b|however|although|though|except\w*|with\b(?! no\b)|there (?:is|are)|while|whereas
+    |,(?= (?:and )?(?:the )?(?:heart|cardi\w+|lungs?|mediastin\w+|aorta|bones?)(?: \w+){0,2} (?:is|are)\b)
+stable: stable|unchanged|no (?:significant |interval )*change\w*|similar
+not excluded: (?:can ?not|not)(?: be)?(?: \w+)? exclude\w*
+negation: no(?:ne)?\b|without|negative for|free (?:of|from)|clear of|absence of|lack of|not\b(?! remarkable)
+    |nor\b|neither|resolution of|rather than
+denied before: absent|(?:has |have )?(?:resolved|cleared)|excluded|ruled out
+upper limit: (?:the )?upper (?:limits? )?(?:of )?normal(?: limits)?|upper limits?|borderline
+""")
+NEXT = _table(r"""
+hedge: represent\w*|(?:consistent|compatible|in keeping) with|suggest\w*|may be|could be|versus|vs\b|likely
+    |related to|due to|secondary to|reflect\w*|indicat\w+|possibl\w+|probabl\w+|or\b
+normal: normal\w*|within (?:\w+ ){0,2}limits(?: of normal)?|limits of normal|unremarkable|clear\b|intact
+    |midline|(?:well[ -]?|fully )?(?:expanded|aerated|inflated|ventilated)|preserved|sharp\w*|regular\b
+    |in alignment|maintained|negative\b|straight|(?<=not )remarkable
+""")
+
 # Words that name an abnormality: present unless negated.
-FINDINGS = {
-    "pericardial effusion": r"pericardial (?:effusions?|fluid)",
-    "effusion": (
-        r"(?:pleural )?(?:effusions?|fluid|collections?)|(?:hydro|ha?emo)thorax"
-        r"|blunt\w*(?: \w+){0,4} (?:costophrenic \w+|sulc\w+|angles?)|costophrenic(?: \w+){0,3} blunt\w*"
-    ),
-    "pneumothorax": r"(?:hydro)?pneumothora\w+|pleural air(?: collections?)?",
-    "pneumomediastinum": r"pneumomediastinum",
-    "pneumoperitoneum": r"pneumoperitoneum|free (?:\w+ )?air|subdiaphragmatic air",
-    "consolidation": (
-        r"consolidat\w+|infiltrat\w+|(?:broncho)?pneumonia\w*"
-        r"|(?:air ?space|alveolar)(?: \w+)? (?:diseases?|opaci\w+|process\w*|infiltrat\w+|consolidat\w+"
-        r"|densit\w+)"
-    ),
-    "granuloma": (
-        r"(?:calcified )?(?:\w+ )?granulom\w+|calcified (?:\w+ ){0,2}(?:nodul\w+|nodes?|densit\w+)"
-        r"|histoplasm\w+"
-    ),
-    "bone lesion": (
-        r"(?:lytic|blastic|sclerotic|destructive|bone|bony|osseous)(?: \w+)? (?:lesions?|destruction)"
-        r"|sclerosis|erosions?"
-    ),
-    "nodule": (
-        r"(?:micro)?nodul\w+(?: (?:densit\w+|opaci\w+))?|mass(?:es)?\b|lesions?|tumou?rs?|neoplas\w+"
-        r"|metasta\w+|cavit\w+"
-    ),
-    "pleural thickening": r"pleural (?:\w+ )?(?:thicken\w+|plaques?|calcif\w+)|apical (?:cap\w*|thickening)",
-    "atelectasis": r"(?:sub)?atelecta\w+|(?:lobar |lung )?collaps\w+|volume loss|loss of volume",
-    "scarring": r"scar(?:s|red|ring)?\b|fibro\w+|bronchiectas\w+",
-    "opacity": r"opaci\w+|densit\w+|shadow(?:s|ing)?\b|haz(?:e|y|iness)\b",
-    "hyperinflation": (
-        r"hyper-?(?:inflat|expan|lucen|aerat)\w*|emphysem\w+|copd|chronic obstructive(?: \w+){0,3}"
-        r"|air trapping|bull(?:a|ae|ous)\b|flatten\w+ (?:of )?(?:the )?(?:hemi)?diaphragm\w*"
-        r"|(?:hemi)?diaphragm\w* (?:\w+ )?flatten\w+"
-    ),
-    "hypoinflation": (
-        r"hypo-?(?:inflat|ventilat|aerat|expan)\w*"
-        r"|(?:low|lower|small|decreased|reduced|diminished|shallow) (?:lung volumes?|inspirat\w+"
-        r"|inflation)|lung volumes? (?:\w+ ){0,3}(?:low|small|decreased|reduced|diminished)"
-    ),
-    "interstitial markings": (
-        r"interstiti\w+(?: \w+)?|reticul\w+|peribronchial \w+|bronch\w+ (?:wall )?thickening|bronchitic\w*"
-        r"|kerley\w*"
-    ),
-    "vascular crowding": r"(?:broncho)?(?:vascular )?crowd\w+",
-    "edema": (
-        r"o?edema\w*|(?:vascular |venous |pulmonary )*congest\w+|cephali[sz]ation|(?:vascular )?engorge\w+"
-        r"|heart failure|chf\b|(?:pulmonary |venous )+hypertension"
-    ),
-    "cardiomegaly": (
-        r"cardiomegaly|cardiac enlargement|enlargement of the (?:heart|cardi\w+)|heart enlargement"
-        r"|(?:ventricular|atrial) (?:enlarge\w+|hypertrophy)"
-    ),
-    "adenopathy": r"(?:lymph)?adenopath\w+|enlarged (?:lymph )?nodes?",
-    "hiatal hernia": r"(?:hiatal |hiatus |diaphragmatic )?hernia\w*",
-    "aneurysm": r"aneurysm\w*",
-    "sternotomy": r"(?:median )?sternotom\w+(?: wires?)?|sternal wires?|cabg|bypass",
-    "surgical material": (
-        r"(?:surgical |metallic )?clips?\b|sutur\w+|surgical \w+|post ?-?(?:operative|surgical)(?: \w+)?"
-        r"|\w*ectomy|fusion|vertebroplasty"
-    ),
-    "pacemaker": (
-        r"pacemakers?|pacer|defibrillator|icd\b|(?:pacing |ventricular )?leads?\b|pulse generator"
-        r"|\w*stimulator"
-    ),
-    "line": (
-        r"(?:central |venous |picc |dialysis )*catheters?|(?<!pleural )(?<!clavicular )lines?\b"
-        r"|(?:central |venous |picc |dialysis )+lines?\b|picc|port ?-?a ?-?cath"
-        r"|(?:chest )?ports?\b|mediports?"
-    ),
-    "tube": r"(?:endotracheal |nasogastric |chest |tracheostomy |enteric )*tubes?|tracheostomy|drains?\b",
-    "implant": (
-        r"prosthe\w+|valves?(?: replacement)?\b|stents?|screws?|hardware|arthroplasty|plates?\b|rods?\b"
-        r"|fixation|anchors?\b|foreign bod\w+|bullet|shrapnel"
-    ),
-    "vertebral deformity": (
-        r"(?:compression|wedge|vertebral)(?: \w+)? (?:deformit\w+|fractur\w+)|wedging"
-        r"|loss of (?:\w+ )?height|height loss|compression|vertebra\w* (?:\w+ ){0,2}collapse"
-    ),
-    "fracture": r"fractur\w+|broken|(?:sub|dis)?luxat\w+|dislocat\w+",
-    "bone deformity": r"deform\w+|cortical (?:\w+ )?(?:irregularit\w+|disruption|defect)",
-    "degenerative change": (
-        r"(?:osteo)?degenerat\w+(?: (?:(?:disc|disk|joint)(?: space)? (?:disease|narrow\w+)|change\w*))?"
-        r"|(?:syndesm|oste)ophyt\w+|spondyl\w+|spur\w*"
-        r"|(?:disc|disk|joint) (?:space )?(?:disease|narrow\w+|loss|height)"
-        r"|(?:osteo)?arthr(?:iti|osi|opath)\w+|hypertrophic(?: \w+)?|dish\b|senescent(?: \w+)?"
-        r"|end ?-?plate (?:\w+ )?(?:change\w*|sclero\w+|irregular\w+)"
-    ),
-    "scoliosis": r"(?:kypho|dextro|levo)?-?(?:scolio\w+|curv\w+|convex\w+)|(?:spinal |abnormal )curv\w+",
-    "kyphosis": r"(?:hyper)?kypho\w+",
-    "osteopenia": r"osteop(?:eni|oro)\w+|demineral\w+|bone loss",
-    "subcutaneous air": r"subcutaneous (?:emphysema|air|gas)",
-    "calcification": r"calcif\w+|atheroscl\w+",
-}
+FINDINGS = _table(r"""
+pericardial effusion: pericardial (?:effusions?|fluid)
+effusion: (?:pleural )?(?:effusions?|fluid|collections?)|(?:hydro|ha?emo)thorax
+    |blunt\w*(?: \w+){0,4} (?:costophrenic \w+|sulc\w+|angles?)|costophrenic(?: \w+){0,3} blunt\w*
+pneumothorax: (?:hydro)?pneumothora\w+|pleural air(?: collections?)?
+pneumomediastinum: pneumomediastinum
+pneumoperitoneum: pneumoperitoneum|free (?:\w+ )?air|subdiaphragmatic air
+consolidation: consolidat\w+|infiltrat\w+|(?:broncho)?pneumonia\w*
+    |(?:air ?space|alveolar)(?: \w+)? (?:diseases?|opaci\w+|process\w*|infiltrat\w+|consolidat\w+|densit\w+)
+granuloma: (?:calcified )?(?:\w+ )?granulom\w+|calcified (?:\w+ ){0,2}(?:nodul\w+|nodes?|densit\w+)
+    |histoplasm\w+
+bone lesion: (?:lytic|blastic|sclerotic|destructive|bone|bony|osseous)(?: \w+)? (?:lesions?|destruction)
+    |sclerosis|erosions?
+nodule: (?:micro)?nodul\w+(?: (?:densit\w+|opaci\w+))?|mass(?:es)?\b|lesions?|tumou?rs?|neoplas\w+|metasta\w+
+    |cavit\w+
+pleural thickening: pleural (?:\w+ )?(?:thicken\w+|plaques?|calcif\w+)|apical (?:cap\w*|thickening)
+atelectasis: (?:sub)?atelecta\w+|(?:lobar |lung )?collaps\w+|volume loss|loss of volume
+scarring: scar(?:s|red|ring)?\b|fibro\w+|bronchiectas\w+
+opacity: opaci\w+|densit\w+|shadow(?:s|ing)?\b|haz(?:e|y|iness)\b
+hyperinflation: hyper-?(?:inflat|expan|lucen|aerat)\w*|emphysem\w+|copd|chronic obstructive(?: \w+){0,3}
+    |air trapping|bull(?:a|ae|ous)\b|flatten\w+ (?:of )?(?:the )?(?:hemi)?diaphragm\w*
+    |(?:hemi)?diaphragm\w* (?:\w+ )?flatten\w+
+hypoinflation: hypo-?(?:inflat|ventilat|aerat|expan)\w*
+    |(?:low|lower|small|decreased|reduced|diminished|shallow) (?:lung volumes?|inspirat\w+|inflation)
+    |lung volumes? (?:\w+ ){0,3}(?:low|small|decreased|reduced|diminished)
+interstitial markings: interstiti\w+(?: \w+)?|reticul\w+|peribronchial \w+|bronch\w+ (?:wall )?thickening
+    |bronchitic\w*|kerley\w*
+vascular crowding: (?:broncho)?(?:vascular )?crowd\w+
+edema: o?edema\w*|(?:vascular |venous |pulmonary )*congest\w+|cephali[sz]ation|(?:vascular )?engorge\w+
+    |heart failure|chf\b|(?:pulmonary |venous )+hypertension
+cardiomegaly: cardiomegaly|cardiac enlargement|enlargement of the (?:heart|cardi\w+)|heart enlargement
+    |(?:ventricular|atrial) (?:enlarge\w+|hypertrophy)
+adenopathy: (?:lymph)?adenopath\w+|enlarged (?:lymph )?nodes?
+hiatal hernia: (?:hiatal |hiatus |diaphragmatic )?hernia\w*
+aneurysm: aneurysm\w*
+sternotomy: (?:median )?sternotom\w+(?: wires?)?|sternal wires?|cabg|bypass
+surgical material: (?:surgical |metallic )?clips?\b|sutur\w+|surgical \w+
+    |post ?-?(?:operative|surgical)(?: \w+)?|\w*ectomy|fusion|vertebroplasty
+pacemaker: pacemakers?|pacer|defibrillator|icd\b|(?:pacing |ventricular )?leads?\b|pulse generator
+    |\w*stimulator
+line: (?:central |venous |picc |dialysis )*catheters?|(?<!pleural )(?<!clavicular )lines?\b
+    |(?:central |venous |picc |dialysis )+lines?\b|picc|port ?-?a ?-?cath|(?:chest )?ports?\b|mediports?
+tube: (?:endotracheal |nasogastric |chest |tracheostomy |enteric )*tubes?|tracheostomy|drains?\b
+implant: prosthe\w+|valves?(?: replacement)?\b|stents?|screws?|hardware|arthroplasty|plates?\b|rods?\b
+    |fixation|anchors?\b|foreign bod\w+|bullet|shrapnel
+vertebral deformity: (?:compression|wedge|vertebral)(?: \w+)? (?:deformit\w+|fractur\w+)|wedging
+    |loss of (?:\w+ )?height|height loss|compression|vertebra\w* (?:\w+ ){0,2}collapse
+fracture: fractur\w+|broken|(?:sub|dis)?luxat\w+|dislocat\w+
+bone deformity: deform\w+|cortical (?:\w+ )?(?:irregularit\w+|disruption|defect)
+degenerative change:
+    (?:osteo)?degenerat\w+(?: (?:(?:disc|disk|joint)(?: space)? (?:disease|narrow\w+)|change\w*))?
+    |(?:syndesm|oste)ophyt\w+|spondyl\w+|spur\w*
+    |(?:disc|disk|joint) (?:space )?(?:disease|narrow\w+|loss|height)|(?:osteo)?arthr(?:iti|osi|opath)\w+
+    |hypertrophic(?: \w+)?|dish\b|senescent(?: \w+)?
+    |end ?-?plate (?:\w+ )?(?:change\w*|sclero\w+|irregular\w+)
+scoliosis: (?:kypho|dextro|levo)?-?(?:scolio\w+|curv\w+|convex\w+)|(?:spinal |abnormal )curv\w+
+kyphosis: (?:hyper)?kypho\w+
+osteopenia: osteop(?:eni|oro)\w+|demineral\w+|bone loss
+subcutaneous air: subcutaneous (?:emphysema|air|gas)
+calcification: calcif\w+|atheroscl\w+
+""")
 
 # Words that name a structure, which the words around it call normal or not.
-STRUCTURES = {
-    "heart and mediastinum": (
-        r"cardio ?-?(?:mediastin\w+|pulmonary silhouette)|(?:heart|cardiac) and mediastin\w+"
-    ),
-    "heart": r"heart\w*|cardiac|cardio(?!pulm)\w*",
-    "mediastinum": r"(?:superior )?mediastin\w+",
-    "aorta": r"aort\w+|great vessels?|arch\b",
-    "hila": r"(?:bi)?hil(?:a|ar|um|us)\b|infrahilar|suprahilar|paratracheal|subcarinal",
-    "vasculature": r"(?:pulmonary )?(?:vascul\w+|vessels?|arter\w+)|bronchovascular",
-    "trachea": r"trache\w+|airways?",
-    "diaphragm": r"(?:hemi)?diaphragm\w*",
-    "costophrenic angles": r"costophrenic(?: \w+)?|cp angles?|sulc\w+",
-    "pleura": r"pleura\w*(?: spaces?)?",
-    "spine": r"(?:\w-)?spin(?:e|al)\b|vertebra\w*|thoracolumbar",
-    "bones": (
-        r"bon(?:e|es|y)\b|osseo?us|skelet\w+|ribs?\b|clavic\w+|humer\w+|shoulders?|acromioclavicular"
-        r"|scapula\w*|sternum"
-    ),
-    "soft tissues": r"soft tissues?",
-    "lungs": r"lungs?\b|pulmonary|cardiopulmonary|parenchym\w+|lobes?\b",
-}
+STRUCTURES = _table(r"""
+heart and mediastinum: cardio ?-?(?:mediastin\w+|pulmonary silhouette)|(?:heart|cardiac) and mediastin\w+
+heart: heart\w*|cardiac|cardio(?!pulm)\w*
+mediastinum: (?:superior )?mediastin\w+
+aorta: aort\w+|great vessels?|arch\b
+hila: (?:bi)?hil(?:a|ar|um|us)\b|infrahilar|suprahilar|paratracheal|subcarinal
+vasculature: (?:pulmonary )?(?:vascul\w+|vessels?|arter\w+)|bronchovascular
+trachea: trache\w+|airways?
+diaphragm: (?:hemi)?diaphragm\w*
+costophrenic angles: costophrenic(?: \w+)?|cp angles?|sulc\w+
+pleura: pleura\w*(?: spaces?)?
+spine: (?:\w-)?spin(?:e|al)\b|vertebra\w*|thoracolumbar
+bones: bon(?:e|es|y)\b|osseo?us|skelet\w+|ribs?\b|clavic\w+|humer\w+|shoulders?|acromioclavicular|scapula\w*
+    |sternum
+soft tissues: soft tissues?
+lungs: lungs?\b|pulmonary|cardiopulmonary|parenchym\w+|lobes?\b
+""")
 
 # Words that describe a structure as abnormal, and the finding that makes of it.
-DESCRIBED = {
-    "large": (
-        r"enlarg\w*|large\w*|increase\w*|big\b|dilat\w+|promin\w+|widen\w*|wide\b|full(?:ness)?\b"
-        r"|accentuat\w+"
-    ),
-    "tortuous": r"tortuo\w+|ectati\w+|ectasia|unfold\w+|uncoil\w+|elongat\w+",
-    "raised": r"elevat\w+|eventrat\w+|raised",
-    "displaced": r"deviat\w+|shift\w*|displac\w+",
-}
+DESCRIBED = _table(r"""
+large: enlarg\w*|large\w*|increase\w*|big\b|dilat\w+|promin\w+|widen\w*|wide\b|full(?:ness)?\b|accentuat\w+
+tortuous: tortuo\w+|ectati\w+|ectasia|unfold\w+|uncoil\w+|elongat\w+
+raised: elevat\w+|eventrat\w+|raised
+displaced: deviat\w+|shift\w*|displac\w+
+""")
 BECOMES = {
     ("heart", "large"): "cardiomegaly",
     ("heart and mediastinum", "large"): "cardiomegaly",
@@ -178,32 +165,25 @@ SAID_AS = {
 SEEN_LONG_AFTER = frozenset({"fracture", "scoliosis", "degenerative change"})
 
 # Findings that readers use for one another.
-KIN = (
-    {"opacity", "consolidation"},
-    {"opacity", "atelectasis"},
-    {"opacity", "scarring"},
-    {"opacity", "nodule"},
-    {"atelectasis", "scarring"},
-    {"granuloma", "nodule"},
-    {"granuloma", "calcification"},
-    {"edema", "interstitial markings"},
-    {"fracture", "bone deformity"},
-    {"fracture", "vertebral deformity"},
-    {"vertebral deformity", "bone deformity"},
-    {"sternotomy", "surgical material"},
-    {"aneurysm", "tortuous aorta"},
-)
+KIN = {
+    "opacity": {"consolidation", "atelectasis", "scarring", "nodule"},
+    "atelectasis": {"scarring"},
+    "granuloma": {"nodule", "calcification"},
+    "edema": {"interstitial markings"},
+    "fracture": {"bone deformity", "vertebral deformity"},
+    "vertebral deformity": {"bone deformity"},
+    "sternotomy": {"surgical material"},
+    "aneurysm": {"tortuous aorta"},
+}
 
-NEGATION = (
-    r"no(?:ne)?\b|without|negative for|free (?:of|from)|clear of|absence of|lack of|not\b(?! remarkable)"
-    r"|nor\b|neither|resolution of|rather than"
-)
-NOT_EXCLUDED = r"(?:can ?not|not)(?: be)?(?: \w+)? exclude\w*"
-DENIED_BEFORE = r"absent|(?:has |have )?(?:resolved|cleared)|excluded|ruled out"
-NORMAL = (
-    r"normal\w*|within (?:\w+ ){0,2}limits(?: of normal)?|limits of normal|unremarkable|clear\b|intact"
-    r"|midline|(?:well[ -]?|fully )?(?:expanded|aerated|inflated|ventilated)|preserved|sharp\w*|regular\b"
-    r"|in alignment|maintained|negative\b|straight|(?<=not )remarkable"
+ABNORMALITY = r"abnormal\w*|findings?|disease\w*|process\w*|injur\w+|patholog\w+|change\w*|trauma\w*"
+ACUTE = r"acute|injur\w+|trauma\w*"
+# "The remaining lung is clear" does not call the lungs clear.
+REST = r"remain(?:der|ing)|otherwise|elsewhere|rest of"
+OVERALL = r"normal\w*|within (?:\w+ ){0,2}limits|negative"
+COMPARISON = (
+    r"(?:un)?changed|stable|interval\w*|prior|previous\w*|comparison|compared|persist\w+|new(?:ly)?\b"
+    r"|improv\w+|worse\w*|progress\w+|again|remains?\b|recurren\w+|resol(?:v|u)\w+"
 )
 # Without a structure, these normal words still say of which they speak; the second of whatever the region is.
 # GREEN takes "Normal." so, but does not let a bare "Unremarkable." meet anything.
@@ -211,25 +191,6 @@ MEANT = {
     "lungs": r"clear\b|(?:well[ -]?|fully )?(?:expanded|aerated|inflated|ventilated)",
     "bones": r"intact",
 }
-OVERALL = r"normal\w*|within (?:\w+ ){0,2}limits|negative"
-UPPER_LIMIT = r"(?:the )?upper (?:limits? )?(?:of )?normal(?: limits)?|upper limits?|borderline"
-STABLE = r"stable|unchanged|no (?:significant |interval )*change\w*|similar"
-ABNORMALITY = r"abnormal\w*|findings?|disease\w*|process\w*|injur\w+|patholog\w+|change\w*|trauma\w*"
-ACUTE = r"acute|injur\w+|trauma\w*"
-BREAK = (
-    r"but\b|however|although|though|except\w*|with\b(?! no\b)|there (?:is|are)|while|whereas"
-    r"|,(?= (?:and )?(?:the )?(?:heart|cardi\w+|lungs?|mediastin\w+|aorta|bones?)(?: \w+){0,2} (?:is|are)\b)"
-)
-# "The remaining lung is clear" does not call the lungs clear.
-REST = r"remain(?:der|ing)|otherwise|elsewhere|rest of"
-HEDGE = (
-    r"represent\w*|(?:consistent|compatible|in keeping) with|suggest\w*|may be|could be|versus|vs\b|likely"
-    r"|related to|due to|secondary to|reflect\w*|indicat\w+|possibl\w+|probabl\w+|or\b"
-)
-COMPARISON = (
-    r"(?:un)?changed|stable|interval\w*|prior|previous\w*|comparison|compared|persist\w+|new(?:ly)?\b"
-    r"|improv\w+|worse\w*|progress\w+|again|remains?\b|recurren\w+|resol(?:v|u)\w+"
-)
 
 SIDES = {
     "both": r"bilateral\w*|both\b|biapical|bibas\w+",
@@ -255,11 +216,7 @@ ATTRIBUTES = {
     frozenset({"intact"}): r"intact",
 }
 # Places that exclude one another.
-SCALES = (
-    frozenset({"upper", "middle", "lower"}),
-    frozenset({"shoulder", "thoracic", "lumbar", "cervical"}),
-    frozenset({"shoulder", "spine"}),
-)
+SCALES = ({"upper", "middle", "lower"}, {"shoulder", "thoracic", "lumbar", "cervical"}, {"shoulder", "spine"})
 # Places that go without saying on a chest radiograph, of its spine and its aorta.
 IMPLIED = frozenset({"spine", "thoracic"})
 SEVERITIES = {
@@ -270,9 +227,6 @@ SEVERITIES = {
 GRADES = ("", *SEVERITIES)
 
 # Words by which two statements of which the reader knows nothing else are not compared.
-SAY_LITTLE = STOPWORDS | set(
-    words(
-        "appear appearance appearing appears demonstrated evidence identified noted seen shown visualized "
-        "which within"
-    )
-)
+_LITTLE = """appear appearance appearing appears demonstrated evidence identified noted seen shown visualized
+which within"""
+SAY_LITTLE = STOPWORDS.union(words(_LITTLE))

@@ -37,10 +37,9 @@ class Words:
 
     def _of(self, text: str, region: str) -> tuple[str, ...]:
         known = named(text, region)
-        names = tuple(group.name for group in self.groups if group.region == region and group.name in known)
-        if not names and region in self.denied and is_whole(text, region, self.denied[region]):
-            return (NORMAL,)
-        return names
+        names = tuple(group.name for group in self.groups if group.name in known)
+        is_normal = not names and region in self.denied and is_whole(text, region, self.denied[region])
+        return (NORMAL,) if is_normal else names
 
 
 def words_of(studies: Sequence[dict[str, str]], groups: Iterable[Group]) -> Words:
@@ -61,31 +60,23 @@ def words_of(studies: Sequence[dict[str, str]], groups: Iterable[Group]) -> Word
 
 def left_out(report: Mapping[str, str], plan: Plan) -> dict[str, str]:
     """By region, a sentence for each finding that `plan` names and the text of `report` does not."""
-    added = {}
-    for region, names in plan.items():
-        missing = set(names) - {NORMAL} - named(report.get(region, ""), region)
-        if missing:
-            added[region] = " ".join(SENTENCES[name] for name in names if name in missing)
-    return added
+    named_in = {region: {NORMAL, *named(report.get(region, ""), region)} for region in plan}
+    missing = {region: [name for name in plan[region] if name not in named_in[region]] for region in plan}
+    return {region: " ".join(SENTENCES[name] for name in names) for region, names in missing.items() if names}
 
 
 def complete(report: Mapping[str, str], plan: Plan) -> dict[str, str]:
     """`report` by region, with what it leaves out of `plan` put first: see `left_out`."""
-    added = left_out(report, plan)
-    texts = {region: f"{text} {report.get(region, '')}".strip() for region, text in added.items()}
-    return {**report, **texts}
+    added = left_out(report, plan).items()
+    return {**report, **{region: f"{text} {report.get(region, '')}".strip() for region, text in added}}
 
 
 def is_whole(text: str, region: str, denied: frozenset[str]) -> bool:
     """Whether `text` calls its region's organ normal without reserve, and denies the findings `denied`."""
-    findings = read_findings(text)
-    if any(
-        finding.present or finding.acute_only or finding.unchanged_only or finding.partly
-        for finding in findings
-    ):
-        return False
-    unreserved = any(ORGANS[region] in finding.names and not finding.attributes for finding in findings)
-    return unreserved and denied <= _denied(text)
+    organ, stated = ORGANS[region], read_findings(text)
+    reserved = any(each.present or each.acute_only or each.unchanged_only or each.partly for each in stated)
+    whole = any(organ in finding.names and not finding.attributes for finding in stated)
+    return whole and not reserved and denied <= _denied(text)
 
 
 def _denied(text: str) -> frozenset[str]:

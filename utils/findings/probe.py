@@ -35,6 +35,7 @@ from .plans import NORMAL, Plan, words_of
 FOLDS, COMPONENTS, SEED = 5, 256, 0
 STRENGTHS = tuple(10.0**power for power in range(-5, 1))  # of the regression, tried by cross-validation
 WEIGHTS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.5, 2.0)  # of recall, on a curve
+TENSORS = ("weight", "bias", "calibration")  # of a probe's file
 LEAST = 2 * FOLDS  # studies with a finding, and as many without, or nothing can be learnt of it
 
 
@@ -87,16 +88,15 @@ class Probe:
         return [{region: self._plan(row, region) for region in REGIONS} for row in over]
 
     def _plan(self, over: np.ndarray, region: str) -> tuple[str, ...]:
-        both = zip(self.groups, over, strict=True)
-        names = tuple(group.name for group, name_it in both if name_it and group.region == region)
+        named_here = (group for group, is_over in zip(self.groups, over, strict=True) if is_over)
+        names = tuple(group.name for group in named_here if group.region == region)
         return names or ((NORMAL,) if region in self.normal else ())
 
     def save(self, path: Path) -> None:
         """Write the probe as one safetensors file, as a whole or not at all."""
-        tensors = {"weight": self.weight, "bias": self.bias, "calibration": self.calibration}
-        tensors = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in tensors.items()}
+        tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in TENSORS}
+        noted = {"names": self.names, "normal": self.normal, "made_of": self.made_of}
         with replacing_file(path) as temporary:
-            noted = {"names": self.names, "normal": self.normal, "made_of": self.made_of}
             # One entry: of several, the library writes now one first, now another.
             save_file(tensors, temporary, {"probe": json.dumps(noted)})
 
@@ -106,8 +106,7 @@ def load(path: Path) -> Probe:
     try:
         with safe_open(path, "numpy") as file:
             noted = json.loads(file.metadata()["probe"])
-            tensors = {name: file.get_tensor(name) for name in ("weight", "bias", "calibration")}
-            names = tuple(noted["names"])
+            tensors, names = {name: file.get_tensor(name) for name in TENSORS}, tuple(noted["names"])
             unknown = set(names) - {group.name for group in GROUPS}
             if unknown or len(names) != len(tensors["weight"]):
                 raise KeyError(f"findings {', '.join(unknown) or names}")
@@ -121,15 +120,13 @@ def labels(studies: Sequence[dict[str, str]], groups: Sequence[Group]) -> np.nda
 
     studies: their findings by region
     """
-    known = [[study.get(group.region, "").strip() for group in groups] for study in studies]
-    rows = [
-        [
-            float(group.name in named(text, group.region)) if text else np.nan
-            for group, text in zip(groups, texts, strict=True)
-        ]
-        for texts in known
-    ]
-    return np.array(rows).reshape(len(studies), len(groups))
+
+    def label(study: dict[str, str], group: Group) -> float:
+        text = study.get(group.region, "").strip()
+        return float(group.name in named(text, group.region)) if text else np.nan
+
+    rows = [[label(study, group) for group in groups] for study in studies]
+    return np.array(rows, float).reshape(len(studies), len(groups))
 
 
 @threadpool_limits.wrap(limits=1)  # many small products: threads that wait for one another take longer
@@ -149,7 +146,7 @@ def fit(
     Findings are those that at least `groups.FREQUENT` of the studies name. One that too few studies have,
     or lack, to be cross-validated is left out; there may be none.
     """
-    groups = [group for group in frequent(studies) if _enough(labels(studies, [group]))]
+    groups = [group for group in frequent(studies) if _both(labels(studies, [group]), LEAST)]
     flat, truth = _flat(features), labels(studies, groups)
     if not groups:
         return Probe((), np.zeros((0, flat.shape[1])), np.zeros(0), np.zeros((0, 0)), made_of=made_of)
@@ -168,39 +165,30 @@ def fit(
 
 
 def _at_strength(
-    features: np.ndarray,
-    truth: np.ndarray,
-    apart: tuple[np.ndarray, np.ndarray] | None,
-    strength: float,
+    features: np.ndarray, truth: np.ndarray, apart: tuple[np.ndarray, np.ndarray] | None, strength: float
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Of all findings: mean log-loss where the threshold is set, weight, bias, probabilities there."""
     losses, weights, biases, calibration = [], [], [], []
     for number, wanted in enumerate(truth.T):
         known = ~np.isnan(wanted)
-        regression = LogisticRegression(C=strength, solver="newton-cholesky").fit(
-            features[known], wanted[known]
-        )
+        given, seen = features[known], wanted[known]
+        regression = LogisticRegression(C=strength, solver="newton-cholesky").fit(given, seen)
         weight, bias = regression.coef_[0], regression.intercept_[0]
         if apart is not None and _both(apart[1][:, number]):
             scores, seen = apart[0] @ weight + bias, apart[1][:, number]
         else:
-            scores, seen = _out_of_fold(regression, features[known], wanted[known]), wanted[known]
+            folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
+            scores = cross_val_predict(regression, given, seen, cv=folds, method="decision_function")
         slope, shift = _calibrate(scores, seen)
-        told = ~np.isnan(seen)
-        losses.append(log_loss(seen[told], _logistic(slope * scores[told] + shift)))
+        known = ~np.isnan(seen)
+        losses.append(log_loss(seen[known], _logistic(slope * scores[known] + shift)))
         weights.append(slope * weight)
         biases.append(slope * bias + shift)
         calibration.append(np.sort(_logistic(slope * scores + shift)))
-    most = max(map(len, calibration))  # of a finding; one whose region reports leave out has fewer
-    columns = [
-        np.interp(np.linspace(0, 1, most), np.linspace(0, 1, len(column)), column) for column in calibration
-    ]
+    # A finding whose region reports leave out has fewer studies.
+    at = np.linspace(0, 1, max(map(len, calibration)))
+    columns = [np.interp(at, np.linspace(0, 1, len(column)), column) for column in calibration]
     return float(np.mean(losses)), np.array(weights), np.array(biases), np.array(columns).T
-
-
-def _out_of_fold(regression: LogisticRegression, features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
-    return cross_val_predict(regression, features, wanted, cv=folds, method="decision_function")
 
 
 def quality(probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]]) -> pd.DataFrame:
@@ -209,8 +197,7 @@ def quality(probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]
     Columns: finding, region, n (studies whose report speaks of the region), present (those that name the
     finding), auc (area under the curve; NaN where none or all of them do). Without studies there are no rows.
     """
-    truth, seen = labels(studies, probe.groups), probe.probabilities(features)
-    rows = []
+    truth, seen, rows = labels(studies, probe.groups), probe.probabilities(features), []
     for group, wanted, column in zip(probe.groups, truth.T, seen.T, strict=True) if len(studies) else ():
         known = ~np.isnan(wanted)
         area = roc_auc_score(wanted[known], column[known]) if _both(wanted) else np.nan
@@ -219,24 +206,18 @@ def quality(probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]
     return pd.DataFrame(rows, columns=["finding", "region", "n", "present", "auc"])
 
 
-def operating_points(
-    probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]], weights: Sequence[float] = WEIGHTS
-) -> pd.DataFrame:
-    """What the probe would name at each recall weight, all findings together, one row per weight.
+def operating_points(probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]]) -> pd.DataFrame:
+    """What the probe would name at each of `WEIGHTS` of recall, all findings together, one row per weight.
 
     Columns: recall_weight, present, named, right, precision (NaN where nothing is named), recall.
     Without studies there are no rows.
     """
     truth, seen, rows = labels(studies, probe.groups), probe.probabilities(features), []
-    for weight in weights if probe.names and len(studies) else ():
-        named_here = (seen >= probe.threshold(weight)) & ~np.isnan(truth)
-        present, count = int(np.nansum(truth)), int(named_here.sum())
-        right = int((named_here & (truth == 1)).sum())
-        rates = {
-            "precision": right / count if count else np.nan,
-            "recall": right / present if present else np.nan,
-        }
-        rows.append({"recall_weight": weight, "present": present, "named": count, "right": right, **rates})
+    for weight in WEIGHTS if probe.names and len(studies) else ():
+        over = (seen >= probe.threshold(weight)) & ~np.isnan(truth)
+        present, count, right = np.nansum(truth), over.sum(), (over & (truth == 1)).sum()
+        rates = right / count if count else np.nan, right / present if present else np.nan
+        rows.append((weight, int(present), int(count), int(right), *rates))
     return pd.DataFrame(rows, columns=["recall_weight", "present", "named", "right", "precision", "recall"])
 
 
@@ -248,18 +229,14 @@ def _calibrate(scores: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
     platt = LogisticRegression(C=1e3).fit(scores[known, None], wanted[known])
     slope, shift = float(platt.coef_[0, 0]), float(platt.intercept_[0])
     plain = log_loss(wanted[known], _logistic(scores[known]))
-    better = slope > 0 and log_loss(wanted[known], _logistic(slope * scores[known] + shift)) <= plain
-    return (slope, shift) if better else (1.0, 0.0)
+    is_better = slope > 0 and log_loss(wanted[known], _logistic(slope * scores[known] + shift)) <= plain
+    return (slope, shift) if is_better else (1.0, 0.0)
 
 
-def _both(wanted: np.ndarray) -> bool:
-    """Whether some studies have the finding, and some lack it."""
-    return bool(0 < np.nansum(wanted) < np.count_nonzero(~np.isnan(wanted)))
-
-
-def _enough(column: np.ndarray) -> bool:
-    has = np.nansum(column)
-    return bool(has >= LEAST and np.count_nonzero(~np.isnan(column)) - has >= LEAST)
+def _both(wanted: np.ndarray, least: int = 1) -> bool:
+    """Whether at least so many studies have the finding, and as many lack it."""
+    present = np.nansum(wanted)
+    return bool(least <= present <= np.count_nonzero(~np.isnan(wanted)) - least)
 
 
 def _flat(features: np.ndarray) -> np.ndarray:

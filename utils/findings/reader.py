@@ -51,32 +51,24 @@ class Finding(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A word that matters; its kind is finding, structure, described, or what it does to these."""
+    """A word that matters, and where it stands in its clause."""
 
-    kind: str
     name: str
     start: int
     end: int
 
 
-# A part of a pattern between two "|" outside of parentheses, which the lexicon nests three deep at most.
-_ALTERNATIVE = re.compile(r"(?:\\.|[^|()\\]|\((?:\\.|[^()\\]|\((?:\\.|[^()\\]|\((?:\\.|[^()\\])*\))*\))*\))+")
-Kinds = dict[str, list[Token]]  # the words of one clause by kind
+Kinds = dict[str, list[Token]]  # of a clause, by kind: finding, structure, described, or one of the signs
 Denied = Callable[[Token], bool]
 
 
-class Words:
+class Patterns:
     """The first of several patterns that matches, as one regular expression, with what it means."""
 
     def __init__(self, meanings: Iterable[tuple[Any, str]]) -> None:
-        self._meanings: list[Any] = []
-        alternatives = []
-        for meaning, pattern in meanings:
-            for alternative in _ALTERNATIVE.findall(pattern):
-                # The empty group stands last: before it, the engine could not skip by first letters.
-                alternatives.append(alternative + "()")
-                self._meanings.append(meaning)
-        self._pattern = re.compile(r"\b(?=[\w,])(?:" + "|".join(alternatives) + ")")
+        self._meanings, patterns = zip(*meanings, strict=True)
+        # The empty group after each says which it was. It stands last, as the engine skips by first letters.
+        self._pattern = re.compile(r"\b(?=[\w,])(?:" + "|".join(f"(?:{each})()" for each in patterns) + ")")
 
     def find(self, text: str) -> list[tuple[Any, int, int]]:
         """Every word that matches, in order: its meaning, start and end."""
@@ -84,24 +76,21 @@ class Words:
         return [(self._meanings[match.lastindex - 1], *match.span()) for match in matches]
 
 
-# One pass over a sentence finds every word that matters.
-_MEANINGS = [
-    ("break", "", lexicon.BREAK),
-    ("stable", "", lexicon.STABLE),
-    ("hedge", "", lexicon.NOT_EXCLUDED),
-    ("negation", "", lexicon.NEGATION),
-    ("denied before", "", lexicon.DENIED_BEFORE),
-    ("upper limit", "", lexicon.UPPER_LIMIT),
-    *(("finding", name, pattern) for name, pattern in lexicon.FINDINGS.items()),
-    ("hedge", "", lexicon.HEDGE),
-    ("normal", "", lexicon.NORMAL),
-    *(("structure", name, pattern) for name, pattern in lexicon.STRUCTURES.items()),
-    *(("described", name, pattern) for name, pattern in lexicon.DESCRIBED.items()),
-    ("abnormality", "", lexicon.ABNORMALITY),
-]
-_TOKEN = Words(((kind, name), pattern) for kind, name, pattern in _MEANINGS)
+# One pass over a sentence finds every word that matters; a sign is of its own kind.
+_TOKEN = Patterns(
+    ((kind or name, name), pattern)
+    for kind, patterns in (
+        ("", lexicon.FIRST),
+        ("finding", lexicon.FINDINGS),
+        ("", lexicon.NEXT),
+        ("structure", lexicon.STRUCTURES),
+        ("described", lexicon.DESCRIBED),
+        ("", {"abnormality": lexicon.ABNORMALITY}),
+    )
+    for name, pattern in patterns.items()
+)
 _SIDE, _PLACE, _GRADE, _ATTRIBUTE, _MEANT = (
-    Words(words.items())
+    Patterns(words.items())
     for words in (lexicon.SIDES, lexicon.PLACES, lexicon.SEVERITIES, lexicon.ATTRIBUTES, lexicon.MEANT)
 )
 _COMPARISON, _REST, _ACUTE, _OVERALL = (
@@ -115,18 +104,19 @@ _CONJUNCTION = re.compile(r",|/|\b(?:and|or)\b")
 @lru_cache(maxsize=65536)
 def read_findings(text: str) -> tuple[Finding, ...]:
     """The findings that a report states, each once, in reading order; at least one if there is any text."""
-    parts = [_BOTH_SIDES.sub("bilateral", part.lower()) for part in sentences(text, semicolons=True)]
     findings: dict[object, Finding] = {}
-    for finding in (finding for part in parts for finding in _read_sentence(part)):
-        key = finding if finding.present else (finding.names, finding.partly and finding.side)
-        findings[key] = _both(findings[key], finding) if key in findings else finding
+    for sentence in sentences(text, semicolons=True):
+        for finding in _read_sentence(_BOTH_SIDES.sub("bilateral", sentence.lower())):
+            key = finding if finding.present else (finding.names, finding.partly and finding.side)
+            findings[key] = _both(findings[key], finding) if key in findings else finding
     return tuple(findings.values()) or _unnamed(text)
 
 
 @lru_cache(maxsize=65536)
 def comparison(text: str) -> str:
     """The first word of `text` that compares with an earlier study, "" where there is none."""
-    return next((match[0] for match in _COMPARISON.finditer(text.lower())), "")
+    match = _COMPARISON.search(text.lower())
+    return match[0] if match else ""
 
 
 def _both(finding: Finding, other: Finding) -> Finding:
@@ -150,29 +140,27 @@ def _unnamed(text: str) -> tuple[Finding, ...]:
 
 @lru_cache(maxsize=65536)
 def _read_sentence(sentence: str) -> tuple[Finding, ...]:
-    tokens = [Token(*meaning, start, end) for meaning, start, end in _TOKEN.find(sentence)]
-    findings, clause, start = [], [], 0
-    for token in [*tokens, Token("break", "", len(sentence), len(sentence))]:
-        if token.kind == "break":
-            findings += _read_clause(sentence[: token.start], start, clause)
-            clause, start = [], token.end
+    """The findings of one sentence: those of its clauses, else what it says as a whole."""
+    found = _TOKEN.find(sentence)
+    findings, clause, begin = [], {}, 0
+    for (kind, name), start, end in [*found, (("break", ""), len(sentence), len(sentence))]:
+        if kind == "break":
+            findings += _read_clause(sentence[begin:start], clause)
+            clause, begin = {}, end
         else:
-            clause.append(token)
+            clause.setdefault(kind, []).append(Token(name, start - begin, end - begin))
     if findings:
         return _folded(findings)
-    kinds = {token.kind for token in tokens}
-    statement = {
-        "acute_only": bool(_ACUTE.search(sentence)) or "intact" in sentence,
-        "attributes": _attributes(sentence),
-    }
+    kinds = {kind for (kind, _), _, _ in found}
     rest, side = bool(_REST.search(sentence)), _one_side(sentence)
+    acute_only = bool(_ACUTE.search(sentence)) or "intact" in sentence
+    normal = Finding(frozenset(), False, acute_only, attributes=_attributes(sentence), side=side)
     if "normal" in kinds and (meant := _MEANT.find(sentence)):
-        names, partly = frozenset({meant[0][0]}), rest or bool(side)
-        return (Finding(names, False, side=side, partly=partly, **statement),)
+        return (normal._replace(names=frozenset({meant[0][0]}), partly=rest or bool(side)),)
     if rest:
         return ()
     if ("normal" in kinds and _OVERALL.search(sentence)) or {"negation", "abnormality"} <= kinds:
-        return (Finding(frozenset({EVERYTHING}), False, side=side, partly=bool(side), **statement),)
+        return (normal._replace(names=frozenset({EVERYTHING}), partly=bool(side)),)
     return () if "stable" in kinds else _unnamed(sentence)
 
 
@@ -191,59 +179,48 @@ def _folded(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(kept)
 
 
-def _read_clause(sentence: str, start: int, tokens: list[Token]) -> list[Finding]:
-    """The findings of one clause, which is `sentence` from `start` on."""
-    kinds: Kinds = {}
-    for token in tokens:
-        kinds.setdefault(token.kind, []).append(token)
-    denied = _denial(kinds)
-    findings, placed = _named(sentence, start, kinds, denied)
-    if "structure" in kinds:
-        findings += _structures(sentence, start, kinds, denied, placed)
-    return findings
-
-
-def _structures(sentence: str, start: int, kinds: Kinds, denied: Denied, placed: set[Token]) -> list[Finding]:
-    """What a clause says of the structures in it, but those that only say where a finding is (`placed`)."""
-    findings = []
-    structures = kinds["structure"]
-    said_from, statement = _called_normal(sentence, start, kinds, denied)
-    edges = [start, *(word.start for word in structures[1:]), len(sentence)]
-    for number, structure in enumerate(structures):
-        described = [
-            (word, lexicon.BECOMES[structure.name, word.name])
-            for word in kinds.get("described", ())
-            if (structure.name, word.name) in lexicon.BECOMES and not _grades_a_finding(sentence, word, kinds)
+def _read_clause(clause: str, kinds: Kinds) -> list[Finding]:
+    """The findings of one clause: those that it names, then what it says of the structures in it."""
+    denied, structures = _denial(kinds), kinds.get("structure", [])
+    findings, placed = _named(clause, kinds, denied)
+    said_from, statement = _called_normal(clause, kinds, denied)
+    # In "a large effusion" the word describes the finding right after it.
+    named = kinds.get("finding", ())
+    describing = [
+        word
+        for word in kinds.get("described", ())
+        if not any(clause[word.end : finding.start].isspace() for finding in named)
+    ]
+    edges = [0, *(word.start for word in structures[1:]), len(clause)]
+    for structure, *own in zip(structures, edges, edges[1:], strict=False):
+        large = lexicon.BECOMES.get((structure.name, "large"))
+        if large and "upper limit" in kinds:
+            findings.append(Finding(frozenset({large}), True, grade=1))
+            continue
+        names = [(word, lexicon.BECOMES.get((structure.name, word.name))) for word in describing]
+        described = [(word, name) for word, name in names if name]
+        findings += [
+            _absent(name) if denied(word) else _present(name, clause, "") for word, name in described
         ]
-        if "upper limit" in kinds and (structure.name, "large") in lexicon.BECOMES:
-            findings.append(Finding(frozenset({lexicon.BECOMES[structure.name, "large"]}), True, grade=1))
-        elif described:
-            for word, name in described:
-                findings.append(_absent(name) if denied(word) else _present(name, sentence[start:], ""))
-        elif statement and structure not in placed and structure.start >= said_from:
-            normal = Finding(frozenset({structure.name}), False, **statement)
-            if structure.name == "lungs" and (side := _one_side(sentence[start:])):
-                normal = normal._replace(side=side, partly=True)
-            own = sentence[edges[number] : edges[number + 1]]
-            findings.append(normal._replace(attributes=_attributes(own)))
+        if described or not statement or structure in placed or structure.start < said_from:
+            continue
+        side, attributes = _one_side(clause) * (structure.name == "lungs"), _attributes(clause[slice(*own)])
+        normal = statement._replace(names=frozenset({structure.name}), attributes=attributes)
+        findings.append(normal._replace(side=side, partly=True) if side else normal)
     return findings
 
 
-def _called_normal(sentence: str, start: int, kinds: Kinds, denied: Denied) -> tuple[int, dict[str, bool]]:
-    """How a clause calls structures normal, empty where it does not, and where it begins to."""
+def _called_normal(clause: str, kinds: Kinds, denied: Denied) -> tuple[int, Finding | None]:
+    """From where a clause calls structures normal, and how, without their names; None where it does not."""
     denials = [word.start for word in kinds.get("negation", ())]
     named = [word for word in kinds.get("finding", ()) if not denials or word.start > denials[0]]
     is_called = "normal" in kinds or (not named and any(map(denied, kinds.get("abnormality", ()))))
     if not is_called and ("stable" not in kinds or "finding" in kinds):
-        return start, {}
-    clause = sentence[start:]
-    statement = {
-        "acute_only": bool(_ACUTE.search(clause)) or "intact" in clause,
-        "unchanged_only": not is_called,
-        "partly": bool(_REST.search(clause)),
-    }
+        return 0, None
+    acute_only, partly = bool(_ACUTE.search(clause)) or "intact" in clause, bool(_REST.search(clause))
     # "Degenerative spine without acute bony abnormality" calls the bones normal only.
-    return denials[0] if "finding" in kinds and not named else start, statement
+    said_from = denials[0] if "finding" in kinds and not named else 0
+    return said_from, Finding(frozenset(), False, acute_only, unchanged_only=not is_called, partly=partly)
 
 
 def _one_side(text: str) -> str:
@@ -273,26 +250,25 @@ def _denial(kinds: Kinds) -> Denied:
     return lambda token: token.start > start
 
 
-def _named(sentence: str, start: int, kinds: Kinds, denied: Denied) -> tuple[list[Finding], set[Token]]:
+def _named(clause: str, kinds: Kinds, denied: Denied) -> tuple[list[Finding], set[Token]]:
     """The findings that a clause names, and the structures that only say which finding it is."""
     findings, placed = [], set()
-    words = kinds.get("finding", [])
-    edges = [start, *(word.end for word in words), len(sentence)]
-    for number, word in enumerate(words):
+    words, hedges = kinds.get("finding", []), [*kinds.get("hedge", ()), *kinds.get("not excluded", ())]
+    begins = [0, *(word.end for word in words)]
+    ends = [*(word.start for word in words[1:]), len(clause)]
+    for word, begin, end in zip(words, begins, ends, strict=False):
         name = word.name
         for structure in kinds.get("structure", ()):
             if (structure.name, name) in lexicon.BECOMES:
                 name = lexicon.BECOMES[structure.name, name]
                 placed.add(structure)
-        following = words[number + 1].start if number + 1 < len(words) else len(sentence)
-        before = _CONJUNCTION.split(sentence[edges[number] : word.start])[-1]
-        phrase = before + sentence[word.start : word.end]
+        phrase = _CONJUNCTION.split(clause[begin : word.start])[-1] + clause[word.start : word.end]
         if denied(word):
             findings.append(_absent(name, acute_only=name == "fracture" and bool(_ACUTE.search(phrase))))
             continue
-        finding = _present(name, phrase, _CONJUNCTION.split(sentence[word.end : following])[0])
-        hedged = any(edges[number] <= hedge.start < word.start for hedge in kinds.get("hedge", ()))
-        if hedged and number and findings and findings[-1].present:
+        finding = _present(name, phrase, _CONJUNCTION.split(clause[word.end : end])[0])
+        hedged = any(begin <= hedge.start < word.start for hedge in hedges)
+        if hedged and findings and findings[-1].present:
             finding = _either(findings.pop(), finding)
         findings.append(finding)
     return findings, placed
@@ -305,7 +281,7 @@ def _absent(name: str, acute_only: bool = False) -> Finding:
 def _present(name: str, before: str, after: str) -> Finding:
     """A finding with the side, place and grade of its phrase: the last before it, else the first after."""
 
-    def nearest(words: Words) -> str:
+    def nearest(words: Patterns) -> str:
         marks = words.find(before)[-1:] or words.find(after)
         return marks[0][0] if marks else ""
 
@@ -321,8 +297,3 @@ def _either(finding: Finding, other: Finding) -> Finding:
 
 def _aspects(finding: Finding) -> tuple[str, str, int]:
     return finding.side, finding.place, finding.grade
-
-
-def _grades_a_finding(sentence: str, word: Token, kinds: Kinds) -> bool:
-    """Whether the word describes the finding right after it: "a large effusion"."""
-    return any(sentence[word.end : token.start].isspace() for token in kinds.get("finding", ()))

@@ -1,10 +1,10 @@
 """From (reference, prediction) to a GREEN judgement.
 
-Three engines answer the same question in the same format, and one parser reads them (`verdicts`,
-with green-score's own where `green_score` has it): the 7B judge (`green.GreenEngine`), the same
-model behind a server (`green.ServerEngine`), and an offline stand-in (`offline`), which is never
-called GREEN. GREEN: Ostmeier et al., "GREEN: Generative Radiology Report Evaluation and Error
-Notation", 2024; model StanfordAIMI/GREEN-radllama2-7b.
+Three engines answer the same question in the same format: the 7B judge (`green.GreenEngine`), the same model
+behind a server (`green.ServerEngine`), and an offline stand-in (`offline`), which is never called GREEN. One
+parser reads
+them: `verdicts`, with green-score's own where `green_score` has it. GREEN: Ostmeier et al., "GREEN:
+Generative Radiology Report Evaluation and Error Notation", 2024; model StanfordAIMI/GREEN-radllama2-7b.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from utils.run.machine import secret
 from utils.run.processes import shard
 from utils.settings import JudgeSettings
 
-from .comparison import compare_green_score
-from .green import GreenEngine, ServerEngine
+from . import green_score, verdicts
+from .green import GreenEngine, ServerEngine, our_prompt
 from .offline import OfflineEngine
 from .verdicts import OFFLINE_LABEL, JudgeError, Judgement, Pair, parse_completion, write_completion
 
@@ -34,13 +34,13 @@ __all__ = [
     "compare_green_score",
     "judge_of",
     "judge_pairs",
-    "make_engine",
     "offline_judge_reward",
     "open_questions",
     "parse_completion",
     "write_completion",
 ]
 
+ENGINES = {"offline": OfflineEngine, "green": GreenEngine, "server": ServerEngine}
 SERVER_KEY = "JUDGE_API_KEY"  # the secret with the key of the judge's server, if it wants one
 
 
@@ -64,25 +64,24 @@ def judge_pairs(
     identical_without_asking: bool = False,
     **options,
 ) -> list[Judgement]:
-    """Judge (reference, prediction) pairs; one judgement a pair, in their order.
+    """Judge (reference, prediction) pairs; one judgement per pair, in their order.
 
-    Each distinct pair is asked once. An empty prediction is scored 0 without
-    asking, as GREEN did in every recorded case; with `identical_without_asking`
-    a prediction equal to its reference is scored 1.0 (so in every recorded case
-    too), and the label of all judgements says so.
+    Each distinct pair is asked once. An empty prediction is scored 0 without asking, as GREEN did in every
+    recorded case; with `identical_without_asking` a prediction equal to its reference is scored 1.0 (so in
+    every recorded case too), and the label of all judgements says so.
 
     engine: a name, or an engine already loaded (to keep the 7B model between calls)
-    cache: a JSON-lines file that answers are appended to as they come; a later
-        call with it, after a kill too, asks only what is missing
+    cache: a JSON-lines file that answers are appended to as they come; a later call with it, after a kill
+        too, asks only what is missing
     progress: called with (answered, to ask) as answers come
-    options: of an engine that is named, as `make_engine` takes them
+    options: of an engine that is named: those of `green.GreenEngine` or of `green.ServerEngine`
 
-    Raises JudgeError, a ValueError, for a pair whose reference is empty (a
-    region that a study does not mention is never scored), for an unknown
-    engine, for options that reach none, and for a cache file that is not ours.
+    Raises JudgeError, a ValueError, for a pair whose reference is empty (a region that a study does not
+    mention is never scored), for an unknown engine, for options that reach none, and for a cache file that is
+    not ours.
 
-    Of several processes that keep their answers in `cache`, each asks its share;
-    the others' questions have no verdict for it, unless the cache holds one.
+    Of several processes that keep their answers in `cache`, each asks its share; the others' questions have
+    no verdict for it, unless the cache holds one.
     """
     asked = [(tidy(reference), tidy(prediction)) for reference, prediction in pairs]
     for number, (reference, _) in enumerate(asked):
@@ -91,7 +90,9 @@ def judge_pairs(
     store = Cache(cache) if cache is not None else None
     judge = engine
     if isinstance(engine, str):
-        judge = make_engine(engine, **options)
+        if engine not in ENGINES:
+            raise JudgeError(f"no such judge: {engine!r}; the judges are {', '.join(ENGINES)}")
+        judge = ENGINES[engine](**options)
     elif options:
         raise JudgeError(f"a loaded engine takes no options: leave out {', '.join(options)}")
     known, open_pairs = _known(asked, judge, store, identical_without_asking)
@@ -99,10 +100,9 @@ def judge_pairs(
     if store and hasattr(judge, "learn"):  # an engine that drafts its answers
         judge.learn([kept for pair in known if (kept := store.get(judge, pair))])
     for done, (index, completion) in enumerate(judge.ask(open_pairs) if open_pairs else (), start=1):
-        pair = open_pairs[index]
-        known[pair] = completion
+        known[open_pairs[index]] = completion
         if store and not getattr(judge, "keeps", False):  # an engine whose processes keep their answers
-            store.add(judge, pair, completion)
+            store.add(judge, open_pairs[index], completion)
         if progress:
             progress(done, len(open_pairs))
     judgements = {pair: parse_completion(completion, label) for pair, completion in known.items()}
@@ -122,15 +122,23 @@ def _known(
     asked: list[Pair], judge: Engine, store: "Cache | None", identical_without_asking: bool
 ) -> tuple[dict[Pair, str], list[Pair]]:
     """The completions that there are without asking, by pair; and the pairs that are left to ask."""
-    known = {}
-    for pair in dict.fromkeys(asked):
-        completion = _without_asking(pair, identical_without_asking)
-        if completion is None and store:
-            completion = store.get(judge, pair)
+    known, distinct = {}, list(dict.fromkeys(asked))
+    for pair in distinct:
+        completion = _without_asking(pair, identical_without_asking) or (store and store.get(judge, pair))
         if completion is not None:
             known[pair] = completion
-    distinct = list(dict.fromkeys(asked))
     return known, [pair for pair in (shard(distinct) if store else distinct) if pair not in known]
+
+
+def _without_asking(pair: Pair, identical_without_asking: bool) -> str | None:
+    reference, prediction = pair
+    if not prediction:
+        explanation = "The candidate report is empty: scored 0 without asking the judge."
+        return write_completion(explanation, {"b": sentences(reference)}, {}, [])
+    if identical_without_asking and prediction == reference:
+        explanation = "The candidate report is the reference: scored 1 without asking the judge."
+        return write_completion(explanation, {}, {}, [reference])
+    return None
 
 
 def offline_judge_reward(completions: list, **columns: object) -> list[float | None]:
@@ -155,46 +163,42 @@ def offline_judge_reward(completions: list, **columns: object) -> list[float | N
         for region, reference in references.items()
     ]
     scores = iter([judgement.score or 0.0 for judgement in judge_pairs(pairs)])
-    return [sum(next(scores) for _ in one) / len(one) if one else None for one in known]
-
-
-def make_engine(name: str, **options) -> Engine:
-    """The engine called `name`; it loads nothing before it is asked.
-
-    options: those of `green.GreenEngine` and of `green.ServerEngine`;
-        the offline judge has none
-    """
-    engines = {"offline": OfflineEngine, "green": GreenEngine, "server": ServerEngine}
-    if name not in engines:
-        raise JudgeError(f"no such judge: {name!r}; the judges are {', '.join(engines)}")
-    return engines[name](**options)
+    return [sum(next(scores) for _ in study) / len(study) if study else None for study in known]
 
 
 def judge_of(settings: JudgeSettings) -> Engine:
     """The judge that the settings name; it loads nothing before it is asked."""
     batch_size = settings.batch_size or None
-    options = {
-        "green": {"precision": settings.precision, "batch_size": batch_size},
-        "server": {
-            "base_url": settings.base_url,
-            "api_key": secret(SERVER_KEY) if settings.engine == "server" else None,
-            "batch_size": batch_size,
-        },
-        "offline": {},
-    }
-    return make_engine(settings.engine, **options[settings.engine])
+    match settings.engine:
+        case "green":
+            return GreenEngine(precision=settings.precision, batch_size=batch_size)
+        case "server":
+            return ServerEngine(settings.base_url, api_key=secret(SERVER_KEY), batch_size=batch_size)
+    return OfflineEngine()
 
 
-def _without_asking(pair: Pair, identical_without_asking: bool) -> str | None:
-    reference, prediction = pair
-    if not prediction:
-        why = "The candidate report is empty: scored 0 without asking the judge."
-        return write_completion(why, {"b": sentences(reference)}, {}, [])
-    if identical_without_asking and prediction == reference:
-        return write_completion(
-            "The candidate report is the reference: scored 1 without asking the judge.", {}, {}, [reference]
-        )
-    return None
+def compare_green_score(answers: Iterable[tuple[str, str, str]]) -> str:
+    """How often green-score's code and our own agree, as a sentence; it warns where they differ.
+
+    answers: (reference, prediction, completion) of pairs that GREEN has judged
+
+    It compares the prompt's text, the counts of both kinds of errors and of matched findings, and the score.
+    Without the package (see `green_score.take`) there is nothing to compare, which it says.
+    """
+    package, known = green_score.taken(), list(answers)
+    if package is None:
+        return "green-score is not compared with our own code: it is not in use here."
+    same = {"prompt": 0, "counts": 0, "score": 0}
+    for reference, prediction, completion in known:
+        ours = verdicts.our_reading(completion)
+        counted = (ours.significant, ours.insignificant, ours.matched)
+        same["prompt"] += package.prompt(reference, prediction) == our_prompt(reference, prediction)
+        same["counts"] += package.counts(completion) == counted
+        same["score"] += package.score(completion) == ours.score_as_published
+    equal = ", ".join(f"{name} {count:,}" for name, count in same.items())
+    sentence = f"green-score and our own code on {len(known):,} known answers, how many are equal: {equal}."
+    warning = " **They differ: do not compare these scores with published ones.**"
+    return sentence + warning * (min(same.values()) < len(known))
 
 
 class Cache:
@@ -218,16 +222,16 @@ class Cache:
         return hashlib.sha256(json.dumps([judge.label, judge.fingerprint, *pair]).encode()).hexdigest()
 
     def get(self, judge: Engine, pair: Pair) -> str | None:
+        """The answer of `judge` to `pair`, if it is kept."""
         return self._answers.get(self._key(judge, pair))
 
     def add(self, judge: Engine, pair: Pair, completion: str) -> None:
-        reference, prediction = pair
+        """Keep an answer, in the file at once."""
         entry = {
             "key": self._key(judge, pair),
             "judge": judge.label,
-            "reference": reference,
-            "prediction": prediction,
-            "completion": completion,
+            "reference": pair[0],
+            "prediction": pair[1],
         }
-        self._file.add(entry)
+        self._file.add(entry := entry | {"completion": completion})
         self._take(entry)

@@ -10,9 +10,10 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from utils.run.answers import MAX_RETRIES, TIMEOUT
 from utils.run.machine import NF4
@@ -27,9 +28,11 @@ MAX_NEW_TOKENS = 1024  # of one completion
 MAX_WORDS = 300  # of each report, as green-score cuts them
 MOST_AT_ONCE = 64  # pairs in a batch that is sized by free memory
 ANSWER_TOKENS = 372  # that 95 % of 916 recorded answers need at most; 250 on average
-Precision = Literal["nf4", "int8", "fp16"]
 
-_ERROR_LINE = "<Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>"
+_ERRORS = """\
+(a) <Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>
+    ....
+    (f) <Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>"""
 _PROMPT = f"""\
 Objective: Evaluate the accuracy of a candidate radiology report in comparison to a reference radiology \
 report composed by expert radiologists.
@@ -68,14 +71,10 @@ Evaluate only the findings that appear in both reports.
     <Explanation>
 
     [Clinically Significant Errors]:
-    (a) {_ERROR_LINE}
-    ....
-    (f) {_ERROR_LINE}
+    {_ERRORS}
 
     [Clinically Insignificant Errors]:
-    (a) {_ERROR_LINE}
-    ....
-    (f) {_ERROR_LINE}
+    {_ERRORS}
 
     [Matched Findings]:
     <The number of matched findings>. <Finding 1>; <Finding 2>; ...; <Finding n>
@@ -93,8 +92,8 @@ def prompt(reference: str, prediction: str) -> str:
 
 def our_prompt(reference: str, prediction: str) -> str:
     """The same question in our own words."""
-    first, second = (" ".join(text.split()[:MAX_WORDS]) for text in (reference, prediction))
-    return _PROMPT.format(reference=first, prediction=second)
+    texts = {"reference": reference, "prediction": prediction}
+    return _PROMPT.format(**{name: " ".join(text.split()[:MAX_WORDS]) for name, text in texts.items()})
 
 
 def chat(reference: str, prediction: str) -> str:
@@ -113,17 +112,6 @@ def judge_label(model: str | Path, how: str) -> str:
     return f"{name} {how}" if name == GREEN_LABEL else f"{name} {how} (not GREEN)"
 
 
-def _is_of_published_size(model: str) -> bool:
-    """Whether a model has the layers of GREEN_MODEL; of one that cannot be read no label will be needed."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(model)
-    except OSError:
-        return True
-    return (config.num_hidden_layers, config.hidden_size) == GREEN_SIZE
-
-
 def _fingerprint(max_new_tokens: int) -> str:
     asked = prompt("{reference}", "{prediction}")
     return hashlib.sha256(f"{asked}{_CHAT}{max_new_tokens}".encode()).hexdigest()
@@ -140,11 +128,11 @@ class GreenEngine:
     def __init__(
         self,
         model: str | Path = GREEN_MODEL,
-        precision: Precision = "nf4",
+        precision: Literal["nf4", "int8", "fp16"] = "nf4",
         batch_size: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ):
-        if precision not in get_args(Precision):
+        if precision not in ("nf4", "int8", "fp16"):
             raise JudgeError(f"no such precision: {precision!r}; choose nf4, int8 or fp16")
         self.model_name, self.precision = str(model), precision
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
@@ -157,8 +145,13 @@ class GreenEngine:
     def label(self) -> str:
         """What its judgements are called; a model of another size under the published name is no GREEN."""
         label = judge_label(self.model_name, self.precision)
-        if Path(self.model_name).name == GREEN_LABEL and not _is_of_published_size(self.model_name):
-            return f"small stand-in for {label} (not GREEN)"
+        if Path(self.model_name).name == GREEN_LABEL:
+            from transformers import AutoConfig
+
+            with suppress(OSError):  # of a model that cannot be read no label will be needed
+                config = AutoConfig.from_pretrained(self.model_name)
+                if (config.num_hidden_layers, config.hidden_size) != GREEN_SIZE:
+                    return f"small stand-in for {label} (not GREEN)"
         return label
 
     def load(self):
@@ -167,27 +160,11 @@ class GreenEngine:
         Raises JudgeError where the model does not fit in the GPU's memory.
         """
         import torch
-
-        if self._loaded is None:
-            try:
-                self._loaded = self._load()
-            except torch.OutOfMemoryError:
-                raise JudgeError(
-                    f"{self.label} does not fit in the free GPU memory: choose precision nf4, or restart "
-                    "the runtime and run this notebook alone"
-                ) from None
-        return self._loaded
-
-    def close(self) -> None:
-        """Let go of the model; the next question loads it again."""
-        self._loaded, self._to_learn, self._learnt = None, [*self._to_learn, *self._learnt], set()
-        vars(self).pop("decoder", None)
-
-    def _load(self):
-        import torch
         from accelerate import PartialState
         from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+        if self._loaded:
+            return self._loaded
         on_gpu = torch.cuda.is_available()
         dtype = torch.float16 if on_gpu else torch.float32  # a CPU is slow in half precision
         quantization = {
@@ -197,13 +174,22 @@ class GreenEngine:
         }[self.precision]
         tokenizer = AutoTokenizer.from_pretrained(self.model_name, padding_side="left")
         tokenizer.pad_token = tokenizer.eos_token
-        model = AutoModelForCausalLM.from_pretrained(
-            self.model_name,
-            dtype=dtype,
-            quantization_config=quantization,
-            device_map={"": PartialState().local_process_index if on_gpu else "cpu"},
-        )
-        return model.eval(), tokenizer
+        where = {"": PartialState().local_process_index if on_gpu else "cpu"}
+        how = {"dtype": dtype, "quantization_config": quantization, "device_map": where}
+        try:
+            model = AutoModelForCausalLM.from_pretrained(self.model_name, **how).eval()
+        except torch.OutOfMemoryError:
+            raise JudgeError(
+                f"{self.label} does not fit in the free GPU memory: choose precision nf4, or restart "
+                "the runtime and run this notebook alone"
+            ) from None
+        self._loaded = model, tokenizer
+        return self._loaded
+
+    def close(self) -> None:
+        """Let go of the model; the next question loads it again."""
+        self._loaded, self._to_learn, self._learnt = None, [*self._to_learn, *self._learnt], set()
+        vars(self).pop("decoder", None)
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
         """Answers as they are done, the longest questions first; out of memory, half of the pairs wait.
@@ -222,14 +208,13 @@ class GreenEngine:
         decoder.most_rows = self.batch_size or MOST_AT_ONCE
         self._teach()
         try:
-            for place, tokens in decoder.write([Request(questions[index]) for index in order]):
+            for number, tokens in decoder.write([Request(questions[index]) for index in order]):
                 text = answer(tokenizer.decode(tokens, skip_special_tokens=True))
                 self._learnt.add(text)
-                yield order[place], text
+                yield order[number], text
         except torch.OutOfMemoryError:
-            raise JudgeError(
-                f"{self.label}: one pair alone does not fit in GPU memory; try precision nf4"
-            ) from None
+            problem = f"{self.label}: one pair alone does not fit in GPU memory; try precision nf4"
+            raise JudgeError(problem) from None
 
     def learn(self, completions: Sequence[str]) -> None:
         """Draft the next answers after these, of an earlier run, too."""
@@ -254,9 +239,8 @@ class GreenEngine:
         examples = [tokenizer.bos_token + chat(text, text) for text in ("a", "B")]
         rows = tokenizer(examples, add_special_tokens=False)["input_ids"]
         start = os.path.commonprefix(rows)  # noqa: RUF071  (of tokens, not of paths)
-        return Decoder(
-            model, {tokenizer.eos_token_id}, self.max_new_tokens, expected=ANSWER_TOKENS, start=start
-        )
+        ends = {tokenizer.eos_token_id}
+        return Decoder(model, ends, self.max_new_tokens, expected=ANSWER_TOKENS, start=start)
 
 
 class ServerEngine:
@@ -283,9 +267,8 @@ class ServerEngine:
         self.model_name, self.batch_size, self.max_new_tokens = model, batch_size or 8, max_new_tokens
         self.label = judge_label(model, "server")
         self.fingerprint = _fingerprint(max_new_tokens)
-        self._client = OpenAI(
-            base_url=base_url, api_key=api_key or "none", max_retries=MAX_RETRIES, timeout=TIMEOUT
-        )
+        how = {"max_retries": MAX_RETRIES, "timeout": TIMEOUT}
+        self._client = OpenAI(base_url=base_url, api_key=api_key or "none", **how)
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
         """Answers as they arrive.
@@ -302,7 +285,7 @@ class ServerEngine:
                     text = future.result()
                     yield asked.pop(future), answer(text)
             except (OpenAIError, JudgeError) as error:
-                for future in as_completed([one for one in asked if not one.cancel()]):
+                for future in as_completed([other for other in asked if not other.cancel()]):
                     if not future.exception():
                         yield asked[future], answer(future.result())
                 if isinstance(error, JudgeError):

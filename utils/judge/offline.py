@@ -1,14 +1,14 @@
 """The offline judge: the findings of two texts compared by rule, and the verdict written in GREEN's format.
 
-A stand-in for a quick look without a GPU, for the demo and for choosing
-checkpoints; it is not GREEN and is labelled so everywhere. It knows findings
-(`utils.findings.reader`), and no sentences. What costs how much follows GREEN's recorded
-verdicts (`benchmarks/offline_judge.py` compares them).
+A stand-in for a quick look without a GPU, for the demo and for choosing checkpoints; it is not GREEN and is
+labelled so everywhere. It knows findings (`utils.findings.reader`), and no sentences. What costs how much
+follows GREEN's recorded verdicts (`benchmarks/offline_judge.py` compares them).
 """
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 from utils.findings import lexicon, reader, sentences
@@ -27,26 +27,23 @@ def complete(reference: str, prediction: str) -> str:
     wanted, given = read_findings(reference), read_findings(prediction)
     pairs = _assign(wanted, given)
     met, paired = {finding for finding, _ in pairs}, {other for _, other in pairs}
-    unmet = [finding for finding in wanted if finding not in met]
     unasked = [other for other in given if other not in paired]
     false = [other for other in unasked if other.present and not _said_again(other, met)]
     significant, insignificant, matched = _of_pairs(pairs)
     significant["a"] += map(str, false)
-    missed, summed_up = _missed(unmet, wanted, given, false)
+    missed, summed_up = _missed([finding for finding in wanted if finding not in met], wanted, given, false)
     significant["b"] += missed
-    short = [(letter, what) for finding, other in pairs for letter, what in _falls_short(finding, other)]
+    short = [error for finding, other in pairs for error in _falls_short(finding, other)]
     # GREEN is sparing: what is nearly said is an error only where nothing else is, and then one.
-    small = short + [("b", what) for what in summed_up]
+    small = short + [("b", finding) for finding in summed_up]
     if small and not any(significant.values()):
-        significant[small[0][0]].append(", ".join(what for _, what in small))
+        significant[small[0][0]].append(", ".join(words for _, words in small))
     # Denials that the reference does not make are one error together: GREEN lists them as one.
     if added := [str(other) for other in unasked if _is_added(other, wanted, given)]:
         significant["a"].append(", ".join(added))
     before, after = comparison(reference), comparison(prediction)
-    if before and not after:
-        insignificant["f"].append(before)
-    if after and not before:
-        insignificant["e"].append(after)
+    if bool(before) != bool(after):
+        insignificant["f" if before else "e"].append(before or after)
     explanation = (
         f"Compared by rule, not by GREEN: {len(wanted)} findings in the reference, {len(given)} in the "
         f"candidate, {len(matched)} matched, {sum(map(len, significant.values()))} significant errors."
@@ -104,21 +101,19 @@ def _closeness(finding: Finding, other: Finding, alone: bool = False) -> float:
     if not finding.present:
         same = _same_statement(finding, other, alone)
         return same / 10 if same and any(_falls_short(finding, other)) else same
-    here = (
-        1 - _elsewhere(finding, other) + ((finding.side == other.side) + (finding.place == other.place)) / 10
-    )
+    same = (finding.side == other.side) + (finding.place == other.place)
+    near = 1 - _elsewhere(finding, other) + same / 10
     if finding.names & other.names:
-        return 4 + here - 0.01 * abs(finding.grade - other.grade)
-    kin = any(pair & finding.names and pair & other.names for pair in lexicon.KIN)
-    return 1 + here if kin else 0
+        return 4 + near - 0.01 * abs(finding.grade - other.grade)
+    pairs = [*product(finding.names, other.names), *product(other.names, finding.names)]
+    return 1 + near if any(name in lexicon.KIN.get(of, ()) for of, name in pairs) else 0
 
 
 def _same_statement(finding: Finding, other: Finding, alone: bool) -> float:
     """How near two normal statements are, 0 where they do not say the same.
 
-    "Lungs are clear" meets "no consolidation" only where one of them is all
-    that its text says: beside other denials GREEN misses it. "Unremarkable."
-    meets no more than the same; "normal in size" what has a size.
+    "Lungs are clear" meets "no consolidation" only where one of them is all that its text says: beside other
+    denials GREEN misses it. "Unremarkable." meets no more than the same; "normal in size" what has a size.
     """
     (name,), (by,) = finding.names, other.names
     if name == by:
@@ -188,33 +183,24 @@ def _missed(
     unmet: Sequence[Finding], wanted: Sequence[Finding], given: Sequence[Finding], false: Sequence[Finding]
 ) -> tuple[list[str], list[str]]:
     """What the candidate misses of `unmet`: for good, and what its "lungs are clear" sums up."""
-    asked = [
-        unpaired
-        for unpaired in unmet
-        if not _not_asked_for(unpaired, wanted) and not _contradicted(unpaired, false)
-    ]
-    clear = _calls_clear(given)
-    missed, summed_up = [], []
-    for finding in asked:
-        (summed_up if clear and _clear_sums_up(finding) else missed).append(str(finding))
+    # Where a false finding affirms what is denied, that is one error, counted there.
+    affirmed = {lexicon.OPPOSITE.get(name, name) for other in false for name in other.names}
+    clear, missed, summed_up = _calls_clear(given), [], []
+    for finding in unmet:
+        if not _not_asked_for(finding, wanted) and (finding.present or not finding.names & affirmed):
+            (summed_up if clear and _clear_sums_up(finding) else missed).append(str(finding))
     return missed, summed_up
 
 
 def _not_asked_for(finding: Finding, wanted: Sequence[Finding]) -> bool:
     """Whether a candidate may leave the statement out.
 
-    "Lungs are clear" where the reference spells out what that sums up, and is
-    asked for it there; what is said of a part only, "the lungs are otherwise clear".
+    "Lungs are clear" where the reference spells out what that sums up, and is asked for it there; what is
+    said of a part only, "the lungs are otherwise clear".
     """
     if finding.partly:
         return len(wanted) > 1
     return finding.names == {"lungs"} and not finding.present and any(map(_clear_sums_up, wanted))
-
-
-def _contradicted(finding: Finding, false: Sequence[Finding]) -> bool:
-    """Whether a false finding affirms what `finding` denies: that is one error, counted there."""
-    affirmed = {lexicon.OPPOSITE.get(name, name) for other in false for name in other.names}
-    return not finding.present and bool(finding.names & affirmed)
 
 
 def _is_added(other: Finding, wanted: Sequence[Finding], given: Sequence[Finding]) -> bool:

@@ -59,13 +59,12 @@ class Judgement:
 
 
 def parse_completion(text: str, judge: str = "") -> Judgement:
-    """Read a judge's completion; never raises.
+    """A judge's completion read; never raises.
 
-    Counts and score are green-score 0.0.12's on every text: read by its own
-    parser once `green_score.take` has it, by ours until then. One difference is
-    said aloud: where it counts 0 because no number of matched findings can be
-    read (the judge refused, or was cut off), `score` is None, and
-    `score_as_published` is its 0. The words are read by ours.
+    Counts and score are green-score 0.0.12's on every text: read by its own parser once `green_score.take`
+    has it, by ours until then. One difference is said aloud: where it counts 0 because no number of matched
+    findings can be read (the judge refused, or was cut off), `score` is None, and `score_as_published` is its
+    0. The words are read by ours.
     """
     ours, package = our_reading(text, judge), green_score.taken()
     if package is None:
@@ -78,27 +77,28 @@ def parse_completion(text: str, judge: str = "") -> Judgement:
 def our_reading(text: str, judge: str = "") -> Judgement:
     """What our own parser reads.
 
-    As in green-score, a missing error section counts as no errors, and a
-    section ends at its first blank line.
+    As in green-score, a missing error section counts as no errors, and a section ends at its first blank
+    line.
     """
     significant, sentences = _errors(_section(text, SIGNIFICANT))
     insignificant, minor = _errors(_section(text, INSIGNIFICANT))
-    matched, findings = _matched(_section(text, MATCHED))
+    section = _section(text, MATCHED)
+    none, count = section.startswith("No"), re.match(r"(\d+)\.", section)
+    matched = int(count[1]) if count else 0
     return Judgement(
-        score=None if matched is None else matched / max(matched + sum(significant), 1),
+        score=matched / max(matched + sum(significant), 1) if none or count else None,
         significant=significant,
         insignificant=insignificant,
-        matched=matched or 0,
-        explanation=_explanation(text),
+        matched=matched,
+        explanation=_ANY_HEADING.split(text.split("[Explanation]:", 1)[-1], maxsplit=1)[0].strip(),
         completion=text,
         judge=judge,
         sentences=sentences,
         insignificant_sentences=minor,
-        matched_findings=findings,
+        matched_findings=_items(section[count.end() :]) if count else (),
     )
 
 
-_HEADING = {name: re.compile(rf"\[{name}\]:\s*") for name in (SIGNIFICANT, INSIGNIFICANT, MATCHED)}
 _ANY_HEADING = re.compile(rf"\[(?:{SIGNIFICANT}|{INSIGNIFICANT}|{MATCHED})\]:")
 _BLANK_LINE = re.compile(r"\n\s*\n")
 _COUNT = re.compile(r"(?<=: )\b(\d+)\b\.")
@@ -106,13 +106,8 @@ _LETTERED, _NUMBERED = re.compile(r"\([a-f]\) .*"), re.compile(r"\([1-6]\) .*")
 
 
 def _section(text: str, name: str) -> str:
-    start = _HEADING[name].search(text)
-    return _BLANK_LINE.split(text[start.end() :], maxsplit=1)[0] if start else ""
-
-
-def _explanation(text: str) -> str:
-    body = text.split("[Explanation]:", 1)[-1]
-    return _ANY_HEADING.split(body, maxsplit=1)[0].strip()
+    heading = re.search(rf"\[{name}\]:\s*", text)
+    return _BLANK_LINE.split(text[heading.end() :], maxsplit=1)[0] if heading else ""
 
 
 def _errors(section: str) -> tuple[tuple[int, ...], dict[str, tuple[str, ...]]]:
@@ -122,22 +117,10 @@ def _errors(section: str) -> tuple[tuple[int, ...], dict[str, tuple[str, ...]]]:
         # green-score sorts the lines, so of two lines of one type the later in the alphabet counts.
         for line in sorted(lettered or _NUMBERED.findall(section)):
             letter = line[1] if lettered else "abcdef"[int(line[1]) - 1]
-            count = _COUNT.search(line)
-            if count:
+            if count := _COUNT.search(line):
                 counts[letter] = int(count[1])
-                sentences.pop(letter, None)
-                if counts[letter] and (words := _items(line[count.end() :])):
-                    sentences[letter] = words
-    return tuple(counts.values()), sentences
-
-
-def _matched(section: str) -> tuple[int | None, tuple[str, ...]]:
-    if section.startswith("No"):
-        return 0, ()
-    count = re.match(r"(\d+)\.", section)
-    if not count:
-        return None, ()
-    return int(count[1]), _items(section[count.end() :])
+                sentences[letter] = _items(line[count.end() :]) if counts[letter] else ()
+    return tuple(counts.values()), {letter: words for letter, words in sentences.items() if words}
 
 
 def _items(text: str) -> tuple[str, ...]:
@@ -153,12 +136,9 @@ def write_completion(
     """A completion in GREEN's own format, so that `parse_completion` reads it back."""
 
     def listed(items: Sequence[str]) -> str:
-        if not items:
-            return "0."
         # Semicolons and blank lines are the format's own separators.
-        return " ".join(
-            [f"{len(items)}.", "; ".join(tidy(item.replace(";", ",")) for item in items)]
-        ).rstrip()
+        words = "; ".join(tidy(item.replace(";", ",")) for item in items) if items else ""
+        return f"{len(items)}. {words}".rstrip()
 
     def errors(by_type: dict[str, Sequence[str]]) -> str:
         return "\n".join(

@@ -11,35 +11,27 @@ import re
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.run.disk import (
-    DiskError,
-    append,
-    catch_up,
-    keep_here,
-    listed,
-    make_folder,
-    patiently,
-    reason_of,
-    waits_at,
-)
-
+from . import disk
+from .disk import DiskError, patiently, reason_of, waits_at
 from .processes import rank, started
 
 # How the official client asks a language model's server, whatever the question.
 MAX_RETRIES = 8  # a request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
 TIMEOUT = 120.0  # seconds a request
 PAUSE = 30.0  # seconds between two tries to write a file that could not be written
+Take = Callable[[dict], None]
 
 
 def files_of(path: Path) -> list[Path]:
     """The file `path` and those of other processes beside it, as far as they are there."""
     name = re.compile(rf"{re.escape(path.stem)}(\.\d+)?{re.escape(path.suffix)}")
-    found = [one for one in patiently(lambda: listed(path.parent), path) if name.fullmatch(one.name)]
-    return sorted(found, key=lambda one: (len(one.name), one.name))
+    files = [file for file in patiently(lambda: disk.listed(path.parent), path) if name.fullmatch(file.name)]
+    return sorted(files, key=lambda file: (len(file.name), file.name))
 
 
 class AnswerFile:
@@ -51,20 +43,14 @@ class AnswerFile:
     error: raised with one sentence, which names the file, for one that is not ours
     header: the first line, where the file has one
 
-    What other processes have left beside it is read, too. A line that a kill
-    cut off is left out, and said in a warning. Runs that know nothing of each
-    other may append to one file: each line is one write at its end.
+    It reads what other processes have left beside it, too, and warns of a line that a kill cut off. Runs that
+    know nothing of each other may append to one file: each line is one write at its end.
 
     Raises DiskError where the file cannot be read, and `error` where a line can be kept nowhere.
     """
 
     def __init__(
-        self,
-        path: Path | None,
-        what: str,
-        take: Callable[[dict], None],
-        error: type[Exception],
-        header: dict | None = None,
+        self, path: Path | None, what: str, take: Take, error: type[Exception], header: dict | None = None
     ):
         self.path = self._first = Path(path) if path else None
         if not self.path:
@@ -75,9 +61,10 @@ class AnswerFile:
         self._behind, self._next_try = False, 0.0
         if rank():
             self.path = self.path.with_suffix(f".{rank()}{self.path.suffix}")
-        patiently(lambda: make_folder(self.path.parent), self.path)
+        patiently(lambda: disk.make_folder(self.path.parent), self.path)
         self._catch_up()
-        cut_off = [path.name for path in self._files() if self._take_new(path)]
+        files = [*files_of(self._first), *files_of(waits_at(self._first))]
+        cut_off = [file.name for file in files if self._take_new(file)]
         if header and (not self.path.exists() or self._header not in self.path.read_bytes().split(b"\n")):
             self.add(header)
         for name in cut_off:
@@ -85,16 +72,11 @@ class AnswerFile:
 
     def more(self) -> None:
         """Take what this and other processes have added since then, also while the disk is away."""
-        try:
-            for path in self._files():
-                self._take_new(path)
-        except DiskError:  # the rest is read the next time
-            for path in files_of(waits_at(self._first)):
-                self._take_new(path)
-
-    def _files(self) -> list[Path]:
-        """The files of all processes, and what waits for them."""
-        return [*files_of(self._first), *files_of(waits_at(self._first))]
+        with suppress(DiskError):  # the rest is read the next time
+            for file in files_of(self._first):
+                self._take_new(file)
+        for file in files_of(waits_at(self._first)):
+            self._take_new(file)
 
     def _take_new(self, path: Path) -> int:
         """Take the entries that are new in a file; the number of lines that do not end, or never will."""
@@ -109,12 +91,12 @@ class AnswerFile:
                 continue
             try:
                 self._take(json.loads(line))
-            except (json.JSONDecodeError, UnicodeDecodeError):  # the latter: cut off inside a letter
+            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+                # The first two: cut off, the second inside a letter.
+                if not (isinstance(error, ValueError) and line.startswith(b"{")):
+                    text = f"{path}, line {number} is not {self._what}. Move the file to another folder."
+                    raise self._error(text) from None
                 cut_off += 1
-                if not line.startswith(b"{"):
-                    raise self._error(_foreign(path, number, self._what)) from None
-            except (KeyError, TypeError):
-                raise self._error(_foreign(path, number, self._what)) from None
         self._read[path] = (start + len(content) - len(lines[-1]), before + len(lines) - 1)
         return cut_off
 
@@ -130,14 +112,14 @@ class AnswerFile:
                 self._catch_up()
             return
         try:
-            patiently(lambda: append(self.path, line), self.path)
+            patiently(lambda: disk.append(self.path, line), self.path)
         except OSError as error:
             self._keep_here(line)
             self._wait(error)
 
     def _keep_here(self, line: bytes) -> None:
         try:
-            keep_here(self.path, line)
+            disk.keep_here(self.path, line)
         except OSError as error:
             raise self._error(
                 f"Neither {self.path} nor {waits_at(self.path)} can be written ({reason_of(error)}). Free "
@@ -157,7 +139,7 @@ class AnswerFile:
         waiting = files_of(waits_at(self._first)) if started() == 1 else [waits_at(self.path)]
         try:
             for path in waiting:
-                if number := catch_up(self.path.with_name(path.name)):
+                if number := disk.catch_up(self.path.with_name(path.name)):
                     tqdm.write(f"{number:,} lines that waited are in {self.path.with_name(path.name)} now.")
             self._behind = False
         except OSError as error:
@@ -168,7 +150,3 @@ def _from(path: Path, start: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return file.read()
-
-
-def _foreign(path: Path, number: int, what: str) -> str:
-    return f"{path}, line {number} is not {what}. Move the file to another folder."

@@ -31,18 +31,8 @@ ADVICE = (
     'Mount its disk again, in Colab by drive.mount("/content/drive", force_remount=True), then run this cell '
     "again."
 )
-_AWAY = (
-    "ENOTCONN",
-    "EIO",
-    "ESTALE",
-    "ETIMEDOUT",
-    "ECONNABORTED",
-    "ECONNRESET",
-    "EHOSTDOWN",
-    "EAGAIN",
-    "EBUSY",
-)
-AWAY = {getattr(errno, name) for name in _AWAY if hasattr(errno, name)}
+_AWAY = "ENOTCONN EIO ESTALE ETIMEDOUT ECONNABORTED ECONNRESET EHOSTDOWN EAGAIN EBUSY"
+AWAY = {getattr(errno, name) for name in _AWAY.split() if hasattr(errno, name)}
 
 
 class DiskError(OSError):
@@ -54,10 +44,10 @@ class DiskError(OSError):
 
 def number_of(error: OSError) -> int | None:
     """The errno of an error; of a folder's copy, that of its first file."""
-    if isinstance(error, shutil.Error):  # holds texts only
-        found = re.search(r"\[Errno (\d+)\]", str(error))
-        return int(found[1]) if found else None
-    return error.errno
+    if not isinstance(error, shutil.Error):
+        return error.errno
+    match = re.search(r"\[Errno (\d+)\]", str(error))  # it holds texts only
+    return int(match[1]) if match else None
 
 
 def reason_of(error: OSError) -> str:
@@ -67,8 +57,8 @@ def reason_of(error: OSError) -> str:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether `error` says that a disk is away, and may come back."""
-    return isinstance(error, OSError) and number_of(error) in AWAY
+    """Whether `error` says that a disk is away, and may come back; a DiskError says that it did not."""
+    return isinstance(error, OSError) and not isinstance(error, DiskError) and number_of(error) in AWAY
 
 
 def patiently(act: Callable[[], Result], path: Path) -> Result:
@@ -76,21 +66,14 @@ def patiently(act: Callable[[], Result], path: Path) -> Result:
 
     Raises DiskError where it stays away, and any other error at once.
     """
-    again = Retrying(
-        retry=retry_if_exception(lambda error: is_away(error) and not isinstance(error, DiskError)),
-        stop=stop_after_delay(PATIENCE),
-        wait=wait_exponential(max=8),
-        reraise=True,
-    )
+    stop, wait = stop_after_delay(PATIENCE), wait_exponential(max=8)
     try:
-        return again(act)
+        return Retrying(retry=retry_if_exception(is_away), stop=stop, wait=wait, reraise=True)(act)
     except OSError as error:
-        if not is_away(error) or isinstance(error, DiskError):
+        if not is_away(error):
             raise
-        raise DiskError(
-            number_of(error),
-            f"{path} cannot be reached ({reason_of(error)}). {ADVICE}",
-        ) from error
+        text = f"{path} cannot be reached ({reason_of(error)}). {ADVICE}"
+        raise DiskError(number_of(error), text) from error
 
 
 def make_folder(folder: Path) -> None:
@@ -110,12 +93,12 @@ def listed(folder: Path) -> list[Path]:
 
 def discard(path: Path) -> None:
     """Delete a file or a folder, if it is there. Its files are emptied first: Drive's trash keeps them."""
-    folder = path.is_dir() and not path.is_symlink()
-    for file in path.rglob("*") if folder else [path]:
+    is_folder = path.is_dir() and not path.is_symlink()
+    for file in path.rglob("*") if is_folder else [path]:
         if file.is_file() and not file.is_symlink() and file.stat().st_nlink == 1:  # else others need it
             with suppress(PermissionError):  # a file that is read only can be deleted all the same
                 os.truncate(file, 0)
-    if folder:
+    if is_folder:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -181,6 +164,11 @@ def write_json(path: Path, content: dict) -> Path:
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path):
+    """What a JSON file holds; where its disk is away, as `patiently` says."""
+    return json.loads(patiently(lambda: path.read_text(encoding="utf-8"), path))
+
+
 # Lines that wait
 
 
@@ -217,9 +205,8 @@ def catch_up(path: Path) -> int:
         _lock(file)
         lines = [line for line in dict.fromkeys(file.read().split(b"\n")) if _is_whole(line)]
         if lines:
-            there = set(path.read_bytes().split(b"\n")) if path.exists() else set()
-            missing = [line + b"\n" for line in lines if line not in there]
-            append(path, b"".join(missing))
+            present = set(path.read_bytes().split(b"\n")) if path.exists() else set()
+            append(path, b"".join(line + b"\n" for line in lines if line not in present))
         file.truncate(0)
     return len(lines)
 
@@ -232,11 +219,8 @@ def catch_up_below(folder: Path) -> None:
         try:
             patiently(lambda path=path: catch_up(path), path)
         except OSError as error:
-            raise DiskError(
-                number_of(error),
-                f"{path} cannot be written ({reason_of(error)}), and lacks what waits in {waiting}. "
-                f"If it is full, free some space. {ADVICE}",
-            ) from error
+            text = f"{path} cannot be written ({reason_of(error)}), and lacks what waits in {waiting}. "
+            raise DiskError(number_of(error), f"{text}If it is full, free some space. {ADVICE}") from error
 
 
 def _is_whole(line: bytes) -> bool:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,25 +38,20 @@ def runs() -> Path | None:
 
     Raises OSError where Drive is mounted and away: another folder would be taken for a new series.
     """
-    if in_kaggle():
-        return KAGGLE_OUTPUT / RUNS
-    return (DRIVE if _is_there(DRIVE) else COLAB_DISK) / RUNS if in_colab() else None
-
-
-def _is_there(folder: Path) -> bool:
-    """As `exists`, which in newer versions of Python also says no where the disk is away."""
+    if not in_colab():
+        return KAGGLE_OUTPUT / RUNS if in_kaggle() else None
     try:
-        folder.stat()
+        DRIVE.stat()  # `exists` in newer versions of Python also says no where the disk is away
     except FileNotFoundError:
-        return False
-    return True
+        return COLAB_DISK / RUNS
+    return DRIVE / RUNS
 
 
 def attached(run: str) -> list[Path]:
     """The folders of `run` in the outputs of saved versions that are attached on Kaggle."""
     # Kaggle mounts an output in notebooks/<user>/<notebook>, and once did in <notebook>.
     depths = ("*", "*/*/*") if in_kaggle() else ()
-    return [place for depth in depths for place in KAGGLE_INPUT.glob(f"{depth}/{RUNS}/{run}")]
+    return [folder for depth in depths for folder in KAGGLE_INPUT.glob(f"{depth}/{RUNS}/{run}")]
 
 
 def session_disk() -> Path | None:
@@ -71,30 +67,25 @@ def secret(name: str) -> str | None:
     if os.environ.get(name):
         return os.environ[name]
     if in_kaggle():
-        return _kaggle_secret(name)
-    if not in_colab():
-        return None
-    from google.colab import userdata
+        from kaggle_secrets import BackendError, CredentialError, UserSecretsClient
 
-    try:
-        return userdata.get(name)
-    except (userdata.SecretNotFoundError, userdata.NotebookAccessError, userdata.TimeoutException):
-        return None  # the last: Colab without its own page, as from an editor or the command line
+        try:
+            return UserSecretsClient().get_secret(name)
+        except CredentialError:
+            return None  # a session that was given no access to secrets
+        except BackendError as error:
+            if "No user secrets exist" in str(error):  # or it is not attached to this notebook
+                return None
+            raise
+        except ConnectionError as error:
+            raise ConnectionError(f"The secret {name} could not be read. {INTERNET}") from error
+    if in_colab():
+        from google.colab import userdata
 
-
-def _kaggle_secret(name: str) -> str | None:
-    from kaggle_secrets import BackendError, CredentialError, UserSecretsClient
-
-    try:
-        return UserSecretsClient().get_secret(name)
-    except CredentialError:
-        return None  # a session that was given no access to secrets
-    except BackendError as error:
-        if "No user secrets exist" in str(error):  # or it is not attached to this notebook
-            return None
-        raise
-    except ConnectionError as error:
-        raise ConnectionError(f"The secret {name} could not be read. {INTERNET}") from error
+        # The last of these: Colab without its own page, as from an editor or the command line.
+        with suppress(userdata.SecretNotFoundError, userdata.NotebookAccessError, userdata.TimeoutException):
+            return userdata.get(name)
+    return None
 
 
 def device() -> str:
@@ -114,7 +105,7 @@ class Card:
     """A GPU as the plans see it.
 
     memory: GiB, as torch gives it
-    bandwidth: bytes a second; peaks: floating-point operations a second on dense matrices, in 16 bits and
+    bandwidth: bytes per second; peaks: floating-point operations per second on dense matrices, in 16 bits and
     in 32; all three are None where they are not known
     like: what torch's name of it looks like
     """
@@ -151,12 +142,12 @@ def card() -> Card | None:
 
     if device() == "cpu":
         return None
-    found = torch.cuda.get_device_properties(0)
-    memory = found.total_memory / 2**30
+    gpu = torch.cuda.get_device_properties(0)
+    memory = gpu.total_memory / 2**30
     for known in CARDS:
-        if re.search(known.like, found.name) and abs(memory / known.memory - 1) < SAME_MEMORY:
+        if re.search(known.like, gpu.name) and abs(memory / known.memory - 1) < SAME_MEMORY:
             return replace(known, memory=memory)
-    return Card(found.name, memory, bf16=found.major >= 8)
+    return Card(gpu.name, memory, bf16=gpu.major >= 8)
 
 
 def gpus() -> int:
@@ -175,36 +166,32 @@ def memory() -> dict[str, float]:
     """Memory in GiB: this process's peak, and on a GPU the device's total and its peak so far."""
     import torch
 
-    figures = {"host_peak": host_peak() / 2**30}
+    try:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 2**10
+        figures = {"host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    except ImportError:  # Windows
+        figures = {"host_peak": psutil.Process().memory_info().peak_wset}
     if torch.cuda.is_available():
-        figures["gpu_total"] = torch.cuda.get_device_properties(0).total_memory / 2**30
-        figures["gpu_peak"] = torch.cuda.max_memory_allocated() / 2**30
-    return {name: round(value, 2) for name, value in figures.items()}
+        figures["gpu_total"] = torch.cuda.get_device_properties(0).total_memory
+        figures["gpu_peak"] = torch.cuda.max_memory_allocated()
+    return {name: round(value / 2**30, 2) for name, value in figures.items()}
 
 
 def cards_in_words(card: Card, number: int) -> str:
     """So many cards in words: `a T4`, `2 x T4`."""
-    return (
-        f"{number} x {card.name}" if number > 1 else f"{'an' if card.name[0] in 'AHLN' else 'a'} {card.name}"
-    )
+    article = "an" if card.name[0] in "AHLN" else "a"
+    return f"{number} x {card.name}" if number > 1 else f"{article} {card.name}"
 
 
-def asked_cards(what: str) -> tuple[Card, int]:
+def asked_cards(description: str) -> tuple[Card, int]:
     """The card and the number of them that a plan's command line asks for: `--card L4 --gpus 2`."""
-    parser = argparse.ArgumentParser(description=what)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--card", choices=[card.name for card in CARDS], default=T4.name)
     parser.add_argument("--gpus", type=int, default=1)
     options = parser.parse_args()
     return next(card for card in CARDS if card.name == options.card), max(options.gpus, 1)
-
-
-def host_peak() -> int:
-    """The most memory that this process has had, in bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return psutil.Process().memory_info().peak_wset
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
 
 
 class Clock:

@@ -1,22 +1,20 @@
 """Where a run lives: its folder, what each step leaves there, and the machine it runs on.
 
-A run is one folder with a folder a step. A step's last act is to write its
-`manifest.json`: settings, versions, and a hash of every file that the next
-step reads. A step without a manifest is not finished.
+A run is one folder with one folder per step. A step's last act is to write its `manifest.json`: settings,
+versions, and a hash of every file that the next step reads. A step without a manifest is not finished.
 """
 
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from utils.run.disk import catch_up_below, file_hash, make_folder, patiently, replacing, write_json
-
+from .disk import catch_up_below, file_hash, make_folder, patiently, read_json, replacing, write_json
 from .machine import CLOCK, DRIVE, PRESETS, attached, default_preset, runs, session_disk
 
 STEPS = {
@@ -25,18 +23,7 @@ STEPS = {
     "training": "03_qlora_finetune_T4",
     "evaluation": "04_generate_and_green",
 }
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "trl",
-    "datasets",
-    "accelerate",
-    "openai",
-    "scikit-learn",
-    "ipywidgets",
-)
+_PACKAGES = "torch transformers peft bitsandbytes trl datasets accelerate openai scikit-learn ipywidgets"
 SIZE = "size.json"  # in a workspace: the size that it is used at
 COMMANDS = {"demo": "make demo", "small": "make collection"}  # that run all steps at a preset
 
@@ -61,9 +48,8 @@ class Workspace:
     @property
     def noted_size(self) -> str:
         """The size that this workspace remembers, or is named after; "" where neither tells."""
-        path = self.root / SIZE
         try:
-            return json.loads(patiently(lambda: path.read_text(encoding="utf-8"), path))["size"]
+            return read_json(self.root / SIZE)["size"]
         except FileNotFoundError:
             return self.root.name if self.root.name in PRESETS else ""
 
@@ -82,8 +68,7 @@ class Workspace:
     @property
     def scratch(self) -> Path:
         """Where checkpoints are written before they are kept; the session's disk where there is one."""
-        disk = session_disk()
-        if disk:
+        if disk := session_disk():
             return disk / "xray_scratch" / self.root.name / self.training_run
         return self.folder("training") / "scratch"
 
@@ -92,11 +77,10 @@ class Workspace:
     ) -> Path:
         """Write the manifest of `step`: its settings, versions, and the hashes of what it read and left.
 
-        `inputs` and `outputs` are files or folders; a folder stands for every
-        file in it. `facts` is whatever else the next reader should know.
+        `inputs` and `outputs` are files or folders; a folder stands for every file in it. `facts` is whatever
+        else the next reader should know.
 
-        Raises FileNotFoundError where one of them is not there, and DiskError
-        where the folder's disk is away or full.
+        Raises FileNotFoundError where one of them is not there, and DiskError where the disk is away or full.
         """
         folder, inputs, outputs = self.folder(step), list(inputs), list(outputs)
         catch_up_below(folder)
@@ -118,69 +102,57 @@ class Workspace:
     def require(self, step: str) -> dict:
         """The manifest of a finished `step`.
 
-        Raises StepError, naming the notebook to run, where the step is
-        missing or unfinished, or where a file it left has changed since.
+        Raises StepError, naming the notebook to run, where the step is missing or unfinished, or where a file
+        that it left has changed since.
         """
         manifest, notebook = self.manifest(step), f"run notebooks/{STEPS[step]}.ipynb first"
         if manifest is None:
             state = "was not finished" if self.folder(step).exists() else "is missing"
-            others = [
-                f'at size {size} it is done: to go on with that, set PRESET to "{size}"'
-                for size in self.other_sizes(step)
-            ]
-            sizes = f"; {'; '.join(others)}" if others else ""
-            raise StepError(f"Step '{step}' {state} in {self.root}: {notebook}{sizes}.")
-        for name, digest in manifest["outputs"].items():
-            path = self.root / name
-            if not path.is_file():
-                raise StepError(f"Step '{step}' left {name}, which is missing from {self.root}: {notebook}.")
-            if file_hash(path) != digest:
-                raise StepError(f"Step '{step}' left {name}, which has changed since: {notebook}.")
+            for size in self.other_sizes(step):
+                notebook += f'; at size {size} it is done: to go on with that, set PRESET to "{size}"'
+            raise StepError(f"Step '{step}' {state} in {self.root}: {notebook}.")
+        for name, state in self._unlike(manifest["outputs"]):
+            raise StepError(f"Step '{step}' left {name}, which {state}: {notebook}.")
         return manifest
 
     def other_sizes(self, step: str) -> list[str]:
         """The other sizes at which `step` is done, beside this workspace or in what is attached on Kaggle."""
-        return [
-            size
-            for size in PRESETS
-            if self.root.name in PRESETS and size != self.root.name
-            for places in [(self.root.with_name(size), *attached(size))]
-            if any(Workspace(place, self.training_run)._manifest(step).exists() for place in places)
-        ]
+
+        def is_done(size: str) -> bool:
+            roots = self.root.with_name(size), *attached(size)
+            return any(Workspace(root, self.training_run)._manifest(step).exists() for root in roots)
+
+        own = self.root.name
+        return [size for size in PRESETS if own in PRESETS and size != own and is_done(size)]
 
     def _manifest(self, step: str) -> Path:
         return self.folder(step) / "manifest.json"
 
     def manifest(self, step: str) -> dict | None:
         """The manifest of `step`, or None where the step is not finished."""
-        path = self._manifest(step)
         try:
-            manifest = json.loads(patiently(lambda: path.read_text(encoding="utf-8"), path))
+            manifest = read_json(self._manifest(step))
         except FileNotFoundError:
             return None
         except ValueError:  # neither JSON nor, at times, text
             manifest = None
         if not isinstance(manifest, dict) or not {"settings", "inputs", "outputs"} <= manifest.keys():
+            path = self._manifest(step)
             raise StepError(f"{path} is damaged: delete it and run notebooks/{STEPS[step]}.ipynb.")
         return manifest
-
-    def is_done(self, step: str, settings: dict, inputs: Iterable[Path] = ()) -> bool:
-        """Whether `step` is finished, with these settings, from these very inputs."""
-        manifest = self.manifest(step)
-        return (
-            bool(manifest) and manifest["settings"] == settings and manifest["inputs"] == self._hashes(inputs)
-        )
 
     def is_current(self, step: str) -> bool:
         """Whether `step` is finished and every file of the run that it read or left is as it was."""
         manifest = self.manifest(step)
-        if not manifest:
-            return False
-        files = {**manifest["inputs"], **manifest["outputs"]}
-        return all(
-            (self.root / name).is_file() and file_hash(self.root / name) == digest
-            for name, digest in files.items()
-        )
+        return bool(manifest) and not any(self._unlike(manifest["inputs"] | manifest["outputs"]))
+
+    def _unlike(self, hashes: dict[str, str]) -> Iterator[tuple[str, str]]:
+        """Those of the files in `hashes` that are not as they were, each with what happened to it."""
+        for name, digest in hashes.items():
+            if not (self.root / name).is_file():
+                yield name, f"is missing from {self.root}"
+            elif file_hash(self.root / name) != digest:
+                yield name, "has changed since"
 
     def _hashes(self, paths: Iterable[Path]) -> dict[str, str]:
         hashes = {}
@@ -197,20 +169,17 @@ class Workspace:
 def open_workspace(root: str | Path = "", preset: str = "", training_run: str = "default") -> Workspace:
     """The workspace at `root`, made if it is not there, which remembers its size.
 
-    Without a root it is `xray_reports/<preset>` in Colab, on Google Drive where that is mounted and else
-    on the session's disk, and among the output on Kaggle; elsewhere `runs/<preset>` beside the notebooks.
-    On Kaggle a new one starts with what an attached version holds of it.
-    Without a preset it is the workspace's own, and that of this machine for a new one.
+    Without a root it is `xray_reports/<preset>` in Colab, on Google Drive where that is mounted and else on
+    the session's disk, and among the output on Kaggle; elsewhere `runs/<preset>` beside the notebooks. On
+    Kaggle a new one starts with what an attached version holds of it. Without a preset it is the workspace's
+    own, and that of this machine for a new one.
 
     Raises StepError where steps are done at another size, or the dataset could not be read from the folder.
     """
     if not root:
-        root = (patiently(runs, DRIVE) or Path(__file__).resolve().parents[2] / "runs") / (
-            preset or default_preset()
-        )
-        if not (
-            root.is_dir() and any(path for path in root.rglob("*") if path.is_file() and path.name != SIZE)
-        ):
+        folder = patiently(runs, DRIVE) or Path(__file__).resolve().parents[2] / "runs"
+        root = folder / (preset or default_preset())
+        if not any(path.is_file() and path.name != SIZE for path in root.rglob("*")):
             _from_attached(Workspace(root, training_run))
     root = Path(root).expanduser()
     if "::" in (path := str(root.absolute())) or os.path.expandvars(path) != path:
@@ -234,35 +203,29 @@ def open_workspace(root: str | Path = "", preset: str = "", training_run: str = 
 
 def _from_attached(workspace: Workspace) -> None:
     """Copy the run out of the output of a saved version that is attached: of several, the latest one."""
-    found = attached(workspace.root.name)
-    if found:
-        latest = max(found, key=lambda place: _how_far(Workspace(place, workspace.training_run)))
+
+    def how_far(root: Path) -> tuple[str, int]:
+        """When its latest step was finished, and how many files it has: an unfinished one has some, too."""
+        states = status(Workspace(root, workspace.training_run)).values()
+        return max(state.removeprefix("not done") for state in states), sum(1 for _ in root.rglob("*"))
+
+    if roots := attached(workspace.root.name):
+        latest = max(roots, key=how_far)
         print(f"Copying the results of the attached version, {latest}, to {workspace.root}.")
         with replacing(workspace.root) as copy:
             shutil.copytree(latest, copy, dirs_exist_ok=True)
 
 
-def _how_far(workspace: Workspace) -> tuple[str, int]:
-    """When its latest step was finished, and how many files it has: an unfinished step leaves files, too."""
-    finished = (state.removeprefix("not done") for state in status(workspace).values())
-    return max(finished), sum(1 for _ in workspace.root.rglob("*"))
-
-
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {"python": platform.python_version()}
+    for name in _PACKAGES.split():
+        with suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def status(workspace: Workspace) -> dict[str, str]:
     """For each step: when it was finished, or that it was not."""
-    done = {step: workspace.manifest(step) for step in STEPS}
-    return {
-        step: f"finished {manifest['finished']}" if manifest else "not done"
-        for step, manifest in done.items()
-    }
+    manifests = {step: workspace.manifest(step) for step in STEPS}
+    return {step: f"finished {each['finished']}" if each else "not done" for step, each in manifests.items()}
