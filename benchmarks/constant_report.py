@@ -12,17 +12,17 @@ the region, and the offline judge's on the same rows.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import pandas as pd
+from findings import Studies, annotated
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from utils import judge, scores  # noqa: E402
-from utils.regions import REGIONS, mentioned  # noqa: E402
+from utils.regions import REGIONS  # noqa: E402
 from utils.scores import baselines  # noqa: E402
 from utils.scores.statistics import interval, scored  # noqa: E402
 
@@ -36,20 +36,13 @@ def main() -> None:
     parser.add_argument("metadata", type=Path, nargs="?", help="the collection's indiana_reports.csv")
     parser.add_argument("--often", type=int, default=50, help="phrases given so often or more (%(default)s)")
     chosen = parser.parse_args()
-    splits = json.loads(chosen.annotation.read_text(encoding="utf-8"))
-    training, test = (
-        {study["id"]: mentioned(study["report"]) for study in splits[name]} for name in ("train", "test")
-    )
+    training, test = annotated(chosen.annotation)
     given = scores.read_recorded(chosen.recorded, RECORDED)
     print(report(training, test, given, chosen.metadata, chosen.often))
 
 
 def report(
-    training: dict[str, dict[str, str]],
-    test: dict[str, dict[str, str]],
-    recorded: pd.DataFrame,
-    metadata: Path | None = None,
-    often: int = 50,
+    training: Studies, test: Studies, recorded: pd.DataFrame, metadata: Path | None, often: int
 ) -> str:
     """Both tables, with what they show; findings by study id. Raises ValueError for other test studies."""
     known = [test.get(row.id, {}).get(row.region, "") for row in recorded.itertuples()]
@@ -71,14 +64,14 @@ def report(
         for rows in (offline, recorded)
     ]
     table = pd.concat(tables)[["judge", "system", "studies", *REGIONS]]
-    said = [
+    lines = [
         f"- {region}: “{text}” (most frequent: “{frequent[region]}”)" for region, text in constant.items()
     ]
     parts = [
         f"Test studies: mean, 95 % interval and n (references that mention the region). {by_what}",
         scores.markdown(table),
         "The constant report, chosen on training findings alone:",
-        "\n".join(said),
+        "\n".join(lines),
         f"Phrases that the recorded model gave {often} times or more; the means are over the n studies whose "
         "reference mentions the region:",
         scores.markdown(phrases(recorded, offline[offline["system"] == RECORDED], often)),
@@ -87,7 +80,7 @@ def report(
 
 
 def phrases(recorded: pd.DataFrame, offline: pd.DataFrame, often: int) -> pd.DataFrame:
-    """What the recorded model gave `often` times or more, a row a phrase, with both judges' means."""
+    """What the recorded model gave `often` times or more, one row per phrase, with both judges' means."""
     both = scored(recorded).assign(offline=scored(offline)["value"].to_numpy())
     table = []
     for (region, phrase), group in both.groupby(["region", "prediction"], observed=True):

@@ -16,7 +16,6 @@ and problems. They index the whole report, of which the reader has the region's 
 """
 
 import argparse
-import gzip
 import json
 import re
 import sys
@@ -55,18 +54,22 @@ def main() -> None:
     parser.add_argument("recorded", type=Path, nargs="+", help="predictions of the test studies")
     parser.add_argument("--metadata", type=Path, help="the collection's indiana_reports.csv")
     chosen = parser.parse_args()
-    splits = json.loads(chosen.annotation.read_text(encoding="utf-8"))
-    training, test = (
-        {study["id"]: mentioned(study["report"]) for study in splits[name]} for name in ("train", "test")
-    )
+    training, test = annotated(chosen.annotation)
     given = {path.name.split(".")[0]: read(path) for path in chosen.recorded}
     print(report(training, test, given))
     if chosen.metadata:
         table, studies = reader_against_terms(training | test, chosen.metadata)
-        print(
-            f"\nThe reader against the collection's MeSH terms and problems, {studies:,} indexed studies:\n"
-        )
-        print(scores.markdown(table))
+        text = "The reader against the collection's MeSH terms and problems"
+        print(f"\n{text}, {studies:,} indexed studies:\n\n{scores.markdown(table)}")
+
+
+def annotated(path: Path) -> tuple[Studies, Studies]:
+    """The training and the test findings of the quiz's annotation."""
+    splits = json.loads(path.read_text(encoding="utf-8"))
+    training, test = (
+        {study["id"]: mentioned(study["report"]) for study in splits[name]} for name in ("train", "test")
+    )
+    return training, test
 
 
 def read(path: Path) -> Studies:
@@ -74,11 +77,8 @@ def read(path: Path) -> Studies:
     if path.suffix == ".csv":
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         return dict(zip(rows["study_id"], split_findings(list(rows["report"])), strict=True))
-    opener, found = gzip.open if path.suffix == ".gz" else open, {}
-    with opener(path, "rt", encoding="utf-8") as file:
-        for row in map(json.loads, file):
-            found.setdefault(row["id"], {})[row["region"]] = row["prediction"]
-    return found
+    studies = pd.read_json(path, lines=True).groupby("id", sort=False)
+    return {study: dict(zip(rows["region"], rows["prediction"], strict=True)) for study, rows in studies}
 
 
 def report(training: Studies, test: Studies, recorded: dict[str, Studies]) -> str:
@@ -116,8 +116,7 @@ def reader_against_terms(studies: Studies, metadata: Path) -> tuple[pd.DataFrame
     for study in studies:
         row = terms.loc[study.removeprefix("CXR").split("_")[0]]
         if row["MeSH"] and row["MeSH"].strip().lower() not in NOT_INDEXED:
-            said = f"{row['MeSH']};{row['Problems']}".lower().split(";")
-            indexed[study] = [term.strip() for term in said]
+            indexed[study] = [term.strip() for term in f"{row['MeSH']};{row['Problems']}".lower().split(";")]
     table = []
     for group in groups.GROUPS:
         if group.name not in TERMS:

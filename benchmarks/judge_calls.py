@@ -15,8 +15,6 @@ GREEN did: a pass writes the recorded answer's next token. Tokens are those of S
 """
 
 import argparse
-import gzip
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -88,9 +87,7 @@ class Recorded:
 
 def read(path: Path) -> list[Row]:
     """The recorded judgements of a gzipped file of JSON lines."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    return [Row(line["reference"], line["prediction"], line["completion"]) for line in lines]
+    return [Row(*row) for row in pd.read_json(path, lines=True)[[*Row._fields]].itertuples(index=False)]
 
 
 def distinct(rows: Sequence[Row]) -> list[Row]:
@@ -118,13 +115,9 @@ def byte_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
+    alphabet, special = pre_tokenizers.ByteLevel.alphabet(), ["<s>", "</s>"]
+    how = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, **how)
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
@@ -180,11 +173,9 @@ def ours(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> Cost:
         def recorded(requests):
             rules = [answers[tuple(request.prompt)] for request in requests]
             cost.questions += len(requests)
+            both = zip(requests, rules, strict=True)
             return write(
-                [
-                    replace(request, rule=lambda tokens=tokens: Recorded(tokens))
-                    for request, tokens in zip(requests, rules, strict=True)
-                ]
+                [replace(each, rule=lambda tokens=tokens: Recorded(tokens)) for each, tokens in both]
             )
 
         def counted(tokens):  # each answer once, as it ends

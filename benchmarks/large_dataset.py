@@ -11,7 +11,6 @@ process and of those that it starts, all together: the pages of a mapped file be
 
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -23,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a core a process
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from process_memory import anonymous_bytes  # noqa: E402
+from process_memory import SPAWN, peak_of  # noqa: E402
 
 from utils.data import phantoms  # noqa: E402
 from utils.run.disk import write_json  # noqa: E402
@@ -44,26 +43,25 @@ def main() -> None:
         print(f"{options.distinct:,} distinct studies of {SIDE} px, the others are links to them")
         best: dict[int, float] = {}
         for processes in (1, 2) * options.repeats:
-            _, took = told(folder, options.timed, processes)
+            _, took = built(folder, options.timed, processes)
             best[processes] = min(took, best.get(processes, took))
         print(
             f"two processes are {best[1] / best[2]:.2f} times as fast as one "
             f"({options.timed:,} studies, the fastest of {options.repeats} times each)"
         )
-        peaks = {("build", count): told(folder, count, 2)[0] for count in (options.few, options.studies)}
+        peaks = {("step 2", count): built(folder, count, 2)[0] for count in (options.few, options.studies)}
+        reading = "reading in steps 3 and 4"
         for count in (options.few, options.studies):
             peak, took = watched(read, folder, count, 2)
-            peaks["read", count] = peak
-            print(
-                f"steps 3 and 4 read {count:6,} studies: {took:6.1f} s, peak {peak / 2**20:,.0f} MiB",
-                flush=True,
-            )
-        for what, label in (("build", "step 2"), ("read", "reading in steps 3 and 4")):
-            more = (peaks[what, options.studies] - peaks[what, options.few]) / 2**20
+            peaks[reading, count] = peak
+            shown = f"{took:6.1f} s, peak {peak / 2**20:,.0f} MiB"
+            print(f"steps 3 and 4 read {count:6,} studies: {shown}", flush=True)
+        for label in ("step 2", reading):
+            more = (peaks[label, options.studies] - peaks[label, options.few]) / 2**20
             print(f"peak of {label}, {options.studies:,} studies less {options.few:,}: {more:+,.0f} MiB")
 
 
-def told(folder: Path, count: int, processes: int) -> tuple[int, float]:
+def built(folder: Path, count: int, processes: int) -> tuple[int, float]:
     """The peak and the seconds of one build, which is printed."""
     shutil.rmtree(folder / f"{count}_{processes}", ignore_errors=True)
     shutil.rmtree(folder / "cache", ignore_errors=True)
@@ -92,25 +90,8 @@ def linked(drawn: Path, folder: Path, count: int) -> None:
 
 def watched(work, folder: Path, count: int, processes: int) -> tuple[int, float]:
     """The peak of anonymous memory and the seconds of `work` in a process of its own."""
-    spawn = multiprocessing.get_context("spawn")
-    child = spawn.Process(target=work, args=(folder, count, processes, seconds := spawn.Value("d", 0)))
-    child.start()
-    peak = 0
-    while child.is_alive():
-        peak = max(peak, sum(map(anonymous_bytes, family(child.pid))))
-        child.join(0.05)
-    if child.exitcode:
-        sys.exit(f"{work.__name__} failed")
-    return peak, seconds.value
-
-
-def family(process: int) -> list[int]:
-    """A process and those that it started."""
-    try:
-        started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except OSError:
-        started = []
-    return [process, *(one for each in map(int, started) for one in family(each))]
+    seconds = SPAWN.Value("d", 0)
+    return peak_of(work, folder, count, processes, seconds), seconds.value
 
 
 def build(folder: Path, count: int, processes: int, seconds) -> None:

@@ -10,7 +10,6 @@ with the audit, is printed beside it.
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -22,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import batch_server  # noqa: E402
 import loopback  # noqa: E402
-from process_memory import anonymous_bytes  # noqa: E402
+from process_memory import SPAWN, anonymous_bytes, peak_of  # noqa: E402
 
 from utils import split  # noqa: E402
 from utils.split.offline import split_offline  # noqa: E402
@@ -36,10 +35,9 @@ REPORT = (
 
 def main() -> None:
     options = arguments()
-    spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="large_split_") as temporary:
-        port = spawn.Value("i", 0)
-        server = spawn.Process(target=serve, args=(port,), daemon=True)
+        port = SPAWN.Value("i", 0)
+        server = SPAWN.Process(target=serve, args=(port,), daemon=True)
         server.start()
         while not port.value:
             time.sleep(0.05)
@@ -47,30 +45,14 @@ def main() -> None:
         for work, most in ((by_batch, options.reports), (by_server, options.server)):
             peaks = {}
             for count in (options.few, most):
-                told = spawn.Queue()
-                args = (
-                    count,
-                    address,
-                    options.concurrency,
-                    Path(temporary) / f"{work.__name__}_{count}",
-                    told,
-                )
-                child = spawn.Process(target=work, args=args)
-                child.start()
-                held, start = 0, time.perf_counter()
-                while child.is_alive():
-                    held = max(held, anonymous_bytes(child.pid))
-                    child.join(0.02)
-                if child.exitcode:
-                    sys.exit(f"{work.__name__} failed")
-                peaks[count] = held
-                print(
-                    f"{work.__name__}, {count:,} reports: peak {held / 2**20:,.0f} MiB, {told.get()}, "
-                    f"{time.perf_counter() - start:.0f} s, load {os.getloadavg()[0]:.1f}",
-                    flush=True,
-                )
+                notes, folder = SPAWN.Queue(), Path(temporary) / f"{work.__name__}_{count}"
+                start = time.perf_counter()
+                peaks[count] = peak_of(work, count, address, options.concurrency, folder, notes)
+                shown = f"{notes.get()}, {time.perf_counter() - start:.0f} s, load {os.getloadavg()[0]:.1f}"
+                peak = f"peak {peaks[count] / 2**20:,.0f} MiB"
+                print(f"{work.__name__}, {count:,} reports: {peak}, {shown}", flush=True)
             more = (peaks[most] - peaks[options.few]) / 1024 / max(1, most - options.few)
-            print(f"{work.__name__}: {more:.2f} KiB more a report")
+            print(f"{work.__name__}: {more:.2f} KiB more per report")
 
 
 def reports(count: int) -> list[str]:
@@ -78,7 +60,7 @@ def reports(count: int) -> list[str]:
     return [REPORT.format(f"{count}.{i}") for i in range(count)]
 
 
-def by_batch(count: int, address: str, concurrency: int, folder: Path, told) -> None:
+def by_batch(count: int, address: str, concurrency: int, folder: Path, notes) -> None:
     texts, prompt = reports(count), split.load_prompt().text
     before = anonymous_bytes(os.getpid())
     how = {"cache": folder / "answers.jsonl", "base_url": address, "api_key": KEY}
@@ -88,26 +70,26 @@ def by_batch(count: int, address: str, concurrency: int, folder: Path, told) -> 
     }:
         time.sleep(0.5)
     assert split.batch.collect(texts, prompt, folder / "batches.json", **how) == (count, 0)
-    finish(texts, prompt, concurrency, how, before, told)
+    finish(texts, prompt, concurrency, how, before, notes)
 
 
-def by_server(count: int, address: str, concurrency: int, folder: Path, told) -> None:
+def by_server(count: int, address: str, concurrency: int, folder: Path, notes) -> None:
     texts, prompt = reports(count), split.load_prompt().text
     before = anonymous_bytes(os.getpid())
     how = {"cache": folder / "answers.jsonl", "base_url": address, "api_key": KEY}
     print(split.estimate(texts, MODEL, prompt, cache=how["cache"]))
-    finish(texts, prompt, concurrency, how, before, told)
+    finish(texts, prompt, concurrency, how, before, notes)
 
 
-def finish(texts: list[str], prompt: str, concurrency: int, how: dict, before: int, told) -> None:
-    """Splits and audits; tells what the process held before, and what it returns."""
+def finish(texts: list[str], prompt: str, concurrency: int, how: dict, before: int, notes) -> None:
+    """Splits and audits; notes what the process held before, and what it returns."""
     splits, audit = split.split_and_audit(
         texts, "openai", model=MODEL, prompt=prompt, concurrency=concurrency, **how
     )
     assert splits[-1] == split_offline(texts[-1]) and audit["ok"].all() and not audit["repaired"].any()
-    size = sum(sys.getsizeof(one) + sum(map(sys.getsizeof, set(one.values()))) for one in splits)
+    size = sum(sys.getsizeof(each) + sum(map(sys.getsizeof, set(each.values()))) for each in splits)
     size += int(audit.memory_usage(deep=True).sum())
-    told.put(f"{before / 2**20:,.0f} MiB before the first step, splits and audit {size / 2**20:,.0f} MiB")
+    notes.put(f"{before / 2**20:,.0f} MiB before the first step, splits and audit {size / 2**20:,.0f} MiB")
 
 
 class Handler(batch_server.Handler):

@@ -14,24 +14,20 @@ that were read, with another text beside it.
 """
 
 import argparse
-import gzip
 import hashlib
-import json
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from utils.findings import reader  # noqa: E402
-from utils.judge import (  # noqa: E402
-    OFFLINE_LABEL,
-    judge_pairs,
-)
+from utils.judge import OFFLINE_LABEL, judge_pairs  # noqa: E402
 from utils.judge.offline import OfflineEngine  # noqa: E402
 from utils.regions import REGIONS  # noqa: E402
 
@@ -40,8 +36,7 @@ RESAMPLES, SEED = 1000, 0
 
 def read(path: Path) -> list[dict]:
     """The rows of a file of judgements with text on both sides."""
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    rows = [json.loads(line) for line in content.splitlines()]
+    rows = pd.read_json(path, lines=True).to_dict("records")
     return [row for row in rows if row["reference"].strip() and row["prediction"].strip()]
 
 
@@ -59,13 +54,13 @@ def unread(rows: list[dict]) -> list[dict]:
     ]
 
 
-def correlations(one: np.ndarray, two: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def correlations(ours: np.ndarray, green: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pearson's r and Kendall's tau-b (ties counted) of two scores, shape (n,), for each row of `weights`."""
     total = weights.sum(1)
-    mean_one, mean_two = weights @ one / total, weights @ two / total
-    covariance = weights @ (one * two) / total - mean_one * mean_two
-    spread = (weights @ one**2 / total - mean_one**2) * (weights @ two**2 / total - mean_two**2)
-    signs = [np.sign(np.subtract.outer(values, values)).astype(np.float32) for values in (one, two)]
+    our_mean, green_mean = weights @ ours / total, weights @ green / total
+    covariance = weights @ (ours * green) / total - our_mean * green_mean
+    spread = (weights @ ours**2 / total - our_mean**2) * (weights @ green**2 / total - green_mean**2)
+    signs = [np.sign(np.subtract.outer(values, values)).astype(np.float32) for values in (ours, green)]
 
     def over_pairs(matrix: np.ndarray) -> np.ndarray:
         return ((weights.astype(np.float32) @ matrix) * weights).sum(1)
@@ -84,9 +79,8 @@ def resampled(ids: list[str]) -> np.ndarray:
 
 def agreement(rows: list[dict]) -> list[str]:
     """One line per region, then both correlations over all rows."""
-    ours = np.array(
-        [one.score for one in judge_pairs([(row["reference"], row["prediction"]) for row in rows])]
-    )
+    judged = judge_pairs([(row["reference"], row["prediction"]) for row in rows])
+    ours = np.array([judgement.score for judgement in judged])
     green = np.array([row["green"] for row in rows], float)
     weights = resampled([row["id"] for row in rows])
 
@@ -99,10 +93,8 @@ def agreement(rows: list[dict]) -> list[str]:
         of_region = weights * [row["region"] == region for row in rows]
         if not of_region[0].any():
             continue
-        means = [
-            of_region @ values / np.maximum(of_region.sum(1), 1) for values in (green, ours, ours - green)
-        ]
-        cells = [f"{shown(values):23}" for values in means]
+        count = np.maximum(of_region.sum(1), 1)
+        cells = [f"{shown(of_region @ values / count):23}" for values in (green, ours, ours - green)]
         lines.append(f"{region:12}{int(of_region[0].sum()):>5}  {''.join(cells)}".rstrip())
     pearson, kendall = correlations(ours, green, weights)
     pairs = len({(row["reference"], row["prediction"]) for row in rows})
@@ -115,7 +107,7 @@ def speed(rows: list[dict]) -> str:
     pairs = list(dict.fromkeys((row["reference"], row["prediction"]) for row in rows))
     engine = OfflineEngine()
 
-    def seconds(*, forget_between: bool) -> float:
+    def seconds(forget_between: bool) -> float:
         start = time.process_time()
         for pair in pairs:
             judge_pairs([pair], engine)
@@ -124,7 +116,7 @@ def speed(rows: list[dict]) -> str:
         return time.process_time() - start
 
     forget()
-    once, anew = seconds(forget_between=False), seconds(forget_between=True)
+    once, anew = seconds(False), seconds(True)
     return (
         f"{len(pairs) / once:,.0f} pairs in a second of one core's time ({len(pairs)} distinct ones), each "
         f"text read once: {anew / once:.1f}x as fast as reading it anew for each pair"

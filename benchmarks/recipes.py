@@ -57,7 +57,7 @@ def some_unplanned(rows: Dataset, words: Words) -> Dataset:
     chance = random.Random(0)
     chosen = [chance.random() < UNPLANNED for _ in range(len(rows))]
     both = zip(chosen, plain["completion"], probing.planned(rows, words)["completion"], strict=True)
-    answers = [one if drawn else other for drawn, one, other in both]
+    answers = [unplanned if drawn else planned for drawn, unplanned, planned in both]
     return plain.remove_columns("completion").add_column("completion", answers, feature=hf_dataset.MESSAGES)
 
 
@@ -72,33 +72,26 @@ def abnormal_twice(dataset: DatasetDict, probe: Probe) -> DatasetDict:
 
 def recipe(name: str, probe: Probe, dataset: DatasetDict) -> tuple[Probe, DatasetDict, list]:
     """The probe, the dataset and the changes to the code with which a recipe is trained."""
-    if name == "plain":
-        silent = replace(probe, names=(), normal=(), weight=probe.weight[:0], bias=probe.bias[:0])
-        return silent, dataset, [patch.object(trainer, "words", lambda *_: Words((), {}))]
-    if name == "findings only":
-        return replace(probe, normal=()), dataset, []
-    if name == "plan, sentences as reported":
-        return probe, dataset, [patch.object(probing, "lead", lambda text, *_: text)]
-    if name == "plan in three quarters":
-        return probe, dataset, [patch.object(trainer, "planned", some_unplanned)]
-    if name == "plan, abnormal twice":
-        return probe, abnormal_twice(dataset, probe), []
-    if name == "plan, tower too":
-        targets = f"{loading.LORA_TARGETS}|{TOWER_TARGETS}"
-        looks = patch.object(trainer, "kept_patches", lambda *_: None)  # a tower that learns sees anew
-        return probe, dataset, [patch.object(loading, "LORA_TARGETS", targets), looks]
+    match name:
+        case "plain":
+            silent = replace(probe, names=(), normal=(), weight=probe.weight[:0], bias=probe.bias[:0])
+            return silent, dataset, [patch.object(trainer, "words", lambda *_: Words((), {}))]
+        case "findings only":
+            return replace(probe, normal=()), dataset, []
+        case "plan, sentences as reported":
+            return probe, dataset, [patch.object(probing, "lead", lambda text, *_: text)]
+        case "plan in three quarters":
+            return probe, dataset, [patch.object(trainer, "planned", some_unplanned)]
+        case "plan, abnormal twice":
+            return probe, abnormal_twice(dataset, probe), []
+        case "plan, tower too":
+            targets = f"{loading.LORA_TARGETS}|{TOWER_TARGETS}"
+            looks = patch.object(trainer, "kept_patches", lambda *_: None)  # a tower that learns sees anew
+            return probe, dataset, [patch.object(loading, "LORA_TARGETS", targets), looks]
     return probe, dataset, []
 
 
-RECIPES = (
-    "plain",
-    "findings only",
-    "plan",
-    "plan, sentences as reported",
-    "plan in three quarters",
-    "plan, abnormal twice",
-    "plan, tower too",
-)
+RECIPES = [line[2:].split(":")[0] for line in __doc__.splitlines() if line.startswith("- ")]
 
 
 def run(name: str, workspace: Path, dataset: DatasetDict, settings: TrainingSettings) -> pd.DataFrame:
@@ -119,7 +112,7 @@ def run(name: str, workspace: Path, dataset: DatasetDict, settings: TrainingSett
 
 
 def table(judged: pd.DataFrame, groups) -> pd.DataFrame:
-    """A row a recipe: findings together, and the mean of each region."""
+    """One row per recipe: findings together, and the mean of each region."""
     counted = counts.count(judged, groups, resamples=200)
     whole = counted[counted["finding"] == counts.MICRO].set_index("system")
     means = scores.summary(judged).pivot(index="system", columns="region", values="mean")

@@ -31,11 +31,7 @@ from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaNextForConditio
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils.data import (  # noqa: E402
-    hf_dataset,
-    phantoms,
-    studies,
-)
+from utils.data import hf_dataset, phantoms, studies  # noqa: E402
 from utils.findings.groups import frequent  # noqa: E402
 from utils.findings.probe import Probe  # noqa: E402
 from utils.models import bases  # noqa: E402

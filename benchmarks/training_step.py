@@ -114,9 +114,8 @@ def operations(way: SFTTrainer) -> str:
     """The operations that take most of the time of a run."""
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         way.train()
-    return profiled.key_averages().table(
-        sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40
-    )
+    how = {"sort_by": "self_cpu_time_total", "row_limit": 12, "max_name_column_width": 40}
+    return profiled.key_averages().table(**how)
 
 
 def ours(

@@ -12,17 +12,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from bitsandbytes.nn import Linear4bit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.models import loading
+from utils.scores.statistics import interval
 from utils.settings import DEMO_BASE
 from utils.training.base_models.phantoms import SEED, attributes_read_right
-
-DRAWS = 10_000
 
 
 def read(unquantised: list[str], studies: int) -> pd.DataFrame:
@@ -46,10 +44,8 @@ def main() -> None:
     quantised = read([name for name in loading.UNQUANTISED if "vision" not in name], studies)
     table = pd.DataFrame({"full precision": whole.mean(), "4 bits": quantised.mean()})
     print(table.round(3).to_string())
-    differences = (quantised.astype(float) - whole).mean(axis=1).to_numpy()  # of a phantom
-    chance = np.random.default_rng(0)
-    means = differences[chance.integers(0, studies, (DRAWS, studies))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    differences = (quantised.astype(float) - whole).mean(axis=1)  # of a phantom
+    low, high = interval(differences)
     shares = " and ".join(f"{share:.3f} ({how})" for how, share in table.mean().items())
     print(f"all attributes: {shares}")
     print(f"difference {differences.mean():+.4f} [{low:+.4f}, {high:+.4f}], n={studies} phantoms")

@@ -96,9 +96,8 @@ def one_finding(name: str, number: int) -> Drawn:
         with recorded(FINDINGS[name]) as mask:
             views.append(kind(attributes, rng, SIZE).view())
         lateral = kind is anatomy.Lateral
-        masks.append(
-            np.asarray(mask) > 0 if not (lateral and name in FRONTAL_ALONE) else np.zeros((SIZE, SIZE))
-        )
+        hidden = lateral and name in FRONTAL_ALONE
+        masks.append(np.zeros((SIZE, SIZE)) if hidden else np.asarray(mask) > 0)
     return Drawn(views, masks)
 
 
@@ -141,16 +140,16 @@ def recorded(finding: Kind):
 
 def shares(masks: list[np.ndarray]) -> np.ndarray:
     """(views, GRID, GRID): what share of each patch is the finding."""
-    found = np.zeros((len(masks), GRID, GRID))
-    for number, row, column in np.ndindex(found.shape):
+    covered = np.zeros((len(masks), GRID, GRID))
+    for number, row, column in np.ndindex(covered.shape):
         left, top, right, bottom = box((SIZE, SIZE), row, column)
-        found[number, row, column] = masks[number][top:bottom, left:right].mean()
-    return found
+        covered[number, row, column] = masks[number][top:bottom, left:right].mean()
+    return covered
 
 
-def is_named(found: StudyReport, name: str) -> bool:
+def is_named(study: StudyReport, name: str) -> bool:
     """Whether the report says that the finding is there."""
-    return FINDINGS[name].group in named(found.report.get(FINDINGS[name].region, ""), FINDINGS[name].region)
+    return FINDINGS[name].group in named(study.report.get(FINDINGS[name].region, ""), FINDINGS[name].region)
 
 
 def looked(writer, name: str, means: list[Image.Image]) -> list[tuple[bool, float]]:

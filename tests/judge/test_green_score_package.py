@@ -150,15 +150,9 @@ def test_what_is_taken_is_what_asks_and_reads(folder):
     assert chat("b", "a").startswith("<|user|>\nIs a b?</s>")
     assert GreenEngine().fingerprint != ours  # answers to another prompt are another judge's
     read = parse_completion(answer)
-    assert (read.score, read.matched, read.significant, read.insignificant) == (
-        0.7,
-        7,
-        (1, 2, 0, 0, 0, 0),
-        (0, 0, 0, 0, 0, 1),
-    )
-    assert read.sentences == {"a": ("x",)} and read.matched_findings == (
-        "heart normal",
-    )  # the words are ours
+    assert (read.score, read.matched) == (0.7, 7)
+    assert (read.significant, read.insignificant) == ((1, 2, 0, 0, 0, 0), (0, 0, 0, 0, 0, 1))
+    assert (read.sentences, read.matched_findings) == ({"a": ("x",)}, ("heart normal",))  # the words are ours
     assert judge_pairs([("Heart is normal.", "Heart is normal.")])[0].score == 0.7
     said = compare_green_score([("b", "a", answer)])
     assert "1 known answers" in said and "prompt 0, counts 0, score 0" in said and "They differ" in said

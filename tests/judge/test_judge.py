@@ -41,27 +41,23 @@ class CountingEngine:
             yield index, write_completion(f"{pairs[index]}", {"a": [pairs[index][1]]}, {}, [pairs[index][0]])
 
 
-def test_every_recorded_completion_parses_as_recorded(shared):
+@pytest.fixture
+def recorded(shared) -> list[dict]:
+    """What GREEN answered on the published test predictions."""
     with gzip.open(shared / "recorded" / "green_test.jsonl.gz", "rt") as file:
-        rows = [json.loads(line) for line in file]
-    judged = [parse_completion(row["completion"]) for row in rows]
-    assert len(rows) == 2360
-    for row, one in zip(rows, judged, strict=True):
-        assert one.score_as_published == pytest.approx(row["green"], abs=1e-12)
-        assert list(one.significant) == row["significant"]
-        assert one.matched == row["matched"]
-        assert one.score in (None, one.score_as_published)
-    refused = [row for row, one in zip(rows, judged, strict=True) if one.score is None]
-    assert len(refused) == sum("[Matched Findings]:" not in row["completion"] for row in rows)
+        return [json.loads(line) for line in file]
+
+
+def test_every_recorded_completion_parses_as_recorded(recorded):
+    judged = [parse_completion(row["completion"]) for row in recorded]
+    assert len(recorded) == 2360
+    for row, judgement in zip(recorded, judged, strict=True):
+        assert judgement.score_as_published == pytest.approx(row["green"], abs=1e-12)
+        assert list(judgement.significant) == row["significant"] and judgement.matched == row["matched"]
+        assert judgement.score in (None, judgement.score_as_published)
+    refused = [row for row, judgement in zip(recorded, judged, strict=True) if judgement.score is None]
+    assert len(refused) == sum("[Matched Findings]:" not in row["completion"] for row in recorded)
     assert all(row["green"] == 0 for row in refused)
-
-
-def test_the_recorded_test_predictions_take_916_questions(shared):
-    with gzip.open(shared / "recorded" / "green_test.jsonl.gz", "rt") as file:
-        rows = [json.loads(line) for line in file]
-    engine = CountingEngine()
-    judge_pairs([(r["reference"], r["prediction"]) for r in rows if r["reference"].strip()], engine)
-    assert len(engine.asked) == 916
 
 
 def parsed(significant="None.", matched="2. No effusion; No nodule."):
@@ -69,15 +65,11 @@ def parsed(significant="None.", matched="2. No effusion; No nodule."):
 
 
 def test_a_verdict_in_full():
-    one = parsed(
-        "(a) False report of a finding in the candidate: 1. A nodule.\n(b) Missing: 2. Effusion; Fracture."
-    )
-    assert one.score == 0.4
-    assert one.significant == (1, 2, 0, 0, 0, 0)
-    assert one.insignificant == (0, 0, 0, 0, 0, 0)
+    one = parsed("(a) False report of a finding: 1. A nodule.\n(b) Missing: 2. Effusion; Fracture.")
+    assert (one.score, one.explanation) == (0.4, "Fine in general.")
+    assert (one.significant, one.insignificant) == ((1, 2, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0))
     assert one.matched_findings == ("No effusion", "No nodule")
     assert one.sentences == {"a": ("A nodule",), "b": ("Effusion", "Fracture")}
-    assert one.explanation == "Fine in general."
 
 
 @pytest.mark.parametrize(
@@ -150,11 +142,9 @@ def test_each_distinct_pair_is_asked_once_and_answers_keep_the_order():
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_recorded_test_predictions_need_916_questions(shared):
-    with gzip.open(shared / "recorded" / "green_test.jsonl.gz", "rt") as file:
-        rows = [json.loads(line) for line in file]
+def test_recorded_test_predictions_need_916_questions(recorded):
     engine = CountingEngine()
-    judge_pairs([(row["reference"], row["prediction"]) for row in rows if row["reference"]], engine)
+    judge_pairs([(row["reference"], row["prediction"]) for row in recorded if row["reference"]], engine)
     assert len(engine.asked) == 916
 
 

@@ -1,11 +1,11 @@
 """The findings probe: what a radiograph shows, read off the frozen vision tower by logistic regression.
 
-For each frequent finding of the training reports one weight per feature and a bias; a region that a
-report leaves out is unknown, not negative. Standardising, principal components, regression and
-calibration are all linear before the last step, so the probe is kept as one matrix, in safetensors.
+It has one weight per feature, and a bias, for each frequent finding of the training reports; a region that a
+report leaves out is unknown, not negative. All steps before the last are linear, so the probe is kept as one
+matrix.
 
-The probe decides what a report names: the *plan*. A report names a finding where the probability is at
-or over a threshold, which follows from one number, `recall_weight`: see `Probe.threshold`.
+The probe decides what a report names: the *plan*. A report names a finding where the probability is at or
+over a threshold, which follows from one number, `recall_weight`: see `Probe.threshold`.
 """
 
 import json
@@ -71,9 +71,9 @@ class Probe:
 
         It is the one with the highest F-measure to be expected on the calibration studies, all findings
         together, if their probabilities are true; recall weighs `recall_weight` times as much as precision
-        (van Rijsbergen's beta). No label is used, so a finding that few of them have does not decide by
-        chance; and one threshold for all leaves out a finding that the probe cannot see, where one for each
-        would name it in most studies.
+        (van Rijsbergen's beta). It uses no label, so a finding that few of them have does not decide by
+        chance. One threshold for all leaves out a finding that the probe cannot see, which one of its own
+        would name in most studies.
         """
         if not self.calibration.size:
             return 0.0
@@ -143,8 +143,8 @@ def fit(
         chosen, probabilities are calibrated and the threshold is set; without them, or where too few of them
         have a finding, out-of-fold probabilities of the training studies take their place
 
-    Findings are those that at least `groups.FREQUENT` of the studies name. One that too few studies have,
-    or lack, to be cross-validated is left out; there may be none.
+    Findings are those that at least `groups.FREQUENT` of the studies name, and enough have and lack to be
+    cross-validated; there may be none.
     """
     groups = [group for group in frequent(studies) if _both(labels(studies, [group]), LEAST)]
     flat, truth = _flat(features), labels(studies, groups)

@@ -64,24 +64,22 @@ def judge_pairs(
     identical_without_asking: bool = False,
     **options,
 ) -> list[Judgement]:
-    """Judge (reference, prediction) pairs; one judgement per pair, in their order.
+    """One judgement for each (reference, prediction) pair, in their order.
 
-    Each distinct pair is asked once. An empty prediction is scored 0 without asking, as GREEN did in every
-    recorded case; with `identical_without_asking` a prediction equal to its reference is scored 1.0 (so in
-    every recorded case too), and the label of all judgements says so.
+    Each distinct pair is asked once. An empty prediction is scored 0 without asking; with
+    `identical_without_asking` a prediction equal to its reference is scored 1.0, and the label of all
+    judgements says so. GREEN did so in every recorded case.
 
     engine: a name, or an engine already loaded (to keep the 7B model between calls)
     cache: a JSON-lines file that answers are appended to as they come; a later call with it, after a kill
-        too, asks only what is missing
+        too, asks only what is missing. Of several processes each asks its share, and gets no verdict for the
+        others' questions unless the cache holds one
     progress: called with (answered, to ask) as answers come
     options: of an engine that is named: those of `green.GreenEngine` or of `green.ServerEngine`
 
     Raises JudgeError, a ValueError, for a pair whose reference is empty (a region that a study does not
     mention is never scored), for an unknown engine, for options that reach none, and for a cache file that is
     not ours.
-
-    Of several processes that keep their answers in `cache`, each asks its share; the others' questions have
-    no verdict for it, unless the cache holds one.
     """
     asked = [(tidy(reference), tidy(prediction)) for reference, prediction in pairs]
     for number, (reference, _) in enumerate(asked):
@@ -122,35 +120,32 @@ def _known(
     asked: list[Pair], judge: Engine, store: "Cache | None", identical_without_asking: bool
 ) -> tuple[dict[Pair, str], list[Pair]]:
     """The completions that there are without asking, by pair; and the pairs that are left to ask."""
-    known, distinct = {}, list(dict.fromkeys(asked))
+    known, distinct, text = {}, list(dict.fromkeys(asked)), "The candidate report is"
     for pair in distinct:
-        completion = _without_asking(pair, identical_without_asking) or (store and store.get(judge, pair))
-        if completion is not None:
+        reference, prediction = pair
+        if not prediction:
+            errors = {"b": sentences(reference)}
+            known[pair] = write_completion(
+                f"{text} empty: scored 0 without asking the judge.", errors, {}, []
+            )
+        elif identical_without_asking and prediction == reference:
+            explanation = f"{text} the reference: scored 1 without asking the judge."
+            known[pair] = write_completion(explanation, {}, {}, [reference])
+        elif store and (completion := store.get(judge, pair)) is not None:
             known[pair] = completion
     return known, [pair for pair in (shard(distinct) if store else distinct) if pair not in known]
-
-
-def _without_asking(pair: Pair, identical_without_asking: bool) -> str | None:
-    reference, prediction = pair
-    if not prediction:
-        explanation = "The candidate report is empty: scored 0 without asking the judge."
-        return write_completion(explanation, {"b": sentences(reference)}, {}, [])
-    if identical_without_asking and prediction == reference:
-        explanation = "The candidate report is the reference: scored 1 without asking the judge."
-        return write_completion(explanation, {}, {}, [reference])
-    return None
 
 
 def offline_judge_reward(completions: list, **columns: object) -> list[float | None]:
     """The offline judge as a reward of TRL: `GRPOTrainer(reward_funcs=offline_judge_reward, ...)`. Not GREEN.
 
     completions: report texts, or conversations whose last message holds one
-    columns: the dataset's, repeated by TRL for each completion. Those called as the
-        regions hold the references; what else TRL passes is not read
+    columns: the dataset's, as TRL repeats them for each completion; those called as the regions hold the
+        references
 
-    The reward is the mean score, 0 to 1, over the regions that a study mentions; one
-    that the report leaves out scores 0. A study that mentions none has None, which
-    TRL leaves out. Raises JudgeError without a column of a region.
+    The reward is the mean score, 0 to 1, over the regions that a study mentions; one that the report leaves
+    out scores
+    0. It is None for a study that mentions none. Raises JudgeError without a column of a region.
     """
     given = {region: columns[region] for region in REGIONS if region in columns}
     if not given:
@@ -168,12 +163,12 @@ def offline_judge_reward(completions: list, **columns: object) -> list[float | N
 
 def judge_of(settings: JudgeSettings) -> Engine:
     """The judge that the settings name; it loads nothing before it is asked."""
-    batch_size = settings.batch_size or None
     match settings.engine:
         case "green":
-            return GreenEngine(precision=settings.precision, batch_size=batch_size)
+            return GreenEngine(precision=settings.precision, batch_size=settings.batch_size)
         case "server":
-            return ServerEngine(settings.base_url, api_key=secret(SERVER_KEY), batch_size=batch_size)
+            key = secret(SERVER_KEY)
+            return ServerEngine(settings.base_url, api_key=key, batch_size=settings.batch_size)
     return OfflineEngine()
 
 

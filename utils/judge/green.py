@@ -1,8 +1,8 @@
 """GREEN-radllama2-7b as an engine of `judge_pairs`: on this machine's GPU, or behind a server.
 
-Prompt, chat format and end of input are those that the model was published with (`make_prompt` and `GREEN`
-of the package green-score 0.0.12): they are the model's input format, and other wordings give other
-verdicts. The prompt is the package's own once `green_score.take` has it; ours is the same text.
+Prompt, chat format and end of input are those of green-score 0.0.12, with which the model was published:
+other wordings give other verdicts. The prompt is the package's own once `green_score.take` has it; ours is
+the same.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from utils.run.answers import MAX_RETRIES, TIMEOUT
 from utils.run.machine import NF4
 
 from . import green_score
-from .verdicts import ERROR_TYPES, JudgeError, Pair, write_completion
+from .verdicts import JudgeError, Pair, write_completion
 
 GREEN_MODEL = "StanfordAIMI/GREEN-radllama2-7b"
 GREEN_LABEL = "GREEN-radllama2-7b"
@@ -29,57 +29,7 @@ MAX_WORDS = 300  # of each report, as green-score cuts them
 MOST_AT_ONCE = 64  # pairs in a batch that is sized by free memory
 ANSWER_TOKENS = 372  # that 95 % of 916 recorded answers need at most; 250 on average
 
-_ERRORS = """\
-(a) <Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>
-    ....
-    (f) <Error Type>: <The number of errors>. <Error 1>; <Error 2>; ...; <Error n>"""
-_PROMPT = f"""\
-Objective: Evaluate the accuracy of a candidate radiology report in comparison to a reference radiology \
-report composed by expert radiologists.
-
-    Process Overview: You will be presented with:
-
-    1. The criteria for making a judgment.
-    2. The reference radiology report.
-    3. The candidate radiology report.
-    4. The desired format for your assessment.
-
-    1. Criteria for Judgment:
-
-    For each candidate report, determine:
-
-    The count of clinically significant errors.
-    The count of clinically insignificant errors.
-
-    Errors can fall into one of these categories:
-
-{chr(10).join(f"    {letter}) {name}." for letter, name in ERROR_TYPES.items())}
-    Note: Concentrate on the clinical findings rather than the report's writing style. \
-Evaluate only the findings that appear in both reports.
-
-    2. Reference Report:
-    {{reference}}
-
-    3. Candidate Report:
-    {{prediction}}
-
-    4. Reporting Your Assessment:
-
-    Follow this specific format for your output, even if no errors are found:
-    ```
-    [Explanation]:
-    <Explanation>
-
-    [Clinically Significant Errors]:
-    {_ERRORS}
-
-    [Clinically Insignificant Errors]:
-    {_ERRORS}
-
-    [Matched Findings]:
-    <The number of matched findings>. <Finding 1>; <Finding 2>; ...; <Finding n>
-    ```
-"""
+_PROMPT = Path(__file__).with_name("green_prompt.txt").read_text(encoding="utf-8")
 # green-score adds an empty turn of the assistant, and its tokenizer (add_eos_token) ends the input with </s>.
 _CHAT = "<|user|>\n{prompt}</s>\n<|assistant|>\n</s>\n<|assistant|>\n</s>"
 
@@ -122,14 +72,14 @@ class GreenEngine:
 
     model: name on the Hugging Face Hub, or a folder
     precision: "nf4" (4-bit, about 4 GB), "int8" (7 GB) or "fp16" (13.5 GB)
-    batch_size: pairs at once, at most; None: as many as the free memory holds
+    batch_size: pairs at once, at most; 0: as many as the free memory holds
     """
 
     def __init__(
         self,
         model: str | Path = GREEN_MODEL,
         precision: Literal["nf4", "int8", "fp16"] = "nf4",
-        batch_size: int | None = None,
+        batch_size: int = 0,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ):
         if precision not in ("nf4", "int8", "fp16"):
@@ -249,32 +199,26 @@ class ServerEngine:
     base_url: the address up to and with `/v1`
     model: the name that the server serves it under
     api_key: where the server wants one; none is taken from the environment, where it may be another service's
-    batch_size: questions in flight at once, 8 where None
+    batch_size: questions in flight at once; 0: 8
     """
 
     def __init__(
-        self,
-        base_url: str | None = None,
-        model: str = GREEN_MODEL,
-        api_key: str | None = None,
-        batch_size: int | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        self, base_url: str = "", model: str = GREEN_MODEL, api_key: str | None = None, batch_size: int = 0
     ):
         from openai import OpenAI
 
         if not base_url:
             raise JudgeError("the server judge needs base_url, such as http://localhost:8000/v1")
-        self.model_name, self.batch_size, self.max_new_tokens = model, batch_size or 8, max_new_tokens
-        self.label = judge_label(model, "server")
-        self.fingerprint = _fingerprint(max_new_tokens)
+        self.model_name, self.batch_size = model, batch_size or 8
+        self.label, self.fingerprint = judge_label(model, "server"), _fingerprint(MAX_NEW_TOKENS)
         how = {"max_retries": MAX_RETRIES, "timeout": TIMEOUT}
         self._client = OpenAI(base_url=base_url, api_key=api_key or "none", **how)
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
         """Answers as they arrive.
 
-        Raises JudgeError when a request fails after the client's own retries,
-        after the answers to the questions that were in flight then.
+        Raises JudgeError when a request fails after the client's own retries, and after the answers in
+        flight.
         """
         from openai import OpenAIError
 
@@ -298,9 +242,8 @@ class ServerEngine:
 
     def _complete(self, pair: Pair) -> str:
         try:
-            reply = self._client.completions.create(
-                model=self.model_name, prompt=chat(*pair), max_tokens=self.max_new_tokens, temperature=0
-            )
+            how = {"model": self.model_name, "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
+            reply = self._client.completions.create(prompt=chat(*pair), **how)
         except (json.JSONDecodeError, UnicodeDecodeError):
             reply = None
         choices = getattr(reply, "choices", None)  # of a web page or an error with status 200: none

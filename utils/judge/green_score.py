@@ -16,14 +16,10 @@ Counts = tuple[int, ...]
 
 
 class Package(NamedTuple):
-    """What is used of green-score.
+    """What is used of green-score."""
 
-    prompt: the question about a reference and a prediction, in that order
-    green: its class GREEN without a model, which reads completions
-    """
-
-    prompt: Callable[[str, str], str]
-    green: Any
+    prompt: Callable[[str, str], str]  # the question about a reference and a prediction
+    green: Any  # its class GREEN without a model, which reads completions
 
     def counts(self, completion: str) -> tuple[Counts, Counts, int]:
         """Significant and insignificant errors of the types a to f, and the number of matched findings."""

@@ -28,7 +28,12 @@ def complete(reference: str, prediction: str) -> str:
     pairs = _assign(wanted, given)
     met, paired = {finding for finding, _ in pairs}, {other for _, other in pairs}
     unasked = [other for other in given if other not in paired]
-    false = [other for other in unasked if other.present and not _said_again(other, met)]
+    # A present finding is no false one where it says again, in other words, what another has matched.
+    false = [
+        other
+        for other in unasked
+        if other.present and not any(_closeness(each, other) and not _misread(each, other) for each in met)
+    ]
     significant, insignificant, matched = _of_pairs(pairs)
     significant["a"] += map(str, false)
     missed, summed_up = _missed([finding for finding in wanted if finding not in met], wanted, given, false)
@@ -116,8 +121,7 @@ def _same_statement(finding: Finding, other: Finding, alone: bool) -> float:
     denials GREEN misses it. "Unremarkable." meets no more than the same; "normal in size" what has a size.
     """
     (name,), (by,) = finding.names, other.names
-    if name == by:
-        # "The right lung is clear" does not call both clear.
+    if name == by:  # "the right lung is clear" does not call both clear
         return 0 if other.partly and not finding.partly else 5
     if finding.partly or other.partly:
         return 0
@@ -127,12 +131,12 @@ def _same_statement(finding: Finding, other: Finding, alone: bool) -> float:
         return 0.6 if other.attributes and (name, "large") in lexicon.BECOMES else 0
     if (finding.unchanged_only or other.unchanged_only) and "size" in finding.attributes ^ other.attributes:
         return 0  # a stable silhouette says nothing about the size of the heart
-    if by in lexicon.SAID_AS.get(name, ()):
-        if by == "bones" and other.acute_only and name in lexicon.SEEN_LONG_AFTER:
-            # None of these is an acute abnormality; but intact bones have no fracture.
-            return 1 if name == "fracture" and "intact" in other.attributes else 0
-        return 1
-    return 1 if alone and name in lexicon.SAID_AS["lungs"] and by == "lungs" else 0
+    if by not in lexicon.SAID_AS.get(name, ()):
+        return 1 if alone and name in lexicon.SAID_AS["lungs"] and by == "lungs" else 0
+    if by == "bones" and other.acute_only and name in lexicon.SEEN_LONG_AFTER:
+        # None of these is an acute abnormality; but intact bones have no fracture.
+        return 1 if name == "fracture" and "intact" in other.attributes else 0
+    return 1
 
 
 def _falls_short(finding: Finding, other: Finding) -> Iterator[tuple[str, str]]:
@@ -145,13 +149,10 @@ def _falls_short(finding: Finding, other: Finding) -> Iterator[tuple[str, str]]:
         yield "b", f"{finding}, beyond {other}"
     if other.unchanged_only and not finding.unchanged_only:
         yield "b", f"{finding}, not only unchanged"
-    if finding.attributes and other.attributes:
-        missed = finding.attributes - other.attributes
-        added = other.attributes - finding.attributes
-        if lexicon.TOGETHER in missed and len(missed) > 1:
-            yield "b", f"{finding} in {' and '.join(sorted(missed - {lexicon.TOGETHER}))}"
-        if lexicon.TOGETHER in added and len(added) > 1:
-            yield "a", f"{finding} in {' and '.join(sorted(added - {lexicon.TOGETHER}))}"
+    for letter, more, fewer in (("b", finding, other), ("a", other, finding)):
+        lacking = more.attributes - fewer.attributes if fewer.attributes else frozenset()
+        if lexicon.TOGETHER in lacking and len(lacking) > 1:
+            yield letter, f"{finding} in {' and '.join(sorted(lacking - {lexicon.TOGETHER}))}"
 
 
 def _misread(finding: Finding, other: Finding) -> str:
@@ -174,11 +175,6 @@ def _where(finding: Finding) -> tuple[str, str]:
     return finding.side, "" if finding.place in lexicon.IMPLIED else finding.place
 
 
-def _said_again(other: Finding, met: Iterable[Finding]) -> bool:
-    """Whether the candidate has matched the reference's finding already, in other words."""
-    return any(_closeness(finding, other) and not _misread(finding, other) for finding in met)
-
-
 def _missed(
     unmet: Sequence[Finding], wanted: Sequence[Finding], given: Sequence[Finding], false: Sequence[Finding]
 ) -> tuple[list[str], list[str]]:
@@ -193,13 +189,10 @@ def _missed(
 
 
 def _not_asked_for(finding: Finding, wanted: Sequence[Finding]) -> bool:
-    """Whether a candidate may leave the statement out.
-
-    "Lungs are clear" where the reference spells out what that sums up, and is asked for it there; what is
-    said of a part only, "the lungs are otherwise clear".
-    """
-    if finding.partly:
+    """Whether a candidate may leave the statement out."""
+    if finding.partly:  # "the lungs are otherwise clear"
         return len(wanted) > 1
+    # What "lungs are clear" sums up is asked for where the reference spells it out.
     return finding.names == {"lungs"} and not finding.present and any(map(_clear_sums_up, wanted))
 
 

@@ -62,9 +62,8 @@ def parse_completion(text: str, judge: str = "") -> Judgement:
     """A judge's completion read; never raises.
 
     Counts and score are green-score 0.0.12's on every text: read by its own parser once `green_score.take`
-    has it, by ours until then. One difference is said aloud: where it counts 0 because no number of matched
-    findings can be read (the judge refused, or was cut off), `score` is None, and `score_as_published` is its
-    0. The words are read by ours.
+    has it, by ours until then. Where it counts 0 because no number of matched findings can be read (the judge
+    refused, or was cut off), `score` is None. The words are read by ours.
     """
     ours, package = our_reading(text, judge), green_score.taken()
     if package is None:
