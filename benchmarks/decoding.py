@@ -60,7 +60,7 @@ class Run(NamedTuple):
 
 
 class Forced(LogitsProcessor):
-    """A rule a row, as the decoder takes them, in the library's `generate`."""
+    """One rule per row, as the decoder takes them, in the library's `generate`."""
 
     def __init__(self, rules: list, start: int, end: int):
         self.rules, self.start, self.end = rules, start, end
@@ -235,7 +235,7 @@ def main() -> None:
         tokenizer = AutoTokenizer.from_pretrained(chosen.tokenizer) if chosen.tokenizer else small_tokenizer()
         for most in (4, 8, 16):
             tokens, passes = replay(rows, tokenizer, most)
-            print(f"up to {most} proposed: {tokens / passes:.2f} tokens a pass (n={len(rows)} answers)")
+            print(f"up to {most} proposed: {tokens / passes:.2f} tokens per pass (n={len(rows)} answers)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What fewer image tokens cost in findings read right, and save in seconds a step.
+"""What fewer image tokens cost in findings read right, and save in seconds per step.
 
     python benchmarks/image_tokens.py runs/demo [--budgets pooled frontal base] [--views 2 1] [--seeds 17]
     python benchmarks/image_tokens.py runs/small

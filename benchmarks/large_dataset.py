@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # a core a process
+os.environ["OMP_NUM_THREADS"] = "1"  # one core per process
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
@@ -68,7 +68,7 @@ def built(folder: Path, count: int, processes: int) -> tuple[int, float]:
     peak, took = watched(build, folder, count, processes)
     print(
         f"step 2, {count:6,} studies, processes: {processes}: {took:6.1f} s, "
-        f"{count / took / processes:5.1f} studies a second a core, "
+        f"{count / took / processes:5.1f} studies per second and core, "
         f"peak {peak / 2**20:,.0f} MiB, load {os.getloadavg()[0]:.1f}",
         flush=True,
     )

@@ -72,7 +72,7 @@ def as_page(notebook: nbformat.NotebookNode) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is not done, with a line a notebook; say what to open."""
+    """Run what is not done, with one line per notebook; say what to open."""
     parser = argparse.ArgumentParser(description="Run the four notebooks on two CPU cores.")
     parser.add_argument(
         "--preset", choices=list(TIMES), default="demo", help="demo: phantoms; small: real radiographs"

@@ -124,9 +124,8 @@ def test_training_is_told_from_process_to_process(tmp_path):
 def finished(tmp_path, code, errors):
     """Processes that have ended, with what they left."""
     team = object.__new__(processes.Processes)
-    said = tmp_path / "said"
-    said.write_text("Continuing from checkpoint-4.\n")
-    team._said, team._errors = said.open(), tmp_path / "errors"
+    (tmp_path / "output").write_text("Continuing from checkpoint-4.\n")
+    team._output, team._errors = (tmp_path / "output").open(), tmp_path / "errors"
     team._errors.write_text(errors)
     team._process = types.SimpleNamespace(poll=lambda: code)
     return team

@@ -147,8 +147,7 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 def _interval(draws: np.ndarray) -> np.ndarray:
     """(2, values): the middle 95 % of (draws, values), NaN where every draw is."""
-    bounds = np.full((2, draws.shape[1]), np.nan)
-    some = ~np.isnan(draws).all(axis=0)
-    if some.any():
-        bounds[:, some] = np.nanquantile(draws[:, some], MIDDLE, axis=0)
+    bounds, defined = np.full((2, draws.shape[1]), np.nan), ~np.isnan(draws).all(axis=0)
+    if defined.any():
+        bounds[:, defined] = np.nanquantile(draws[:, defined], MIDDLE, axis=0)
     return bounds

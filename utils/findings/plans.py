@@ -23,13 +23,10 @@ SENTENCES = {group.name: group.sentence for group in GROUPS}
 
 @dataclass(frozen=True)
 class Words:
-    """What headings may say.
+    """What headings may say."""
 
-    groups: the findings; denied: by region in which a heading may say `normal`, what such a text denies
-    """
-
-    groups: tuple[Group, ...]
-    denied: dict[str, frozenset[str]]
+    groups: tuple[Group, ...]  # the findings
+    denied: dict[str, frozenset[str]]  # by region in which they may say `normal`, what such a text denies
 
     def plan(self, study: dict[str, str]) -> Plan:
         """The plan that a study's own text follows, by region that it mentions."""

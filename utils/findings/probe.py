@@ -41,21 +41,14 @@ LEAST = 2 * FOLDS  # studies with a finding, and as many without, or nothing can
 
 @dataclass(frozen=True)
 class Probe:
-    """What `fit` learnt.
+    """What `fit` learnt."""
 
-    names: of the findings, in the order of `GROUPS`
-    weight, bias: (findings, features) and (findings,); `probabilities` are their logistic
-    calibration: (studies, findings), the probabilities of the studies that the threshold is set on
-    normal: regions that a plan calls normal where it names no finding
-    made_of: what it was made of, by `trained on`, to know it again
-    """
-
-    names: tuple[str, ...]
-    weight: np.ndarray
-    bias: np.ndarray
-    calibration: np.ndarray
-    normal: tuple[str, ...] = ()
-    made_of: str = ""
+    names: tuple[str, ...]  # of the findings, in the order of `GROUPS`
+    weight: np.ndarray  # (findings, features)
+    bias: np.ndarray  # (findings,)
+    calibration: np.ndarray  # (studies, findings): probabilities of the studies that the threshold is set on
+    normal: tuple[str, ...] = ()  # regions that a plan calls normal where it names no finding
+    made_of: str = ""  # by `trained on`, to know the probe again
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -85,12 +78,15 @@ class Probe:
     def plans(self, features: np.ndarray, recall_weight: float) -> list[Plan]:
         """For each study, by region, the findings that its report is to name, or that it is normal."""
         over = self.probabilities(features) >= self.threshold(recall_weight)
-        return [{region: self._plan(row, region) for region in REGIONS} for row in over]
-
-    def _plan(self, over: np.ndarray, region: str) -> tuple[str, ...]:
-        named_here = (group for group, is_over in zip(self.groups, over, strict=True) if is_over)
-        names = tuple(group.name for group in named_here if group.region == region)
-        return names or ((NORMAL,) if region in self.normal else ())
+        named = [[group for group, is_over in zip(self.groups, row, strict=True) if is_over] for row in over]
+        normal = {region: (NORMAL,) if region in self.normal else () for region in REGIONS}
+        return [
+            {
+                region: tuple(g.name for g in of_study if g.region == region) or normal[region]
+                for region in REGIONS
+            }
+            for of_study in named
+        ]
 
     def save(self, path: Path) -> None:
         """Write the probe as one safetensors file, as a whole or not at all."""

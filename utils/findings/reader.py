@@ -16,29 +16,18 @@ STRUCTURES = frozenset(lexicon.STRUCTURES) | {EVERYTHING}
 
 
 class Finding(NamedTuple):
-    """One statement of a report.
+    """One statement of a report."""
 
-    names: what it is; several where the text hedges ("scar or atelectasis")
-    present: False for "no effusion" and for "heart size normal" alike
-    acute_only: a normal statement that rules out acute disease or injury only
-    unchanged_only: a normal statement that says no more than "stable"
-    partly: a normal statement on one side or on what is left ("otherwise clear")
-    attributes: what a normal statement names of its structure, of `lexicon.ATTRIBUTES`
-    side: "left", "right", "both" or ""; place: one of `lexicon.PLACES` or ""
-    grade: 1 mild, 2 moderate, 3 severe, 0 not said
-    words: the content words, of an unnamed finding only
-    """
-
-    names: frozenset[str]
-    present: bool
-    acute_only: bool = False
-    unchanged_only: bool = False
-    partly: bool = False
-    attributes: frozenset[str] = frozenset()
-    side: str = ""
-    place: str = ""
-    grade: int = 0
-    words: frozenset[str] = frozenset()
+    names: frozenset[str]  # several where the text hedges ("scar or atelectasis")
+    present: bool  # False for "no effusion" and for "heart size normal" alike
+    acute_only: bool = False  # a normal statement that rules out acute disease or injury only
+    unchanged_only: bool = False  # a normal statement that says no more than "stable"
+    partly: bool = False  # a normal statement on one side or on what is left ("otherwise clear")
+    attributes: frozenset[str] = frozenset()  # that a normal statement names: see `lexicon.ATTRIBUTES`
+    side: str = ""  # "left", "right", "both" or ""
+    place: str = ""  # one of `lexicon.PLACES` or ""
+    grade: int = 0  # 1 mild, 2 moderate, 3 severe, 0 not said
+    words: frozenset[str] = frozenset()  # of content, where the finding is unnamed
 
     def __str__(self) -> str:
         if self.words:
@@ -58,7 +47,7 @@ class Token(NamedTuple):
     end: int
 
 
-Kinds = dict[str, list[Token]]  # of a clause, by kind: finding, structure, described, or one of the signs
+Roles = dict[str, list[Token]]  # of a clause, by role: finding, structure, described, or one of the signs
 Denied = Callable[[Token], bool]
 
 
@@ -76,10 +65,10 @@ class Patterns:
         return [(self._meanings[match.lastindex - 1], *match.span()) for match in matches]
 
 
-# One pass over a sentence finds every word that matters; a sign is of its own kind.
+# One pass over a sentence finds every word that matters; a sign has a role of its own.
 _TOKEN = Patterns(
-    ((kind or name, name), pattern)
-    for kind, patterns in (
+    ((role or name, name), pattern)
+    for role, patterns in (
         ("", lexicon.FIRST),
         ("finding", lexicon.FINDINGS),
         ("", lexicon.NEXT),
@@ -141,27 +130,27 @@ def _unnamed(text: str) -> tuple[Finding, ...]:
 @lru_cache(maxsize=65536)
 def _read_sentence(sentence: str) -> tuple[Finding, ...]:
     """The findings of one sentence: those of its clauses, else what it says as a whole."""
-    found = _TOKEN.find(sentence)
+    tokens = _TOKEN.find(sentence)
     findings, clause, begin = [], {}, 0
-    for (kind, name), start, end in [*found, (("break", ""), len(sentence), len(sentence))]:
-        if kind == "break":
+    for (role, name), start, end in [*tokens, (("break", ""), len(sentence), len(sentence))]:
+        if role == "break":
             findings += _read_clause(sentence[begin:start], clause)
             clause, begin = {}, end
         else:
-            clause.setdefault(kind, []).append(Token(name, start - begin, end - begin))
+            clause.setdefault(role, []).append(Token(name, start - begin, end - begin))
     if findings:
         return _folded(findings)
-    kinds = {kind for (kind, _), _, _ in found}
+    roles = {role for (role, _), _, _ in tokens}
     rest, side = bool(_REST.search(sentence)), _one_side(sentence)
     acute_only = bool(_ACUTE.search(sentence)) or "intact" in sentence
     normal = Finding(frozenset(), False, acute_only, attributes=_attributes(sentence), side=side)
-    if "normal" in kinds and (meant := _MEANT.find(sentence)):
+    if "normal" in roles and (meant := _MEANT.find(sentence)):
         return (normal._replace(names=frozenset({meant[0][0]}), partly=rest or bool(side)),)
     if rest:
         return ()
-    if ("normal" in kinds and _OVERALL.search(sentence)) or {"negation", "abnormality"} <= kinds:
+    if ("normal" in roles and _OVERALL.search(sentence)) or {"negation", "abnormality"} <= roles:
         return (normal._replace(names=frozenset({EVERYTHING}), partly=bool(side)),)
-    return () if "stable" in kinds else _unnamed(sentence)
+    return () if "stable" in roles else _unnamed(sentence)
 
 
 def _folded(findings: list[Finding]) -> tuple[Finding, ...]:
@@ -179,22 +168,22 @@ def _folded(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(kept)
 
 
-def _read_clause(clause: str, kinds: Kinds) -> list[Finding]:
+def _read_clause(clause: str, roles: Roles) -> list[Finding]:
     """The findings of one clause: those that it names, then what it says of the structures in it."""
-    denied, structures = _denial(kinds), kinds.get("structure", [])
-    findings, placed = _named(clause, kinds, denied)
-    said_from, statement = _called_normal(clause, kinds, denied)
+    denied, structures = _denial(roles), roles.get("structure", [])
+    findings, placed = _named(clause, roles, denied)
+    said_from, statement = _called_normal(clause, roles, denied)
     # In "a large effusion" the word describes the finding right after it.
-    named = kinds.get("finding", ())
+    named = roles.get("finding", ())
     describing = [
         word
-        for word in kinds.get("described", ())
+        for word in roles.get("described", ())
         if not any(clause[word.end : finding.start].isspace() for finding in named)
     ]
     edges = [0, *(word.start for word in structures[1:]), len(clause)]
     for structure, *own in zip(structures, edges, edges[1:], strict=False):
         large = lexicon.BECOMES.get((structure.name, "large"))
-        if large and "upper limit" in kinds:
+        if large and "upper limit" in roles:
             findings.append(Finding(frozenset({large}), True, grade=1))
             continue
         names = [(word, lexicon.BECOMES.get((structure.name, word.name))) for word in describing]
@@ -210,16 +199,16 @@ def _read_clause(clause: str, kinds: Kinds) -> list[Finding]:
     return findings
 
 
-def _called_normal(clause: str, kinds: Kinds, denied: Denied) -> tuple[int, Finding | None]:
+def _called_normal(clause: str, roles: Roles, denied: Denied) -> tuple[int, Finding | None]:
     """From where a clause calls structures normal, and how, without their names; None where it does not."""
-    denials = [word.start for word in kinds.get("negation", ())]
-    named = [word for word in kinds.get("finding", ()) if not denials or word.start > denials[0]]
-    is_called = "normal" in kinds or (not named and any(map(denied, kinds.get("abnormality", ()))))
-    if not is_called and ("stable" not in kinds or "finding" in kinds):
+    denials = [word.start for word in roles.get("negation", ())]
+    named = [word for word in roles.get("finding", ()) if not denials or word.start > denials[0]]
+    is_called = "normal" in roles or (not named and any(map(denied, roles.get("abnormality", ()))))
+    if not is_called and ("stable" not in roles or "finding" in roles):
         return 0, None
     acute_only, partly = bool(_ACUTE.search(clause)) or "intact" in clause, bool(_REST.search(clause))
     # "Degenerative spine without acute bony abnormality" calls the bones normal only.
-    said_from = denials[0] if "finding" in kinds and not named else 0
+    said_from = denials[0] if "finding" in roles and not named else 0
     return said_from, Finding(frozenset(), False, acute_only, unchanged_only=not is_called, partly=partly)
 
 
@@ -237,28 +226,28 @@ def _attributes(text: str) -> frozenset[str]:
     return frozenset().union(*named) - {lexicon.TOGETHER} | together
 
 
-def _denial(kinds: Kinds) -> Denied:
+def _denial(roles: Roles) -> Denied:
     """Whether a word is denied: after the clause's first negation, or before it where nothing follows."""
-    if "denied before" in kinds:
+    if "denied before" in roles:
         return lambda token: True
-    if "negation" not in kinds:
+    if "negation" not in roles:
         return lambda token: False
-    start = kinds["negation"][0].start
-    named = [token for kind in ("finding", "described", "abnormality") for token in kinds.get(kind, ())]
+    start = roles["negation"][0].start
+    named = [token for role in ("finding", "described", "abnormality") for token in roles.get(role, ())]
     if all(token.start < start for token in named):
         return lambda token: True  # "effusion is not seen"
     return lambda token: token.start > start
 
 
-def _named(clause: str, kinds: Kinds, denied: Denied) -> tuple[list[Finding], set[Token]]:
+def _named(clause: str, roles: Roles, denied: Denied) -> tuple[list[Finding], set[Token]]:
     """The findings that a clause names, and the structures that only say which finding it is."""
     findings, placed = [], set()
-    words, hedges = kinds.get("finding", []), [*kinds.get("hedge", ()), *kinds.get("not excluded", ())]
+    words, hedges = roles.get("finding", []), [*roles.get("hedge", ()), *roles.get("not excluded", ())]
     begins = [0, *(word.end for word in words)]
     ends = [*(word.start for word in words[1:]), len(clause)]
     for word, begin, end in zip(words, begins, ends, strict=False):
         name = word.name
-        for structure in kinds.get("structure", ()):
+        for structure in roles.get("structure", ()):
             if (structure.name, name) in lexicon.BECOMES:
                 name = lexicon.BECOMES[structure.name, name]
                 placed.add(structure)

@@ -150,15 +150,14 @@ def offline_judge_reward(completions: list, **columns: object) -> list[float | N
     given = {region: columns[region] for region in REGIONS if region in columns}
     if not given:
         raise JudgeError(f"a reward needs the references, in the columns {', '.join(REGIONS)}")
-    texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
-    known = [mentioned(dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)]
-    pairs = [
-        (reference, report.get(region, ""))
-        for references, report in zip(known, map(parse, texts), strict=True)
-        for region, reference in references.items()
-    ]
-    scores = iter([judgement.score or 0.0 for judgement in judge_pairs(pairs)])
-    return [sum(next(scores) for _ in study) / len(study) if study else None for study in known]
+    engine, rewards = OfflineEngine(), []
+    for text, *row in zip(completions, *given.values(), strict=True):
+        references = mentioned(dict(zip(given, row, strict=True)))
+        report = parse(text if isinstance(text, str) else text[-1]["content"])
+        pairs = [(reference, report.get(region, "")) for region, reference in references.items()]
+        scores = [judgement.score or 0.0 for judgement in judge_pairs(pairs, engine)]
+        rewards.append(sum(scores) / len(scores) if scores else None)
+    return rewards
 
 
 def judge_of(settings: JudgeSettings) -> Engine:
@@ -176,9 +175,6 @@ def compare_green_score(answers: Iterable[tuple[str, str, str]]) -> str:
     """How often green-score's code and our own agree, as a sentence; it warns where they differ.
 
     answers: (reference, prediction, completion) of pairs that GREEN has judged
-
-    It compares the prompt's text, the counts of both kinds of errors and of matched findings, and the score.
-    Without the package (see `green_score.take`) there is nothing to compare, which it says.
     """
     package, known = green_score.taken(), list(answers)
     if package is None:
@@ -222,11 +218,7 @@ class Cache:
 
     def add(self, judge: Engine, pair: Pair, completion: str) -> None:
         """Keep an answer, in the file at once."""
-        entry = {
-            "key": self._key(judge, pair),
-            "judge": judge.label,
-            "reference": pair[0],
-            "prediction": pair[1],
-        }
-        self._file.add(entry := entry | {"completion": completion})
+        names = ("key", "judge", "reference", "prediction", "completion")
+        values = (self._key(judge, pair), judge.label, *pair, completion)
+        self._file.add(entry := dict(zip(names, values, strict=True)))
         self._take(entry)

@@ -29,28 +29,18 @@ class JudgeError(ValueError):
 
 @dataclass(frozen=True)
 class Judgement:
-    """One verdict.
+    """One verdict. Errors are of the types a to f; in words they stand by type, only types that have any."""
 
-    score: matched / (matched + significant errors), 0 to 1; None where the judge gave no verdict
-    significant, insignificant: counts of the error types a to f, in that order
-    matched: the number of matched findings
-    explanation: what the judge wrote before the first section
-    sentences, insignificant_sentences: the errors in words by type, "a" to "f", only types that have any
-    matched_findings: the matched findings in words
-    completion: the judge's answer, whole
-    judge: which judge this is, with its precision
-    """
-
-    score: float | None
-    significant: tuple[int, ...]
+    score: float | None  # matched / (matched + significant errors), 0 to 1; None: the judge gave no verdict
+    significant: tuple[int, ...]  # counts of errors by type
     insignificant: tuple[int, ...]
-    matched: int
-    explanation: str
-    completion: str
-    judge: str
-    sentences: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    matched: int  # findings
+    explanation: str  # what the judge wrote before the first section
+    completion: str  # the judge's answer, whole
+    judge: str  # which judge this is, with its precision
+    sentences: dict[str, tuple[str, ...]] = field(default_factory=dict)  # significant errors in words
     insignificant_sentences: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    matched_findings: tuple[str, ...] = ()
+    matched_findings: tuple[str, ...] = ()  # in words
 
     @property
     def score_as_published(self) -> float:
@@ -61,9 +51,9 @@ class Judgement:
 def parse_completion(text: str, judge: str = "") -> Judgement:
     """A judge's completion read; never raises.
 
-    Counts and score are green-score 0.0.12's on every text: read by its own parser once `green_score.take`
-    has it, by ours until then. Where it counts 0 because no number of matched findings can be read (the judge
-    refused, or was cut off), `score` is None. The words are read by ours.
+    Counts and score are green-score 0.0.12's on every text: its own parser's once `green_score.take` has it.
+    Where it counts 0 because no number of matched findings can be read, `score` is None. The words are read
+    by our own parser.
     """
     ours, package = our_reading(text, judge), green_score.taken()
     if package is None:
@@ -74,11 +64,7 @@ def parse_completion(text: str, judge: str = "") -> Judgement:
 
 
 def our_reading(text: str, judge: str = "") -> Judgement:
-    """What our own parser reads.
-
-    As in green-score, a missing error section counts as no errors, and a section ends at its first blank
-    line.
-    """
+    """What our own parser reads. A missing section has no errors; a section ends at its first blank line."""
     significant, sentences = _errors(_section(text, SIGNIFICANT))
     insignificant, minor = _errors(_section(text, INSIGNIFICANT))
     section = _section(text, MATCHED)

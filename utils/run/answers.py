@@ -21,8 +21,8 @@ from .disk import DiskError, patiently, reason_of, waits_at
 from .processes import rank, started
 
 # How the official client asks a language model's server, whatever the question.
-MAX_RETRIES = 8  # a request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
-TIMEOUT = 120.0  # seconds a request
+MAX_RETRIES = 8  # per request, by the client itself: 429 (it honours Retry-After), 5xx, dropped connections
+TIMEOUT = 120.0  # seconds per request
 PAUSE = 30.0  # seconds between two tries to write a file that could not be written
 Take = Callable[[dict], None]
 

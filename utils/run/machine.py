@@ -102,21 +102,15 @@ def default_preset() -> str:
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU as the plans see it.
-
-    memory: GiB, as torch gives it
-    bandwidth: bytes per second; peaks: floating-point operations per second on dense matrices, in 16 bits and
-    in 32; all three are None where they are not known
-    like: what torch's name of it looks like
-    """
+    """A GPU as the plans see it; what is None is not known."""
 
     name: str
-    memory: float
+    memory: float  # GiB, as torch gives it
     bf16: bool
-    bandwidth: float | None = None
-    peak_16: float | None = None
-    peak_32: float | None = None
-    like: str = ""
+    bandwidth: float | None = None  # bytes per second
+    peak_16: float | None = None  # floating-point operations per second on dense matrices, in 16 bits
+    peak_32: float | None = None  # and in 32
+    like: str = ""  # what torch's name of it looks like
 
 
 # Bandwidths and peaks are those of NVIDIA's data sheets; where those count sparse matrices, half of it.

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -73,14 +74,14 @@ def workspace_of(run: Path, step: str) -> Workspace:
     return workspace
 
 
-class Processes:
+class Processes(AbstractContextManager):
     """`count` processes of a module with its arguments, in the background; leaving the context ends them."""
 
     def __init__(self, count: int, module: str, *arguments: object):
         self._folder = tempfile.TemporaryDirectory()
-        said, errors = (Path(self._folder.name) / name for name in ("said", "errors"))
+        output, errors = (Path(self._folder.name) / name for name in ("output", "errors"))
         launch = [sys.executable, "-m", "accelerate.commands.launch", *_LAUNCH.split(), "--num_processes"]
-        with said.open("wb") as out, errors.open("wb") as err:
+        with output.open("wb") as out, errors.open("wb") as err:
             self._process = subprocess.Popen(
                 [str(part) for part in (*launch, count, "-m", module, *arguments)],
                 cwd=Path(__file__).resolve().parents[2],
@@ -90,22 +91,22 @@ class Processes:
                 stderr=err,
                 start_new_session=True,  # a user's interrupt reaches this process alone, which ends them
             )
-        self._said, self._errors = said.open(encoding="utf-8", errors="replace"), errors
+        self._output, self._errors = output.open(encoding="utf-8", errors="replace"), errors
 
     def running(self) -> bool:
         """Whether they still work; prints what they have printed. Raises StepError where one failed."""
         code = self._process.poll()
-        if text := self._said.read():
+        if text := self._output.read():
             tqdm.write(text, end="")
         if code:
             raise StepError(self._reason())
         return code is None
 
-    def rounds(self, seconds: float = 0.5) -> Iterator[None]:
-        """A turn every so many seconds while they work, and one after that. Raises as `running` does."""
+    def rounds(self) -> Iterator[None]:
+        """A turn every half second while they work, and one after that. Raises as `running` does."""
         while self.running():
             yield
-            time.sleep(seconds)
+            time.sleep(0.5)
         yield
 
     def _reason(self) -> str:
@@ -118,9 +119,6 @@ class Processes:
             tqdm.write("\n".join(last))
         return last[-1] if last else "One of the processes failed. Run all cells again to go on."
 
-    def __enter__(self) -> "Processes":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.end()
 
@@ -129,5 +127,5 @@ class Processes:
         self._process.stdin.close()
         self._process.kill()
         self._process.wait()
-        self._said.close()
+        self._output.close()
         self._folder.cleanup()
