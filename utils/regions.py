@@ -64,8 +64,7 @@ def places(text: str) -> dict[str, tuple[int, int]]:
     """Where in a report text the findings of each region stand, `{}` where it has none.
 
     Reads what `render` writes and what models make of it: headings in any case, with Markdown marks or
-    numbers, in any order. Text before the first heading is dropped. Of a region that comes twice, the first
-    with findings is kept.
+    numbers, in any order, after any text. Of a region that comes twice, the first with findings is kept.
     """
     heads = list(_HEADING.finditer(text))
     ends = [*(head.start() for head in heads), len(text)][1:]

@@ -32,15 +32,13 @@ VALUES = ("recall", "precision", "f1")
 def count(rows: pd.DataFrame, groups: Sequence[Group], resamples: int = RESAMPLES) -> pd.DataFrame:
     """One row per (system, split, finding), then `micro` and `macro`; systems and splits as they come.
 
-    Without groups there are no rows.
-
     rows: of several systems, with the columns `COLUMNS`, one for each study and region
 
     Columns: system, split, finding, region; n (studies whose reference mentions the region), present (of
     these, studies that have the finding), named (predictions that name it), right (both); recall, precision,
-    f1, each with its `_low` and `_high`. The counts of micro and macro are sums over the findings, and their
-    n is the studies with any of the regions. Macro has an F1 alone. Raises ValueError for a missing column
-    and for a study that is given twice.
+    f1, each with its `_low` and `_high`. Micro and macro have the sums over the findings, and as n the
+    studies with any of the regions; macro has an F1 alone. Without groups there are no rows. Raises
+    ValueError for a missing column and for a study that is given twice.
     """
     table = []
     findings = [*((group.name, group.region) for group in groups), (MICRO, ""), (MACRO, "")]
@@ -61,8 +59,7 @@ def count(rows: pd.DataFrame, groups: Sequence[Group], resamples: int = RESAMPLE
 def on_same_studies(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows`, and the first system once more on the studies of each system that has fewer of them.
 
-    It stands before that system, and its name ends with `SAME` and that system's: so a control on
-    150 studies is set against the model on these, not on all.
+    It stands before that system, and its name ends with `SAME` and that system's.
     """
     model = rows["system"].iloc[0] if len(rows) else ""
     own = rows[rows["system"] == model]

@@ -63,10 +63,9 @@ class Probe:
         """The probability from which on a finding is named: one for all findings.
 
         It is the one with the highest F-measure to be expected on the calibration studies, all findings
-        together, if their probabilities are true; recall weighs `recall_weight` times as much as precision
-        (van Rijsbergen's beta). It uses no label, so a finding that few of them have does not decide by
-        chance. One threshold for all leaves out a finding that the probe cannot see, which one of its own
-        would name in most studies.
+        together, if their probabilities are true; recall weighs `recall_weight` times as much as precision.
+        One for all leaves out a finding that the probe cannot see, which one of its own would name in most
+        studies.
         """
         if not self.calibration.size:
             return 0.0
@@ -112,10 +111,7 @@ def load(path: Path) -> Probe:
 
 
 def labels(studies: Sequence[dict[str, str]], groups: Sequence[Group]) -> np.ndarray:
-    """(studies, findings): 1 where a report names a finding, 0 where not, NaN where it leaves the region out.
-
-    studies: their findings by region
-    """
+    """(studies, findings): 1 where a report names a finding, 0 where not, NaN where it lacks the region."""
 
     def label(study: dict[str, str], group: Group) -> float:
         text = study.get(group.region, "").strip()

@@ -64,22 +64,19 @@ def judge_pairs(
     identical_without_asking: bool = False,
     **options,
 ) -> list[Judgement]:
-    """One judgement for each (reference, prediction) pair, in their order.
-
-    Each distinct pair is asked once. An empty prediction is scored 0 without asking; with
-    `identical_without_asking` a prediction equal to its reference is scored 1.0, and the label of all
-    judgements says so. GREEN did so in every recorded case.
+    """One judgement for each (reference, prediction) pair, in their order; each distinct pair is asked once.
 
     engine: a name, or an engine already loaded (to keep the 7B model between calls)
     cache: a JSON-lines file that answers are appended to as they come; a later call with it, after a kill
         too, asks only what is missing. Of several processes each asks its share, and gets no verdict for the
         others' questions unless the cache holds one
     progress: called with (answered, to ask) as answers come
+    identical_without_asking: a prediction equal to its reference is scored 1.0, as GREEN did in every
+        recorded case, and the label of all judgements says so; an empty one always gets 0 without asking
     options: of an engine that is named: those of `green.GreenEngine` or of `green.ServerEngine`
 
-    Raises JudgeError, a ValueError, for a pair whose reference is empty (a region that a study does not
-    mention is never scored), for an unknown engine, for options that reach none, and for a cache file that is
-    not ours.
+    Raises JudgeError for an empty reference (a region that a study does not mention is never scored), for an
+    unknown engine, for options that reach none, and for a cache file that is not ours.
     """
     asked = [(tidy(reference), tidy(prediction)) for reference, prediction in pairs]
     for number, (reference, _) in enumerate(asked):
@@ -140,12 +137,10 @@ def offline_judge_reward(completions: list, **columns: object) -> list[float | N
     """The offline judge as a reward of TRL: `GRPOTrainer(reward_funcs=offline_judge_reward, ...)`. Not GREEN.
 
     completions: report texts, or conversations whose last message holds one
-    columns: the dataset's, as TRL repeats them for each completion; those called as the regions hold the
-        references
+    columns: the dataset's, as TRL repeats them for each completion; the regions' hold the references
 
-    The reward is the mean score, 0 to 1, over the regions that a study mentions; one that the report leaves
-    out scores
-    0. It is None for a study that mentions none. Raises JudgeError without a column of a region.
+    The reward is the mean score, 0 to 1, over the regions that a study mentions, None for a study without
+    any; a region that the report leaves out scores 0. Raises JudgeError without a column of a region.
     """
     given = {region: columns[region] for region in REGIONS if region in columns}
     if not given:

@@ -105,10 +105,7 @@ class GreenEngine:
         return label
 
     def load(self):
-        """The model and its tokenizer, loaded at the first call and kept.
-
-        Raises JudgeError where the model does not fit in the GPU's memory.
-        """
+        """The model and its tokenizer, kept once loaded. Raises JudgeError where they do not fit."""
         import torch
         from accelerate import PartialState
         from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -215,11 +212,7 @@ class ServerEngine:
         self._client = OpenAI(base_url=base_url, api_key=api_key or "none", **how)
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
-        """Answers as they arrive.
-
-        Raises JudgeError when a request fails after the client's own retries, and after the answers in
-        flight.
-        """
+        """Answers as they arrive. Raises JudgeError when a request fails after the client's own retries."""
         from openai import OpenAIError
 
         with ThreadPoolExecutor(self.batch_size) as pool:

@@ -128,10 +128,7 @@ SAME_MEMORY = 0.06  # share by which a card's memory may differ from the list's:
 
 
 def card() -> Card | None:
-    """The first GPU, with its own memory; None where there is none.
-
-    One that is not in `CARDS`, such as a slice of a card, has the name, memory and bf16 that torch gives.
-    """
+    """The first GPU with its own memory, or None; of one not in `CARDS`, such as a slice, what torch says."""
     import torch
 
     if device() == "cpu":

@@ -77,10 +77,9 @@ class Workspace:
     ) -> Path:
         """Write the manifest of `step`: its settings, versions, and the hashes of what it read and left.
 
-        `inputs` and `outputs` are files or folders; a folder stands for every file in it. `facts` is whatever
-        else the next reader should know.
-
-        Raises FileNotFoundError where one of them is not there, and DiskError where the disk is away or full.
+        `inputs` and `outputs` are files or folders, which stand for every file in them; `facts` are for the
+        next reader. Raises FileNotFoundError where one is not there, and DiskError where the disk is away or
+        full.
         """
         folder, inputs, outputs = self.folder(step), list(inputs), list(outputs)
         catch_up_below(folder)
@@ -102,8 +101,8 @@ class Workspace:
     def require(self, step: str) -> dict:
         """The manifest of a finished `step`.
 
-        Raises StepError, naming the notebook to run, where the step is missing or unfinished, or where a file
-        that it left has changed since.
+        Raises StepError, naming the notebook to run, where it is not finished or a file that it left has
+        changed.
         """
         manifest, notebook = self.manifest(step), f"run notebooks/{STEPS[step]}.ipynb first"
         if manifest is None:
