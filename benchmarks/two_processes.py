@@ -67,7 +67,7 @@ def note(folder: Path, studies: int) -> None:
     write_json(folder / parallel.NOTED, {name: part.model_dump() for name, part in settings.items()})
 
 
-def process(what: str, folder: Path, times: Path) -> None:
+def process(task: str, folder: Path, times: Path) -> None:
     """One of the processes, or the only one; notes in `times` when its model was loaded and when it ended."""
     from utils.judge.green import GreenEngine
     from utils.models import writer
@@ -86,19 +86,19 @@ def process(what: str, folder: Path, times: Path) -> None:
 
     writer.load_adapter, GreenEngine.load = noting(writer.load_adapter), noting(GreenEngine.load)
     processes.join()
-    getattr(parallel, what)(processes.workspace_of(folder, "evaluation"))
+    getattr(parallel, task)(processes.workspace_of(folder, "evaluation"))
     wall, cpu = loaded[0]
     found = {"loaded": wall, "ended": time.time(), "cpu": time.process_time() - cpu}
     (times / f"{processes.rank()}.json").write_text(json.dumps(found))
 
 
-def run(what: str, folder: Path, count: int) -> dict[str, float]:
-    """Seconds of `what` on `count` processes."""
+def run(task: str, folder: Path, count: int) -> dict[str, float]:
+    """Seconds of `task` on `count` processes."""
     from utils.run.processes import Processes
 
     with tempfile.TemporaryDirectory() as times:
         began = time.time()
-        arguments = ["--process", what, folder, times]
+        arguments = ["--process", task, folder, times]
         if count == 1:
             command = [sys.executable, "-m", "benchmarks.two_processes", *map(str, arguments)]
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -112,12 +112,12 @@ def run(what: str, folder: Path, count: int) -> dict[str, float]:
     return {"in all": whole, "the work": work, "its CPU time": max(one["cpu"] for one in found)}
 
 
-def files(what: str, folder: Path) -> list[Path]:
+def files(task: str, folder: Path) -> list[Path]:
     """What the processes keep reports or verdicts in."""
     from utils.run.answers import files_of
     from utils.scores import parallel
 
-    return files_of(folder / (parallel.REPORTS if what == "write" else parallel.ANSWERS))
+    return files_of(folder / (parallel.REPORTS if task == "write" else parallel.ANSWERS))
 
 
 def features(folder: Path) -> list[Path]:
@@ -127,25 +127,25 @@ def features(folder: Path) -> list[Path]:
     return [*(folder.parents[1] / "training" / folder.name / FOLDER).iterdir()]
 
 
-def kept(what: str, folder: Path) -> dict[tuple, str]:
+def kept(task: str, folder: Path) -> dict[tuple, str]:
     """The reports by study, or the judge's answers by question."""
-    *key, text = ("split", "id", "text") if what == "write" else ("reference", "prediction", "completion")
-    lines = [json.loads(line) for file in files(what, folder) for line in file.open(encoding="utf-8")]
+    *key, text = ("split", "id", "text") if task == "write" else ("reference", "prediction", "completion")
+    lines = [json.loads(line) for file in files(task, folder) for line in file.open(encoding="utf-8")]
     return {tuple(line[name] for name in key): line[text] for line in lines if text in line}
 
 
-def compare(what: str, folder: Path, repeats: int) -> str:
-    """`what` on one process and on two, in turn; a table of medians."""
+def compare(task: str, folder: Path, repeats: int) -> str:
+    """`task` on one process and on two, in turn; a table of medians."""
     seconds, found, equal = {count: [] for count in COUNTS}, {}, []
     for _ in range(repeats):
         for count in COUNTS:
-            for path in [*files(what, folder), *features(folder)]:
+            for path in [*files(task, folder), *features(folder)]:
                 path.unlink()
-            seconds[count].append(run(what, folder, count))
-            now = kept(what, folder)
+            seconds[count].append(run(task, folder, count))
+            now = kept(task, folder)
             found = found or now
             equal.append(sum(now.get(key) == text for key, text in found.items()))
-    lines = [f"{what}: {len(found):,}, of them the same on two processes {min(equal):,}; median of {repeats}"]
+    lines = [f"{task}: {len(found):,}, of them the same on two processes {min(equal):,}; median of {repeats}"]
     for name in seconds[1][0]:
         one, two = (statistics.median(each[name] for each in seconds[count]) for count in COUNTS)
         lines.append(f"  seconds, {name:<14}{one:8.1f} and{two:7.1f}: ratio {two / one:.2f}")
@@ -160,8 +160,8 @@ def main() -> None:
     parser.add_argument("--process", nargs=3, type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.process:
-        what, folder, times = chosen.process
-        process(str(what), folder, times)
+        task, folder, times = chosen.process
+        process(str(task), folder, times)
         return
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
     with tempfile.TemporaryDirectory() as home:
@@ -171,9 +171,9 @@ def main() -> None:
         published_models.fill_cache(Path(home), published_models.folder())
         folder = prepare(Path(home) / "run", chosen.studies).folder("evaluation")
         print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        for what, studies in (("write", 0), ("judge", chosen.judged)):
+        for task, studies in (("write", 0), ("judge", chosen.judged)):
             note(folder, studies)
-            print(compare(what, folder, chosen.repeats), flush=True)
+            print(compare(task, folder, chosen.repeats), flush=True)
 
 
 if __name__ == "__main__":

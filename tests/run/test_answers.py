@@ -203,7 +203,7 @@ def test_what_a_killed_run_could_not_add_is_read_and_added_by_the_next(drive, ca
         "from utils.run import disk\nfrom utils.run.answers import AnswerFile\n"
         "disk.PATIENCE, disk.WAITING = 0, pathlib.Path(sys.argv[2])\n"
         "file = object.__new__(AnswerFile)\n"
-        "file.path = file._first = pathlib.Path(sys.argv[1])\nfile._behind = False\n"
+        "file.path = file._first = pathlib.Path(sys.argv[1])\nfile._next_try = 0\n"
         "[file.add({'key': key}) for key in 'bc']\nos.kill(os.getpid(), 9)\n"
     )
     run = subprocess.run([sys.executable, "-c", code, str(path), str(disk.WAITING)], cwd=ROOT)

@@ -6,6 +6,7 @@ The words are those of `lexicon`. A sentence without any is one unnamed finding.
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from math import inf
 from typing import Any, NamedTuple
 
 from . import lexicon
@@ -110,15 +111,11 @@ def comparison(text: str) -> str:
 
 def _both(finding: Finding, other: Finding) -> Finding:
     """What two normal statements on one structure say together."""
-    if finding == other:
-        return finding
-    return finding._replace(
-        acute_only=finding.acute_only and other.acute_only,
-        unchanged_only=finding.unchanged_only and other.unchanged_only,
-        partly=finding.partly and other.partly,
-        # One that names no attribute speaks of them all.
-        attributes=finding.attributes and other.attributes and finding.attributes | other.attributes,
-    )
+    reserves = ("acute_only", "unchanged_only", "partly")
+    both = {name: getattr(finding, name) and getattr(other, name) for name in reserves}
+    # One that names no attribute speaks of them all.
+    attributes = finding.attributes and other.attributes and finding.attributes | other.attributes
+    return finding._replace(attributes=attributes, **both)
 
 
 def _unnamed(text: str) -> tuple[Finding, ...]:
@@ -219,24 +216,18 @@ def _one_side(text: str) -> str:
 
 def _attributes(text: str) -> frozenset[str]:
     named = [attributes for attributes, _, _ in _ATTRIBUTE.find(text)]
-    if not named:
-        return frozenset()
     # "Contours normal in size and contour" asks for no more than contours.
-    together = named[0] & {lexicon.TOGETHER}
+    together = frozenset().union(*named[:1]) & {lexicon.TOGETHER}
     return frozenset().union(*named) - {lexicon.TOGETHER} | together
 
 
 def _denial(roles: Roles) -> Denied:
     """Whether a word is denied: after the clause's first negation, or before it where nothing follows."""
-    if "denied before" in roles:
-        return lambda token: True
-    if "negation" not in roles:
-        return lambda token: False
-    start = roles["negation"][0].start
+    start = min((word.start for word in roles.get("negation", ())), default=inf)
     named = [token for role in ("finding", "described", "abnormality") for token in roles.get(role, ())]
-    if all(token.start < start for token in named):
-        return lambda token: True  # "effusion is not seen"
-    return lambda token: token.start > start
+    # "Effusion is not seen", "effusion has resolved".
+    every = start < inf and all(token.start < start for token in named)
+    return lambda token: every or "denied before" in roles or token.start > start
 
 
 def _named(clause: str, roles: Roles, denied: Denied) -> tuple[list[Finding], set[Token]]:

@@ -58,7 +58,7 @@ class AnswerFile:
         self._what, self._take, self._error = what, take, error
         self._header = json.dumps(header).encode() if header else None
         self._read: dict[Path, tuple[int, int]] = {}  # of each file the bytes and lines that were taken
-        self._behind, self._next_try = False, 0.0
+        self._next_try = 0.0  # to write the file; 0: it can be written
         if rank():
             self.path = self.path.with_suffix(f".{rank()}{self.path.suffix}")
         patiently(lambda: disk.make_folder(self.path.parent), self.path)
@@ -82,7 +82,13 @@ class AnswerFile:
         """Take the entries that are new in a file; the number of lines that do not end, or never will."""
         waits = path.parent != self._first.parent  # such a file is emptied again
         start, before = (0, 0) if waits else self._read.get(path, (0, 0))
-        content = patiently(lambda: _from(path, start), path)
+
+        def read() -> bytes:
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read()
+
+        content = patiently(read, path)
         lines, cut_off, first = content.split(b"\n"), 0, not start and not waits
         if self._header and first and self._header not in lines and not self._header.startswith(content):
             raise self._error(f"{path} does not have {self._what} on each line. Name another file.")
@@ -106,7 +112,7 @@ class AnswerFile:
             return
         # Half a character (a lone surrogate), which UTF-8 cannot hold, becomes JSON's own escape.
         line = json.dumps(entry, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-        if self._behind:
+        if self._next_try:
             self._keep_here(line)
             if time.monotonic() >= self._next_try:
                 self._catch_up()
@@ -127,12 +133,12 @@ class AnswerFile:
             ) from error
 
     def _wait(self, error: OSError) -> None:
-        if not self._behind:
+        if not self._next_try:
             tqdm.write(
                 f"{self.path} cannot be written ({reason_of(error)}). What comes is kept in "
                 f"{waits_at(self.path)}, which goes with this machine, until it can be. The work continues."
             )
-        self._behind, self._next_try = True, time.monotonic() + PAUSE
+        self._next_try = time.monotonic() + PAUSE
 
     def _catch_up(self) -> None:
         """Add what waits: this process's lines, and those of others where no other is at work."""
@@ -141,12 +147,6 @@ class AnswerFile:
             for path in waiting:
                 if number := disk.catch_up(self.path.with_name(path.name)):
                     tqdm.write(f"{number:,} lines that waited are in {self.path.with_name(path.name)} now.")
-            self._behind = False
+            self._next_try = 0.0
         except OSError as error:
             self._wait(error)
-
-
-def _from(path: Path, start: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read()

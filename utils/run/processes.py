@@ -102,11 +102,11 @@ class Processes(AbstractContextManager):
             raise StepError(self._reason())
         return code is None
 
-    def rounds(self) -> Iterator[None]:
-        """A turn every half second while they work, and one after that. Raises as `running` does."""
+    def rounds(self, seconds: float = 0.5) -> Iterator[None]:
+        """A turn every so many seconds while they work, and one after that. Raises as `running` does."""
         while self.running():
             yield
-            time.sleep(0.5)
+            time.sleep(seconds)
         yield
 
     def _reason(self) -> str:
