@@ -95,17 +95,13 @@ def _systems(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame
 def _marks(rows: pd.DataFrame, groups: Sequence[Group]) -> np.ndarray:
     """(studies, 4, findings), 0 or 1: the region is mentioned; if so, the finding is present, named, both."""
     marks: dict[str, np.ndarray] = {}  # without the studies that mention none of the regions
-    texts = rows[["reference", "prediction"]].fillna("").astype(str)
-    for study, region, *both in zip(
-        rows["id"], rows["region"], texts["reference"], texts["prediction"], strict=True
-    ):
-        of_region = [i for i, group in enumerate(groups) if group.region == region]
-        if both[0].strip() and of_region:
-            of_study = marks.setdefault(study, np.zeros((4, len(groups)), dtype=int))
-            present, predicted = (named(text, region) for text in both)
-            for i in of_region:
-                pair = groups[i].name in present, groups[i].name in predicted
-                of_study[:, i] = 1, *pair, all(pair)
+    texts = (rows[name].fillna("").astype(str) for name in ("reference", "prediction"))
+    for study, region, *both in zip(rows["id"], rows["region"], *texts, strict=True):
+        of_region = [group.region == region for group in groups]
+        if both[0].strip() and any(of_region):
+            named_in = [[group.name in named(text, region) for group in groups] for text in both]
+            of_study = np.array([of_region, *named_in, np.logical_and(*named_in)], dtype=int)
+            marks[study] = marks.get(study, 0) + of_study
     return np.array([*marks.values()], dtype=int).reshape(-1, 4, len(groups))
 
 
@@ -125,7 +121,7 @@ def _bootstrapped(marks: np.ndarray, resamples: int) -> tuple[dict[str, np.ndarr
 def _values(totals: np.ndarray, has: np.ndarray) -> dict[str, np.ndarray]:
     """Recall, precision and F1, (draws, findings + 2), of (draws, 3, findings) present, named and right."""
     pooled = np.concatenate([totals, totals.sum(axis=2, keepdims=True)], axis=2)
-    present, predicted, right = pooled[:, 0], pooled[:, 1], pooled[:, 2]
+    present, predicted, right = pooled.swapaxes(0, 1)
     f1 = _ratio(2 * right, present + predicted)
     of_macro = f1[:, :-1][:, has]
     macro = _ratio(np.nansum(of_macro, axis=1), (~np.isnan(of_macro)).sum(axis=1))[:, None]

@@ -38,6 +38,8 @@ WEIGHTS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.5, 2.0) 
 TENSORS = ("weight", "bias", "calibration")  # of a probe's file
 LEAST = 2 * FOLDS  # studies with a finding, and as many without, or nothing can be learnt of it
 
+Studies = Sequence[dict[str, str]]  # their findings by region
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -110,7 +112,7 @@ def load(path: Path) -> Probe:
         raise StepError(f"{path} is not a findings probe ({error}): run notebook 03 again.") from None
 
 
-def labels(studies: Sequence[dict[str, str]], groups: Sequence[Group]) -> np.ndarray:
+def labels(studies: Studies, groups: Sequence[Group]) -> np.ndarray:
     """(studies, findings): 1 where a report names a finding, 0 where not, NaN where it lacks the region."""
 
     def label(study: dict[str, str], group: Group) -> float:
@@ -124,13 +126,12 @@ def labels(studies: Sequence[dict[str, str]], groups: Sequence[Group]) -> np.nda
 @threadpool_limits.wrap(limits=1)  # many small products: threads that wait for one another take longer
 def fit(
     features: np.ndarray,
-    studies: Sequence[dict[str, str]],
-    held_out: tuple[np.ndarray, Sequence[dict[str, str]]] | None = None,
+    studies: Studies,
+    held_out: tuple[np.ndarray, Studies] | None = None,
     made_of: str = "",
 ) -> Probe:
     """The probe of training studies with these features, (studies, ...).
 
-    studies: their findings by region
     held_out: features and findings of the validation studies, on which the strength of the regression is
         chosen, probabilities are calibrated and the threshold is set; without them, or where too few of them
         have a finding, out-of-fold probabilities of the training studies take their place
@@ -144,10 +145,9 @@ def fit(
         return Probe((), np.zeros((0, flat.shape[1])), np.zeros(0), np.zeros((0, 0)), made_of=made_of)
     count = min(COMPONENTS, *flat.shape)
     scaler, components = StandardScaler(), PCA(count, random_state=SEED)
-    reduced = make_pipeline(scaler, components).fit_transform(flat)
-    apart = None
-    if held_out:
-        apart = components.transform(scaler.transform(_flat(held_out[0]))), labels(held_out[1], groups)
+    reducing = make_pipeline(scaler, components)
+    reduced = reducing.fit_transform(flat)
+    apart = (reducing.transform(_flat(held_out[0])), labels(held_out[1], groups)) if held_out else None
     tried = [_at_strength(reduced, truth, apart, strength) for strength in STRENGTHS]
     _, weight, bias, calibration = min(tried, key=lambda at_strength: at_strength[0])
     along, scale = weight @ components.components_, np.where(scaler.scale_, scaler.scale_, 1)
@@ -160,7 +160,7 @@ def _at_strength(
     features: np.ndarray, truth: np.ndarray, apart: tuple[np.ndarray, np.ndarray] | None, strength: float
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Of all findings: mean log-loss where the threshold is set, weight, bias, probabilities there."""
-    losses, weights, biases, calibration = [], [], [], []
+    learnt = []
     for number, wanted in enumerate(truth.T):
         known = ~np.isnan(wanted)
         given, seen = features[known], wanted[known]
@@ -173,17 +173,18 @@ def _at_strength(
             scores = cross_val_predict(regression, given, seen, cv=folds, method="decision_function")
         slope, shift = _calibrate(scores, seen)
         known = ~np.isnan(seen)
-        losses.append(log_loss(seen[known], _logistic(slope * scores[known] + shift)))
-        weights.append(slope * weight)
-        biases.append(slope * bias + shift)
-        calibration.append(np.sort(_logistic(slope * scores + shift)))
+        sure = _logistic(slope * scores + shift)
+        learnt.append(
+            (log_loss(seen[known], sure[known]), slope * weight, slope * bias + shift, np.sort(sure))
+        )
+    losses, weights, biases, calibration = zip(*learnt, strict=True)
     # A finding whose region reports leave out has fewer studies.
     at = np.linspace(0, 1, max(map(len, calibration)))
     columns = [np.interp(at, np.linspace(0, 1, len(column)), column) for column in calibration]
     return float(np.mean(losses)), np.array(weights), np.array(biases), np.array(columns).T
 
 
-def quality(probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]]) -> pd.DataFrame:
+def quality(probe: Probe, features: np.ndarray, studies: Studies) -> pd.DataFrame:
     """How well the probe ranks studies that it was not taught on, one row per finding.
 
     Columns: finding, region, n (studies whose report speaks of the region), present (those that name the
@@ -193,12 +194,11 @@ def quality(probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]
     for group, wanted, column in zip(probe.groups, truth.T, seen.T, strict=True) if len(studies) else ():
         known = ~np.isnan(wanted)
         area = roc_auc_score(wanted[known], column[known]) if _both(wanted) else np.nan
-        counts = {"n": int(known.sum()), "present": int(wanted[known].sum())}
-        rows.append({"finding": group.name, "region": group.region, **counts, "auc": area})
+        rows.append((group.name, group.region, known.sum(), int(np.nansum(wanted)), area))
     return pd.DataFrame(rows, columns=["finding", "region", "n", "present", "auc"])
 
 
-def operating_points(probe: Probe, features: np.ndarray, studies: Sequence[dict[str, str]]) -> pd.DataFrame:
+def operating_points(probe: Probe, features: np.ndarray, studies: Studies) -> pd.DataFrame:
     """What the probe would name at each of `WEIGHTS` of recall, all findings together, one row per weight.
 
     Columns: recall_weight, present, named, right, precision (NaN where nothing is named), recall.

@@ -7,7 +7,7 @@ follows GREEN's recorded verdicts (`benchmarks/offline_judge.py` compares them).
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .verdicts import OFFLINE_LABEL, Pair, write_completion
 SAME_WORDS = 0.5  # unnamed findings match when they share half of their content words
 # Added to any report of the lungs, GREEN seldom counts these as false.
 FREELY_ADDED = frozenset({EVERYTHING, "lungs", *lexicon.SAID_AS["lungs"]})
+Findings = Sequence[Finding]
 Errors = dict[str, list[str]]  # what is wrong, by the letters a to f
 
 
@@ -75,7 +76,7 @@ def _of_pairs(pairs: Sequence[tuple[Finding, Finding]]) -> tuple[Errors, Errors,
     return significant, insignificant, matched
 
 
-def _assign(wanted: Sequence[Finding], given: Sequence[Finding]) -> list[tuple[Finding, Finding]]:
+def _assign(wanted: Findings, given: Findings) -> list[tuple[Finding, Finding]]:
     """One-to-one pairs of findings that answer the same question alike, the closest first."""
     alone = 1 in (len(wanted), len(given))
     ranked = sorted(
@@ -176,7 +177,7 @@ def _where(finding: Finding) -> tuple[str, str]:
 
 
 def _missed(
-    unmet: Sequence[Finding], wanted: Sequence[Finding], given: Sequence[Finding], false: Sequence[Finding]
+    unmet: Findings, wanted: Findings, given: Findings, false: Findings
 ) -> tuple[list[str], list[str]]:
     """What the candidate misses of `unmet`: for good, and what its "lungs are clear" sums up."""
     # Where a false finding affirms what is denied, that is one error, counted there.
@@ -188,7 +189,7 @@ def _missed(
     return missed, summed_up
 
 
-def _not_asked_for(finding: Finding, wanted: Sequence[Finding]) -> bool:
+def _not_asked_for(finding: Finding, wanted: Findings) -> bool:
     """Whether a candidate may leave the statement out."""
     if finding.partly:  # "the lungs are otherwise clear"
         return len(wanted) > 1
@@ -196,7 +197,7 @@ def _not_asked_for(finding: Finding, wanted: Sequence[Finding]) -> bool:
     return finding.names == {"lungs"} and not finding.present and any(map(_clear_sums_up, wanted))
 
 
-def _is_added(other: Finding, wanted: Sequence[Finding], given: Sequence[Finding]) -> bool:
+def _is_added(other: Finding, wanted: Findings, given: Findings) -> bool:
     """Whether the candidate's normal statement goes beyond what the reference speaks of."""
     if other.present or other.partly or other.acute_only or other.names & FREELY_ADDED:
         return False
@@ -211,7 +212,7 @@ def _is_added(other: Finding, wanted: Sequence[Finding], given: Sequence[Finding
     return not any(each in related or name in lexicon.SAID_AS.get(each, ()) for each in spoken_of)
 
 
-def _calls_clear(findings: Iterable[Finding]) -> bool:
+def _calls_clear(findings: Findings) -> bool:
     """Whether "lungs are clear" is among them, of the whole lungs."""
     return any(
         finding.names == {"lungs"} and not finding.present and not finding.partly for finding in findings

@@ -22,10 +22,7 @@ def progress(items: Iterable | None, label: str, total: int | None = None) -> tq
 
 
 def counter(label: str, note: object = None) -> Callable[[int, int], None]:
-    """A progress bar as a function of (done, total), for work that reports its own progress.
-
-    `note`, such as what was spent so far, is written anew beside the bar.
-    """
+    """A progress bar as a function of (done, total); `note`, such as what was spent, is renewed beside it."""
     bars: list[tqdm] = []
 
     def show(done: int, total: int) -> None:
