@@ -174,6 +174,17 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_text(encoding="utf-8") == "öld\n"
 
 
+def test_two_processes_may_write_the_same_file_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "features.npy"
+    monkeypatch.setenv("RANK", "0")
+    with disk.replacing_file(path) as first:
+        first.write_text("whole")
+        monkeypatch.setenv("RANK", "1")
+        with disk.replacing_file(path) as second:
+            second.write_text("whole")
+    assert [left.name for left in tmp_path.iterdir()] == ["features.npy"] and path.read_text() == "whole"
+
+
 def test_a_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
     path = disk.write_text(tmp_path / "report.md", "old\n")
     with pytest.raises(UnicodeEncodeError):

@@ -98,9 +98,7 @@ def test_judgements_can_be_looked_up_by_study(judgements):
 def test_every_judge_takes_its_settings(settings, label):
     engine = judge.judge_of(settings)
     assert engine.label == label
-    assert (
-        getattr(engine, "batch_size", None) == {"green": None, "server": 3, "offline": None}[settings.engine]
-    )
+    assert getattr(engine, "batch_size", None) == {"green": 0, "server": 3, "offline": None}[settings.engine]
 
 
 def test_the_key_of_the_judges_server_is_its_own_secret(monkeypatch):

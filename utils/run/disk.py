@@ -108,7 +108,8 @@ def discard(path: Path) -> None:
 def replacing_file(path: Path):
     """A temporary file that takes the place of `path` if all goes well, and vanishes if not."""
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.part")
+    # Processes that share the work may write the same file, such as the features of a block.
+    temporary = path.with_name(f".{path.name}{os.environ.get('RANK', '')}.part")
     try:
         yield temporary
         temporary.replace(path)
