@@ -32,7 +32,14 @@ READ = 300  # studies whose radiographs are read
 
 
 def main() -> None:
-    options = arguments()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=int, default=20_000)
+    parser.add_argument("--few", type=int, default=1_000, help="studies of the small collection")
+    parser.add_argument("--timed", type=int, default=4_000, help="studies by which the ratio is measured")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--distinct", type=int, default=500, help="phantoms that are drawn")
+    parser.add_argument("--keep", type=Path, help="folder for the phantoms, used again in the next run")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="large_dataset_", dir=options.keep) as temporary:
         folder = Path(temporary)
         os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
@@ -132,17 +139,6 @@ def read(folder: Path, count: int, processes: int, seconds) -> None:
         assert rows[number]["images"][0].size == (SIDE, SIDE)
     assert sum(len(views) for views in sampled["images"]) >= len(sampled)
     seconds.value = time.perf_counter() - start
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=20_000)
-    parser.add_argument("--few", type=int, default=1_000, help="studies of the small collection")
-    parser.add_argument("--timed", type=int, default=4_000, help="studies by which the ratio is measured")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--distinct", type=int, default=500, help="phantoms that are drawn")
-    parser.add_argument("--keep", type=Path, help="folder for the phantoms, used again in the next run")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

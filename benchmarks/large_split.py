@@ -34,7 +34,12 @@ REPORT = (
 
 
 def main() -> None:
-    options = arguments()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reports", type=int, default=100_000, help="by the Batch API")
+    parser.add_argument("--few", type=int, default=10_000)
+    parser.add_argument("--server", type=int, default=100_000, help="reports that a server is asked")
+    parser.add_argument("--concurrency", type=int, default=32)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="large_split_") as temporary:
         port = SPAWN.Value("i", 0)
         server = SPAWN.Process(target=serve, args=(port,), daemon=True)
@@ -119,15 +124,6 @@ def serve(port) -> None:
         while True:
             server.finish(answer)
             time.sleep(0.2)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--reports", type=int, default=100_000, help="by the Batch API")
-    parser.add_argument("--few", type=int, default=10_000)
-    parser.add_argument("--server", type=int, default=100_000, help="reports that a server is asked")
-    parser.add_argument("--concurrency", type=int, default=32)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

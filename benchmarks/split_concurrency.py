@@ -26,7 +26,14 @@ REPORT = (
 
 
 def main() -> None:
-    options = arguments()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reports", type=int, default=296, help="reports that are split many at a time")
+    parser.add_argument(
+        "--sequential", type=int, default=296, help="reports that are split one after another"
+    )
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=1.2, help="that the server takes for an answer")
+    options = parser.parse_args()
     texts = [REPORT.format(i) for i in range(options.reports)]
     split.split_findings(texts[:1])  # the lexicon's tables are built once
 
@@ -58,17 +65,6 @@ def seconds_a_report(server, texts: list[str], concurrency: int) -> float:
     seconds = time.perf_counter() - start
     assert audit["ok"].all() and not audit["repaired"].any()
     return seconds / len(texts)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--reports", type=int, default=296, help="reports that are split many at a time")
-    parser.add_argument(
-        "--sequential", type=int, default=296, help="reports that are split one after another"
-    )
-    parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=1.2, help="that the server takes for an answer")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
