@@ -2,9 +2,9 @@
 
 Three engines answer the same question in the same format: the 7B judge (`green.GreenEngine`), the same model
 behind a server (`green.ServerEngine`), and an offline stand-in (`offline`), which is never called GREEN. One
-parser reads
-them: `verdicts`, with green-score's own where `green_score` has it. GREEN: Ostmeier et al., "GREEN:
-Generative Radiology Report Evaluation and Error Notation", 2024; model StanfordAIMI/GREEN-radllama2-7b.
+parser reads them: `verdicts`, with green-score's own where `green_score` has it. GREEN: Ostmeier et al.,
+"GREEN: Generative Radiology Report Evaluation and Error Notation", 2024;
+model StanfordAIMI/GREEN-radllama2-7b.
 """
 
 import hashlib
@@ -23,24 +23,10 @@ from utils.settings import JudgeSettings
 from . import green_score, verdicts
 from .green import GreenEngine, ServerEngine, our_prompt
 from .offline import OfflineEngine
-from .verdicts import OFFLINE_LABEL, JudgeError, Judgement, Pair, parse_completion, write_completion
-
-__all__ = [
-    "OFFLINE_LABEL",
-    "Engine",
-    "JudgeError",
-    "Judgement",
-    "Pair",
-    "compare_green_score",
-    "judge_of",
-    "judge_pairs",
-    "offline_judge_reward",
-    "open_questions",
-    "parse_completion",
-    "write_completion",
-]
+from .verdicts import JudgeError, Judgement, Pair, parse_completion, write_completion
 
 ENGINES = {"offline": OfflineEngine, "green": GreenEngine, "server": ServerEngine}
+OFFLINE_LABEL = OfflineEngine.label
 SERVER_KEY = "JUDGE_API_KEY"  # the secret with the key of the judge's server, if it wants one
 
 
