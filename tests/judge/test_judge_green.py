@@ -182,7 +182,6 @@ def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monke
     question = len(tokenizer(tokenizer.bos_token + chat(*PAIRS[1]), add_special_tokens=False)["input_ids"])
     slots = -(-(question + 30 + 9) // 64) * 64  # 8 proposed, in steps of 64
     free = int(2 * 2 * 4 * 4 * 16 * slots * 2.5 / decoding.CACHE_SHARE)
-    engine.decoder.free = lambda: free - sum(cache.nbytes for cache in alive)
     alive, held = weakref.WeakSet(), Batch.__init__
 
     def kept(self, *arguments):
@@ -190,7 +189,9 @@ def test_a_batch_takes_as_many_pairs_as_the_free_memory_holds(small_llama, monke
         alive.add(self.cache)
 
     monkeypatch.setattr(Batch, "__init__", kept)
-    assert len(completions(engine, [PAIRS[1]] * 5)) == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "free_memory", lambda: free - sum(cache.nbytes for cache in alive))
+        assert len(completions(engine, [PAIRS[1]] * 5)) == 5
     assert max(passes) == passes[0] == 2
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**10))
