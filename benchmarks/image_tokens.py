@@ -41,8 +41,7 @@ from utils.models.writer import Writer  # noqa: E402
 from utils.regions import REGIONS, parse  # noqa: E402
 from utils.run.workspace import open_workspace  # noqa: E402
 from utils.settings import BUDGETS, SMALL_BASE, TrainingSettings, preset, with_values  # noqa: E402
-from utils.training import trainer  # noqa: E402
-from utils.training.base_models import collection  # noqa: E402
+from utils.training import collection, trainer  # noqa: E402
 from utils.training.lengths import study_tokens  # noqa: E402
 from utils.training.probing import findings  # noqa: E402
 

@@ -39,8 +39,11 @@ from utils.models import loading  # noqa: E402
 from utils.models.writer import Writer, write_reports  # noqa: E402
 from utils.regions import REGIONS  # noqa: E402
 from utils.settings import GenerationSettings, TrainingSettings, preset, with_values  # noqa: E402
-from utils.training import probing, trainer  # noqa: E402
-from utils.training.base_models import collection  # noqa: E402
+from utils.training import (  # noqa: E402
+    collection,
+    probing,
+    trainer,
+)
 
 UNPLANNED = 0.25  # of the training studies
 TOWER_TARGETS = r".*vision_tower.*stages\.3\..*convolution"

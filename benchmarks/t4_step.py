@@ -31,6 +31,7 @@ from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaNextForConditio
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tools import base_model  # noqa: E402
 from utils.data import hf_dataset, phantoms, studies  # noqa: E402
 from utils.findings.groups import frequent  # noqa: E402
 from utils.findings.probe import Probe  # noqa: E402
@@ -38,7 +39,6 @@ from utils.models import bases  # noqa: E402
 from utils.run.machine import T4  # noqa: E402
 from utils.settings import BUDGETS, DatasetSettings, preset, with_values  # noqa: E402
 from utils.training import sizes  # noqa: E402
-from utils.training.base_models import phantoms as base_model  # noqa: E402
 from utils.training.checkpoints import Store  # noqa: E402
 from utils.training.lengths import study_tokens  # noqa: E402
 from utils.training.probing import findings  # noqa: E402

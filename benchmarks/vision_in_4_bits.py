@@ -17,10 +17,10 @@ from bitsandbytes.nn import Linear4bit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.base_model import SEED, attributes_read_right
 from utils.models import loading
 from utils.scores.statistics import interval
 from utils.settings import DEMO_BASE
-from utils.training.base_models.phantoms import SEED, attributes_read_right
 
 
 def read(unquantised: list[str], studies: int) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def published(old_python) -> Path:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory) -> Path:
     """An untrained base model of the demo's size, saved the usual way."""
-    from utils.training.base_models import phantoms as base_model
+    from tools import base_model
 
     folder = tmp_path_factory.mktemp("tiny_base")
     processor = base_model.new_processor(["lung: clear. heart: normal. No pleural effusion or pneumothorax."])

@@ -323,7 +323,7 @@ class TestRealData:
         assert "2,953 of 2,955 studies have no image" in page.read_text()
 
     def test_03_takes_real_steps_at_336_pixels(self, real, tmp_path):
-        from utils.training.base_models import phantoms as base_model
+        from tools import base_model
 
         base = tmp_path / "base"
         processor = base_model.new_processor(["lung: clear. heart: normal."], side=336)

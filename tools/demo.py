@@ -52,7 +52,7 @@ def run_notebook(name: str, workspace: Path, html: Path, parameters: dict) -> No
 def _teach(workspace: Workspace) -> None:
     # Imported here: it takes seconds, which phantoms need not wait for.
     from utils.data.hf_dataset import load
-    from utils.training.base_models import collection
+    from utils.training import collection
 
     collection.taught(workspace.root / collection.FOLDER, load(workspace.folder("dataset"))["train"])
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from tools import base_model
 from utils.data.wording import VALUES, Attributes
 from utils.models import loading
 from utils.regions import parse
-from utils.training.base_models import phantoms as base_model
 
 
 def test_a_list_names_every_attribute():

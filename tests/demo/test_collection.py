@@ -17,7 +17,7 @@ from utils.data.studies import load_studies
 from utils.models import loading
 from utils.models.writer import Writer
 from utils.settings import DatasetSettings, preset
-from utils.training.base_models import collection
+from utils.training import collection
 
 STUDIES, AT_ONCE, EPOCHS = 24, 8, 2
 EPOCH = STUDIES // AT_ONCE  # steps

@@ -81,7 +81,7 @@ def test_the_cards_code_writes_the_same_reports_with_nothing_of_this_project(tmp
 @pytest.fixture(scope="module")
 def convolutions(tmp_path_factory):
     """An untrained base whose tower is convolutions, as the preset `small` teaches it."""
-    from utils.training.base_models import collection
+    from utils.training import collection
 
     folder = tmp_path_factory.mktemp("convolutions") / "base"
     processor = collection.new_processor(["lung: clear. heart: normal."], collection.SIDE, collection.PATCH)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tools import base_model
 from utils.models import features, loading
 from utils.models.features import Tower, study_features
-from utils.training.base_models import collection
-from utils.training.base_models import phantoms as base_model
+from utils.training import collection
 
 WIDTH = 192  # of the tiny base's tower
 

@@ -25,10 +25,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from tools import base_model
 from utils.models.loading import READING, load_model, lora_config
 from utils.run.disk import write_json
 from utils.settings import preset
-from utils.training.base_models import phantoms as base_model
 
 TEXT = {
     "vocab_size": 1024,

@@ -14,7 +14,7 @@ from utils.run.machine import Card
 from utils.run.workspace import StepError
 from utils.settings import BUDGETS, DEMO_BASE, SMALL_BASE, TrainingSettings
 
-DEMO_FOLDER = Path(__file__).parents[1] / "training" / "base_models" / "demo"
+DEMO_FOLDER = Path(__file__).parent / "demo_base"
 FAMILIES = {"llava_next": BUDGETS, "llava": ("base",), "gemma3": ("base",)}  # and the budgets of each
 CHAT = Template(
     "{% for message in messages %}{% if message['role'] == 'user' %}$user"

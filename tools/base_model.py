@@ -1,7 +1,7 @@
 """The demo's small base model: LLaVA-NeXT's own classes, pretrained on phantom captions.
 
-`python -m utils.training.base_models.phantoms` makes the weights in `utils/training/base_models/demo` again,
-on phantoms that fine-tuning never meets: the seeds are apart.
+`python -m tools.base_model` makes the weights in `utils/models/demo_base` again, on phantoms that fine-tuning
+never meets: the seeds are apart.
 """
 
 import argparse
@@ -12,53 +12,46 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, Features, List
 from datasets import Image as ImageColumn
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
 from transformers import (
     CLIPVisionConfig,
-    LlavaNextConfig,
     LlavaNextForConditionalGeneration,
-    LlavaNextImageProcessor,
     LlavaNextProcessor,
-    MistralConfig,
-    PreTrainedConfig,
-    PreTrainedTokenizerFast,
+    get_cosine_schedule_with_warmup,
 )
-from trl import SFTConfig, SFTTrainer
 
 from utils.data import phantoms
 from utils.data.hf_dataset import MESSAGES, instruction
 from utils.data.phantoms import Phantom
 from utils.data.studies import SPLITS
-from utils.data.wording import OF_REGION, Attributes
+from utils.data.wording import OF_REGION, VALUES, Attributes
 from utils.models.bases import DEMO_FOLDER
-from utils.models.loading import load_processor, set_budget
+from utils.models.loading import load_processor
 from utils.regions import ALL, parse, render
 from utils.run.disk import replacing, write_json
 from utils.run.progress import progress
 from utils.run.workspace import versions
-
-from .seeing import RATE, MuonAndAdamW, lesson, teach_to_see
-
-SIDE, PATCH, VOCABULARY = 112, 14, 768
-SEED = 7_000_003  # far from the seed of any set that is fine-tuned on
-SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-TEMPLATE = (
-    "{% for message in messages %}"
-    "{% set parts = message['content'] %}"
-    "{% if parts is string %}{% set parts = [{'type': 'text', 'text': parts}] %}{% endif %}"
-    "{% set images = parts | selectattr('type', 'equalto', 'image') | list | length %}"
-    "{% set text = parts | selectattr('type', 'equalto', 'text') | map(attribute='text') | join %}"
-    "{% if message['role'] == 'user' %}{{ '[INST] ' + '<image>\n' * images + text + ' [/INST]' }}"
-    "{% else %}{{ ' ' + text + '</s>' }}{% endif %}"
-    "{% endfor %}"
+from utils.training.small_bases import (
+    RATE,
+    MuonAndAdamW,
+    language_trainer,
+    lesson,
+    new_processor,
+    normal,
+    untrained,
 )
+
+SIDE, PATCH = 112, 14
+SEED = 7_000_003  # far from the seed of any set that is fine-tuned on
 EPOCHS_OF_SEEING, EPOCHS_OF_CAPTIONS = 6, 2
 FIGURES = "figures.json"
+SEEN_AT_ONCE = 32  # phantoms in a step of seeing
 TESTED = 300  # phantoms that it has not met
 ASK_LIST, ASK_TEXT = "List what is in the picture.", "Describe the radiograph."
 ASK_REGION = "Describe the {}."
@@ -69,40 +62,6 @@ def listed(attributes: Attributes) -> str:
     values = asdict(attributes)
     return render(
         {region: ", ".join(f"{name} {values[name]}" for name in names) for region, names in OF_REGION.items()}
-    )
-
-
-def new_processor(
-    texts: list[str], side: int = SIDE, patch: int = PATCH, vocabulary: int = VOCABULARY
-) -> LlavaNextProcessor:
-    """A processor like the real one's for views of `side` pixels, its byte-level BPE learnt from `texts`."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[*SPECIAL.values(), "<image>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        padding_side="left",
-        extra_special_tokens={"image_token": "<image>"},
-        **SPECIAL,
-    )
-    images = LlavaNextImageProcessor(
-        size={"shortest_edge": side},
-        crop_size={"height": side, "width": side},
-        image_grid_pinpoints=[[side, side], [side, 2 * side], [2 * side, side]],
-    )
-    return LlavaNextProcessor(
-        images,
-        fast,
-        patch_size=patch,
-        vision_feature_select_strategy="default",
-        chat_template=TEMPLATE,
-        num_additional_image_tokens=1,
     )
 
 
@@ -119,43 +78,45 @@ def new_model(processor: LlavaNextProcessor, seed: int = 0) -> LlavaNextForCondi
     return untrained(processor, vision, -2, seed)
 
 
-def untrained(
-    processor: LlavaNextProcessor, vision: PreTrainedConfig, layer: int, seed: int
-) -> LlavaNextForConditionalGeneration:
-    """An untrained model: a vision tower as in `vision`, of which it reads `layer`, and a small LLM."""
-    tokenizer = processor.tokenizer
-    text = MistralConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        sliding_window=None,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    config = LlavaNextConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_grid_pinpoints=processor.image_processor.image_grid_pinpoints,
-        vision_feature_layer=layer,
-    )
-    torch.manual_seed(seed)
-    model = LlavaNextForConditionalGeneration(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model
-
-
 def draw_small(seed: int, index: int) -> Phantom:
     """Phantom `index` of the pretraining stream, its views as small as the model sees them."""
     phantom = phantoms.draw((seed, len(SPLITS), index))
     views = [view.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for view in phantom.views]
     return replace(phantom, views=views)
+
+
+def teach_to_see(
+    model: LlavaNextForConditionalGeneration, drawn: list[Phantom], epochs: int, seed: int
+) -> None:
+    """Train the vision tower alone to name each attribute of the frontal view from its patches.
+
+    The strongest patches decide, as most findings fill a few only. Captions come after: alone they teach a
+    tower from nothing far more slowly, as most of their loss is about wording.
+    """
+    torch.manual_seed(seed)
+    tower, layer = model.model.vision_tower, model.config.vision_feature_layer
+    heads = torch.nn.ModuleList(
+        torch.nn.Linear(tower.config.hidden_size, len(values)) for values in VALUES.values()
+    )
+    pixels = torch.from_numpy(np.stack([np.asarray(phantom.views[0]) for phantom in drawn]))
+    attributes = [asdict(phantom.attributes).items() for phantom in drawn]
+    wanted = torch.tensor([[VALUES[name].index(value) for name, value in each] for each in attributes])
+    steps = epochs * (len(drawn) // SEEN_AT_ONCE)
+    weights = [*tower.named_parameters(), *heads.named_parameters()]
+    optimizer = MuonAndAdamW(weights, RATE)
+    schedule = get_cosine_schedule_with_warmup(optimizer, steps // 10, steps)
+    order = torch.cat([torch.randperm(len(drawn))[: steps // epochs * SEEN_AT_ONCE] for _ in range(epochs)])
+    for chosen in progress(order.split(SEEN_AT_ONCE), "teaching to see", total=steps):
+        views = normal(pixels[chosen, None].expand(-1, 3, -1, -1) / 255)
+        with torch.autocast("cpu", torch.bfloat16):
+            patches = tower(views, output_hidden_states=True).hidden_states[layer][:, 1:]
+        seen = patches.float()
+        losses = (cross_entropy(head(seen).logsumexp(1), wanted[chosen, k]) for k, head in enumerate(heads))
+        sum(losses).backward()
+        torch.nn.utils.clip_grad_norm_([weight for _, weight in weights], 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
 
 
 def captions(drawn: list[Phantom]) -> Dataset:
@@ -173,20 +134,6 @@ def captions(drawn: list[Phantom]) -> Dataset:
             completion = [{"role": "assistant", "content": answer}]
             examples.append({"images": phantom.views, "prompt": prompt, "completion": completion})
     return Dataset.from_list(examples, features=features)
-
-
-def language_trainer(
-    model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, examples: Dataset, **arguments
-) -> SFTTrainer:
-    """A trainer of all of `model` but its vision tower on `examples`; `arguments` as `lesson` gives them."""
-    model.model.vision_tower.requires_grad_(False)  # a language model that knows nothing would unteach it
-    return SFTTrainer(
-        model=set_budget(model, "base"),
-        processing_class=processor,
-        train_dataset=examples,
-        args=SFTConfig(**arguments, warmup_steps=0.05, max_length=None, gradient_checkpointing=False),
-        optimizers=(MuonAndAdamW(model.named_parameters(), RATE), None),
-    )
 
 
 def pretrain(folder: Path, studies: int, seed: int = SEED) -> None:
@@ -245,7 +192,7 @@ def attributes_read_right(model, processor, seed: int, studies: int) -> pd.DataF
 
 
 if __name__ == "__main__":
-    name = "python -m utils.training.base_models.phantoms"
+    name = "python -m tools.base_model"
     parser = argparse.ArgumentParser(prog=name, description="Pretrain the demo's base model.")
     parser.add_argument("--folder", type=Path, default=DEMO_FOLDER)
     parser.add_argument("--studies", type=int, default=6000, help="phantoms to learn from (%(default)s)")

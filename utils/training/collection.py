@@ -36,11 +36,10 @@ from utils.findings.reader import UNNAMED, read_findings
 from utils.models.loading import load_processor, stay_as_taught
 from utils.run.disk import replacing, replacing_file, write_json
 from utils.run.workspace import versions
-from utils.training.checkpoints import step_of
-from utils.training.probing import findings, planned
 
-from .phantoms import language_trainer, new_processor, untrained
-from .seeing import lesson, normal
+from .checkpoints import step_of
+from .probing import findings, planned
+from .small_bases import language_trainer, lesson, new_processor, normal, untrained
 
 SIDE, PATCH, VOCABULARY = 128, 32, 2048  # the training reports have 1,356 different words
 WIDTHS = (24, 48, 96, 128)  # channels of the tower, each with half the pixels a side of those before

@@ -1,1 +1,0 @@
-"""The small base models, made here: `phantoms` for the demo, whose weights lie here, and `collection`."""
