@@ -16,7 +16,6 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-from nltk.translate.bleu_score import corpus_bleu
 
 from utils.findings.sentences import words
 from utils.judge import Pair
@@ -189,6 +188,8 @@ def rouge_l(reference: str, prediction: str) -> float:
 
 def bleu_4(references: Iterable[str], predictions: Iterable[str]) -> float:
     """Corpus BLEU-4, 0 to 1, one reference to a prediction."""
+    from nltk.translate.bleu_score import corpus_bleu  # here, as charts are imported without waiting for it
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # nltk's, of 0 where no four words agree
         return float(corpus_bleu([[words(text)] for text in references], list(map(words, predictions))))
