@@ -23,7 +23,7 @@ BASES = (  # what each needs stands in bases.py
 )
 # What `make demo` and `make collection` took once on two CPU cores, by step: the estimate. They print both.
 TIMES = {
-    "demo": {"regions": "20 s", "dataset": "14 s", "training": "78 s", "evaluation": "46 s"},
+    "demo": {"regions": "18 s", "dataset": "12 s", "training": "69 s", "evaluation": "38 s"},
     "small": {"regions": "17 s", "dataset": "55 s", "training": "17 min", "evaluation": "97 s"},
 }
 BUDGETS = ("tiles", "base", "frontal", "pooled")  # of image tokens
