@@ -77,6 +77,7 @@ def main() -> None:
         python = folder / "bin" / "python"
         if not python.exists():
             new_environment(folder, options.python)
+        version = subprocess.run([python, "--version"], capture_output=True, text=True).stdout.strip()
         code, times, results = set_up_cells(ROOT.as_uri()), [], set()
         for _ in range(options.runs):
             gone = [python, "-m", "pip", "uninstall", "--quiet", "--yes", "trl", "bitsandbytes"]
@@ -84,7 +85,6 @@ def main() -> None:
             seconds, added, moved = one_run(python, code)
             times.append(seconds)
             results.add((tuple(sorted(added)), tuple(sorted(moved))))
-    version = subprocess.run([python, "--version"], capture_output=True, text=True).stdout.strip()
     for added, moved in results:
         print(f"added: {', '.join(added)}; moved or taken away: {', '.join(moved) or 'nothing'}")
     print(
