@@ -126,6 +126,7 @@ def random_base(processor, folder: Path, config: LlavaNextConfig) -> None:
     dtype = torch.float16 if torch.cuda.is_available() else torch.float32
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shard, size, index = {}, 0, {}
+    torch.manual_seed(0)
     for position, (name, shape) in enumerate(names.items()):
         is_norm = len(shape) == 1 and name.endswith("weight")
         weight = torch.ones(shape) if is_norm else torch.randn(shape, device=device) * 0.02
