@@ -52,14 +52,12 @@ def test_a_window_wider_than_the_samples_is_not_stretched(file):
 
 
 def test_the_window_counts_after_rescale_whichever_way_that_runs(file):
-    rising = dicom_files.write(
-        file, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=1000, WindowWidth=1001
-    )
+    window = {"WindowCenter": 1000, "WindowWidth": 1001}
+    rising = dicom_files.write(file, RescaleSlope=2, RescaleIntercept=-1000, **window)
     shown = pixels(rising)
     assert (shown[740], shown[1260], shown[1000]) == (0, 255, 128)
-    falling = dicom_files.write(
-        file, RescaleSlope=-1, RescaleIntercept=4095, WindowCenter=2048, WindowWidth=1001
-    )
+    window = {"WindowCenter": 2048, "WindowWidth": 1001}
+    falling = dicom_files.write(file, RescaleSlope=-1, RescaleIntercept=4095, **window)
     shown = pixels(falling)
     assert (shown[0], shown[4095]) == (255, 0)
 
@@ -259,11 +257,7 @@ def jpeg_2000(samples: np.ndarray) -> bytes:
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
 @pytest.mark.parametrize(
     ("syntax", "compress"),
-    [
-        (uid.RLELossless, None),
-        (uid.JPEG2000Lossless, jpeg_2000),
-        (uid.JPEG2000, jpeg_2000),
-    ],
+    [(uid.RLELossless, None), (uid.JPEG2000Lossless, jpeg_2000), (uid.JPEG2000, jpeg_2000)],
 )
 def test_what_is_compressed_without_loss_is_read_as_if_it_were_not(file, photometric, syntax, compress):
     samples = padded(60000)

@@ -86,9 +86,7 @@ def test_a_part_that_lacks_nothing_is_the_file(tmp_path, server):
     assert server.asked == []
 
 
-@pytest.mark.parametrize(
-    "note", ["{", "{}", '{"url": "http://elsewhere/", "bytes": 9, "version": null}', None]
-)
+@pytest.mark.parametrize("note", ["{", "{}", '{"url": "http://other/", "bytes": 9, "version": null}', None])
 def test_a_part_of_something_else_is_not_used(tmp_path, server, note):
     server.files["/a"] = File(CONTENT)
     (tmp_path / "a.part").write_bytes(b"something")
@@ -229,10 +227,7 @@ REFUSED = {
     "tar link": (lambda path: make_tar(path, "images", tarfile.SYMTYPE, "/etc"), "leads out"),
     "tar hard link": (lambda path: make_tar(path, "images", tarfile.LNKTYPE, "/etc/passwd"), "leads out"),
     "tar device": (lambda path: make_tar(path, "images", tarfile.CHRTYPE), "leads out"),
-    "zip twice": (
-        lambda path: make_zip(path, {"a/b": "x", "a\\b": "y"}),
-        "'a/b', which would be written over",
-    ),
+    "zip twice": (lambda p: make_zip(p, {"a/b": "x", "a\\b": "y"}), "'a/b', which would be written over"),
     "tar twice": (twice_tar, "'a', which would be written over"),
     "zip folder and file": (lambda path: make_zip(path, {"a": "x", "a/b": "y"}), "cannot be unpacked"),
     "zip without a name": (lambda path: make_zip(path, {".": "x"}), "'.', which would be written over"),

@@ -90,9 +90,8 @@ def test_a_row_asks_for_the_regions_of_its_study_and_answers_them(splits, tmp_pa
 
 
 def test_views_and_their_size_are_what_the_settings_say(splits, tmp_path):
-    splits["train"][0] = Study(
-        "T1", "train", FINDINGS, "", (view(tmp_path, "T1/0.png", size=(240, 160)),) * 4
-    )
+    views = (view(tmp_path, "T1/0.png", size=(240, 160)),) * 4
+    splits["train"][0] = Study("T1", "train", FINDINGS, "", views)
     dataset, _ = made(splits, tmp_path / "dataset", views=3, longest_side=120)
     assert [image.size for image in dataset["train"][0]["images"]] == [(120, 80)] * 3
 
@@ -134,9 +133,8 @@ def test_what_is_left_out_is_listed_and_counted(splits, tmp_path):
 
 
 def test_a_long_list_of_damaged_views_is_cut():
-    skipped = pd.DataFrame(
-        [("a", "train", f"a/{k}.png", "bad") for k in range(5)], columns=hf_dataset.Skip._fields
-    )
+    left_out = [("a", "train", f"a/{k}.png", "bad") for k in range(5)]
+    skipped = pd.DataFrame(left_out, columns=hf_dataset.Skip._fields)
     assert skip_summary(skipped, {"train": []}) == "damaged views: 5 (a/0.png, a/1.png, a/2.png and 2 more)"
 
 
@@ -153,10 +151,8 @@ def test_what_was_saved_is_read_back_by_plain_load_dataset(splits, tmp_path):
     for loaded in (load_dataset(str(folder)), load(folder)):
         assert loaded.num_rows == {"train": 2, "val": 1, "test": 1}
         assert loaded["train"].features == built["train"].features
-        assert [[image.getpixel((0, 0)) for image in row["images"]] for row in loaded["train"]] == [
-            [10, 20],
-            [99],
-        ]
+        shades = [[image.getpixel((0, 0)) for image in row["images"]] for row in loaded["train"]]
+        assert shades == [[10, 20], [99]]
 
 
 def test_the_same_studies_give_the_same_bytes(splits, tmp_path):
@@ -228,14 +224,8 @@ def test_statistics_count_studies_views_and_mentions(splits, tmp_path):
     dataset, _ = made(splits, tmp_path / "dataset")
     table = statistics(dataset)
     assert list(table.index) == ["train", "val", "test"]
-    assert table.loc["train"].to_dict() == {
-        "studies": 2,
-        "views": 3,
-        "lung": 1,
-        "heart": 1,
-        "mediastinal": 0,
-        "bone": 1,
-    }
+    counts = {"studies": 2, "views": 3, "lung": 1, "heart": 1, "mediastinal": 0, "bone": 1}
+    assert table.loc["train"].to_dict() == counts
     assert table.loc["test", list(REGIONS)].tolist() == [0, 0, 1, 0]
 
 
@@ -370,9 +360,7 @@ def test_a_killed_process_is_one_sentence_and_the_rest_is_kept(splits, tmp_path,
 
     many = [replace(study, id=f"T{n}") for n, study in enumerate(splits["train"] * 10)]
     with pytest.raises(DataError, match="continues where it stopped"):
-        build(
-            {"train": many}, DatasetSettings(), tmp_path / "dataset", data_label="x", processes=2, show=kill
-        )
+        made({"train": many}, tmp_path / "dataset", processes=2, show=kill)
     assert list((tmp_path / ".dataset.shards").glob("*.json"))
 
 
@@ -422,9 +410,8 @@ def full_disk(monkeypatch):
 
 
 def test_without_room_the_radiographs_stay_where_they_are(splits, tmp_path, full_disk, capsys):
-    splits["train"][0] = Study(
-        "T1", "train", FINDINGS, "", (view(tmp_path, "images/T1/0.png", size=(240, 160)),) * 2
-    )
+    views = (view(tmp_path, "images/T1/0.png", size=(240, 160)),) * 2
+    splits["train"][0] = Study("T1", "train", FINDINGS, "", views)
     dataset, _ = made(splits, tmp_path / "dataset", longest_side=120)
     said = capsys.readouterr().out
     assert f"So the radiographs stay in {tmp_path / 'images'}, and" in said and said.count("\n") == 1
@@ -445,37 +432,11 @@ def test_radiographs_that_have_gone_since_are_told(splits, tmp_path, full_disk):
         load(tmp_path / "dataset")
 
 
+PATTERNS = "run [v2]|[!a]|a]b|a*b|a?b|**|{a,b}|a#b|50%|a%20b|with spaces|Übung|日本"
+SIGNS = """it's|say "x"|a:b|a,b|a=b&c;d|back\\slash|!(a)|~x|$5|-x|.hidden|data|train"""
 NAMES = [
-    *(
-        "run [v2]",
-        "[!a]",
-        "a]b",
-        "a*b",
-        "a?b",
-        "**",
-        "{a,b}",
-        "a#b",
-        "50%",
-        "a%20b",
-        "with spaces",
-        "Übung",
-        "日本",
-    ),
-    *(
-        "it's",
-        'say "x"',
-        "a:b",
-        "a,b",
-        "a=b&c;d",
-        "back\\slash",
-        "!(a)",
-        "~x",
-        "$5",
-        "-x",
-        ".hidden",
-        "data",
-        "train",
-    ),
+    *PATTERNS.split("|"),
+    *SIGNS.split("|"),
 ]
 
 

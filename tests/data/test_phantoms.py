@@ -20,9 +20,8 @@ COUNTS = {"train": 8, "val": 4, "test": 3}
 def pixels(kind=Frontal, views=6, **attributes) -> np.ndarray:
     """`views` pictures (views, 256, 256) of one finding, of different patients."""
     seen = Attributes(**attributes)
-    return np.stack(
-        [np.asarray(kind(seen, np.random.default_rng(k), 256).view(), float) for k in range(views)]
-    )
+    drawn = (kind(seen, np.random.default_rng(k), 256).view() for k in range(views))
+    return np.stack([np.asarray(view, float) for view in drawn])
 
 
 def patch(pictures: np.ndarray, side: str, x: tuple[float, float], y: tuple[float, float]) -> float:
@@ -85,9 +84,8 @@ def test_the_truth_is_that_of_the_seed(folder):
 
 def test_the_set_is_the_same_whatever_the_number_of_processes(folder, tmp_path):
     calls = []
-    other = write(
-        tmp_path / "b", **COUNTS, seed=5, size=128, processes=1, progress=lambda *at: calls.append(at)
-    )
+    how = {"processes": 1, "progress": lambda *at: calls.append(at)}
+    other = write(tmp_path / "b", **COUNTS, seed=5, size=128, **how)
     assert contents(folder) == contents(other)
     assert calls == [(k, 15) for k in range(1, 16)]
 
@@ -140,9 +138,7 @@ def test_about_one_study_in_ten_has_no_lateral_view():
 
 
 def test_attributes_take_known_values_only():
-    with pytest.raises(
-        ValueError, match="heart is one of normal, mildly enlarged, markedly enlarged, not 'big'"
-    ):
+    with pytest.raises(ValueError, match=r"heart is one of normal, .*, markedly enlarged, not 'big'"):
         Attributes(heart="big")
 
 
@@ -197,9 +193,8 @@ def test_what_is_affirmed_is_drawn_and_what_is_drawn_is_affirmed(reports):
             value = getattr(seen, name)
             if value in (*SIDES, *PLACES) and name != "clips":
                 assert all(word in said[0].lower() for word in value.split()), text
-                assert not any(
-                    word in said[0].lower() for word in {*SIDES, "upper", "lower"} - set(value.split())
-                )
+                others = {*SIDES, "upper", "lower"} - set(value.split())
+                assert not any(word in said[0].lower() for word in others)
 
 
 def test_normal_words_are_for_normal_regions(reports):
@@ -288,11 +283,8 @@ def test_a_pneumothorax_is_black_along_its_own_wall(normal, side):
 
 
 def test_a_wide_mediastinum_is_white_on_both_sides_and_a_tortuous_aorta_on_the_left(normal):
-    upper, wide, tortuous = (
-        ((0.08, 0.11), (0.24, 0.34)),
-        pixels(mediastinum="widened"),
-        pixels(aorta="tortuous"),
-    )
+    upper = ((0.08, 0.11), (0.24, 0.34))
+    wide, tortuous = pixels(mediastinum="widened"), pixels(aorta="tortuous")
     for side in SIDES:
         assert patch(wide, side, *upper) > patch(normal, side, *upper) + 40
     assert patch(tortuous, "left", *upper) > patch(normal, "left", *upper) + 40
@@ -319,9 +311,8 @@ def test_a_broken_rib_is_brighter_and_stepped_on_its_own_side(normal, side):
 
     def edges(pictures, at):
         """Mean of the steepest vertical steps of grey on one side, at 112 pixels."""
-        small = np.stack(
-            [np.asarray(Image.fromarray(p.astype(np.uint8)).resize((112, 112)), float) for p in pictures]
-        )
+        images = (Image.fromarray(picture.astype(np.uint8)) for picture in pictures)
+        small = np.stack([np.asarray(image.resize((112, 112)), float) for image in images])
         near, far = sorted(round(112 * (0.5 + SIGN[at] * distance)) for distance in lateral[0])
         box = small[:, round(112 * lateral[1][0]) : round(112 * lateral[1][1]), near:far]
         return np.sort(np.abs(np.diff(box, axis=1)).reshape(len(box), -1))[:, -12:].mean()
@@ -354,9 +345,8 @@ def test_every_view_is_labelled_a_phantom_and_only_its_corner_is_used(kind, monk
     ink = np.abs(labelled - pixels(kind, views=2)) > 0
     label = slice(240, 256), slice(0, 64)
     letters = labelled[:, *label]
-    assert ((letters > 170) & ink[:, *label])[0].sum() > 100 and ((letters < 60) & ink[:, *label])[
-        1
-    ].sum() > 100
+    assert ((letters > 170) & ink[:, *label])[0].sum() > 100
+    assert ((letters < 60) & ink[:, *label])[1].sum() > 100
     ink[:, *label] = False
     assert not ink.any()
 

@@ -38,10 +38,8 @@ def everyone(data: Path) -> dict:
 
 def mimic(folder: Path, studies: dict[str, tuple[str | None, list[tuple[str, str]]]]) -> Path:
     """By study its report, and its views by the columns ViewPosition and ViewCodeSequence_CodeMeaning."""
-    metadata, splits = (
-        ["dicom_id,ViewPosition,ViewCodeSequence_CodeMeaning"],
-        ["dicom_id,study_id,subject_id,split"],
-    )
+    metadata = ["dicom_id,ViewPosition,ViewCodeSequence_CodeMeaning"]
+    splits = ["dicom_id,study_id,subject_id,split"]
     for number, (study, (report, views)) in enumerate(studies.items()):
         place = folder / "files" / "p10" / f"p1000{number}" / f"s{study}"
         for view, (position, meaning) in enumerate(views):
@@ -81,9 +79,8 @@ def test_a_view_of_unknown_position_stands_for_the_frontal_one_that_is_missing(t
         "3": [("LATERAL", ""), ("", ""), ("PA", "")],
     }
     report = f" FINDINGS: {CLEAR}\n"
-    data = open_data(
-        mimic(tmp_path / "mimic", {name: (report, of) for name, of in views.items()}), "iu_xray", ws
-    )
+    folder = mimic(tmp_path / "mimic", {name: (report, of) for name, of in views.items()})
+    data = open_data(folder, "iu_xray", ws)
     shown = [[path.stem[-1] for path in study.images] for study in everyone(data).values()]
     assert shown == [["2", "0", "1"], ["2", "0", "1"], ["2", "0", "1"]]
 

@@ -136,9 +136,8 @@ def test_a_folder_of_ones_own_comes_first_and_nothing_is_fetched(tmp_path, serve
 
 def test_an_archive_of_ones_own_is_unpacked_once(tmp_path, ws, capsys):
     archive = tmp_path / "my_hospital.tar.gz"
-    archive.write_bytes(
-        tarred({"d/annotation.json": json.dumps(QUIZ).encode(), f"d/images/{IDS[0]}/0.png": png()})
-    )
+    files = {"d/annotation.json": json.dumps(QUIZ).encode(), f"d/images/{IDS[0]}/0.png": png()}
+    archive.write_bytes(tarred(files))
     data = open_data(archive, "iu_xray", ws)
     assert data.name == "my_hospital" and load_studies(data)["train"][0].images
     assert origin(data)["sha256"] == file_hash(archive) and origin(data)["studies_without_view"] == 3
@@ -226,13 +225,7 @@ def test_without_the_quiz_archive_the_others_say_what_they_lack_and_are_not_down
 
 @pytest.mark.parametrize(
     "quiz",
-    [
-        File(b"", 404),
-        QUOTA,
-        File(quiz_zip()[:-300]),
-        File(b"not an archive"),
-        File(quiz_zip(ids=IDS[:2])),
-    ],
+    [File(b"", 404), QUOTA, File(quiz_zip()[:-300]), File(b"not an archive"), File(quiz_zip(ids=IDS[:2]))],
     ids=["gone", "quota", "cut off", "no archive", "images missing"],
 )
 def test_with_the_annotation_given_the_next_source_gives_the_images(server, ws, given, quiz, capsys):
@@ -266,9 +259,8 @@ def test_r2gens_annotation_alone_gets_its_images(server, ws, tmp_path, capsys):
 def test_an_annotation_of_the_quiz_that_names_image_paths_stays_the_quizs(tmp_path, ws, report):
     folder = make_folder(tmp_path / "ours")
     content = json.loads((folder / "annotation.json").read_text())
-    content["train"] = [
-        {"id": "CXR1", "image_path": ["CXR1/0.png"], "original_report": "Clear.", "report": report}
-    ]
+    study = {"id": "CXR1", "image_path": ["CXR1/0.png"], "original_report": "Clear.", "report": report}
+    content["train"] = [study]
     (folder / "annotation.json").write_text(json.dumps({**content, "val": [], "test": []}))
     assert open_data(folder, "iu_xray", ws) == folder
     assert load_studies(folder)["train"][0].original_report == "Clear."
@@ -319,9 +311,8 @@ def test_what_is_at_the_place_already_is_not_touched(server, ws):
 
 
 def test_phantoms_are_drawn_where_nothing_is_named(server, ws, monkeypatch):
-    monkeypatch.setattr(
-        sources.phantoms, "DEMO_SET", {"train": 2, "val": 1, "test": 1, "seed": 1, "processes": 1}
-    )
+    few = {"train": 2, "val": 1, "test": 1, "seed": 1, "processes": 1}
+    monkeypatch.setattr(sources.phantoms, "DEMO_SET", few)
     data = open_data("", "phantoms", ws)
     assert [len(group) for group in load_studies(data).values()] == [2, 1, 1] and server.asked == []
 

@@ -10,13 +10,8 @@ from PIL import Image
 from utils.data import studies
 from utils.data.studies import DataError, data_label, load_studies, read_view, write_annotation
 
-REPORT = {
-    "lung": "Clear.",
-    "heart": "",
-    "mediastinal": None,
-    "bone": "No  acute\nfracture.",
-    "others": "A clip.",
-}
+REPORT = {"lung": "Clear.", "heart": "", "mediastinal": None, "bone": "No  acute\nfracture."}
+REPORT["others"] = "A clip."
 
 
 def annotation(**changes: object) -> dict:
@@ -89,10 +84,7 @@ def test_the_split_validation_set_is_read_in_place_of_the_folders_own(tmp_path):
         (annotation(train=[{"report": REPORT}]), ("study number 1 of train has no id",)),
         (annotation(train=["CXR1"]), ("study number 1 of train has no id",)),
         (annotation(test=[{"id": "CXR9"}]), ("study CXR9 of test has no key report or original_report:",)),
-        (
-            annotation(train=[{"id": "CXR9", "report": {}, "images": "0.png"}]),
-            ("CXR9", "not a list of paths"),
-        ),
+        (annotation(train=[{"id": "CXR9", "report": {}, "images": "0"}]), ("CXR9", "not a list of paths")),
         (
             annotation(train=[{"id": "CXR9", "report": {}, "images": ["a/../../x.png"]}]),
             ("CXR9", "'a/../../x.png', which leads out of images/"),
@@ -102,10 +94,7 @@ def test_the_split_validation_set_is_read_in_place_of_the_folders_own(tmp_path):
             ("CXR9", "'/etc/x.png', which leads out of images/"),
         ),
         (annotation(val=[{"id": "CXR9"}]), ("CXR9 of val has no key report or original_report",)),
-        (
-            annotation(val=[{"id": "CXR9", "original_report": 3}]),
-            ("CXR9", "original_report that is not text"),
-        ),
+        (annotation(val=[{"id": "C9", "original_report": 3}]), ("C9", "original_report that is not text")),
         (annotation(train=[{"id": "CXR9", "report": "Clear."}]), ("CXR9", "not split into regions")),
         (annotation(train=[{"id": "CXR9", "report": {"lungs": ""}}]), ("CXR9", "'lungs'", "mediastinal")),
         (annotation(train=[{"id": "CXR9", "report": {"lung": ["x"]}}]), ("CXR9", "lung that are not text")),
@@ -115,10 +104,7 @@ def test_the_split_validation_set_is_read_in_place_of_the_folders_own(tmp_path):
         (annotation(train=[{"id": "..", "report": {}}]), ("'..', which cannot name a folder",)),
         (annotation(train=[{"id": "a/b", "report": {}}]), ("'a/b'",)),
         (annotation(train=[{"id": 7, "report": {}}]), ("id 7",)),
-        (
-            annotation(train=[{"id": "x" * 5_000, "report": {}}]),
-            ("'xxx", "...", "which cannot name a folder"),
-        ),
+        (annotation(train=[{"id": "x" * 999, "report": {}}]), ("'xxx", "...", "which cannot name a folder")),
         (annotation(train=[{"id": "ä" * 128, "report": {}}]), ("which cannot name a folder",)),
         ("[" * 100_000 + "]" * 100_000, ("annotation.json is nested too deep",)),
     ],
@@ -143,10 +129,8 @@ def test_a_folder_without_annotation_says_what_to_name(tmp_path):
 def test_the_real_annotation_has_all_its_studies(shared):
     loaded = load_studies(shared / "iu_xray")
     assert {split: len(group) for split, group in loaded.items()} == studies.IU_XRAY_STUDIES
-    assert [study.id for group in loaded.values() for study in group if study.images] == [
-        "CXR1900_IM-0584",
-        "CXR7_IM-2263",
-    ]
+    ids = [study.id for group in loaded.values() for study in group if study.images]
+    assert ids == ["CXR1900_IM-0584", "CXR7_IM-2263"]
     assert all(study.findings is None and study.original_report for study in loaded["val"])
     assert sum("bone" not in study.findings for study in loaded["train"]) == 894
 
@@ -156,9 +140,8 @@ def test_the_written_annotation_adds_the_validation_findings_and_nothing_else(tm
     val[1]["report"] = {"heart": "Large."}
     folder = make_folder(tmp_path / "data", annotation(val=val))
     before = (folder / "annotation.json").read_bytes()
-    path = write_annotation(
-        tmp_path / "out.json", folder, {"V1": {"lung": "Clear."}, "V2": {"lung": "Wrong."}}
-    )
+    findings = {"V1": {"lung": "Clear."}, "V2": {"lung": "Wrong."}}
+    path = write_annotation(tmp_path / "out.json", folder, findings)
     written = json.loads(path.read_text())
     report = {"lung": "Clear.", "heart": "", "mediastinal": "", "bone": "", "others": ""}
     assert written == annotation(val=[{**val[0], "report": report}, *val[1:]])

@@ -15,10 +15,8 @@ from utils.regions import REGIONS
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make browser installs it")
 pytest.importorskip("gradio", reason="needs gradio: make browser installs it")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not lab.CHROMIUM, reason="needs Chromium: apt-get install chromium"),
-]
+has_browser = pytest.mark.skipif(not lab.CHROMIUM, reason="needs Chromium: apt-get install chromium")
+pytestmark = [pytest.mark.slow, has_browser]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +27,8 @@ def address(tiny_base, phantom_dataset, tmp_path_factory):
     command = [sys.executable, "-u", "-m", "utils.pages.app", str(adapter)]
     with (folder / "log").open("w") as log:
         environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "files")}
-        server = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
-        )
+        how = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": log, "text": True}
+        server = subprocess.Popen(command, **how)
     try:
         said = ""
         while "http://" not in said:
@@ -79,10 +76,8 @@ def test_a_study_is_read_and_nothing_is_asked_for_from_outside(opened, phantom_s
     words = page.locator("span[title]")
     assert re.fullmatch(r"[01]\.\d\d", words.first.get_attribute("title"))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")
-    assert {host for host in hosts if not host.startswith(("data:", "blob:"))} <= {
-        "http://127.0.0.1",
-        "http://localhost",
-    }
+    here = {"http://127.0.0.1", "http://localhost"}
+    assert {host for host in hosts if not host.startswith(("data:", "blob:"))} <= here
 
 
 def test_what_cannot_be_read_is_one_sentence(opened, tmp_path):

@@ -20,10 +20,8 @@ from utils.training.probing import POINTS
 def systems():
     columns = ("system", "split", "id", "region", "reference", "prediction")
     of = {MODEL: "<b>Clear.</b>", SHUFFLED: "Effusion."}
-    return {
-        name: pd.DataFrame([(name, "test", "s", "lung", "Clear.", said)], columns=columns)
-        for name, said in of.items()
-    }
+    rows = {name: [(name, "test", "s", "lung", "Clear.", said)] for name, said in of.items()}
+    return {name: pd.DataFrame(row, columns=columns) for name, row in rows.items()}
 
 
 def test_judging_is_planned_by_system_and_follows_the_form(systems, tmp_path):
@@ -56,9 +54,8 @@ def test_the_plan_is_for_the_cards_of_the_machine(systems, tmp_path, monkeypatch
 
 def test_a_judge_that_lacks_its_address_has_no_plan_and_says_why(systems, tmp_path):
     draw = evaluation_desk.judging_beside(systems, tmp_path / "answers.jsonl")
-    assert "no plan" in draw(JudgeSettings(engine="server")) and "base_url" in draw(
-        JudgeSettings(engine="server")
-    )
+    shown = draw(JudgeSettings(engine="server"))
+    assert "no plan" in shown and "base_url" in shown
 
 
 def test_writing_is_planned_from_the_studies_and_the_adapter(phantom_dataset, tmp_path):

@@ -254,9 +254,7 @@ def test_a_run_that_has_begun_is_fixed_and_says_so(folder):
 
 def test_other_settings_than_those_of_a_run_are_refused_in_a_sentence(folder):
     begun = Everything(count=9).model_dump()
-    with pytest.raises(
-        StepError, match=r"started with count 9, not 5; share 0.5, not 0.1. Take that out .*RUN"
-    ):
+    with pytest.raises(StepError, match=r"started with count 9, not 5; share 0.5, not 0.1. Take that .*RUN"):
         forms.open_form(Everything(), {"count": 5, "share": 0.1}, folder, begun=begun)
     with pytest.raises(ValueError, match=r"The run in .*rank64 has 'gone', which is not a field"):
         forms.open_form(Everything(), {}, folder, begun={**begun, "gone": 1})
@@ -270,10 +268,7 @@ def test_a_long_text_that_is_not_the_presets_is_told_by_its_length(folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (
-            {"coutn": 1},
-            "SETTINGS has 'coutn', which is not a field of this form. The fields are switch, choice",
-        ),
+        ({"coutn": 1}, "SETTINGS has 'coutn', which is not a field of this form. The fields are switch"),
         ({"count": 99}, "The value 99 of 'count' is not allowed: .* less than or equal to 20"),
         ({"choice": "three"}, "The value 'three' of 'choice' is not allowed: .*'one' or 'two'"),
         ('{"count": 1}', "SETTINGS must hold names and values"),
@@ -323,9 +318,7 @@ def test_a_notebook_with_two_forms_takes_the_values_by_form():
         "generation": {},
         "judge": {"batch_size": 2},
     }
-    with pytest.raises(
-        ValueError, match=r"SETTINGS has 'batch_size', but must name .*forms: generation or judge"
-    ):
+    with pytest.raises(ValueError, match=r"SETTINGS has 'batch_size', but must name .*: generation or judge"):
         forms.parts({"batch_size": 2}, "generation", "judge")
 
 

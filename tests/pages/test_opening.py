@@ -38,6 +38,5 @@ def test_on_kaggle_the_map_leads_to_notebooks_made_from_the_public_ones(tmp_path
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
     monkeypatch.setattr(opening, "public_address", lambda: "https://github.com/owner/name")
     shown = opening.overview(workspace.Workspace(tmp_path), "regions").data
-    assert (
-        shown.count('href="https://kaggle.com/kernels/welcome?src=https://github.com/owner/name/blob/') == 3
-    )
+    link = "https://kaggle.com/kernels/welcome?src=https://github.com/owner/name/blob/"
+    assert shown.count(f'href="{link}') == 3

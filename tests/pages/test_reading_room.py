@@ -83,17 +83,11 @@ def test_every_bar_has_its_number_and_only_what_the_report_is_to_name_stands_out
     plan = {"lung": ("effusion",), "heart": (), "mediastinal": (), "bone": ()}
     markup = reading_room.bars(probe(), np.array([0.934, 0.2]), plan, WEIGHT)
     lines = [text(row) for row in re.findall(r"<tr>.*?</tr>", markup)]
-    assert lines == [
-        "finding probability",
-        "effusion 0.93 named",
-        "cardiomegaly 0.20",
-    ]
+    assert lines == ["finding probability", "effusion 0.93 named", "cardiomegaly 0.20"]
     assert re.findall(r'width:(\d+%)"></i><u style="left:(\d+%)', markup) == [("93%", "80%"), ("20%", "80%")]
     assert re.findall(r"<b>(.*?)</b>", markup) == ["effusion", "0.93"]
-    assert re.findall(r'class="(meter [^"]*)" aria-hidden="true"', markup) == [
-        "meter lung named",
-        "meter heart",
-    ]
+    meters = re.findall(r'class="(meter [^"]*)" aria-hidden="true"', markup)
+    assert meters == ["meter lung named", "meter heart"]
     assert "Findings probe, not a diagnosis" in text(markup) and "recall_weight 1" in text(markup)
     assert "from the mark on, 0.80," in text(markup)
     assert "<img" not in markup
@@ -126,9 +120,8 @@ def test_the_room_shows_the_bars_of_each_study_beside_its_views_and_without_a_pr
     answer = write_completion("Fine.", {}, {}, ["clear"])
     judged = table(*(judgement(id, score=n / 9, completion=answer) for n, id in enumerate(ids)))
     written = [{"id": id, "report": {"lung": f"Text of {id}."}} for id in ids]
-    room = reading_room.open_room(
-        split, judged, written, [f"<p>bars of {id}</p>" for id in ids], note="drawn"
-    )
+    bars = [f"<p>bars of {id}</p>" for id in ids]
+    room = reading_room.open_room(split, judged, written, bars, note="drawn")
     for id in ids:
         shown = room.shown.value
         assert f"Text of {id}." in shown and OFFLINE in shown and "drawn" in text(shown)

@@ -51,9 +51,8 @@ def test_the_plan_names_its_cards_and_what_is_not_known():
     page = training_desk.plan_table(plan(gpus=2, card=T4_CARD), T4)
     assert "time on 2 x T4" in page and "peak on each" in page and "not measured on 2 x T4" in page
     other = Card("NVIDIA <b>", 23.6, True)
-    page = training_desk.plan_table(
-        plan(card=other, look=None, hours=None, sessions=None, advice="take bf16"), T4
-    )
+    unknown = plan(card=other, look=None, hours=None, sessions=None, advice="take bf16")
+    page = training_desk.plan_table(unknown, T4)
     assert "an NVIDIA &lt;b&gt;" in page and "not known for this card" in page and "take bf16" in page
     assert "sessions of" not in page and "look at the radiographs" not in page
 
@@ -68,9 +67,8 @@ def test_the_plan_follows_the_knobs_and_says_why_there_is_none(tiny_base, phanto
 def test_how_training_goes():
     sample = Sample("CXR<1>", "lung: Clear.\nheart: Normal.", "lung: <b>Clear")
     memory = {"host_peak": 3.2, "gpu_total": 14.6, "gpu_peak": 6.5}
-    page = training_desk.progress_page(
-        Progress(LOG, 20, 260, 30.0, [sample], memory), "phantom radiographs"
-    ).data
+    progress = Progress(LOG, 20, 260, 30.0, [sample], memory)
+    page = training_desk.progress_page(progress, "phantom radiographs").data
     for told in ("step <b>20</b> of 260", "30.0 s a step", "2 h 00 min", "6.5 of 14.6 GiB", "CXR&lt;1&gt;"):
         assert told in page
     assert "lung: &lt;b&gt;Clear" in page and "Not for clinical use" in page and 'alt="Loss' in page

@@ -120,9 +120,7 @@ def test_a_word_that_names_nothing_is_no_candidate_though_the_judge_would_let_it
         for _ in range(10)
     ]
     texts = [study["mediastinal"] for study in train[::10]]
-    lenient = by_table(
-        {texts[0]: lambda said: 1.0} | {text: lambda said, t=text: said == t for text in texts[1:]}
-    )
+    lenient = by_table({texts[0]: lambda said: 1.0} | {t: lambda said, t=t: said == t for t in texts[1:]})
     assert baselines.rank_constants(train, lenient)["text"].tolist() == texts[1:]
     assert best_constant(train, lenient) == {"mediastinal": texts[1]}
     assert best_constant(train[:10], lenient) == {"mediastinal": texts[0]}  # there is nothing else
@@ -132,9 +130,8 @@ def test_of_candidates_that_the_draw_cannot_tell_apart_the_most_frequent_is_give
     common, rare, bad = "The heart is normal.", "Heart size is normal.", "Cardiomegaly."
     train = [{"heart": text} for text, n in ((common, 60), (rare, 40), (bad, 20)) for _ in range(n)]
     close = {common: {common: 1.0, rare: 0.5, bad: 0.0}, rare: {common: 0.5, rare: 1.0, bad: 0.6}}
-    ranked = baselines.rank_constants(
-        train, by_table({bad: lambda said: 0.0} | {t: s.get for t, s in close.items()})
-    )
+    scores = {bad: lambda said: 0.0} | {text: known.get for text, known in close.items()}
+    ranked = baselines.rank_constants(train, by_table(scores))
     assert ranked["text"].tolist() == [common, rare, bad]
     assert ranked["mean"][0] < ranked["mean"][1] and ranked["behind"][0] < ranked["error"][0]
     clear = by_table({common: lambda said: 0.5, rare: lambda said: 0.9, bad: lambda said: 0.0})

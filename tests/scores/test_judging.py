@@ -89,10 +89,7 @@ def test_judgements_can_be_looked_up_by_study(judgements):
     [
         (JudgeSettings(engine="offline"), judge.OFFLINE_LABEL),
         (JudgeSettings(engine="green", precision="int8"), "GREEN-radllama2-7b int8"),
-        (
-            JudgeSettings(engine="server", base_url="http://127.0.0.1:1/v1", batch_size=3),
-            "GREEN-radllama2-7b server",
-        ),
+        (JudgeSettings(engine="server", base_url="http://x/v1", batch_size=3), "GREEN-radllama2-7b server"),
     ],
 )
 def test_every_judge_takes_its_settings(settings, label):
@@ -179,9 +176,7 @@ def test_the_recorded_judgements_give_the_published_table(shared):
     assert statistics.diversity(rows).iloc[0]["reports"] == 16
 
 
-@pytest.mark.parametrize(
-    "content", [b"not gzip", gzip.compress(b"{}\n", mtime=0), gzip.compress(b"[1]", mtime=0)]
-)
+@pytest.mark.parametrize("content", [b"not gzip", *(gzip.compress(c, mtime=0) for c in (b"{}\n", b"[1]"))])
 def test_a_file_of_another_kind_is_named(tmp_path, content):
     path = tmp_path / "recorded.jsonl.gz"
     path.write_bytes(content)

@@ -39,9 +39,8 @@ def test_finding_by_finding_says_how_many_have_it(counted):
 
 def test_the_tables_say_who_reads_and_what_counts(counted):
     text = findings.tables(counted, data_label="phantom radiographs")
-    assert text.startswith(
-        f"**Findings named rightly, phantom radiographs, found by the reader of the {OFFLINE}**"
-    )
+    title = f"Findings named rightly, phantom radiographs, found by the reader of the {OFFLINE}"
+    assert text.startswith(f"**{title}**")
     assert "Finding by finding, test, model:" in text and "too narrow" in text and "without width" in text
     assert "| cardiomegaly | 2 of 6 | 1 | 1 | 0.50" in text and "on the same studies" in text
     rest = findings.others(counted)

@@ -48,10 +48,8 @@ def alone(tmp_path_factory):
 
 def settings(workspace):
     """A report at a time, so that there is time to be killed."""
-    parts = {
-        "generation": GenerationSettings(batch_size=1, shuffled=SHUFFLED),
-        "judge": JudgeSettings(engine="offline"),
-    }
+    parts = {"generation": GenerationSettings(batch_size=1, shuffled=SHUFFLED)}
+    parts["judge"] = JudgeSettings(engine="offline")
     folder = workspace.folder("evaluation")
     folder.mkdir(parents=True)
     (folder / parallel.NOTED).write_text(
@@ -179,9 +177,8 @@ def test_notebook_04_goes_on_from_what_processes_left_and_says_whom_time_left_ou
     assert results.left == [last] and all(name in results.means for name in done)
     assert "All, normal and abnormal test studies" in shown and "behind" in shown
     figures = evaluation_desk.Figures(results)
-    assert (
-        f"Not judged yet, as the time limit came first: {last}." in results.finish(figures.saved).read_text()
-    )
+    report = results.finish(figures.saved).read_text()
+    assert f"Not judged yet, as the time limit came first: {last}." in report
     left = workspace.require("evaluation")  # all files are there, unchanged
     names = {name.rpartition("/")[2] for name in left["outputs"]}
     assert {"generations.jsonl", "judgements.parquet", "pairs.jsonl", "table.md", "report.html"} <= names

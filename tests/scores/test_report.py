@@ -2,6 +2,7 @@
 
 import base64
 import re
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,6 +12,8 @@ from utils import scores
 from utils.findings.groups import GROUPS
 from utils.scores import baselines, findings, report
 from utils.scores import in_short as short
+from utils.scores.stages import Results
+from utils.settings import GenerationSettings
 
 PHANTOMS = "phantom radiographs"
 
@@ -20,11 +23,8 @@ def two_systems(judge=OFFLINE):
     model[3] |= {"prediction": "", "score": 0.0, "significant": [0, 2, 0, 0, 0, 0]}
     model[5] |= {"prediction": "Wide | <script> ![x](y)", "score": None}
     constant = [row | {"system": "constant", "score": 0.1} for row in model]
-    bone = [
-        judgement(f"s{i}", "bone", 0.5, system=s, judge=judge)
-        for s in ("model", "constant")
-        for i in range(4)
-    ]
+    each = [(system, i) for system in ("model", "constant") for i in range(4)]
+    bone = [judgement(f"s{i}", "bone", 0.5, system=system, judge=judge) for system, i in each]
     return table(*model, *constant, *bone)
 
 
@@ -32,20 +32,17 @@ def two_systems(judge=OFFLINE):
 def write(tmp_path):
     (tmp_path / "bars 1.png").write_bytes(b"png")
 
-    def write(judgements=None, **more):
-        judgements = two_systems() if judgements is None else judgements
-        summary = scores.summary(judgements)
-        keywords = {
-            "summary": summary,
-            "judgements": judgements,
-            "figures": {"Scores": (tmp_path / "bars 1.png", "Bars [of] scores.")},
-            "settings": {"training": {"lora_rank": 16}, "studies": {"train": 7}},
-            "versions": {"torch": "2.11.0"},
-            "data_label": PHANTOMS,
-            "commands": ["make demo"],
-            "samples": ["s5"],
-        } | more
-        return report.write_report(tmp_path, **keywords).read_text(encoding="utf-8")
+    def write(judgements=None, label=PHANTOMS, kinds=(), groups=(), figures=None, tables=(), samples=("s5",)):
+        rows = two_systems() if judgements is None else judgements
+        workspace = SimpleNamespace(folder=lambda step: tmp_path)
+        reports = SimpleNamespace(workspace=workspace, settings=GenerationSettings())
+        counted, kinds = findings.count([rows], groups), dict(kinds)
+        results = Results(reports, None, rows, [], kinds, "Normal: so indexed.", counted, label)
+        figures = figures or {"Scores": (tmp_path / "bars 1.png", "Bars [of] scores.")}
+        last = {"settings": {"training": {"lora_rank": 16}, "studies": {"train": 7}}}
+        last |= {"versions": {"torch": "2.11.0"}, "commands": ["make demo"]}
+        written = report.write_report(results, figures, dict(tables), samples, **last)
+        return written.read_text(encoding="utf-8")
 
     return write
 
@@ -113,7 +110,7 @@ def test_a_worse_model_is_called_lower(write):
 
 
 def test_green_on_iu_xray_carries_no_stand_in_labels(write):
-    text = write(two_systems(GREEN), data_label="IU X-Ray", iu_xray=True)
+    text = write(two_systems(GREEN), "IU X-Ray")
     assert "stand-in" not in text and "drawings" not in text and "WangLab-OA" in text
 
 
@@ -145,13 +142,10 @@ def test_further_tables_stand_under_the_results(write, tmp_path):
 
 def test_abnormal_studies_and_the_best_baseline_come_first(write):
     rows = two_systems().replace({"system": {"constant": baselines.CONSTANT}})
-    best = baselines.beside_best(rows, {"s0": "abnormal", "s1": "abnormal", "s2": "normal"})
-    text = write(rows, best=("Normal: so indexed.", best))
+    text = write(rows, kinds={"s0": "abnormal", "s1": "abnormal", "s2": "normal"})
     assert text.index("## Results") < text.index("### All and abnormal studies, beside the best baseline")
-    assert (
-        "Normal: so indexed.\n\n| split | region | all: model | all: best baseline | all: difference |"
-        in text
-    )
+    head = "| split | region | all: model | all: best baseline | all: difference |"
+    assert f"Normal: so indexed.\n\n{head}" in text
     assert "| +0.78 [+0.62, +0.90] | 0.75 [0.50, 1.00] n=2 | 0.10 [0.10, 0.10] best constant report |" in text
     assert in_short(text)[2] == (
         "- On abnormal studies its mean score is higher than the best baseline's in lung "
@@ -166,13 +160,8 @@ def whole(write, tmp_path):
     (tmp_path / "findings.png").write_bytes(b"png")
     figures = {title: (tmp_path / "findings.png", title) for title in ("All systems", report.SEEN)}
     rows = pd.DataFrame({"region": ["lung"], "n": [20], "ROUGE-L": [0.25]})
-    text = write(
-        seen_rows(),
-        findings=findings.count([seen_rows()], GROUPS),
-        figures=figures,
-        tables={"Shared <words>": ("ROUGE-L says little.", rows)},
-        samples=["s0"],
-    )
+    tables = {"Shared <words>": ("ROUGE-L says little.", rows)}
+    text = write(seen_rows(), groups=GROUPS, figures=figures, tables=tables, samples=["s0"])
     return text, (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -261,10 +250,7 @@ def seen(*findings_named):
             "It names fewer than half of these: an effusion (0 of 2).",
         ),
         (
-            [
-                ("lung", f"{one}.", "Clear lungs.")
-                for one in ("Effusion", "Pneumothorax", "Nodule", "Granuloma")
-            ],
+            [("lung", f"{name}.", "Clear.") for name in ("Effusion", "Pneumothorax", "Nodule", "Granuloma")],
             "0 of 4 findings",
             " and 1 more.",
         ),
@@ -273,7 +259,7 @@ def seen(*findings_named):
 )
 def test_what_it_can_and_cannot_do_is_said_of_the_findings(rows, can, cannot):
     judged = table(*(judgement(f"s{i}") for i in range(3)))
-    found = short.in_short(scores.summary(judged), judged, findings=seen(*rows))
+    found = short.in_short(scores.summary(judged), judged, pd.DataFrame(), seen(*rows))
     assert can in found[0] and cannot in found[1]
     assert found[2] == "It was set against no other system."
 
@@ -285,9 +271,8 @@ def test_a_single_system_has_nothing_to_be_set_against(write):
 
 
 def test_samples_are_picked_from_worst_to_best():
-    rows = table(
-        *(judgement(f"s{i}", score=i / 10) for i in range(11)), judgement("v", split="val", score=0.0)
-    )
+    rows = [judgement(f"s{i}", score=i / 10) for i in range(11)]
+    rows = table(*rows, judgement("v", split="val", score=0.0))
     assert report.pick_samples(rows) == ["s0", "s5", "s10"]
     assert report.pick_samples(rows[rows["split"] == "val"]) == ["v"]
 

@@ -110,9 +110,7 @@ class Replay:
 
     def ask(self, pairs):
         self.asked += pairs
-        yield from enumerate(
-            "The report is not provided." if self.wrong else self.known[pair] for pair in pairs
-        )
+        yield from enumerate("Not provided." if self.wrong else self.known[pair] for pair in pairs)
 
 
 def test_the_published_judgements_are_fetched_once_and_read_as_rows(server, known, tmp_path):

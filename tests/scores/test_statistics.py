@@ -48,11 +48,8 @@ def test_the_recorded_run_wrote_sixteen_reports(recorded):
 
 
 def test_only_regions_that_the_reference_mentions_count():
-    rows = [
-        judgement(score=0.5),
-        judgement(id="s2", reference="  ", score=0.0),
-        judgement(id="s3", reference=None),
-    ]
+    rows = [judgement(score=0.5), judgement(id="s2", reference="  ", score=0.0)]
+    rows.append(judgement(id="s3", reference=None))
     means = scores.region_table(rows)
     assert means.loc["test", "lung"] == 0.5 and scores.summary(table(*rows))["n"].tolist() == [1]
     assert np.isnan(means.loc["test", "bone"])
@@ -211,11 +208,8 @@ def test_error_counts_sum_what_the_judge_counted():
 
 
 def test_diversity_counts_reports_not_spellings():
-    rows = table(
-        judgement(),
-        judgement(id="s2", prediction="clear  lungs."),
-        judgement(id="s3", prediction="", score=0.0),
-    )
+    rows = [judgement(), judgement(id="s2", prediction="clear  lungs.")]
+    rows = table(*rows, judgement(id="s3", prediction="", score=0.0))
     found = statistics.diversity(rows).iloc[0]
     assert (found["studies"], found["reports"], found["empty"], found["described"]) == (3, 2, 1, 3)
 

@@ -127,12 +127,8 @@ def test_by_the_plan_a_question_takes_a_second_and_all_of_step_4_little_more_tha
 
 def test_the_plan_names_every_system_and_the_look_at_the_test_studies():
     rows = [item.name for item in plan.iu_xray()]
-    assert [row.removeprefix("judge: ") for row in rows if "judge" in row] == [
-        MODEL,
-        BASE,
-        SHUFFLED,
-        *BASELINES,
-    ]
+    names = [row.removeprefix("judge: ") for row in rows if "judge" in row]
+    assert names == [MODEL, BASE, SHUFFLED, *BASELINES]
     look, reports, of_base = plan.iu_xray()[:3]
     assert (look.name, look.count) == (plan.LOOK, 590) and reports.name == "write reports"
     assert (of_base.name, of_base.count) == (f"write reports: {BASE}", 150)

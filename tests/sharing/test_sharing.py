@@ -112,13 +112,8 @@ def test_the_dataset_goes_to_a_private_repository_as_it_lies_on_disk(hub, ws, tm
         path.write_bytes(content)
     assert load_dataset(str(tmp_path / "clone"))["train"].num_rows == 12
     card = DatasetCard(hub.committed["README.md"].decode())
-    for words in (
-        phantoms.WHAT,
-        "Not for clinical use",
-        "validation split by: offline",
-        "## Limits",
-        "BY-NC-ND",
-    ):
+    told = (phantoms.WHAT, "Not for clinical use", "validation split by: offline", "## Limits", "BY-NC-ND")
+    for words in told:
         assert words in card.text
     assert_secret(hub, ws, capfd)
 

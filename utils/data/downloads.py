@@ -5,7 +5,6 @@ own: gdown 5.2 joins the halves of two versions, and an error page to a part; po
 each drop.
 """
 
-import json
 import lzma
 import shutil
 import sys
@@ -26,7 +25,7 @@ from tenacity import Future, RetryError, Retrying, retry_if_exception_type, wait
 from tqdm import tqdm
 
 from utils.regions import tidy
-from utils.run.disk import write_json
+from utils.run.disk import read_note, write_json
 
 from .studies import DataError
 
@@ -125,10 +124,7 @@ def _size(part: Path) -> int:
 def _receive(url: str, part: Path, label: str) -> None:
     """Ask for what is missing of the file at `url` and append it to `part`."""
     headers = {"Accept-Encoding": "identity"}
-    try:
-        noted = json.loads(_note(part).read_bytes())
-    except (FileNotFoundError, ValueError):
-        noted = {}
+    noted = read_note(_note(part))
     if not (_size(part) and noted.get("url") == url and noted.get("bytes")):
         noted = {}
     total = noted.get("bytes", 0)  # 0 where nobody says

@@ -4,7 +4,6 @@
 IU X-Ray's quiz archive has. Everything follows from the seed: a set is the same in any number of processes.
 """
 
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.run.disk import replacing, write_json
+from utils.run.disk import read_note, replacing, write_json
 
 from .anatomy import Frontal, Lateral
 from .studies import SPLITS
@@ -105,10 +104,8 @@ def _holds(folder: Path, made_with: dict) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     advice = "name a new folder or delete this one"
-    try:
-        held = json.loads((folder / "phantoms.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise PhantomError(f"{folder} is not a finished set of phantoms: {advice}") from None
+    if not (held := read_note(folder / "phantoms.json")):
+        raise PhantomError(f"{folder} is not a finished set of phantoms: {advice}")
     if held != made_with:
         raise PhantomError(f"{folder} contains another set of phantoms ({held}): {advice}")
     return True

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from utils.run.disk import file_hash, replacing_file, write_json
+from utils.run.disk import file_hash, read_note, replacing_file, write_json
 from utils.settings import DatasetSettings
 
 from .studies import DataError, read_view
@@ -87,10 +87,7 @@ def _end_with_parent() -> None:
 def write_shard(shard: Shard) -> tuple[int, list[Skip]]:
     """Write one shard, unless it is as it should be; the number of its rows, and what was left out."""
     note, made_from = shard.path.with_suffix(".json"), _made_from(shard)
-    try:
-        held = json.loads(note.read_bytes())
-    except (OSError, ValueError):
-        held = {}
+    held = read_note(note)
     is_there = held.get("made_from") == made_from and shard.path.is_file()
     if not is_there or held["sha256"] != file_hash(shard.path):
         note.unlink(missing_ok=True)

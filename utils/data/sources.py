@@ -5,7 +5,6 @@ serve where the annotation is given. Many small files never lie on Drive: one ar
 unpacked to the local disk.
 """
 
-import json
 import re
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from utils.run.disk import file_hash, replacing_file, write_json
+from utils.run.disk import file_hash, read_note, replacing_file, write_json
 from utils.run.machine import DRIVE, secret
 from utils.run.progress import counter
 from utils.run.workspace import Workspace
@@ -115,8 +114,7 @@ def given(named: str, workspace: Workspace) -> str:
 
 def origin(folder: Path) -> dict:
     """Where the studies of `folder` came from, for a manifest: the source, its archive and what was found."""
-    path = folder / ORIGIN
-    return json.loads(path.read_bytes()) if path.is_file() else {"source": f"the folder {folder.name}"}
+    return read_note(folder / ORIGIN) or {"source": f"the folder {folder.name}"}
 
 
 def _own_table(layout: layouts.Layout, workspace: Workspace, **source: object) -> Path:
@@ -149,8 +147,8 @@ def _own_archive(archive: Path, workspace: Workspace) -> Path:
         print(f"Unpacking your archive {archive} to {target}.")
         unpack(archive, target, {"source": "an archive of one's own", **_identity(archive)})
     elif origin(target).get("bytes") != archive.stat().st_size:
-        mend = "delete that folder, or rename the archive"
-        raise DataError(f"{target} holds other studies than {archive}: {mend}.")
+        other = f"other studies than {archive}"
+        raise DataError(f"{target} holds {other}: delete that folder, or rename the archive.")
     else:
         print(f"Studies from your archive {archive}, unpacked earlier to {target}.")
     if layout := layouts.recognise(target):
@@ -189,8 +187,7 @@ def _from_kept(source: Source, target: Path, keep: Path, annotation: Path | None
     """The studies from an archive that an earlier session kept."""
     archive = keep / source.archive
     print(f"Unpacking {source.name}, kept in {archive}, to {target}.")
-    note = Path(f"{archive}.json")
-    facts = json.loads(note.read_bytes()) if note.is_file() else {}
+    facts = read_note(Path(f"{archive}.json"))
     if facts.get("sha256") != file_hash(archive):
         raise DataError(f"{archive} has changed since it was saved; skipping it.")
     return unpack(archive, target, facts, annotation, iu_xray=True)
@@ -231,9 +228,8 @@ def unpack(
     no studies, `target` is not empty or, with `iu_xray`, studies or views are missing.
     """
     if _occupied(target):
-        raise DataError(
-            f"{target} is already there and would be overwritten: move it or name another folder."
-        )
+        danger = "is already there and would be overwritten"
+        raise DataError(f"{target} {danger}: move it or name another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
         inside = Path(temporary, "archive")

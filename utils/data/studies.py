@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from utils import regions
-from utils.run.disk import write_json
+from utils.run.disk import read_json, write_json
 
 from . import dicom
 
@@ -70,9 +70,8 @@ def load_studies(folder: Path, annotation: Path | None = None) -> dict[str, list
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(
-            f"There is no annotation {path}: run notebooks/01_region_split.ipynb first."
-        ) from None
+        lacks = f"There is no annotation {path}"
+        raise DataError(f"{lacks}: run notebooks/01_region_split.ipynb first.") from None
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}): copy or download it again.") from None
     except RecursionError:
@@ -104,7 +103,7 @@ def data_label(folder: Path, splits: dict[str, list[Study]]) -> str:
     """What the studies of `folder` are, as every table, chart and card says it."""
     drawn = folder / "phantoms.json"  # left by whoever draws phantoms
     if drawn.is_file():
-        return json.loads(drawn.read_bytes())["label"]
+        return read_json(drawn)["label"]
     counts = {split: len(studies) for split, studies in splits.items()}
     return IU_XRAY if counts == IU_XRAY_STUDIES else f"studies of {folder.name}"
 
@@ -186,9 +185,8 @@ def _listed(images: object, where: str, folder: Path) -> tuple[Path, ...]:
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise DataError(f"{where} has images that are not a list of paths: correct them.")
     for image in filter(leads_out, images):
-        raise DataError(
-            f"{where} has the image {reprlib.repr(image)}, which leads out of images/: correct it."
-        )
+        leads = f"{reprlib.repr(image)}, which leads out of images/"
+        raise DataError(f"{where} has the image {leads}: correct it.")
     return tuple(folder / "images" / image for image in images)
 
 

@@ -61,9 +61,8 @@ def main() -> None:
     try:
         import gradio
     except ModuleNotFoundError:
-        raise SystemExit(
-            "The page needs the package gradio: run pip install gradio, then this again."
-        ) from None
+        advice = "run pip install gradio, then this again"
+        raise SystemExit(f"The page needs the package gradio: {advice}.") from None
     try:
         writer = open_writer(options.adapter)
     except StepError as error:

@@ -247,9 +247,8 @@ def gallery(studies: Sequence[Mapping], *, data_label: str, columns: int = 3) ->
             ax.imshow(np.asarray(view), cmap="gray")
             ax.set_axis_off()
         fig.text(x / WIDTH, (y + 1.24) / height, study["id"], weight="bold", fontsize=8)
-        lines = [
-            part for line in study["caption"].splitlines() for part in textwrap.wrap(line, int(wide * 14.5))
-        ]
+        wrapped = (textwrap.wrap(line, int(wide * 14.5)) for line in study["caption"].splitlines())
+        lines = [part for line in wrapped for part in line]
         if len(lines) > most:
             lines = [*lines[: most - 1], "…"]
         caption = {"va": "top", "fontsize": 7.5, "color": GREY, "linespacing": 1.25}

@@ -26,9 +26,8 @@ SIDE = 440  # pixels: the longest side of a view on the page; two fit beside eac
 
 def texts(dataset: DatasetDict) -> pd.DataFrame:
     """One row per study: split, row in the split, id, views, and the text of each region."""
-    parts = {
-        name: rows.select_columns(["id", "views", *REGIONS]).to_pandas() for name, rows in dataset.items()
-    }
+    columns = ["id", "views", *REGIONS]
+    parts = {name: rows.select_columns(columns).to_pandas() for name, rows in dataset.items()}
     return pd.concat(parts, names=["split", "row"]).reset_index()
 
 

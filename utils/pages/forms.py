@@ -195,9 +195,8 @@ def parts(values: dict, *forms: str) -> dict[str, dict]:
     Raises ValueError where it names a form that is not there.
     """
     if unknown := sorted(set(_names_and_values(values)) - set(forms)):
-        raise ValueError(
-            f"SETTINGS has {unknown[0]!r}, but must name one of this notebook's forms: {' or '.join(forms)}"
-        )
+        must = f"must name one of this notebook's forms: {' or '.join(forms)}"
+        raise ValueError(f"SETTINGS has {unknown[0]!r}, but {must}")
     return {form: values.get(form, {}) for form in forms}
 
 
@@ -216,9 +215,8 @@ def _with_values(settings: StepSettings, values: dict, who: str = "SETTINGS") ->
         first = error.errors()[0]
         name = first["loc"][0]
     if name not in known:
-        raise ValueError(
-            f"{who} has {name!r}, which is not a field of this form. The fields are {', '.join(known)}"
-        )
+        fault = f"{who} has {name!r}, which is not a field of this form"
+        raise ValueError(f"{fault}. The fields are {', '.join(known)}")
     raise ValueError(f"The value {values[name]!r} of {name!r} is not allowed: {first['msg']}")
 
 

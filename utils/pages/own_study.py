@@ -35,9 +35,7 @@ def study_view(images: Sequence[Image.Image], report: StudyReport, writer: Write
     more = quiet(f"Not read: {left} more, as the model was taught on {report.views} views a study.")
     rows = []
     for region in REGIONS:
-        words = " ".join(
-            _shaded(escape(word.text), word.probability) for word in report.words.get(region, ())
-        )
+        words = " ".join(_shaded(escape(text), sure) for text, sure in report.words.get(region, ()))
         if added := report.added.get(region):
             words = f"{escape(added)} {quiet('(added, as the probe sees it)')} {words}"
         rows.append((tag(region, region), words or quiet("nothing written")))

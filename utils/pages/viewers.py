@@ -126,9 +126,7 @@ def repairs(texts: Sequence[str], splits: Sequence[Mapping[str, str]], audit: pd
 def _marked(original: str, texts: Mapping[str, Sequence[str]], names: Mapping[str, str] | None = None) -> str:
     """`original` as markup, its words marked with the name of the `texts` that took them, or its label."""
     # An empty word stands between two texts: no run of words goes over it.
-    others = {
-        name: [word for text in several for word in (*words(text), "")] for name, several in texts.items()
-    }
+    others = {name: [word for text in own for word in (*words(text), "")] for name, own in texts.items()}
     takers = _takers(words(original), others)
     parts, end = [], 0
     for name, pairs in groupby(zip(WORD.finditer(original), takers, strict=True), key=lambda pair: pair[1]):

@@ -170,6 +170,13 @@ def read_json(path: Path):
     return json.loads(patiently(lambda: path.read_text(encoding="utf-8"), path))
 
 
+def read_note(path: Path) -> dict:
+    """What a JSON file holds, as `read_json` reads it; `{}` where it is not there or damaged."""
+    with suppress(FileNotFoundError, ValueError):
+        return read_json(path)
+    return {}
+
+
 # Lines that wait
 
 

@@ -19,19 +19,15 @@ MOST = 3  # findings that a sentence names
 
 
 def in_short(
-    summary: pd.DataFrame,
-    judgements: pd.DataFrame,
-    best: tuple[str, pd.DataFrame] | None = None,
-    findings: pd.DataFrame | None = None,
+    summary: pd.DataFrame, judgements: pd.DataFrame, best: pd.DataFrame, counted: pd.DataFrame
 ) -> list[str]:
     """Three sentences: what the model can do, what it cannot, and how it stands beside the others.
 
-    The arguments are `report.write_report`'s. Without findings the first two are of its scores and errors,
+    The arguments are those of `stages.Results`. Without findings the first two are of its scores and errors,
     without `best` the third is of the other systems by name.
     """
-    named = None if findings is None or findings.empty else _of_findings(findings)
-    can, cannot = named or _of_scores(summary, judgements)
-    return [can, cannot, _of_best(best[1]) if best and len(best[1]) else _of_others(summary)]
+    can, cannot = _of_findings(counted) or _of_scores(summary, judgements)
+    return [can, cannot, _of_best(best) if len(best) else _of_others(summary)]
 
 
 def further(summary: pd.DataFrame) -> Iterator[str]:
@@ -44,6 +40,8 @@ def further(summary: pd.DataFrame) -> Iterator[str]:
 
 def _of_findings(counted: pd.DataFrame) -> tuple[str, str] | None:
     """What the model names and what it does not; None where no study has a finding that is counted."""
+    if counted.empty:
+        return None
     model, split, rows = model_and_split(counted)
     whole, present = seen.findings_of(rows, model)
     if present.empty:
@@ -76,8 +74,7 @@ def _of_scores(summary: pd.DataFrame, judgements: pd.DataFrame) -> tuple[str, st
     model, split, rows = model_and_split(summary)
     own = rows[rows["system"] == model]
     means = ", ".join(f"{region} {cell(own, region)}" for region in own["region"])
-    errors = error_counts(judgements)
-    errors = errors[(errors["system"] == model) & (errors["split"] == rows["split"].iloc[0])]
+    errors = error_counts(judgements).query("system == @model and split == @rows.split.iloc[0]")
     types = errors.groupby("error", sort=False)["significant"].sum()
     most = f'Its most frequent significant error is "{types.idxmax()}", {types.max():,} of {types.sum():,}.'
     return (
@@ -92,21 +89,15 @@ def _of_best(best: pd.DataFrame) -> str:
     studies = ABNORMAL if ABNORMAL in set(rows["studies"]) else rows["studies"].iloc[0]
     rows = rows[rows["studies"] == studies]
     higher, lower = rows["difference_low"] > 0, rows["difference_high"] < 0
-    alike = "does not differ clearly from it in"
-    if not (higher | lower).any():
-        alike = "does not differ clearly from the best baseline's in any region:"
-    parts = []
-    for words, these in (
+    alike = "it in" if (higher | lower).any() else "the best baseline's in any region:"
+    groups = (
         ("is higher than the best baseline's in", higher),
         ("is lower than the best baseline's in", lower),
-        (alike, ~higher & ~lower),
-    ):
-        listed = ", ".join(
-            f"{row.region} ({difference(row.difference, row.difference_low, row.difference_high)})"
-            for row in rows[these].itertuples()
-        )
-        if listed:
-            parts.append(f"{words} {listed}")
+        (f"does not differ clearly from {alike}", ~higher & ~lower),
+    )
+    columns = ["difference", "difference_low", "difference_high"]
+    told = rows["region"] + [f" ({difference(*row)})" for row in rows[columns].to_numpy()]
+    parts = [f"{words} {', '.join(told[these])}" for words, these in groups if these.any()]
     return f"On {studies} studies its mean score {'; it '.join(parts)}."
 
 
@@ -123,11 +114,8 @@ def _set_against(rows: pd.DataFrame, model: str, other: str) -> str:
     both = [region for region in REGIONS if region in own.index and region in theirs.index]
     own, theirs = own.loc[both], theirs.loc[both]
     above, below = own.index[own["low"] > theirs["high"]], own.index[own["high"] < theirs["low"]]
-    where = [
-        f"the {model} {word} in {', '.join(regions)}"
-        for word, regions in (("higher", above), ("lower", below))
-        if len(regions)
-    ]
+    sides = (("higher", above), ("lower", below))
+    where = [f"the {model} {word} in {', '.join(regions)}" for word, regions in sides if len(regions)]
     return (
         f"the intervals of the {model} and of *{other}* do not overlap in {len(above) + len(below)} "
         f"of {len(both)} regions{': ' if where else ''}{', '.join(where)}"

@@ -9,7 +9,6 @@ was killed goes on, on any number of processes. Settings are the notebook's, if 
 
 import gc
 import itertools
-import json
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from utils.models import writer as writing
 from utils.models.features import FOLDER, block_features, blocks
 from utils.models.systems import BASE, MODEL, SHUFFLED, SYSTEMS
 from utils.run import processes
-from utils.run.disk import write_json
+from utils.run.disk import read_json, read_note, write_json
 from utils.run.progress import counter, progress
 from utils.run.workspace import StepError, Workspace
 from utils.settings import GenerationSettings, JudgeSettings, Preset, preset, with_values
@@ -159,7 +158,7 @@ def answer(jobs: Path) -> None:
     for number in itertools.count():
         while not (path := jobs / f"{number}.json").exists():
             time.sleep(0.2)
-        job = json.loads(path.read_text(encoding="utf-8"))
+        job = read_json(path)
         engine = engine or judge_of(JudgeSettings.model_validate(job["settings"]))
         judge_pairs(job["pairs"], engine, cache=Path(job["cache"]))
 
@@ -168,7 +167,7 @@ def _opened(workspace: Workspace) -> tuple[Path, DatasetDict, writing.Writer, Pr
     """The folder of step 4, the dataset, the writer, and the preset with what the folder notes over it."""
     workspace.require("training")
     dataset, folder = load(workspace.folder("dataset")), workspace.folder("evaluation")
-    settings = with_values(preset(workspace.size), _noted(folder))
+    settings = with_values(preset(workspace.size), read_note(folder / NOTED))
     return folder, dataset, writer_of(workspace, settings.generation), settings
 
 
@@ -180,12 +179,8 @@ def writer_of(workspace: Workspace, settings: GenerationSettings) -> writing.Wri
 
 def _note(folder: Path, **parts: GenerationSettings | JudgeSettings) -> None:
     """Note settings for the processes of a run, those of a notebook or of a terminal."""
-    write_json(folder / NOTED, _noted(folder) | {name: part.model_dump() for name, part in parts.items()})
-
-
-def _noted(folder: Path) -> dict:
-    path = folder / NOTED
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    noted = read_note(folder / NOTED)
+    write_json(folder / NOTED, noted | {name: part.model_dump() for name, part in parts.items()})
 
 
 def _reports(dataset: DatasetDict, systems: Sequence[str]) -> list[tuple[str, str]]:

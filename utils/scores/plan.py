@@ -28,6 +28,7 @@ from utils.training import sizes, speeds
 from utils.training.speeds import Hours
 
 from .judging import judged
+from .tables import grid
 
 # Shares of a card's peak, fast, likely, slow (a T4's is 65e12); and tokens kept a pass.
 PEAK_SHARES = (27 / 65, 16 / 65, 10 / 65)
@@ -262,32 +263,24 @@ def iu_xray(card: Card = T4, gpus: int = 1) -> list[Item]:
 
 def table(card: Card = T4, gpus: int = 1) -> str:
     """The table of docs/evaluation.md: what step 4 costs on IU X-Ray, by the plan."""
-    items, all_of_them = iu_xray(card, gpus), total(iu_xray(card, gpus))
-    lines = [
-        f"| step 4 on IU X-Ray | studies, reports or questions | hours on {cards_in_words(card, gpus)} |",
-        "|---|---|---|",
-        *(f"| {item.name} | {item.count:,} | {speeds.between(item.hours)} |" for item in items),
-        f"| {all_of_them.name} |  | {speeds.between(all_of_them.hours)} |",
-    ]
-    return "\n".join(lines)
+    items = iu_xray(card, gpus)
+    head = ["step 4 on IU X-Ray", "studies, reports or questions", f"hours on {cards_in_words(card, gpus)}"]
+    rows = [(item.name, f"{item.count:,}", speeds.between(item.hours)) for item in items]
+    return grid(head, [*rows, ("all", "", speeds.between(total(items).hours))])
 
 
 def cards_table() -> str:
     """The table of docs/training.md: IU X-Ray on other cards, by the plans of steps 3 and 4."""
-    lines = [
-        "| GPUs | precision | train, `pooled`: hours | train, `tiles`: batch x accumulation, memory, hours "
-        "| step 4: hours |",
-        "|---|---|---|---|---|",
-    ]
+    trained = ["train, `pooled`: hours", "train, `tiles`: batch x accumulation, memory, hours"]
+    rows = []
     for card, gpus in [(T4, 1), (T4, 2), *((card, 1) for card in CARDS[1:])]:
         *_, pooled = training.iu_xray("pooled", card, gpus)
         settings, _, size, tiles = training.iu_xray("tiles", card, gpus)
-        lines.append(
-            f"| {gpus} x {card.name} | {settings.precision} | {speeds.between(pooled)} | "
-            f"{settings.batch_size} x {settings.accumulation}, {size:.1f} GiB, {speeds.between(tiles)} | "
-            f"{speeds.between(total(iu_xray(card, gpus)).hours)} |"
-        )
-    return "\n".join(lines)
+        batch = f"{settings.batch_size} x {settings.accumulation}, {size:.1f} GiB"
+        hours = speeds.between(pooled), f"{batch}, {speeds.between(tiles)}"
+        step_4 = speeds.between(total(iu_xray(card, gpus)).hours)
+        rows.append((f"{gpus} x {card.name}", settings.precision, *hours, step_4))
+    return grid(["GPUs", "precision", *trained, "step 4: hours"], rows)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from html import escape, unescape
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 import mistune
@@ -21,7 +22,10 @@ from utils.settings import explained
 from . import findings as seen
 from .in_short import further, in_short
 from .statistics import diversity, is_green, one_judge, one_split, scored, split_name
-from .tables import FEW, beside, comparisons, grid, markdown, quiz_tables, rounded, table_markdown
+from .tables import FEW, beside, comparisons, grid, markdown, quiz_tables, rounded
+
+if TYPE_CHECKING:
+    from .stages import Results
 
 METHOD = f"""\
 The model sees the views of a study and writes the findings of each region: {{regions}}. \
@@ -67,49 +71,39 @@ body{max-width:none;margin:0}h2,h3{break-after:avoid}tr,img{break-inside:avoid}}
 
 
 def write_report(
-    folder: Path,
-    *,
-    summary: pd.DataFrame,
-    judgements: pd.DataFrame,
+    results: "Results",
     figures: Mapping[str, tuple[Path, str]],
-    settings: Mapping,
-    versions: Mapping[str, str],
-    data_label: str,
-    commands: Sequence[str],
+    tables: Mapping[str, tuple[str, pd.DataFrame]],
     samples: Sequence[str],
-    best: tuple[str, pd.DataFrame] | None = None,
-    findings: pd.DataFrame | None = None,
-    tables: Mapping[str, tuple[str, pd.DataFrame]] | None = None,
-    left: Sequence[str] = (),
-    iu_xray: bool = False,
+    **last: Mapping | Sequence[str],
 ) -> Path:
-    """Write `folder/report.md` and `folder/report.html`, each whole or not at all; give the first's path.
+    """Write `report.md` and `report.html` in the results' folder, each whole or not at all; the first's path.
 
-    judgements: of one or more systems, the model first; summary: theirs, from `scores.summary`
-    figures: (path under `folder`, alt text) by title; `SEEN` comes first
-    best: what tells normal from abnormal studies, as `scores.normality` says it, and `baselines.beside_best`
-    tables: (what it shows, rows) by title; left: systems that the time limit left unjudged
-    samples, findings, iu_xray: see `pick_samples`, `findings.count` and `tables.table_markdown`
+    figures: (path in that folder, alt text) by title, of which `SEEN` comes first
+    tables: (what it shows, rows) by title; samples: see `pick_samples`
+    last: `settings` and `versions`, by name, and the `commands` that make this run
     Raises ValueError where the summary is of more than one judge.
     """
+    folder, label = results.folder, results.data_label
+    judgements, summary = results.judgements, results.summary
     judge, (model, *others) = one_judge(summary), judgements["system"].unique()
-    figures, cautions = dict(figures), _cautions(judge, data_label)
-    left = [f"Not judged yet, as the time limit came first: {', '.join(left)}."] if left else []
-    long = dict(_long_tables(summary, judgements, best, findings, data_label, iu_xray))
-    long |= {title: f"{text}\n\n{markdown(rounded(rows))}" for title, (text, rows) in (tables or {}).items()}
-    meanings = ((f"`{name}`", *rest) for name, *rest in explained(settings))
-    last = {
+    figures, cautions = dict(figures), _cautions(judge, label)
+    left = [f"Not judged yet, as the time limit came first: {', '.join(results.left)}."] * bool(results.left)
+    long = dict(_long_tables(results))
+    long |= {title: f"{text}\n\n{markdown(rounded(rows))}" for title, (text, rows) in tables.items()}
+    meanings = ((f"`{name}`", *rest) for name, *rest in explained(last["settings"]))
+    ends = {
         "Settings": grid(["setting", "value", "meaning"], meanings),
-        "Versions": grid(["package", "version"], versions.items()),
-        "Commands": "\n".join(["```", *commands, "```"]),
+        "Versions": grid(["package", "version"], last["versions"].items()),
+        "Commands": "\n".join(["```", *last["commands"], "```"]),
     }
     parts = [
         f"# Chest X-ray findings by region: {model}",
-        " ".join([f"**{NOT_FOR_CLINICAL_USE}** Data: {data_label}. Judge: {judge}.", *cautions]),
+        " ".join([f"**{NOT_FOR_CLINICAL_USE}** Data: {label}. Judge: {judge}.", *cautions]),
         *([_picture(folder, *figures.pop(SEEN))] if SEEN in figures else []),
         quiz_tables(summary).strip(),
         "## What it can and cannot do",
-        _bullets([*in_short(summary, judgements, best, findings), *left]),
+        _bullets([*in_short(summary, judgements, results.best, results.counted), *left]),
         "## Results",
         *(f"### {title}\n\n{_picture(folder, path, alt)}" for title, (path, alt) in figures.items()),
         _bullets(further(summary)),
@@ -120,30 +114,22 @@ def write_report(
         "## Method",
         f"{METHOD.format(regions=', '.join(REGIONS), judge=judge)}{f' {COMPARED}' if others else ''}",
         "## Limits",
-        _bullets(limits(summary, data_label)),
-        *(f"## {title}\n\n{text}" for title, text in last.items()),
+        _bullets(limits(summary, label)),
+        *(f"## {title}\n\n{text}" for title, text in ends.items()),
     ]
     text = "\n\n".join(filter(None, parts)) + "\n"
-    write_text(folder / "report.html", html(text, folder, {*long, *last}))
+    write_text(folder / "report.html", html(text, folder, {*long, *ends}))
     return write_text(folder / "report.md", text)
 
 
-def _long_tables(
-    summary: pd.DataFrame,
-    judgements: pd.DataFrame,
-    best: tuple[str, pd.DataFrame] | None,
-    findings: pd.DataFrame | None,
-    data_label: str,
-    iu_xray: bool,
-) -> Iterator[tuple[str, str]]:
+def _long_tables(results: "Results") -> Iterator[tuple[str, str]]:
     """The tables of every run, each with its title."""
-    if findings is not None:
-        text = f"{seen.tables(findings, data_label=data_label)}\n{seen.others(findings)}"
-        yield "Findings, by system and one by one", text.strip()
-    text = table_markdown(summary, data_label=data_label, iu_xray=iu_xray)
-    yield "Mean scores of all systems", text.strip()
-    if best:
-        yield BESIDE, f"{BEST}\n\n{best[0]}\n\n{markdown(beside(best[1]))}"
+    judgements = results.judgements
+    named = f"{results.named}\n{seen.others(results.counted)}"
+    yield "Findings, by system and one by one", named.strip()
+    yield "Mean scores of all systems", results.means.strip()
+    if len(results.best):
+        yield BESIDE, f"{BEST}\n\n{results.told_by}\n\n{markdown(beside(results.best))}"
     if judgements["system"].nunique() > 1:
         yield "The model minus each other system", markdown(comparisons(judgements))
     rows = [
@@ -161,10 +147,8 @@ def html(text: str, folder: Path, folded: Collection[str]) -> str:
     What stands under the headings in `folded`, up to the next heading, shows when its heading is clicked.
     """
     markdown = mistune.create_markdown(renderer=_Page(folder), plugins=["table"])
-    title, closed = (
-        escape(text.partition("\n")[0].lstrip("# ")),
-        {escape(name, quote=False) for name in folded},
-    )
+    title = escape(text.partition("\n")[0].lstrip("# "))
+    closed = {escape(name, quote=False) for name in folded}
 
     def fold(section: re.Match) -> str:
         heading, end, rest = section[0].partition("\n")

@@ -160,25 +160,14 @@ class Results:
         settings = {"generation": self.reports.settings.model_dump(), "judge": self.judging.model_dump()}
         studies = {name: len(rows) for name, rows in self.reports.dataset.items()}
         before = {"studies": studies, "training": workspace.manifest("training")["settings"]}
-        written = report.write_report(
-            folder,
-            summary=self.summary,
-            judgements=self.judgements,
-            findings=self.counted,
-            figures=figures,
-            settings=before | settings,
-            versions=versions(),
-            data_label=self.data_label,
-            commands=[COMMANDS.get(workspace.size, "the four notebooks, Run all")],
-            samples=report.pick_samples(self.judgements),
-            best=(self.told_by, self.best) if len(self.best) else None,
-            left=self.left,
-            tables={
-                "Normal and abnormal studies": (self.told_by, tables.by_kind(self.test, self.kinds)),
-                "Shared words": (OVERLAP, self.words),
-            },
-            iu_xray=self.iu_xray,
-        )
+        further = {
+            "Normal and abnormal studies": (self.told_by, tables.by_kind(self.test, self.kinds)),
+            "Shared words": (OVERLAP, self.words),
+        }
+        last = {"settings": before | settings, "versions": versions()}
+        last["commands"] = [COMMANDS.get(workspace.size, "the four notebooks, Run all")]
+        samples = report.pick_samples(self.judgements)
+        written = report.write_report(self, figures, further, samples, **last)
         kept = [folder / name for name in (JUDGED, PAIRS, TABLE, "report.md", "report.html")]
         pictures = [picture for picture, _ in figures.values()]
         workspace.finish(

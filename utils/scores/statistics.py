@@ -27,9 +27,6 @@ ERRORS = (
     "comparison not in reference",
     "comparison left out",
 )
-PUBLISHED_SOURCE = (
-    "the quiz's published leaderboard (GREEN-RadLlama2-7b, full IU X-Ray splits, no n or interval given)"
-)
 EVERY = "all"  # every study, beside one kind of study
 PUBLISHED_DATA = "IU X-Ray"  # the label of the studies that the published results are of
 # System, split, mean of each region in the order of REGIONS, as published. WangLab-OA's

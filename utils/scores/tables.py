@@ -51,9 +51,8 @@ def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
     means = zip(names, ("mean_a", "mean_b"), strict=True)
     table = pairs[["region", "n"]].assign(**{name: pairs[side].map("{:.2f}".format) for name, side in means})
     table.insert(0, "split", pairs["split"].map(split_name))
-    table["difference, 95 % interval"] = [
-        difference(*row) for row in pairs[["difference", "low", "high"]].values
-    ]
+    told = [difference(*row) for row in pairs[["difference", "low", "high"]].to_numpy()]
+    table["difference, 95 % interval"] = told
     table["p"] = ["under 0.001" if p < 0.001 else f"{p:.3f}" for p in pairs["p"]]
     return table
 
@@ -168,8 +167,10 @@ def _notes(summary: pd.DataFrame, judge: str, published: bool) -> Iterator[str]:
             "they count as 0, as in the published numbers."
         )
     if published:
-        source = statistics.PUBLISHED_SOURCE
-        yield f"Published rows: {source}; a pair without a verdict counts as 0 there too."
+        yield (
+            "Published rows: the quiz's published leaderboard (GREEN-RadLlama2-7b, full IU X-Ray splits, no "
+            "n or interval given); a pair without a verdict counts as 0 there too."
+        )
 
 
 @lru_cache(maxsize=65536)

@@ -1,6 +1,5 @@
 """The adapter of step 3 on the Hub, with a card that says what it is and is not, and the scores of step 4."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from utils.models import anywhere
 from utils.models.bases import REGISTRY, find
 from utils.models.loading import ADAPTER_FILES, PROBE, how_to_read
 from utils.regions import REGIONS
-from utils.run.disk import write_json
+from utils.run.disk import read_json, write_json
 from utils.run.workspace import STEPS, StepError, Workspace
 from utils.scores.report import METHOD, limits
 from utils.scores.statistics import one_judge, summary
@@ -116,7 +115,7 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
         anywhere.write_files(adapter, folder, generation["recall_weight"], generation["max_new_tokens"])
         for name in ADAPTER_FILES:
             shutil.copyfile(adapter / name, folder / name)
-        config = json.loads((adapter / ADAPTER_FILES[1]).read_bytes())
+        config = read_json(adapter / ADAPTER_FILES[1])
         named = {"base_model_name_or_path": anywhere.without_path(config["base_model_name_or_path"])}
         write_json(folder / ADAPTER_FILES[1], config | named)
         card.save(folder / "README.md")
