@@ -41,10 +41,8 @@ def view(folder: Path, name: str, shade: int = 90, size: tuple[int, int] = (24, 
 def splits(tmp_path) -> dict[str, list[Study]]:
     """Two training studies with three and one views, a study in each of the other splits."""
     images = tmp_path / "images"
-    views = {
-        "T1": tuple(view(images, f"T1/{k}.png", 10 * (k + 1)) for k in range(3)),
-        **{name: (view(images, f"{name}/0.png", 99),) for name in ("T2", "V1", "E1")},
-    }
+    views = {name: (view(images, f"{name}/0.png", 99),) for name in ("T2", "V1", "E1")}
+    views["T1"] = tuple(view(images, f"T1/{k}.png", 10 * (k + 1)) for k in range(3))
     return {
         "train": [
             Study("T1", "train", FINDINGS, "", views["T1"]),
@@ -76,12 +74,8 @@ def test_a_row_asks_for_the_regions_of_its_study_and_answers_them(splits, tmp_pa
     assert row["id"] == "T1"
     assert row["prompt"] == [{"role": "user", "content": instruction(["lung", "bone"])}]
     assert row["completion"] == [{"role": "assistant", "content": "lung: Clear lungs.\nbone: No fracture."}]
-    assert {name: row[name] for name in REGIONS} == {
-        "lung": "Clear lungs.",
-        "heart": "",
-        "mediastinal": "",
-        "bone": "No fracture.",
-    }
+    texts = {"lung": "Clear lungs.", "heart": "", "mediastinal": "", "bone": "No fracture."}
+    assert {name: row[name] for name in REGIONS} == texts
     assert "clip" not in str(row)  # findings in others
     assert row["views"] == 2
     assert [(image.mode, image.getpixel((0, 0))) for image in row["images"]] == [("L", 10), ("L", 20)]
@@ -160,12 +154,8 @@ def test_the_same_studies_give_the_same_bytes(splits, tmp_path):
     made(splits, one)
     made(splits, two, processes=2)
     names = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    assert [name.as_posix() for name in names] == [
-        "README.md",
-        "data/test-00000-of-00001.parquet",
-        "data/train-00000-of-00001.parquet",
-        "data/val-00000-of-00001.parquet",
-    ]
+    shards = [f"data/{split}-00000-of-00001.parquet" for split in ("test", "train", "val")]
+    assert [name.as_posix() for name in names] == ["README.md", *shards]
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)
 
 
@@ -238,18 +228,12 @@ def tiny_processor():
     tokenizer = Tokenizer(models.BPE({token: n for n, token in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    sizes = {"crop_size": {"height": 28, "width": 28}, "image_grid_pinpoints": [[28, 28], [28, 56]]}
+    sizes["size"] = {"shortest_edge": 28}
+    marks = {"pad_token": "<pad>", "eos_token": "</s>", "additional_special_tokens": ["<image>"]}
     return LlavaNextProcessor(
-        LlavaNextImageProcessor(
-            size={"shortest_edge": 28},
-            crop_size={"height": 28, "width": 28},
-            image_grid_pinpoints=[[28, 28], [28, 56]],
-        ),
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="<pad>",
-            eos_token="</s>",
-            additional_special_tokens=["<image>"],
-        ),
+        LlavaNextImageProcessor(**sizes),
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **marks),
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -269,10 +253,8 @@ def test_trl_takes_the_rows_and_learns_the_completion_only(splits, tmp_path):
     train = dataset["train"].select_columns(["images", "prompt", "completion"])
     batch = collate(list(train))
     assert len(batch["pixel_values"]) == 2 + 1  # one entry a view
-    learnt = [
-        processor.tokenizer.decode(ids[labels != -100])
-        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
-    ]
+    pairs = zip(batch["input_ids"], batch["labels"], strict=True)
+    learnt = [processor.tokenizer.decode(ids[labels != -100]) for ids, labels in pairs]
     assert learnt == ["assistantlung: Clear lungs.\nbone: No fracture.", "assistantheart: Large heart."]
 
 
@@ -449,11 +431,8 @@ def test_a_folder_may_have_any_name(splits, tmp_path, full_disk, name):
     there = view(tmp_path / name / "images", "T2/0.png", 40)
     splits["train"][1] = replace(splits["train"][1], images=(there,))
     dataset, skipped = made(splits, tmp_path / name / "dataset")
-    assert {split: list(rows["id"]) for split, rows in dataset.items()} == {
-        "train": ["T1", "T2"],
-        "val": ["V1"],
-        "test": ["E1"],
-    }
+    ids = {split: list(rows["id"]) for split, rows in dataset.items()}
+    assert ids == {"train": ["T1", "T2"], "val": ["V1"], "test": ["E1"]}
     assert skipped.empty and dataset["train"][1]["images"][0].getextrema() == (40, 40)
     made(splits, tmp_path / "plain" / "dataset")
     assert bytes_of(tmp_path / name / "dataset") == bytes_of(tmp_path / "plain" / "dataset")

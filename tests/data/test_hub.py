@@ -63,11 +63,8 @@ def test_a_dataset_is_brought_once_in_one_copy_and_the_token_is_kept_nowhere(hub
         hub.files[f"data/{name}-00000-of-00001.parquet"] = split(tmp_path, columns, **many)
     data = open_data("me/x", "iu_xray", ws)
     everyone = load_studies(data)
-    assert {part: [study.id for study in group] for part, group in everyone.items()} == {
-        "train": ["S0a", "S0b"],
-        "val": ["S1a", "S1b"],
-        "test": ["S2a", "S2b"],
-    }
+    ids = {part: [study.id for study in group] for part, group in everyone.items()}
+    assert ids == {"train": ["S0a", "S0b"], "val": ["S1a", "S1b"], "test": ["S2a", "S2b"]}
     assert [read_view(path, 8).getpixel((0, 0)) for path in everyone["val"][0].images] == [10, 20]
     images = [path for path in ws.root.rglob("*") if path.is_file() and not path.suffix]
     assert len(images) == 9 and origin(data)["revision"] == "0" * 40

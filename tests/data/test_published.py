@@ -137,10 +137,8 @@ def test_the_collection_as_kaggle_has_it(tmp_path, ws, capsys, place, named):
     folder = kaggle(tmp_path / "input", place)
     data = open_data(folder / named, "iu_xray", ws)
     studies = everyone(data)
-    assert {name: study.original_report for name, study in studies.items()} == {
-        "CXR1_IM-0001": f"{CLEAR} No effusion.",
-        "CXR3_IM-1384": "Heart is normal.",
-    }
+    texts = {name: study.original_report for name, study in studies.items()}
+    assert texts == {"CXR1_IM-0001": f"{CLEAR} No effusion.", "CXR3_IM-1384": "Heart is normal."}
     assert [path.name[10:14] for path in studies["CXR1_IM-0001"].images] == ["4001", "3001"]
     said = capsys.readouterr().out
     assert "Reports with an impression and no findings: 1, 2." in said
@@ -180,17 +178,11 @@ def test_the_real_tables_give_the_quizs_own_ids_and_its_findings(shared, tmp_pat
 
 
 def r2gen(folder: Path, places: str = "images", suffix: str = ".png") -> Path:
-    entries = {
-        split: [
-            {
-                "id": f"CXR{n}_IM-000{n}",
-                "report": f"{CLEAR}  Number {n}.",
-                "image_path": [f"CXR{n}_IM-000{n}/{view}.png" for view in (0, 1)],
-                "split": split,
-            }
-        ]
-        for n, split in enumerate(("train", "val", "test"), start=1)
-    }
+    entries = {}
+    for n, split in enumerate(("train", "val", "test"), start=1):
+        name = f"CXR{n}_IM-000{n}"
+        entry = {"id": name, "report": f"{CLEAR}  Number {n}.", "split": split}
+        entries[split] = [entry | {"image_path": [f"{name}/{view}.png" for view in (0, 1)]}]
     for (entry,) in entries.values():
         for name in entry["image_path"] if places else ():
             picture((folder / places / name).with_suffix(suffix))
@@ -203,11 +195,8 @@ def r2gen(folder: Path, places: str = "images", suffix: str = ".png") -> Path:
 @pytest.mark.parametrize("named", ["", "annotation.json"])
 def test_r2gens_own_annotation(tmp_path, ws, named, suffix, capsys):
     data = open_data(r2gen(tmp_path / "iu_xray", suffix=suffix) / named, "iu_xray", ws)
-    assert {split: [study.id for study in group] for split, group in load_studies(data).items()} == {
-        "train": ["CXR1_IM-0001"],
-        "val": ["CXR2_IM-0002"],
-        "test": ["CXR3_IM-0003"],
-    }
+    ids = {split: [study.id for study in group] for split, group in load_studies(data).items()}
+    assert ids == {"train": ["CXR1_IM-0001"], "val": ["CXR2_IM-0002"], "test": ["CXR3_IM-0003"]}
     study = everyone(data)["CXR2_IM-0002"]
     assert (study.findings, study.original_report) == (None, f"{CLEAR}  Number 2.")
     assert [path.name for path in study.images] == [f"0{suffix}", f"1{suffix}"]
@@ -221,17 +210,9 @@ def test_r2gens_own_annotation(tmp_path, ws, named, suffix, capsys):
 
 
 def test_r2gens_annotation_of_mimic_cxr_is_one_study_for_all_its_images(tmp_path, ws):
-    entries = [
-        {
-            "id": f"d{n}",
-            "study_id": 50414267,
-            "subject_id": 10000032,
-            "report": CLEAR,
-            "image_path": [f"p10/p10000032/s50414267/d{n}.jpg"],
-            "split": "train",
-        }
-        for n in range(2)
-    ]
+    entry = {"study_id": 50414267, "subject_id": 10000032, "report": CLEAR, "split": "train"}
+    views = {f"d{n}": f"p10/p10000032/s50414267/d{n}.jpg" for n in range(2)}
+    entries = [entry | {"id": name, "image_path": [view]} for name, view in views.items()]
     for entry in entries:
         picture(tmp_path / "mimic_cxr" / "images" / entry["image_path"][0])
     path = tmp_path / "mimic_cxr" / "annotation.json"

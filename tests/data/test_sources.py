@@ -60,18 +60,11 @@ def quiz_zip(ids: tuple[str, ...] = IDS, content: dict = QUIZ, view: bytes | Non
     return zipped({"iu/annotation_quiz_all.json": json.dumps(content), **images})
 
 
-R2GEN = zipped(
-    {
-        "iu_xray/annotation.json": json.dumps(UNSPLIT),
-        **{f"iu_xray/images/{study}/{n}.png": png() for study in IDS for n in (0, 1)},
-    }
-)
-OPENI = tarred(
-    {
-        **{f"{study}-{view}.png": png(grey) for study in IDS for view, grey in (("2001", 20), ("1001", 10))},
-        "CXR99_IM-0099-1001.png": png(),
-    }
-)
+_VIEWS = {f"iu_xray/images/{study}/{n}.png": png() for study in IDS for n in (0, 1)}
+R2GEN = zipped({"iu_xray/annotation.json": json.dumps(UNSPLIT), **_VIEWS})
+_SHADES = {"2001": 20, "1001": 10}
+_VIEWS = {f"{study}-{view}.png": png(grey) for study in IDS for view, grey in _SHADES.items()}
+OPENI = tarred({**_VIEWS, "CXR99_IM-0099-1001.png": png()})
 
 
 @pytest.fixture

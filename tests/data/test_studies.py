@@ -42,11 +42,8 @@ def make_folder(
 def test_studies_have_the_regions_they_mention_and_their_images_in_order(tmp_path):
     views = tuple(f"CXR1_IM-0001/{name}" for name in ("10.png", "2.JPG", "0.jpeg", "notes.png"))
     loaded = load_studies(make_folder(tmp_path, images=views))
-    assert {split: [study.id for study in group] for split, group in loaded.items()} == {
-        "train": ["CXR1_IM-0001", "CXR2"],
-        "val": ["CXR3"],
-        "test": ["CXR4"],
-    }
+    ids = {split: [study.id for study in group] for split, group in loaded.items()}
+    assert ids == {"train": ["CXR1_IM-0001", "CXR2"], "val": ["CXR3"], "test": ["CXR4"]}
     first = loaded["train"][0]
     assert first.findings == {"lung": "Clear.", "bone": "No acute fracture.", "others": "A clip."}
     assert [path.name for path in first.images] == ["0.jpeg", "2.JPG", "10.png"]
@@ -145,11 +142,8 @@ def test_the_written_annotation_adds_the_validation_findings_and_nothing_else(tm
     written = json.loads(path.read_text())
     report = {"lung": "Clear.", "heart": "", "mediastinal": "", "bone": "", "others": ""}
     assert written == annotation(val=[{**val[0], "report": report}, *val[1:]])
-    assert [study.findings for study in load_studies(folder, path)["val"]] == [
-        {"lung": "Clear."},
-        {"heart": "Large."},
-        None,
-    ]
+    findings = [study.findings for study in load_studies(folder, path)["val"]]
+    assert findings == [{"lung": "Clear."}, {"heart": "Large."}, None]
     assert (folder / "annotation.json").read_bytes() == before
 
 

@@ -37,12 +37,8 @@ def folder(shared, tmp_path_factory):
 
 
 def test_each_is_read_seen_and_planned(folder, tmp_path, tiny_base):
-    dataset, skipped = hf_dataset.build(
-        studies.load_studies(folder),
-        DatasetSettings(longest_side=256),
-        tmp_path / "dataset",
-        data_label="ten",
-    )
+    settings, loaded = DatasetSettings(longest_side=256), studies.load_studies(folder)
+    dataset, skipped = hf_dataset.build(loaded, settings, tmp_path / "dataset", data_label="ten")
     assert skipped.empty and set(dataset["train"]["id"]) == {*SUFFIX, *TWO_FRONTALS, *ONE_VIEW}
     views = dict(zip(dataset["train"]["id"], dataset["train"]["views"], strict=True))
     assert {study for study, count in views.items() if count == 1} == set(ONE_VIEW)

@@ -23,16 +23,9 @@ from utils.scores import baselines, findings, statistics
 from utils.settings import RECALL_WEIGHT
 
 PHANTOMS = "phantom radiographs"
-POINTS = pd.DataFrame(  # of a probe
-    {
-        "recall_weight": [0.25, RECALL_WEIGHT, 1.0],
-        "present": [20, 20, 20],
-        "named": [0, 10, 30],
-        "right": [0, 7, 15],
-        "precision": [np.nan, 0.7, 0.5],
-        "recall": [0, 0.35, 0.75],
-    }
-)
+_COUNTS = {"recall_weight": [0.25, RECALL_WEIGHT, 1.0], "present": [20, 20, 20], "named": [0, 10, 30]}
+_RATES = {"right": [0, 7, 15], "precision": [np.nan, 0.7, 0.5], "recall": [0, 0.35, 0.75]}
+POINTS = pd.DataFrame(_COUNTS | _RATES)  # of a probe
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +85,8 @@ def drawn(judgements):
     }
 
 
-FIGURES = [
-    "region_bars",
-    "score_distribution",
-    "error_types",
-    "loss_curve",
-    "region_coverage",
-    "gallery",
-    "findings_named",
-    "operating_curve",
-]
+FIGURES = ["region_bars", "score_distribution", "error_types", "loss_curve", "region_coverage"]
+FIGURES += ["gallery", "findings_named", "operating_curve"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -158,10 +143,8 @@ def test_more_systems_than_can_be_told_apart_are_refused():
 def test_all_systems_of_step_4_are_named_within_the_picture():
     names = [*SYSTEMS, *baselines.BASELINES]
     rows = table(*(judgement(system=name, significant=[1, 0, 0, 0, 0, 0]) for name in names))
-    for fig in (
-        score_charts.region_bars(scores.summary(rows), data_label=PHANTOMS),
-        score_charts.error_types(statistics.error_counts(rows), data_label=PHANTOMS),
-    ):
+    bars = score_charts.region_bars(scores.summary(rows), data_label=PHANTOMS)
+    for fig in (bars, score_charts.error_types(statistics.error_counts(rows), data_label=PHANTOMS)):
         (legend,) = fig.legends
         assert {text.get_text() for text in legend.get_texts()} == set(names) and inside(fig)
         fig.draw_without_rendering()
@@ -182,13 +165,9 @@ def test_a_region_without_any_judgement_is_said_not_drawn():
 
 
 def test_score_distribution_tells_empty_no_verdict_and_zero_apart():
-    rows = table(
-        judgement("s1", score=0.0, prediction=""),
-        judgement("s2", score=None),
-        judgement("s3", score=0.0),
-        judgement("s4", score=0.5),
-        judgement("s5", score=0.9),
-    )
+    scored = {"s2": None, "s3": 0.0, "s4": 0.5, "s5": 0.9}
+    rows = [judgement(name, score=score) for name, score in scored.items()]
+    rows = table(judgement("s1", score=0.0, prediction=""), *rows)
     fig = score_charts.score_distribution(rows, data_label=PHANTOMS)
     legend = [text.get_text() for text in fig.legends[0].get_texts()]
     assert legend == ["left empty", "no verdict", "0", "up to 0.5", "above 0.5"]

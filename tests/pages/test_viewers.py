@@ -70,11 +70,8 @@ def test_words_are_marked_and_labelled_with_the_region_that_took_them():
     original = "The lungs are clear. Heart size is normal. No rib fracture, today."
     findings = {"lung": "Lungs are clear.", "heart": "Heart size is normal.", "bone": "No rib fracture."}
     view = viewers.split_view(original, findings)
-    assert marks(view) == [
-        ("lung", "lungs are clear", "lung"),
-        ("heart", "Heart size is normal", "heart"),
-        ("bone", "No rib fracture", "bone"),
-    ]
+    lung, heart = ("lung", "lungs are clear", "lung"), ("heart", "Heart size is normal", "heart")
+    assert marks(view) == [lung, heart, ("bone", "No rib fracture", "bone")]
     unmarked = re.sub(r"<small>\w+</small></mark>|<mark[^>]*>", "", re.search(r"<p>(.*?)</p>", view.data)[1])
     assert unmarked == original
 
@@ -142,12 +139,8 @@ def test_a_region_that_the_reference_leaves_out_is_never_scored():
 
 
 def test_what_the_judge_found_is_listed_with_its_kind():
-    found = judgement(
-        matched_findings=("clear lungs",),
-        sentences={"b": ("small effusion",)},
-        insignificant_sentences={"d": ("mild or moderate",)},
-        completion="[Explanation]: whole answer",
-    )
+    texts = {"sentences": {"b": ("small effusion",)}, "insignificant_sentences": {"d": ("mild or moderate",)}}
+    found = judgement(matched_findings=("clear lungs",), completion="[Explanation]: whole answer", **texts)
     page = text(report(reference={"lung": "x"}, prediction={"lung": "y"}, judgements={"lung": found}))
     assert "✓ clear lungs" in page and "✗ missing finding: small effusion" in page
     assert "✗ minor, lowers no score: wrong severity: mild or moderate" in page
@@ -171,12 +164,8 @@ def test_an_empty_report_that_was_judged_is_shown_as_empty():
 
 
 def test_every_text_of_a_report_is_escaped():
-    found = judgement(
-        completion=HOSTILE,
-        matched_findings=(HOSTILE,),
-        sentences={"a": (HOSTILE,)},
-        insignificant_sentences={"f": (HOSTILE,)},
-    )
+    hostile = {"matched_findings": (HOSTILE,), "sentences": {"a": (HOSTILE,)}}
+    found = judgement(completion=HOSTILE, insignificant_sentences={"f": (HOSTILE,)}, **hostile)
     texts = {"lung": HOSTILE}
     view = report((), texts, texts, {"lung": found}, judge_label=HOSTILE, note=HOSTILE)
     unmarked = re.sub(r"<small>[✓✗] \w+</small></mark>|<mark[^>]*>", "", view.data)
@@ -184,10 +173,8 @@ def test_every_text_of_a_report_is_escaped():
 
 
 def test_matched_and_wrong_findings_are_marked_in_the_texts_with_words_and_not_colour_alone():
-    found = judgement(
-        matched_findings=("no pneumothorax",),
-        sentences={"a": ("left pleural effusion",), "b": ("lung nodule",)},
-    )
+    sentences = {"a": ("left pleural effusion",), "b": ("lung nodule",)}
+    found = judgement(matched_findings=("no pneumothorax",), sentences=sentences)
     view = report(
         reference={"lung": "No pneumothorax. Small lung nodule."},
         prediction={"lung": "Left pleural effusion. No pneumothorax."},

@@ -49,10 +49,8 @@ def writer(tiny_base, tmp_path_factory):
 def test_each_study_gets_the_report_of_the_one_that_looks_most_like_it(writer, phantom_dataset):
     train = phantom_dataset["train"]
     found = baselines.nearest(writer, DatasetDict(train=train, val=train, test=train.select([3])))
-    known = [
-        {region: study[region] for region in REGIONS if study[region]}
-        for study in train.select_columns(list(REGIONS))
-    ]
+    rows = train.select_columns(list(REGIONS))
+    known = [{region: study[region] for region in REGIONS if study[region]} for study in rows]
     assert set(found) == {"val", "test"} and found["test"] == found["val"][3:4]
     assert all(report.items() >= own.items() for report, own in zip(found["val"], known, strict=True))
 
@@ -80,12 +78,8 @@ def test_the_probe_speaks_in_fixed_sentences_and_elsewhere_the_constant_stands(p
     names = ("effusion", "nodule", "cardiomegaly", "wide mediastinum")
     found = baselines.probed(Planned(plans, names), phantom_dataset, constant)
     assert set(found) == {"val", "test"} and found["val"] == [constant] * len(phantom_dataset["val"])
-    assert found["test"][0] == {
-        "lung": "There is a pleural effusion. There is a nodule.",
-        "heart": "Normal.",
-        "bone": "Intact.",
-        "mediastinal": "The mediastinum is widened.",
-    }
+    lung, wide = "There is a pleural effusion. There is a nodule.", "The mediastinum is widened."
+    assert found["test"][0] == {"lung": lung, "heart": "Normal.", "bone": "Intact.", "mediastinal": wide}
     assert found["test"][1:] == [constant | {"heart": "The heart is enlarged."}] + [constant] * len(others)
 
 
@@ -114,11 +108,8 @@ def best_constant(train, judge, **options):
 
 
 def test_a_word_that_names_nothing_is_no_candidate_though_the_judge_would_let_it_win():
-    train = [
-        {"mediastinal": text}
-        for text in ("Unremarkable.", "Mediastinal contours are normal.", "No adenopathy.")
-        for _ in range(10)
-    ]
+    texts = ("Unremarkable.", "Mediastinal contours are normal.", "No adenopathy.")
+    train = [{"mediastinal": text} for text in texts for _ in range(10)]
     texts = [study["mediastinal"] for study in train[::10]]
     lenient = by_table({texts[0]: lambda said: 1.0} | {t: lambda said, t=t: said == t for t in texts[1:]})
     assert baselines.rank_constants(train, lenient)["text"].tolist() == texts[1:]
@@ -201,11 +192,9 @@ def test_without_a_baseline_or_an_abnormal_study_nothing_stands_beside_the_model
 def test_all_and_abnormal_stand_side_by_side_in_words():
     found = tables.beside(beside((baselines.CONSTANT, [1.0] * 4, [0.0, 0.0])))
     (row,) = found.to_dict("records")
-    assert list(row) == ["split", "region"] + [
-        f"{studies}: {what}"
-        for studies in ("all", "abnormal")
-        for what in ("model", "best baseline", "difference")
-    ]
+    sides = ("model", "best baseline", "difference")
+    names = [f"{studies}: {side}" for studies in ("all", "abnormal") for side in sides]
+    assert list(row) == ["split", "region", *names]
     assert row["abnormal: model"] == "0.30 [0.20, 0.40] n=2"
     assert row["abnormal: best baseline"] == "0.00 [0.00, 0.00] best constant report"
     assert row["abnormal: difference"] == "+0.30 [+0.20, +0.40]"

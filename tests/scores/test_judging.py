@@ -37,12 +37,8 @@ def judgements():
 def test_only_regions_that_the_reference_mentions_are_judged(judgements):
     assert len(judgements) == 8
     scored = judgements[judgements["score"].notna()]
-    assert list(zip(scored["id"], scored["region"], strict=True)) == [
-        ("a", "lung"),
-        ("a", "heart"),
-        ("b", "lung"),
-        ("b", "bone"),
-    ]
+    regions = list(zip(scored["id"], scored["region"], strict=True))
+    assert regions == [("a", "lung"), ("a", "heart"), ("b", "lung"), ("b", "bone")]
     assert judgements.set_index(["id", "region"]).loc[("a", "heart"), "prediction"] == ""
     table = scores.summary(judgements)
     assert table["n"].sum() == 4 and table["no_verdict"].sum() == 0
@@ -69,12 +65,8 @@ def rows_of(reports, lines=LINES):
 def test_a_constant_report_is_given_to_every_study():
     rows = rows_of([{"lung": "Clear lungs.", "bone": "Intact."}] * 2)
     assert set(rows["system"]) == {baselines.CONSTANT} and set(rows["split"]) == {"test"}
-    assert rows.groupby("region")["prediction"].unique().map(list).to_dict() == {
-        "bone": ["Intact."],
-        "heart": [""],
-        "lung": ["Clear lungs."],
-        "mediastinal": [""],
-    }
+    texts = rows.groupby("region")["prediction"].unique().map(list).to_dict()
+    assert texts == {"bone": ["Intact."], "heart": [""], "lung": ["Clear lungs."], "mediastinal": [""]}
     assert statistics.diversity(judging.judged(rows))["reports"].tolist() == [1]
 
 

@@ -113,10 +113,8 @@ def test_reports_are_those_of_one_process_though_one_of_two_is_killed_and_then_b
     assert len(after) == 2 and sum(map(len, before)) < sum(map(len, after))
     assert reports(workspace) == reports(alone)
     assert sum(system == BASE for system, *_ in reports(alone)) == SHUFFLED
-    features = [
-        {one.name: one.read_bytes() for one in (run.folder("training") / FOLDER).iterdir()}
-        for run in (workspace, alone)
-    ]
+    folders = [run.folder("training") / FOLDER for run in (workspace, alone)]
+    features = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
     assert features[0] == features[1] and len(features[0]) == 3  # a file for each split
 
 

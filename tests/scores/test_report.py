@@ -199,20 +199,13 @@ def test_settings_and_long_tables_are_folded_and_the_rest_is_not(whole):
     assert "0.250" in inside["Shared &lt;words&gt;"] and "Findings named rightly" in folded[0][1]
     open_parts = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
     assert open_parts.count("<table>") == 2  # the quiz's, and a sample
-    assert re.findall(r"<h2>(.*?)</h2>", open_parts) == [
-        "What it can and cannot do",
-        "Results",
-        "Sample reports",
-        "Method",
-        "Limits",
-    ]
+    headings = ["What it can and cannot do", "Results", "Sample reports", "Method", "Limits"]
+    assert re.findall(r"<h2>(.*?)</h2>", open_parts) == headings
 
 
 def test_each_table_stands_there_once(whole):
-    for tables in (
-        [part for part in whole[0].split("\n\n") if part.startswith("|")],
-        re.findall(r"<table>.*?</table>", whole[1], re.DOTALL),
-    ):
+    tables_of_text = [part for part in whole[0].split("\n\n") if part.startswith("|")]
+    for tables in (tables_of_text, re.findall(r"<table>.*?</table>", whole[1], re.DOTALL)):
         assert len(tables) == len(set(tables)) >= 9
     assert whole[0].count("| Data Split |") == 1  # nothing was judged of validation
 
@@ -228,10 +221,8 @@ def test_no_heading_that_a_model_writes_folds_anything(write, tmp_path):
 
 def seen(*findings_named):
     """`findings.count` of reports (reference, prediction) of lungs and hearts, a study each."""
-    rows = [
-        judgement(f"s{i}", region, reference=reference, prediction=prediction)
-        for i, (region, reference, prediction) in enumerate(findings_named)
-    ]
+    numbered = enumerate(findings_named)
+    rows = [judgement(f"s{i}", region, reference=ref, prediction=text) for i, (region, ref, text) in numbered]
     return findings.count([table(*rows)], GROUPS)
 
 

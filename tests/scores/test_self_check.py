@@ -181,12 +181,8 @@ def test_a_judge_that_is_as_published_agrees(known):
 
 def test_a_judge_that_is_wrong_shows_at_once(known):
     table = check_judge(Replay(known, wrong=True), known, n=6)
-    assert len(table) == 6 and table["region"].value_counts().to_dict() == {
-        "lung": 2,
-        "heart": 2,
-        "mediastinal": 1,
-        "bone": 1,
-    }
+    counts = {"lung": 2, "heart": 2, "mediastinal": 1, "bone": 1}
+    assert len(table) == 6 and table["region"].value_counts().to_dict() == counts
     assert not table["agree"].any() and table["judged"].isna().all()  # also where 0 was recorded
     verdict = table.attrs["verdict"]
     assert "0 of 6 scores" in verdict and "6 without a verdict" in verdict and "Fewer than half" in verdict

@@ -155,13 +155,8 @@ def test_compare_refuses_what_cannot_be_paired():
         scores.compare(a, table(judgement(), judgement(system="other")))
 
 
-TRAIN = [
-    {"lung": "Clear lungs.", "heart": "Normal heart."},
-    {"lung": "clear  LUNGS."},
-    {"lung": "Clear lungs.", "bone": " "},
-    {"lung": "Opacity.", "others": "Clips."},
-    {"lung": "Opacity."},
-]
+TRAIN = [{"lung": "Clear lungs.", "heart": "Normal heart."}, {"lung": "clear  LUNGS."}]
+TRAIN += [{"lung": "Clear lungs.", "bone": " "}, {"lung": "Opacity.", "others": "Clip"}, {"lung": "Opacity."}]
 
 
 def test_most_frequent_sees_through_case_and_space():
@@ -197,11 +192,9 @@ def test_best_constant_weighs_references_and_keeps_to_the_sample():
 
 
 def test_error_counts_sum_what_the_judge_counted():
-    rows = table(
-        judgement(significant=[1, 0, 0, 0, 0, 2]),
-        judgement(id="s2", significant=np.array([3, 0, 0, 0, 0, 0])),
-        judgement(id="s3", reference="", significant=[9] * 6),
-    )
+    rows = [judgement(significant=[1, 0, 0, 0, 0, 2])]
+    rows.append(judgement(id="s2", significant=np.array([3, 0, 0, 0, 0, 0])))
+    rows = table(*rows, judgement(id="s3", reference="", significant=[9] * 6))
     counts = statistics.error_counts(rows).set_index("error")
     assert counts["significant"].tolist() == [4, 0, 0, 0, 0, 2]
     assert (counts["n"] == 2).all()
@@ -232,10 +225,8 @@ def test_table_of_one_system():
     assert lines[0] == f"**Mean score by region, phantom radiographs, judge: {OFFLINE}**"
     assert lines[2] == "| split | lung | heart | mediastinal | bone |"
     cell = "0.75 [0.50, 1.00] n=2"
-    assert lines[4:6] == [
-        f"| {split} | {cell} | not mentioned | not mentioned | not mentioned |"
-        for split in ("validation", "test")
-    ]
+    rest = " | ".join(["not mentioned"] * 3)
+    assert lines[4:6] == [f"| {split} | {cell} | {rest} |" for split in ("validation", "test")]
     assert any("Do not compare these scores with GREEN" in line for line in lines)
 
 

@@ -44,11 +44,8 @@ def rows(system, *texts):
 
 @pytest.fixture
 def systems():
-    return {
-        MODEL: rows(MODEL, "a", "b", "b", ""),
-        SHUFFLED: rows(SHUFFLED, "b", "c"),
-        "constant": rows("constant", "d", "e"),
-    }
+    of = {MODEL: rows(MODEL, "a", "b", "b", ""), SHUFFLED: rows(SHUFFLED, "b", "c")}
+    return of | {"constant": rows("constant", "d", "e")}
 
 
 def quiet(systems, judge, cache, hours=0, said=None):

@@ -74,14 +74,8 @@ def test_pairs_are_kept_for_other_metrics_and_an_old_file_survives_a_failure(tmp
     path = tables.write_pairs(rows_of_two(), tmp_path / "pairs.jsonl")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line["id"] for line in lines] == ["s1", "s2", "s3", "s1"]  # s4 mentions nothing: no pair
-    assert lines[1] == {
-        "ref": "No effusion, no “mass”.",
-        "hyp": "Effusion.\nMass.",
-        "id": "s2",
-        "region": "lung",
-        "system": "model",
-        "split": "test",
-    }
+    pair = {"ref": "No effusion, no “mass”.", "hyp": "Effusion.\nMass.", "id": "s2"}
+    assert lines[1] == pair | {"region": "lung", "system": "model", "split": "test"}
     frame = pd.read_json(path, lines=True).query("system == 'model'")
     assert len(frame["ref"].tolist()) == len(frame["hyp"].tolist()) == 3
     before = path.read_bytes()

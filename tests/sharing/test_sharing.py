@@ -79,10 +79,8 @@ def finished(root, studies, label=phantoms.WHAT, judge=OFFLINE, base="demo", pro
     rows.to_parquet(results / "judgements.parquet")
     text = tables.table_markdown(scores.summary(rows), data_label=label)
     write_text(results / "table.md", text)
-    evaluation = {
-        "generation": {"max_new_tokens": 200, "recall_weight": 0.4},
-        "judge": {"engine": "offline", "base_url": "http://me:pw@x"},
-    }
+    judge = {"engine": "offline", "base_url": "http://me:pw@x"}
+    evaluation = {"generation": {"max_new_tokens": 200, "recall_weight": 0.4}, "judge": judge}
     outputs = [results / "judgements.parquet", results / "table.md"]
     ws.finish("evaluation", settings=evaluation, inputs=[adapter], outputs=outputs, data_label=label)
     return ws
@@ -100,11 +98,8 @@ def test_the_dataset_goes_to_a_private_repository_as_it_lies_on_disk(hub, ws, tm
     assert (method, path) == ("POST", "/api/repos/create")
     assert created["type"] == "dataset" and hub.private is True
     folder = ws.folder("dataset")
-    assert hub.committed == {
-        name.relative_to(folder).as_posix(): name.read_bytes()
-        for name in folder.rglob("*")
-        if name.is_file() and name.name != "manifest.json"
-    }
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name != "manifest.json")
+    assert hub.committed == {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
     assert hub.deleted == ["data/train-00001-of-00002.parquet"]
     for name, content in hub.committed.items():
         path = tmp_path / "clone" / name
@@ -140,10 +135,8 @@ def note_validation(ws: Workspace) -> None:
     """Two findings on validation, as step 3 leaves them."""
     rows = [("effusion", "lung", 40, 9, 0.876), ("cardiomegaly", "heart", 38, 0, None)]
     quality = pd.DataFrame(rows, columns=["finding", "region", "n", "present", "auc"])
-    points = pd.DataFrame(
-        [(0.35, 9, 5, 4, 0.8, 4 / 9), (2.0, 9, 30, 9, 0.3, 1.0)],
-        columns=["recall_weight", "present", "named", "right", "precision", "recall"],
-    )
+    columns = ["recall_weight", "present", "named", "right", "precision", "recall"]
+    points = pd.DataFrame([(0.35, 9, 5, 4, 0.8, 4 / 9), (2.0, 9, 30, 9, 0.3, 1.0)], columns=columns)
     quality.to_csv(ws.folder("training") / QUALITY, index=False)
     points.to_csv(ws.folder("training") / POINTS, index=False)
 

@@ -54,12 +54,8 @@ was made from IU X-Ray, do not publish it.
 
 def dataset_card(statistics: pd.DataFrame, data_label: str, facts: dict[str, object]) -> DatasetCard:
     """The card of a dataset with `statistics`, one row per split."""
-    head = DatasetCardData(
-        pretty_name=f"Chest X-ray findings by region ({data_label})",
-        license="other",
-        language="en",
-        task_categories=["image-text-to-text"],
-    )
+    head = {"license": "other", "language": "en", "task_categories": ["image-text-to-text"]}
+    head = DatasetCardData(pretty_name=f"Chest X-ray findings by region ({data_label})", **head)
     rows = [["split", *statistics.columns]]
     rows += [[name, *(f"{value:,}" for value in row)] for name, row in statistics.iterrows()]
     head_row, *lines = (f"| {' | '.join(row)} |" for row in rows)

@@ -191,10 +191,8 @@ def load(folder: Path, needed: str = "") -> DatasetDict:
     if side:
         first = Path(pq.read_table(shards[0], columns=["images"])["images"][0][0]["path"].as_py())
         if not first.is_file():
-            raise DataError(
-                f"This dataset reads {first}, which is not there any more: put the radiographs back, or run "
-                "notebooks/02_build_hf_dataset.ipynb again."
-            )
+            mend = "put the radiographs back, or run notebooks/02_build_hf_dataset.ipynb again"
+            raise DataError(f"This dataset reads {first}, which is not there any more: {mend}.")
         for rows in dataset.values():
             rows.info.features["images"] = List(SourceView(longest_side=side))
     return dataset

@@ -50,10 +50,8 @@ class Faults:
 
     def sentences(self) -> list[str]:
         """One per kind: what, how many, and a case."""
-        return [
-            f"{fault}: {number:,}{', such as' if number > 1 else ','} {self.first[fault]}."
-            for fault, number in self.counts.items()
-        ]
+        cases = ((fault, number, ", such as" if number > 1 else ",") for fault, number in self.counts.items())
+        return [f"{fault}: {number:,}{such} {self.first[fault]}." for fault, number, such in cases]
 
     def refuse(self, where: str | Path) -> None:
         """Raises DataError with the first kind, if there is any."""

@@ -70,10 +70,8 @@ def write_shards(shards: Iterable[Shard], processes: int) -> Iterator[tuple[Shar
             under_way.extend(islice(started, 1))
             yield shard, *future.result()
     except BrokenProcessPool:
-        raise DataError(
-            "A process that reads radiographs was killed, as happens when memory runs out. Run this again: "
-            "it continues where it stopped."
-        ) from None
+        fault = "A process that reads radiographs was killed, as happens when memory runs out"
+        raise DataError(f"{fault}. Run this again: it continues where it stopped.") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

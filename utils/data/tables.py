@@ -49,10 +49,8 @@ def layout_of(path: Path, name: str, names: list[str]) -> Layout:
 
 def columns_of(names: list[str], images: list[str], where: str, need_images=True) -> dict[str, list]:
     """The columns by what they are for. Raises DataError with those that are missing and those there are."""
-    columns = {
-        use: [name for alias in aliases for name in names if _plain(name) == alias][:1]
-        for use, aliases in COLUMNS.items()
-    }
+    known = {_plain(name): name for name in reversed(names)}
+    columns = {use: [known[a] for a in aliases if a in known][:1] for use, aliases in COLUMNS.items()}
     columns |= {"regions": [name for name in names if _plain(name) in regions.ALL], "images": images}
     has = columns | {"findings": columns["findings"] + columns["regions"]}
     needed = ("study", "findings", "images") if need_images else ("study", "findings")

@@ -128,10 +128,7 @@ def hatch_colour(colour: str) -> str:
 
 def legend(fig: Chart, entries: list[tuple[str, str, str]]) -> None:
     """A legend of (name, colour, hatch) under the subtitle; comes last, as the figure grows by its rows."""
-    handles = [
-        Patch(facecolor=colour, hatch=hatch, edgecolor=hatch_colour(colour), label=name)
-        for name, colour, hatch in entries
-    ]
+    handles = [Patch(fc=c, ec=hatch_colour(c), hatch=hatch, label=name) for name, c, hatch in entries]
     look = {"loc": "upper left", "fontsize": 8.5, "handlelength": 1.4, "columnspacing": 1.6}
     for rows in range(1, len(handles) + 1):
         columns, corner = math.ceil(len(handles) / rows), (0.02 / WIDTH, 1 - 0.52 / fig.get_figheight())

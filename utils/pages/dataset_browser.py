@@ -90,11 +90,8 @@ class DatasetBrowser(Browser):
         for field in self._looks:
             field.observe(lambda _: self._changing or self._show(), names="value")
         self.whole.on_click(lambda _: self._reset())
-        rows = (
-            [self.split, self.region, self.words],
-            [self.center, self.width, self.whole],
-            [self.zoom, self.across, self.down],
-        )
+        choosing = [self.split, self.region, self.words]
+        rows = (choosing, [self.center, self.width, self.whole], [self.zoom, self.across, self.down])
         wrap = widgets.Layout(flex_flow="row wrap")
         filters, *looks = (widgets.HBox(fields, layout=wrap) for fields in rows)
         bar, shown = self.widget.children

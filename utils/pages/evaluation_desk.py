@@ -138,10 +138,8 @@ def _planned(
 
 def who_writes(reports: Reports) -> HTML:
     """Who has written, what that is, and how many reports."""
-    rows = [
-        (f"<b>{escape(name)}</b>", escape(WHO[name]), f"{rows.groupby(['split', 'id']).ngroups:,}")
-        for name, rows in reports.systems.items()
-    ]
+    counts = {name: rows.groupby(["split", "id"]).ngroups for name, rows in reports.systems.items()}
+    rows = [(f"<b>{escape(name)}</b>", escape(WHO[name]), f"{count:,}") for name, count in counts.items()]
     return HTML(html(table(("who", "what it is", "reports"), rows)))
 
 
@@ -167,10 +165,8 @@ class Figures:
 
     def __init__(self, results: Results):
         self._charts = dict(_charts(results))
-        self.saved = {
-            title: (save(chart, results.folder / f"{title.lower().replace(' ', '_')}.png"), chart.alt)
-            for title, chart in self._charts.items()
-        }
+        paths = {title: results.folder / f"{title.lower().replace(' ', '_')}.png" for title in self._charts}
+        self.saved = {title: (save(chart, paths[title]), chart.alt) for title, chart in self._charts.items()}
 
     def show(self, *titles: str) -> None:
         """Show those of `titles` that there are: without a baseline, say, nothing is set beside the best."""

@@ -134,10 +134,9 @@ class Form(Live):
         return titles
 
     def _values(self) -> str:
-        more = "".join(
-            f"<details><summary>{escape(title)}</summary>{self._table(names)}</details>"
-            for title, names in zip(self._titles(), self.settings.folded.values(), strict=True)
-        )
+        groups = zip(self._titles(), self.settings.folded.values(), strict=True)
+        tables = ((escape(title), self._table(names)) for title, names in groups)
+        more = "".join(f"<details><summary>{title}</summary>{rows}</details>" for title, rows in tables)
         shown = self._note + self._sources.value + self._table(self._first) + self._panel.value
         return shown + (more and f"<b>More settings</b>{more}")
 

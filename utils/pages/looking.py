@@ -35,10 +35,8 @@ def heated(image: Image.Image, heat: np.ndarray, most: float) -> Image.Image:
 def heat_view(images: Sequence[Image.Image], heat: np.ndarray, region: str) -> str:
     """The views with the heat of one region, (views, rows, columns), as markup."""
     most = float(heat.max())
-    drawn = (
-        view(heated(image, of_view, most), f"{region}: where it looked, view {number}")
-        for number, (image, of_view) in enumerate(zip(images, heat, strict=False), start=1)
-    )
+    both = enumerate(zip(images, heat, strict=False), start=1)
+    drawn = (view(heated(image, at, most), f"{region}: where it looked, view {n}") for n, (image, at) in both)
     caption = f"Without any one part, the text on {region} is as probable as it was."
     if most > 0:
         caption = (

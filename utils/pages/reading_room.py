@@ -69,10 +69,8 @@ class ReadingRoom(Browser):
 
     def _chosen_names(self) -> list[str]:
         self._studies = ranked(self._judgements, self.order.value, self.region.value, self.error.value)
-        return [
-            f"{row.Index} · {row.score:.2f} · {row.errors} error{'s' * (row.errors != 1)}"
-            for row in self._studies.itertuples()
-        ]
+        rows = self._studies.itertuples()
+        return [f"{id} · {score:.2f} · {errors} error{'s' * (errors != 1)}" for id, score, errors in rows]
 
 
 def open_room(

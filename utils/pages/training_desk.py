@@ -54,10 +54,9 @@ def plan_table(plan: Plan, settings: TrainingSettings) -> str:
         rows.append((f"sessions of {settings.hours:g} h", f"likely <b>{plan.sessions[1]}</b>{most}"))
     if plan.advice:
         rows.append(("advice", escape(plan.advice)))
-    return table(("the plan", ""), rows) + quiet(
-        f"Computed from the settings, not measured on {on}. "
-        "After 20 steps, training shows the measured speed instead."
-    )
+    note = f"Computed from the settings, not measured on {on}. "
+    note += "After 20 steps, training shows the measured speed instead."
+    return table(("the plan", ""), rows) + quiet(note)
 
 
 def _time(hours: Hours | None) -> str:

@@ -94,10 +94,8 @@ def split_view(
     regions = mentioned(dict(findings), ALL)
     marked = _marked(original, {name: [text] for name, text in regions.items()})
     rows = ((tag(name, name), escape(regions.get(name, "")) or quiet("not mentioned")) for name in ALL)
-    body = (
-        f'<div class="side"><div><small>original findings</small><p>{marked}</p></div>'
-        f"<div>{table(('region', 'findings'), rows)}</div></div>"
-    )
+    original = f"<div><small>original findings</small><p>{marked}</p></div>"
+    body = f'<div class="side">{original}<div>{table(("region", "findings"), rows)}</div></div>'
     if audit := list(audit_rows or ()):
         head = list(audit[0])
         cells = ([escape(as_text(row.get(column, ""))) for column in head] for row in audit)

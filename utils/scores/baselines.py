@@ -42,10 +42,8 @@ def make(
     training = list(references(dataset["train"]).values())
     copied, ranked = nearest(writer, dataset, show), rank_constants(training, judge_pairs)
     reports = {CONSTANT: chosen(ranked), FREQUENT: most_frequent(training)}
-    given = {
-        system: {name: [report] * len(of_split) for name, of_split in copied.items()}
-        for system, report in reports.items()
-    }
+    counts = {split: len(of_split) for split, of_split in copied.items()}
+    given = {name: {split: [report] * n for split, n in counts.items()} for name, report in reports.items()}
     fixed = probed(writer, dataset, reports[CONSTANT])
     return given | {NEAREST: copied} | ({PROBED: fixed} if fixed else {}), ranked
 

@@ -151,10 +151,8 @@ def sentences(counted: pd.DataFrame) -> Iterator[str]:
     )
     first = present.loc[HEART if HEART in present.index else present["present"].idxmax()]
     studies = f"{first['present']:,} {'study' if first['present'] == 1 else 'studies'}"
-    yield (
-        f"{name}: of {studies} with {PLAIN[first.name]} the {model} names {first['right']}, and "
-        f"{_extra(first)} more without it."
-    )
+    extra = f"{_extra(first)} more without it"
+    yield f"{name}: of {studies} with {PLAIN[first.name]} the {model} names {first['right']}, and {extra}."
 
     def those(finding: str, tell: Callable[[pd.Series], str]) -> str:
         """What is told of the other systems' rows of a finding."""

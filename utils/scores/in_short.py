@@ -77,10 +77,8 @@ def _of_scores(summary: pd.DataFrame, judgements: pd.DataFrame) -> tuple[str, st
     errors = error_counts(judgements).query("system == @model and split == @rows.split.iloc[0]")
     types = errors.groupby("error", sort=False)["significant"].sum()
     most = f'Its most frequent significant error is "{types.idxmax()}", {types.max():,} of {types.sum():,}.'
-    return (
-        f"On the {split} studies the mean scores of the {model} are {means}.",
-        most if types.sum() else "The judge counts no significant error.",
-    )
+    most = most if types.sum() else "The judge counts no significant error."
+    return f"On the {split} studies the mean scores of the {model} are {means}.", most
 
 
 def _of_best(best: pd.DataFrame) -> str:

@@ -158,10 +158,8 @@ def read_recorded(path: str | Path, system: str) -> pd.DataFrame:
 
 
 # One row per study, at the commit that published it; by region: reference, predictions, evaluation, green.
-ADDRESS = (
-    "https://raw.githubusercontent.com/Adibvafa/WangLab-OA/"
-    "af773f47fc0fb7aad9880f506483519f5f9dc510/results/results_test.csv"
-)
+ADDRESS = "https://raw.githubusercontent.com/Adibvafa/WangLab-OA/"
+ADDRESS += "af773f47fc0fb7aad9880f506483519f5f9dc510/results/results_test.csv"
 SYSTEM = "WangLab-OA LLaVA-NeXT"
 PAIRS = 20
 SAME = 1e-6  # scores this close are one score
@@ -235,10 +233,8 @@ def check_judge(
         f"{(~spoke).sum()} without a verdict."
     )
     if same < POOR * len(table):
-        verdict += (
-            " **Fewer than half agree, as if the judge had not read the questions. "
-            "Check the precision and the model before you trust the scores below.**"
-        )
+        verdict += " **Fewer than half agree, as if the judge had not read the questions. "
+        verdict += "Check the precision and the model before you trust the scores below.**"
     table.attrs["verdict"] = verdict
     return table
 

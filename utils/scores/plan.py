@@ -124,10 +124,8 @@ def report_seconds(
     slots, kept = _slots(prompt + (untaught or 2 * REPORT)), (1, 1, 1) if untaught else (2, 2, 1)
     rows = min(rows_at_once(shape, slots, card), most_at_once or MOST_ROWS)
     tower = 2 * speeds.vision_weights(shape) * shape.patches * reading["views"]
-    return tuple(
-        _seconds(shape, prompt, untaught or REPORT, rows, rate, tokens, card) + tower / rate
-        for rate, tokens in zip(rates, kept, strict=True)
-    )
+    how, passes = (shape, prompt, untaught or REPORT, rows), zip(rates, kept, strict=True)
+    return tuple(_seconds(*how, rate, tokens, card) + tower / rate for rate, tokens in passes)
 
 
 def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[str, int]:
@@ -209,10 +207,9 @@ def in_turn(
                 done[name] = judged(rows, progress=count, **how)
             except TimeUp:
                 left = ", ".join(other for other in systems if other not in done)
-                say(
-                    f"Time is up, {asked[0]:,} of {asked[1]:,} questions into {name}. Every answer is saved. "
-                    f"Run all cells again to judge what is left: {left}."
-                )
+                so_far = f"{asked[0]:,} of {asked[1]:,} questions into {name}"
+                mend = f"Run all cells again to judge what is left: {left}."
+                say(f"Time is up, {so_far}. Every answer is saved. {mend}")
                 break
             seconds = time.monotonic() - began
             if asked[1] and seconds > 2:

@@ -160,14 +160,12 @@ class Results:
         settings = {"generation": self.reports.settings.model_dump(), "judge": self.judging.model_dump()}
         studies = {name: len(rows) for name, rows in self.reports.dataset.items()}
         before = {"studies": studies, "training": workspace.manifest("training")["settings"]}
-        further = {
-            "Normal and abnormal studies": (self.told_by, tables.by_kind(self.test, self.kinds)),
-            "Shared words": (OVERLAP, self.words),
-        }
+        kinds = tables.by_kind(self.test, self.kinds)
+        more = {"Normal and abnormal studies": (self.told_by, kinds), "Shared words": (OVERLAP, self.words)}
         last = {"settings": before | settings, "versions": versions()}
         last["commands"] = [COMMANDS.get(workspace.size, "the four notebooks, Run all")]
         samples = report.pick_samples(self.judgements)
-        written = report.write_report(self, figures, further, samples, **last)
+        written = report.write_report(self, figures, more, samples, **last)
         kept = [folder / name for name in (JUDGED, PAIRS, TABLE, "report.md", "report.html")]
         pictures = [picture for picture, _ in figures.values()]
         workspace.finish(

@@ -19,14 +19,8 @@ from utils.regions import ALL, REGIONS, tidy
 
 SPLIT_NAMES = {"val": "validation", "test": "test", "train": "training"}
 # The six error types of GREEN, a to f (Ostmeier et al. 2024), in short.
-ERRORS = (
-    "false finding",
-    "missing finding",
-    "wrong location",
-    "wrong severity",
-    "comparison not in reference",
-    "comparison left out",
-)
+ERRORS = ("false finding", "missing finding", "wrong location", "wrong severity")
+ERRORS += ("comparison not in reference", "comparison left out")
 EVERY = "all"  # every study, beside one kind of study
 PUBLISHED_DATA = "IU X-Ray"  # the label of the studies that the published results are of
 # System, split, mean of each region in the order of REGIONS, as published. WangLab-OA's

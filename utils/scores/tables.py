@@ -162,10 +162,8 @@ def _notes(summary: pd.DataFrame, judge: str, published: bool) -> Iterator[str]:
     if BASE in set(summary["system"]):
         yield OF_BASE
     if unjudged := summary["no_verdict"].sum():
-        yield (
-            f"The judge gave no verdict on {unjudged} of {summary['n'].sum():,} rows; "
-            "they count as 0, as in the published numbers."
-        )
+        rows = f"{unjudged} of {summary['n'].sum():,} rows"
+        yield f"The judge gave no verdict on {rows}; they count as 0, as in the published numbers."
     if published:
         yield (
             "Published rows: the quiz's published leaderboard (GREEN-RadLlama2-7b, full IU X-Ray splits, no "

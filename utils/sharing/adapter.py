@@ -132,14 +132,8 @@ def model_card(training: Mapping, evaluation: Mapping, judgements: pd.DataFrame,
     """
     scores, base = summary(judgements), anywhere.without_path(training["base"])
     on_hub = REGISTRY[base].processor if base in REGISTRY else base if "/" in base else None
-    head = ModelCardData(
-        language="en",
-        license="other",
-        library_name="peft",
-        pipeline_tag="image-text-to-text",
-        base_model=on_hub,
-        tags=["lora", "radiology", "chest-x-ray"],
-    )
+    head = {"language": "en", "license": "other", "library_name": "peft", "base_model": on_hub}
+    head |= {"pipeline_tag": "image-text-to-text", "tags": ["lora", "radiology", "chest-x-ray"]}
     base_name = "the small demonstration model of the project" if base == DEMO_BASE else f"`{on_hub or base}`"
     regions, judge = ", ".join(REGIONS), one_judge(scores)
     settings = {f"{part} {name}": value for part in evaluation for name, value in evaluation[part].items()}
@@ -153,7 +147,7 @@ def model_card(training: Mapping, evaluation: Mapping, judgements: pd.DataFrame,
         evaluation=_settings(settings),
         limits="\n".join(f"- {limit}" for limit in limits(scores, parts["data_label"])),
     )
-    return ModelCard(f"---\n{head.to_yaml()}\n---\n{text}")
+    return ModelCard(f"---\n{ModelCardData(**head).to_yaml()}\n---\n{text}")
 
 
 def _what_it_names(run: Path, generation: Mapping) -> str:
