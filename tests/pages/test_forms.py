@@ -180,11 +180,6 @@ def test_a_long_prompt_has_room():
     assert isinstance(field, ipywidgets.Textarea) and field.value == "word " * 200
 
 
-def test_settings_that_hold_settings_have_no_form():
-    with pytest.raises(TypeError, match="'split'"):
-        forms.Form(preset("t4"))
-
-
 # Which value holds: the notebook's first form, the form further down, the preset, or a run that has begun
 
 

@@ -70,7 +70,7 @@ def fetch(url: str, target: Path, label: str) -> Path:
             f"ended by {_reason(error.last_attempt)}. Run this cell again to go on from what has come."
         ) from None
     part.replace(target)
-    _note(part).unlink()
+    Path(f"{part}.json").unlink()
     return target
 
 
@@ -112,11 +112,6 @@ class _Interrupted(requests.ConnectionError):
     """A download that another attempt may finish."""
 
 
-def _note(part: Path) -> Path:
-    """The note that says of which version of which file `part` is."""
-    return part.with_name(f"{part.name}.json")
-
-
 def _size(part: Path) -> int:
     return part.stat().st_size if part.is_file() else 0
 
@@ -124,7 +119,8 @@ def _size(part: Path) -> int:
 def _receive(url: str, part: Path, label: str) -> None:
     """Ask for what is missing of the file at `url` and append it to `part`."""
     headers = {"Accept-Encoding": "identity"}
-    noted = read_note(_note(part))
+    note = Path(f"{part}.json")  # of which version of which file `part` is
+    noted = read_note(note)
     if not (_size(part) and noted.get("url") == url and noted.get("bytes")):
         noted = {}
     total = noted.get("bytes", 0)  # 0 where nobody says
@@ -141,7 +137,7 @@ def _receive(url: str, part: Path, label: str) -> None:
             # A weak tag may stand for other bytes.
             version = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
             part.unlink(missing_ok=True)
-            write_json(_note(part), {"url": url, "bytes": total, "version": version})
+            write_json(note, {"url": url, "bytes": total, "version": version})
             part.touch()
         elif response.headers.get("Content-Range") != f"bytes {_size(part)}-{total - 1}/{total}":
             part.unlink(missing_ok=True)

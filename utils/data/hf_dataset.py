@@ -221,12 +221,9 @@ def _counts(texts: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def _row(study: Study) -> dict:
     """The row of a study without its radiographs."""
     findings = mentioned(study.findings)
-    return {
-        "id": study.id,
-        "prompt": [{"role": "user", "content": instruction(findings)}],
-        "completion": [{"role": "assistant", "content": render(findings)}],
-        **{name: findings.get(name, "") for name in REGIONS},
-    }
+    chat = {"prompt": [{"role": "user", "content": instruction(findings)}]}
+    chat["completion"] = [{"role": "assistant", "content": render(findings)}]
+    return {"id": study.id} | chat | {name: findings.get(name, "") for name in REGIONS}
 
 
 def _unusable(study: Study) -> str:

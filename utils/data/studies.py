@@ -160,10 +160,9 @@ def _findings(report: object, where: str) -> dict[str, str]:
     names = ", ".join(regions.ALL)
     if not isinstance(report, dict):
         raise DataError(f"{where} is not split into regions: give a text for each of {names}.")
-    for key in report:
+    for key, text in report.items():
         if key not in regions.ALL:
             raise DataError(f"{where} has the region {key!r}, which is none of {names}: rename it.")
-    for key, text in report.items():
         if not isinstance(text, str | None):
             raise DataError(f"{where} has findings of {key} that are not text: correct them.")
     return regions.mentioned(report, regions.ALL)

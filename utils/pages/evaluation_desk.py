@@ -19,7 +19,7 @@ from utils.models.writer import ids_to_write
 from utils.run.machine import Card, cards_in_words, planned_on
 from utils.run.workspace import StepError
 from utils.scores import baselines, plan, report
-from utils.scores.judging import check_judge, published_judgements
+from utils.scores.judging import Tables, check_judge, published_judgements
 from utils.scores.parallel import ANSWERS
 from utils.scores.stages import OVERLAP, Reports, Results
 from utils.scores.statistics import diversity, error_counts, one_split, split_name
@@ -79,9 +79,7 @@ def writing_beside(dataset: DatasetDict, adapter: Path) -> Callable[[GenerationS
     return draw
 
 
-def judging_beside(
-    systems: dict[str, pd.DataFrame], cache: Path, of_base: int = 0
-) -> Callable[[JudgeSettings], str]:
+def judging_beside(systems: Tables, cache: Path, of_base: int = 0) -> Callable[[JudgeSettings], str]:
     """For a form: the plan of judging `systems`, their rows by name, with the answers saved in `cache`.
 
     of_base: questions that the base model's reports will add that are not written yet
@@ -106,25 +104,21 @@ def judging_beside(
 
 
 def _planned(
-    counts: dict[str, int],
-    unit: str,
-    note: str,
-    seconds: Callable[[str, Card], Hours] | None = None,
-    look: Callable[[Card, int], plan.Item] | None = None,
+    counts: dict[str, int], unit: str, note: str, each: Callable | None = None, look: Callable | None = None
 ) -> str:
     """The plan on this machine's GPUs, or on a T4 where there is none.
 
-    seconds: those of one piece of a name in `counts`; None: not known
+    each: the seconds of one piece of a name in `counts`; None: not known
     look: what comes first, on so many cards: its hours count, its pieces are of another kind
     """
     card, gpus = planned_on()
     on, pieces = cards_in_words(card, gpus), {**counts, "all": sum(counts.values())}
-    if seconds and not card.peak_16:
+    if each and not card.peak_16:
         note = f"{note} The time is not known for {on}."
-    if not seconds or not card.peak_16:
+    if not each or not card.peak_16:
         rows = [(escape(name), f"{count:,}") for name, count in pieces.items()]
         return table(("the plan", unit), rows) + quiet(escape(note))
-    items = [plan.planned(name, count, seconds(name, card), gpus) for name, count in counts.items()]
+    items = [plan.planned(name, count, each(name, card), gpus) for name, count in counts.items()]
     items, shown = [look(card, gpus), *items] if look else items, [""] * bool(look)
     shown += [f"{count:,}" for count in pieces.values()]
     rows = []
@@ -144,10 +138,7 @@ def who_writes(reports: Reports) -> HTML:
 
 
 def self_check(engine: Engine, folder: Path) -> list[Markdown | pd.DataFrame]:
-    """Twenty questions that GREEN has answered, put to `engine`: what to display, or why that cannot be done.
-
-    folder: of step 4, where the published answers and the judge's own are kept
-    """
+    """Twenty questions that GREEN has answered, put to `engine`: what to display, or why not."""
     if engine.label == OFFLINE_LABEL:
         return [Markdown("No self-check: the offline stand-in is not GREEN, so the two may differ.")]
     try:

@@ -189,10 +189,7 @@ def filled(values: dict, **fields: object) -> dict:
 
 
 def parts(values: dict, *forms: str) -> dict[str, dict]:
-    """The parameter `SETTINGS` of a notebook with several forms, by form.
-
-    Raises ValueError where it names a form that is not there.
-    """
+    """The parameter `SETTINGS` of a notebook with several forms, by form. ValueError for an unknown form."""
     if unknown := sorted(set(_names_and_values(values)) - set(forms)):
         must = f"must name one of this notebook's forms: {' or '.join(forms)}"
         raise ValueError(f"SETTINGS has {unknown[0]!r}, but {must}")
@@ -271,6 +268,4 @@ def _field(name: str, settings: StepSettings) -> widgets.Widget:
         return widgets.Textarea(**look)
     if info.examples:
         return widgets.Combobox(options=info.examples, **look)
-    if annotation is str:
-        return widgets.Text(**look)
-    raise TypeError(f"no field for {name!r}: settings in a form are numbers, texts, choices or yes and no")
+    return widgets.Text(**look)

@@ -29,17 +29,15 @@ _A_GPU = {"Colab": "choose Runtime > Change runtime type > T4 GPU, then Runtime 
 _A_GPU["Kaggle"] = "choose Settings > Accelerator > GPU T4 x2, then Run all"
 
 
-def begin(
-    step: str, root: str = "", size: str = "", training_run: str = "default"
-) -> tuple[Workspace, Preset]:
+def begin(step: str, root: str = "", size: str = "", run: str = "default") -> tuple[Workspace, Preset]:
     """Install what is missing, open a notebook's workspace, and show what it begins with: `step` of `STEPS`.
 
-    root, size, training_run: the fields WORKSPACE, PRESET and RUN, see `open_workspace`
+    root, size, run: the fields WORKSPACE, PRESET and RUN, see `open_workspace`
 
     Returns the workspace and its size's settings. Raises StepError where pip fails or another size is done.
     """
     install_missing()
-    workspace = open_workspace(root, size, training_run)
+    workspace = open_workspace(root, size, run)
     chosen = preset(size or workspace.size)
     display(HTML(html(_runtime(workspace, chosen) + _steps(workspace, step))))
     return workspace, chosen

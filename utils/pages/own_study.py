@@ -27,10 +27,7 @@ EXAMPLE = "This is a test study, as an example."
 
 
 def study_view(images: Sequence[Image.Image], report: StudyReport, writer: Writer, note: str = "") -> str:
-    """A study that was read, as markup: views, what the probe sees, and the report with its words shaded.
-
-    note: what the radiographs are, such as "phantom", where that is known
-    """
+    """A study that was read, as markup: views, what the probe sees, and the report with its words shaded."""
     left = len(images) - report.views
     more = quiet(f"Not read: {left} more, as the model was taught on {report.views} views a study.")
     rows = []
@@ -43,10 +40,9 @@ def study_view(images: Sequence[Image.Image], report: StudyReport, writer: Write
     beside = bars(probe, seen, report.plan, writer.recall_weight) if seen else ""
     steps = " ".join(_shaded(f"&nbsp;{sure:.2f}&nbsp;", sure) for sure in LEGEND)
     meaning = quiet("Probability that the model gave each word: rest the pointer on a word to read its own.")
-    return (
-        f'{labels(note)}<div class="side">{views(images[: report.views], len(images))}{beside}</div>'
-        f"{more if left else ''}{table(('region', 'report'), rows)}<p>{steps} {meaning}</p>"
-    )
+    side = f'<div class="side">{views(images[: report.views], len(images))}{beside}</div>'
+    report_table = f"{more if left else ''}{table(('region', 'report'), rows)}"
+    return f"{labels(note)}{side}{report_table}<p>{steps} {meaning}</p>"
 
 
 def _shaded(text: str, probability: float) -> str:
@@ -56,10 +52,7 @@ def _shaded(text: str, probability: float) -> str:
 
 
 class Desk(Live):
-    """Takes the views of one study, as files or paths, and shows what the model makes of it.
-
-    It opens on `example`, the views of a study; `training` is for `looking.Looking`.
-    """
+    """Takes one study's views, as files or paths, and shows what the model makes of them."""
 
     def __init__(self, writer: Writer, example: Sequence[Image.Image], training: Dataset, note: str = ""):
         self._writer = writer

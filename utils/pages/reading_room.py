@@ -51,12 +51,7 @@ def ranked(
 class ReadingRoom(Browser):
     """A browser of judged studies, the rows of one system on one split, that opens on the lowest score."""
 
-    def __init__(
-        self,
-        judgements: pd.DataFrame,
-        draw: Callable[[str], HTML | str],
-        below: Sequence[widgets.Widget] = (),
-    ):
+    def __init__(self, judgements: pd.DataFrame, draw: Callable[[str], HTML | str], below: Sequence = ()):
         self._judgements, wide = judgements, widgets.Layout(width="300px")
         self.order = widgets.Dropdown(options=ORDERS, description="sort", layout=wide)
         self.region = widgets.Dropdown(options=(ALL_REGIONS, *REGIONS), description="region", layout=wide)

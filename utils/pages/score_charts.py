@@ -51,11 +51,7 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
 
 @mpl.rc_context(STYLE)
 def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
-    """The model beside the best baseline by region: a panel for all studies, one for the abnormal ones.
-
-    `best` are the rows of one split of `baselines.beside_best`. Which baseline is the best of a region shows
-    in the look of its bar.
-    """
+    """Rows of one split of `baselines.beside_best`: a panel for all studies, one for the abnormal ones."""
     split, groups = split_name(best["split"].iloc[0]), list(best["studies"].unique())
     looks = {name: i for i, name in enumerate(BASELINES, start=1)}
     fig = figure(4.0, "The model beside the best baseline, with 95 % interval", _where(data_label, best))
@@ -145,9 +141,7 @@ def _stack(ax: Axes, y: float, bands: pd.Series) -> None:
 
 @mpl.rc_context(STYLE)
 def error_types(counts: pd.DataFrame, *, data_label: str) -> Chart:
-    """Significant errors per 100 judged regions, from `statistics.error_counts`, without types that nobody
-    makes.
-    """
+    """Significant errors per 100 judged regions, by `statistics.error_counts`; only types that are made."""
     systems = list(counts["system"].unique())
     total = counts.groupby(["region", "error", "system"])[["significant", "n"]].sum()
     rate = 100 * total["significant"] / total["n"]

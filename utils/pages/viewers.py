@@ -21,10 +21,7 @@ VIEW_SIDE = 320  # pixels: the longest side of a radiograph in a viewer
 
 
 class Browser(Live):
-    """Studies to leaf through, by a list and two buttons; `draw(i)` gives study i's HTML or markup.
-
-    Raises ValueError where `names`, of the studies, are none.
-    """
+    """Studies to leaf through, by a list and two buttons; `draw(i)` gives study i's HTML or markup."""
 
     def __init__(self, names: Sequence[str], draw: Callable[[int], HTML | str]):
         if not names:
@@ -84,19 +81,14 @@ def views(images: Sequence[Image.Image], of: int = 0) -> str:
     return "".join(view(image, f"view {n} of {of or len(images)}") for n, image in enumerate(images, start=1))
 
 
-def split_view(
-    original: str, findings: Mapping[str, str], audit_rows: Iterable[Mapping[str, object]] | None = None
-) -> HTML:
-    """A report beside its split; each word of it is marked with the region that took it.
-
-    `audit_rows` are shown under it as they come, a mapping from column to value each.
-    """
+def split_view(original: str, findings: Mapping[str, str], audit_rows: Iterable[Mapping] = ()) -> HTML:
+    """A report beside its split, each word marked with the region that took it; `audit_rows` stand below."""
     regions = mentioned(dict(findings), ALL)
     marked = _marked(original, {name: [text] for name, text in regions.items()})
     rows = ((tag(name, name), escape(regions.get(name, "")) or quiet("not mentioned")) for name in ALL)
     original = f"<div><small>original findings</small><p>{marked}</p></div>"
     body = f'<div class="side">{original}<div>{table(("region", "findings"), rows)}</div></div>'
-    if audit := list(audit_rows or ()):
+    if audit := list(audit_rows):
         head = list(audit[0])
         cells = ([escape(as_text(row.get(column, ""))) for column in head] for row in audit)
         body += "<small>audit</small>" + table(list(map(escape, head)), cells)
@@ -104,10 +96,7 @@ def split_view(
 
 
 def repairs(texts: Sequence[str], splits: Sequence[Mapping[str, str]], audit: pd.DataFrame) -> Browser:
-    """The twenty reports with the most repaired or failing sentences, each beside its split and its audit.
-
-    `audit` has the columns of `split.audit`, and `id`. Raises ValueError where there are no reports.
-    """
+    """The twenty reports with the most repaired or failing sentences, each beside its split and its audit."""
     wrong = (audit["repaired"] | ~audit["ok"]).groupby(audit["study"]).sum()
     order = wrong.sort_values(ascending=False, kind="stable").index[:20]
     columns = ["direction", "sentence", "regions", "ok", "repaired"]
@@ -186,15 +175,12 @@ def report_view(
     """
     wrote, predicted = mentioned(dict(reference)), mentioned(dict(prediction))
     judged = {name: judgements[name] for name in wrote if name in judgements}
-    rows = [
-        [
-            tag(name, name),
-            _evidence(wrote.get(name, ""), judged.get(name), "b") or quiet("not mentioned"),
-            _evidence(predicted.get(name, ""), judged.get(name), "acde") or quiet("nothing written"),
-            _score(judged.get(name), name in wrote),
-        ]
-        for name in REGIONS
-    ]
+    rows = []
+    for name in REGIONS:
+        judgement = judged.get(name)
+        wanted = _evidence(wrote.get(name, ""), judgement, "b") or quiet("not mentioned")
+        given = _evidence(predicted.get(name, ""), judgement, "acde") or quiet("nothing written")
+        rows.append((tag(name, name), wanted, given, _score(judgement, name in wrote)))
     compared = table(("region", "reference", "prediction", "score"), rows)
     verdicts = "".join(_verdict(name, judgement) for name, judgement in judged.items())
     side = f'<div class="side">{views(images)}{beside}</div>'
@@ -246,8 +232,5 @@ def _verdict(region: str, judgement: Judgement) -> str:
         for detail in details
     ]
     listed = "".join(f"<li>{escape(line)}</li>" for line in lines or ["no matches and no errors listed"])
-    return (
-        f'<div>{tag(region, region)}<ul class="plain">{listed}</ul>'
-        f"<details><summary>the judge's complete answer</summary>"
-        f"<pre>{escape(judgement.completion)}</pre></details></div>"
-    )
+    answer = f"<summary>the judge's complete answer</summary><pre>{escape(judgement.completion)}</pre>"
+    return f'<div>{tag(region, region)}<ul class="plain">{listed}</ul><details>{answer}</details></div>'

@@ -22,7 +22,7 @@ from utils.models.writer import Writer
 from utils.regions import REGIONS, mentioned
 from utils.run.progress import progress
 
-from .judging import ABNORMAL, references
+from .judging import ABNORMAL, Report, references
 from .statistics import EVERY, compare, scored, summary
 
 CONSTANT = "best constant report"
@@ -34,11 +34,9 @@ AT_ONCE = 256  # studies that are compared with all training studies at once
 
 
 def make(
-    writer: Writer, dataset: DatasetDict, show: Callable[..., Iterable] = progress
-) -> tuple[dict[str, dict[str, list[dict[str, str]]]], pd.DataFrame]:
-    """All four, by baseline and split a report for each study, and what the constant was chosen from: see
-    `rank_constants`. Without a probe there is no fourth.
-    """
+    writer: Writer, dataset: DatasetDict, show: Callable = progress
+) -> tuple[dict[str, dict[str, list[Report]]], pd.DataFrame]:
+    """By baseline and split a report for each study; and what the constant was chosen from."""
     training = list(references(dataset["train"]).values())
     copied, ranked = nearest(writer, dataset, show), rank_constants(training, judge_pairs)
     reports = {CONSTANT: chosen(ranked), FREQUENT: most_frequent(training)}
@@ -48,7 +46,7 @@ def make(
     return given | {NEAREST: copied} | ({PROBED: fixed} if fixed else {}), ranked
 
 
-def probed(writer: Writer, dataset: DatasetDict, constant: dict[str, str]) -> dict[str, list[dict[str, str]]]:
+def probed(writer: Writer, dataset: DatasetDict, constant: Report) -> dict[str, list[Report]]:
     """By split, validation and test, a report for each study without a language model; `{}` without a probe.
 
     A region has one fixed sentence for each finding that the probe reads, else `constant`'s text.
@@ -61,18 +59,14 @@ def probed(writer: Writer, dataset: DatasetDict, constant: dict[str, str]) -> di
     return reports
 
 
-def nearest(
-    writer: Writer, dataset: DatasetDict, show: Callable[..., Iterable] = progress
-) -> dict[str, list[dict[str, str]]]:
+def nearest(writer: Writer, dataset: DatasetDict, show: Callable = progress) -> dict[str, list[Report]]:
     """By split, validation and test, a report for each study, by `nearest_reports` and `models.features`."""
     seen = {name: writer.features(studies, name, show)[:, 1, 0] for name, studies in dataset.items()}
     known, findings = seen.pop("train"), list(references(dataset["train"]).values())
     return {name: nearest_reports(features, known, findings) for name, features in seen.items()}
 
 
-def nearest_reports(
-    features: np.ndarray, known: np.ndarray, findings: list[dict[str, str]]
-) -> list[dict[str, str]]:
+def nearest_reports(features: np.ndarray, known: np.ndarray, findings: list[Report]) -> list[Report]:
     """For each row of `features` a report by region, copied from the training studies.
 
     known: (training studies, hidden), features of the studies with `findings`, the regions that each mentions
@@ -82,7 +76,7 @@ def nearest_reports(
     centre = known.mean(axis=0)  # without it every pair of radiographs is alike
     known = _unit(known - centre)
     mention = {region: [i for i, study in enumerate(findings) if region in study] for region in REGIONS}
-    reports: list[dict[str, str]] = [{} for _ in features]
+    reports: list[Report] = [{} for _ in features]
     for start in range(0, len(features), AT_ONCE):
         alike = _unit(features[start : start + AT_ONCE] - centre) @ known.T
         for region, studies in mention.items():

@@ -12,7 +12,7 @@ from utils.findings import counts
 from utils.findings.groups import Group
 from utils.judge import OFFLINE_LABEL
 
-from .statistics import bounds, model_and_split, order_splits, split_name
+from .statistics import model_and_split, order_splits, quoted, split_name
 from .tables import FEW, markdown
 
 READER = f"the reader of the {OFFLINE_LABEL}"
@@ -49,10 +49,7 @@ def count(rows: Sequence[pd.DataFrame], groups: Sequence[Group]) -> pd.DataFrame
 
 
 def overview(counted: pd.DataFrame) -> pd.DataFrame:
-    """`counted` to be read, one row per split and system: all findings together.
-
-    The counts' recall, precision and F1 (micro), and the mean F1 of the findings (macro).
-    """
+    """`counted` to be read, a row for each split and system: all findings (micro), and mean F1 (macro)."""
     micro, macro = (_by_split(counted[counted["finding"] == name]) for name in (counts.MICRO, counts.MACRO))
     values = {name: _values(micro, name) for name in ("recall", "precision")}
     values |= {"micro-F1": _values(micro, "f1", 3), "macro-F1": _values(macro, "f1", 3)}
@@ -83,8 +80,7 @@ def value(row: dict | pd.Series, name: str, digits: int = 2) -> str:
     """A value with its interval, `0.30 [0.17, 0.45]`; a dash where it is undefined."""
     if pd.isna(row[name]):
         return "–"
-    form = f".{digits}f"
-    return f"{row[name]:{form}} {bounds(row[f'{name}_low'], row[f'{name}_high'], form)}"
+    return quoted(row[name], row[f"{name}_low"], row[f"{name}_high"], f".{digits}f")
 
 
 def tables(counted: pd.DataFrame, *, data_label: str) -> str:

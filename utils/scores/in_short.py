@@ -88,14 +88,11 @@ def _of_best(best: pd.DataFrame) -> str:
     rows = rows[rows["studies"] == studies]
     higher, lower = rows["difference_low"] > 0, rows["difference_high"] < 0
     alike = "it in" if (higher | lower).any() else "the best baseline's in any region:"
-    groups = (
-        ("is higher than the best baseline's in", higher),
-        ("is lower than the best baseline's in", lower),
-        (f"does not differ clearly from {alike}", ~higher & ~lower),
-    )
+    groups = {"is higher than the best baseline's in": higher, "is lower than the best baseline's in": lower}
+    groups[f"does not differ clearly from {alike}"] = ~higher & ~lower
     columns = ["difference", "difference_low", "difference_high"]
     told = rows["region"] + [f" ({difference(*row)})" for row in rows[columns].to_numpy()]
-    parts = [f"{words} {', '.join(told[these])}" for words, these in groups if these.any()]
+    parts = [f"{words} {', '.join(told[these])}" for words, these in groups.items() if these.any()]
     return f"On {studies} studies its mean score {'; it '.join(parts)}."
 
 

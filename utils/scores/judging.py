@@ -28,9 +28,11 @@ RECORDED_LABEL = "GREEN-radllama2-7b (recorded)"
 METADATA = INDIANA[0]  # the collection's own: one line per study, with its MeSH terms
 NOT_INDEXED = ("no indexing", "technical quality of image unsatisfactory")
 NORMAL, ABNORMAL = "normal", "abnormal"
+Report = dict[str, str]  # texts by region
+Tables = dict[str, pd.DataFrame]  # rows by system
 
 
-def references(split: Dataset) -> dict[str, dict[str, str]]:
+def references(split: Dataset) -> dict[str, Report]:
     """By study id, the findings by region that the study mentions."""
     return {study["id"]: mentioned(study) for study in split.select_columns(["id", *REGIONS])}
 
@@ -47,7 +49,7 @@ def prediction_rows(split: Dataset, generations: Iterable[dict]) -> pd.DataFrame
 
 def all_systems(
     dataset: DatasetDict, reports: dict[str, dict[str, list[dict]]], others: dict[str, dict[str, list[dict]]]
-) -> dict[str, pd.DataFrame]:
+) -> Tables:
     """The rows to judge by system; a system without any is left out.
 
     reports: by system and split, lines of `generations.jsonl`; the fine-tuned model comes first
@@ -87,9 +89,7 @@ def _recorded(rows: pd.DataFrame) -> pd.DataFrame:
     return with_judgements(rows, [parse_completion(text, RECORDED_LABEL) for text in rows["completion"]])
 
 
-def normality(
-    references: dict[str, dict[str, str]], metadata: Path | None = None
-) -> tuple[dict[str, str], str]:
+def normality(references: dict[str, Report], metadata: Path | None = None) -> tuple[dict[str, str], str]:
     """Which studies are normal and which abnormal, by id, and a sentence that says by what.
 
     references: as `references` gives them
@@ -169,11 +169,7 @@ POOR = 0.5
 
 
 def published_judgements(path: Path, address: str = ADDRESS) -> pd.DataFrame:
-    """The published judgements as rows; downloaded to `path` once, 3 MB.
-
-    Raises StepError where the download fails, which the next call goes on with, or gives another file, which
-    is not kept.
-    """
+    """The published judgements as rows; downloaded to `path` once, 3 MB. StepError where that fails."""
     if path.exists():
         return _read_published(path, str(path))
     with replacing_file(path) as temporary:
@@ -185,10 +181,7 @@ def published_judgements(path: Path, address: str = ADDRESS) -> pd.DataFrame:
 
 
 def _read_published(path: Path, name: str) -> pd.DataFrame:
-    """The rows of the published CSV, which has one row per study.
-
-    Raises StepError, naming it by `name`, for another shape, and for scores that are not its completions'.
-    """
+    """The rows of the published CSV. StepError, naming `name`, for another shape or other scores."""
     wrong, parts = f"{name} does not hold the published judgements", []
     texts = {"reference": "reference", "prediction": "predictions", "completion": "evaluation"}
     try:

@@ -35,12 +35,8 @@ from .judging import all_systems, references
 REPORTS, ANSWERS, NOTED = "generations.jsonl", "answers.jsonl", "settings.json"
 
 
-def write_on_all(
-    workspace: Workspace, settings: GenerationSettings, systems: Sequence[str] = SYSTEMS
-) -> None:
-    """Write the reports of `systems` and image features on all GPUs of this machine; do nothing with one or
-    none. Whoever asks for them afterwards finds them written.
-    """
+def write_on_all(workspace: Workspace, settings: GenerationSettings, systems: Sequence = SYSTEMS) -> None:
+    """Write the reports of `systems` and image features on all GPUs of this machine, if it has several."""
     folder, count = workspace.folder("evaluation"), processes.how_many()
     _note(folder, generation=settings)
     if count > 1:
@@ -51,9 +47,7 @@ def write_on_all(
 def base_so_far(
     workspace: Workspace, dataset: DatasetDict, settings: GenerationSettings
 ) -> tuple[dict[str, pd.DataFrame], int]:
-    """The base model's reports that are written: its rows to judge by system, `{}` where there are none; and
-    how many regions its other reports will have to judge, for the plan.
-    """
+    """The base model's rows to judge, `{}` if none are written; and how many regions are still to come."""
     ids, known = writing.ids_to_write(dataset["test"], settings, BASE), references(dataset["test"])
     kept = writing.read_generations(workspace.folder("evaluation") / REPORTS)
     done = writing.as_planned(kept, BASE, "test", {study: {} for study in ids})
@@ -79,10 +73,7 @@ def judge_on_all(workspace: Workspace, settings: JudgeSettings) -> Engine:
 
 
 class SharedJudge:
-    """A judge in several processes, as an engine of `judge_pairs`. The first question starts them; they stay.
-
-    cache: where they keep their answers
-    """
+    """A judge in several processes, which keep answers in `cache`. The first question starts them."""
 
     keeps = True  # so nobody else keeps them
 

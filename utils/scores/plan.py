@@ -27,7 +27,7 @@ from utils.training import plan as training
 from utils.training import sizes, speeds
 from utils.training.speeds import Hours
 
-from .judging import judged
+from .judging import Tables, judged
 from .tables import grid
 
 # Shares of a card's peak, fast, likely, slow (a T4's is 65e12); and tokens kept a pass.
@@ -102,14 +102,12 @@ def judge_seconds(card: Card = T4) -> Hours:
     return tuple(_seconds(JUDGE, QUESTION - START, ANSWER, rows, rate, kept, card) for rate, kept in how)
 
 
-def report_seconds(
-    reading: dict, prompt: int, most_at_once: int, card: Card = T4, untaught: int = 0
-) -> Hours:
+def report_seconds(reading: dict, prompt: int, at_once: int, card: Card = T4, untaught: int = 0) -> Hours:
     """Seconds a report on `card`, of known speed: fast, likely, slow.
 
     reading: how the adapter reads a study, as `loading.how_to_read` gives it
     prompt: tokens of a study's views and its question
-    most_at_once: studies written together at most; 0: as many as fit
+    at_once: studies written together at most; 0: as many as fit
     untaught: the most tokens of a report, where the model was taught none, as the base model: it may use
         them all, and no draft from training reports holds; 0: the model was taught
 
@@ -122,13 +120,13 @@ def report_seconds(
     if reading["precision"] == "fp32":
         rates = speeds.rates(card, "fp32")[::-1]
     slots, kept = _slots(prompt + (untaught or 2 * REPORT)), (1, 1, 1) if untaught else (2, 2, 1)
-    rows = min(rows_at_once(shape, slots, card), most_at_once or MOST_ROWS)
+    rows = min(rows_at_once(shape, slots, card), at_once or MOST_ROWS)
     tower = 2 * speeds.vision_weights(shape) * shape.patches * reading["views"]
     how, passes = (shape, prompt, untaught or REPORT, rows), zip(rates, kept, strict=True)
     return tuple(_seconds(*how, rate, tokens, card) + tower / rate for rate, tokens in passes)
 
 
-def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[str, int]:
+def questions(systems: Tables, engine: Engine, **how) -> dict[str, int]:
     """How many questions each of `systems` adds, in their order, beyond those before it and those answered.
 
     systems: by name, the rows to judge; how: `cache`, `identical_without_asking` as `judge_pairs` takes them
@@ -145,10 +143,7 @@ def questions(systems: dict[str, pd.DataFrame], engine: Engine, **how) -> dict[s
 
 
 def looked_at(reading: dict, studies: int, card: Card = T4, gpus: int = 1) -> Item:
-    """The vision tower's look at the test studies before reports are written, shared by `gpus` known cards.
-
-    reading: as in `report_seconds`. What it sees in the other studies was kept in training.
-    """
+    """The vision tower's look at the test studies before reports are written, shared by `gpus` cards."""
     how = (reading[name] for name in ("precision", "views"))
     hours = speeds.looking_hours(find(reading["base"]).shape, *how, studies, card)
     return Item(LOOK, studies, tuple(each / gpus for each in hours))
@@ -165,7 +160,7 @@ def total(items: list[Item]) -> Item:
     return Item("all", sum(item.count for item in items), hours or (0, 0, 0))
 
 
-def chosen(systems: dict[str, pd.DataFrame], choice: str) -> dict[str, pd.DataFrame]:
+def chosen(systems: Tables, choice: str) -> Tables:
     """Those of `systems` that the setting `systems` of the judge names."""
     names = {"model": [MODEL], "model and shuffled": [MODEL, SHUFFLED], "all": list(systems)}[choice]
     return {name: rows for name, rows in systems.items() if name in names}
@@ -176,13 +171,8 @@ class TimeUp(Exception):
 
 
 def in_turn(
-    engine: Engine,
-    settings: JudgeSettings,
-    cache: Path,
-    *,
-    say: Callable[[str], None] = print,
-    bar: Callable[[str], Callable[[int, int], None]] = counter,
-) -> Callable[[dict[str, pd.DataFrame]], dict[str, pd.DataFrame]]:
+    engine: Engine, settings: JudgeSettings, cache: Path, *, say: Callable = print, bar: Callable = counter
+) -> Callable[[Tables], Tables]:
     """What judges one system after another, and gives the judged rows of those that were finished, by name.
 
     Every answer is kept in `cache`, and the next call goes on. The hours of `settings` begin now; when they
@@ -192,8 +182,8 @@ def in_turn(
     until = time.monotonic() + 3600 * settings.hours if settings.hours else math.inf
     how = {"engine": engine, "cache": cache, "identical_without_asking": settings.identical_without_asking}
 
-    def judge(systems: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        done: dict[str, pd.DataFrame] = {}
+    def judge(systems: Tables) -> Tables:
+        done: Tables = {}
         for name, rows in systems.items():
             began, show, asked = time.monotonic(), bar(f"judging: {name}"), [0, 0]
 
@@ -220,7 +210,7 @@ def in_turn(
     return judge
 
 
-def all_or_stop(done: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
+def all_or_stop(done: Tables, name: str) -> pd.DataFrame:
     """The judged rows of the system `name`. Raises StepError if the time limit came first."""
     if name not in done:
         raise StepError(f"The time limit came before the {name} was judged: run all cells again to go on.")

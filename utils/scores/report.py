@@ -71,11 +71,7 @@ body{max-width:none;margin:0}h2,h3{break-after:avoid}tr,img{break-inside:avoid}}
 
 
 def write_report(
-    results: "Results",
-    figures: Mapping[str, tuple[Path, str]],
-    tables: Mapping[str, tuple[str, pd.DataFrame]],
-    samples: Sequence[str],
-    **last: Mapping | Sequence[str],
+    results: "Results", figures: Mapping[str, tuple], tables: Mapping[str, tuple], samples: Sequence, **last
 ) -> Path:
     """Write `report.md` and `report.html` in the results' folder, each whole or not at all; the first's path.
 
@@ -142,10 +138,7 @@ def _long_tables(results: "Results") -> Iterator[tuple[str, str]]:
 
 
 def html(text: str, folder: Path, folded: Collection[str]) -> str:
-    """`text`, Markdown, as one page that needs no other file: the pictures under `folder` are inside it.
-
-    What stands under the headings in `folded`, up to the next heading, shows when its heading is clicked.
-    """
+    """`text`, Markdown, as one page, with the pictures in `folder`; what `folded` headings head unfolds."""
     markdown = mistune.create_markdown(renderer=_Page(folder), plugins=["table"])
     title = escape(text.partition("\n")[0].lstrip("# "))
     closed = {escape(name, quote=False) for name in folded}

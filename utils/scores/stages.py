@@ -21,7 +21,7 @@ from utils.run.workspace import COMMANDS, Workspace, versions
 from utils.settings import GenerationSettings, JudgeSettings
 
 from . import baselines, findings, parallel, plan, report, tables
-from .judging import all_systems, normality, references
+from .judging import Tables, all_systems, normality, references
 from .statistics import PUBLISHED_DATA, summary
 
 OVERLAP = "BLEU-4 and mean ROUGE-L; tokens: lower-case runs of letters and digits. BLEU-4 has no interval."
@@ -43,10 +43,10 @@ class Reports:
     settings: GenerationSettings
     writer: Writer
     written: dict[str, list[dict]]
-    systems: dict[str, pd.DataFrame]
+    systems: Tables
     candidates: pd.DataFrame
 
-    def others(self, choice: str, engine: Engine) -> dict[str, pd.DataFrame]:
+    def others(self, choice: str, engine: Engine) -> Tables:
         """The rows to judge of those whom `choice` names beside the model, see `plan.chosen`.
 
         With "all" the base model writes first. If reports of it are missing, `engine` gives its memory back.
@@ -152,10 +152,7 @@ class Results:
         return tables.text_metrics(self.test, radeval=tables.RADEVAL)
 
     def finish(self, figures: Mapping[str, tuple[Path, str]]) -> Path:
-        """Write the report, see `report.write_report`, and the manifest of step 4; gives the report's path.
-
-        figures: by title the picture and its alt text
-        """
+        """Write the report, see `report.write_report`, and the manifest of step 4; the report's path."""
         workspace, folder = self.reports.workspace, self.folder
         settings = {"generation": self.reports.settings.model_dump(), "judge": self.judging.model_dump()}
         studies = {name: len(rows) for name, rows in self.reports.dataset.items()}
@@ -168,23 +165,15 @@ class Results:
         written = report.write_report(self, figures, more, samples, **last)
         kept = [folder / name for name in (JUDGED, PAIRS, TABLE, "report.md", "report.html")]
         pictures = [picture for picture, _ in figures.values()]
-        workspace.finish(
-            "evaluation",
-            settings=settings,
-            inputs=[workspace.folder("dataset") / "data", workspace.folder("training") / "adapter"],
-            outputs=[*files_of(_path(workspace)), *kept, *pictures],
-            data_label=self.data_label,
-            not_judged=self.left,
-        )
+        inputs = [workspace.folder("dataset") / "data", workspace.folder("training") / "adapter"]
+        outputs = [*files_of(_path(workspace)), *kept, *pictures]
+        facts = {"settings": settings, "data_label": self.data_label, "not_judged": self.left}
+        workspace.finish("evaluation", inputs=inputs, outputs=outputs, **facts)
         return written
 
 
 def gather(
-    reports: Reports,
-    judging: JudgeSettings,
-    done: Mapping[str, pd.DataFrame],
-    asked: Collection[str],
-    metadata: Path | None = None,
+    reports: Reports, judging: JudgeSettings, done: Tables, asked: Collection, metadata: Path | None = None
 ) -> Results:
     """What the judgements come to; they, the pairs for other judges, and the tables are kept.
 

@@ -213,13 +213,13 @@ def diversity(judgements: pd.DataFrame) -> pd.DataFrame:
 def cell(group: pd.DataFrame, region: str) -> str:
     """A region's mean, interval and n among the rows of a `summary`: `0.70 [0.66, 0.74] n=590`."""
     for row in group[group["region"] == region].to_dict("records"):
-        return f"{row['mean']:.2f} {bounds(row['low'], row['high'])} n={row['n']}"
+        return f"{quoted(row['mean'], row['low'], row['high'])} n={row['n']}"
     return "not mentioned"
 
 
-def bounds(low: float, high: float, form: str = ".2f") -> str:
-    """An interval as it is quoted: `[0.66, 0.74]`."""
-    return f"[{low:{form}}, {high:{form}}]"
+def quoted(value: float, low: float, high: float, form: str = ".2f") -> str:
+    """A value with its interval: `0.70 [0.66, 0.74]`."""
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def groups(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:

@@ -24,7 +24,7 @@ from utils.regions import REGIONS, tidy
 from utils.run.disk import write_text
 
 from . import statistics
-from .statistics import bounds, cell, groups, interval, is_green, one_judge, scored, split_name, summary
+from .statistics import cell, groups, interval, is_green, one_judge, quoted, scored, split_name, summary
 
 FEW = 20  # studies; the percentile bootstrap of fewer is a tenth too narrow, and worse
 QUIZ_SPLITS = {"val": "Validation", "test": "Testing"}
@@ -32,10 +32,7 @@ RADEVAL = ("radgraph", "ratescore") if find_spec("radeval") else ()  # clinical,
 
 
 def quiz_tables(summary: pd.DataFrame) -> str:
-    """The two tables that the quiz asks for, one a split: the model's mean scores and nothing else.
-
-    The model is the first system of `summary`.
-    """
+    """The two tables that the quiz asks for, one a split: the means of the model, the first system."""
     model = summary[summary["system"] == summary["system"].iloc[0]]
     parts = [f"Mean score, judge: {one_judge(summary)}"]
     for split, name in QUIZ_SPLITS.items():
@@ -59,7 +56,7 @@ def comparison(pairs: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
 
 def difference(value: float, low: float, high: float) -> str:
     """A difference with its interval: `+0.04 [-0.01, +0.09]`."""
-    return f"{value:+.2f} {bounds(low, high, '+.2f')}"
+    return quoted(value, low, high, "+.2f")
 
 
 def comparisons(judgements: pd.DataFrame) -> pd.DataFrame:
@@ -97,14 +94,12 @@ def beside(best: pd.DataFrame) -> pd.DataFrame:
     table: dict[tuple[str, str], dict[str, str]] = {}
     for row in best.itertuples():
         split, studies = split_name(row.split), row.studies
-        baseline = f"{row.baseline_mean:.2f} {bounds(row.baseline_low, row.baseline_high)} {row.baseline}"
-        table.setdefault((split, row.region), {"split": split, "region": row.region}).update(
-            {
-                f"{studies}: model": f"{row.mean:.2f} {bounds(row.low, row.high)} n={row.n}",
-                f"{studies}: best baseline": baseline,
-                f"{studies}: difference": difference(row.difference, row.difference_low, row.difference_high),
-            }
-        )
+        baseline = quoted(row.baseline_mean, row.baseline_low, row.baseline_high)
+        cells = table.setdefault((split, row.region), {"split": split, "region": row.region})
+        cells[f"{studies}: model"] = f"{quoted(row.mean, row.low, row.high)} n={row.n}"
+        cells[f"{studies}: best baseline"] = f"{baseline} {row.baseline}"
+        differs = difference(row.difference, row.difference_low, row.difference_high)
+        cells[f"{studies}: difference"] = differs
     return pd.DataFrame(table.values()).fillna("not mentioned")
 
 
@@ -234,10 +229,7 @@ def radeval_scores(pairs: list[Pair], metrics: Sequence[str]) -> dict[str, list[
 
 
 def write_pairs(judgements: pd.DataFrame, path: Path) -> Path:
-    """Write the judged pairs as JSON lines for other metrics: ref, hyp, id, region, system, split.
-
-    The file is whole or not there. How RadEval scores it stands in docs/evaluation.md.
-    """
+    """Write the judged pairs as JSON lines for other metrics, such as RadEval's: see docs/evaluation.md."""
     rows = scored(judgements)[["reference", "prediction", "id", "region", "system", "split"]]
     rows = rows.fillna({"prediction": ""}).astype(str)
     rows = rows.rename(columns={"reference": "ref", "prediction": "hyp"}).to_dict("records")

@@ -37,14 +37,9 @@ def push(repository: str, kind: str, folder: Path, files: list[str], data_label:
                 f"{repository} is public, and {data_label} may not be published (IU X-Ray is CC BY-NC-ND). "
                 "Make the repository private on the Hub, or name another repository in SHARE_TO."
             )
-        api.upload_folder(
-            repo_id=repository,
-            repo_type=kind,
-            folder_path=folder,
-            allow_patterns=files,
-            delete_patterns="data/*.parquet",  # of an earlier push, with other shards
-            commit_message=f"A {kind} of {data_label}",
-        )
+        how = {"repo_id": repository, "repo_type": kind, "allow_patterns": files}
+        how["delete_patterns"] = "data/*.parquet"  # of an earlier push, with other shards
+        api.upload_folder(folder_path=folder, commit_message=f"A {kind} of {data_label}", **how)
     except StepError:
         raise
     except Exception as error:  # the library lets through whatever its HTTP client raises

@@ -101,15 +101,14 @@ def share_adapter(workspace: Workspace, repository: str) -> str:
         raise StepError(f"The scores belong to another adapter. Run {notebook} first.")
     reading, generation = how_to_read(adapter), evaluation["settings"]["generation"]
     base = anywhere.without_path(find(reading["base"]).weights)
-    card = model_card(
-        training["settings"],
-        evaluation["settings"],
-        pd.read_parquet(results / "judgements.parquet"),
-        use=anywhere.snippet(reading, f'snapshot_download("{repository}")', base),
-        table=(results / "table.md").read_text(encoding="utf-8"),
-        data_label=training["data_label"],
-        what_it_names=_what_it_names(run, generation) if (adapter / PROBE).exists() else "",
-    )
+    parts = {
+        "data_label": training["data_label"],
+        "table": (results / "table.md").read_text(encoding="utf-8"),
+    }
+    parts["use"] = anywhere.snippet(reading, f'snapshot_download("{repository}")', base)
+    parts["what_it_names"] = _what_it_names(run, generation) if (adapter / PROBE).exists() else ""
+    judgements = pd.read_parquet(results / "judgements.parquet")
+    card = model_card(training["settings"], evaluation["settings"], judgements, **parts)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         anywhere.write_files(adapter, folder, generation["recall_weight"], generation["max_new_tokens"])
@@ -137,16 +136,10 @@ def model_card(training: Mapping, evaluation: Mapping, judgements: pd.DataFrame,
     base_name = "the small demonstration model of the project" if base == DEMO_BASE else f"`{on_hub or base}`"
     regions, judge = ", ".join(REGIONS), one_judge(scores)
     settings = {f"{part} {name}": value for part in evaluation for name, value in evaluation[part].items()}
-    text = CARD.format(
-        **parts,
-        judge=judge,
-        base_name=base_name,
-        regions=regions,
-        training=_settings({**training, "base": base}),
-        method=METHOD.format(regions=regions, judge=judge),
-        evaluation=_settings(settings),
-        limits="\n".join(f"- {limit}" for limit in limits(scores, parts["data_label"])),
-    )
+    parts |= {"training": _settings({**training, "base": base}), "evaluation": _settings(settings)}
+    parts["method"] = METHOD.format(regions=regions, judge=judge)
+    parts["limits"] = "\n".join(f"- {limit}" for limit in limits(scores, parts["data_label"]))
+    text = CARD.format(**parts, judge=judge, base_name=base_name, regions=regions)
     return ModelCard(f"---\n{ModelCardData(**head).to_yaml()}\n---\n{text}")
 
 
