@@ -21,14 +21,9 @@ def row(name: str, **findings: str) -> dict:
     file = io.BytesIO()
     Image.linear_gradient("L").resize((120, 90)).save(file, format="PNG")
     message = [{"role": "user", "content": "x"}]
-    return {
-        "id": name,
-        "images": [{"bytes": file.getvalue(), "path": None}] * 2,
-        "prompt": message,
-        "completion": message,
-        **{region: findings.get(region, "") for region in REGIONS},
-        "views": 2,
-    }
+    images = [{"bytes": file.getvalue(), "path": None}] * 2
+    chat = {"id": name, "images": images, "prompt": message, "completion": message, "views": 2}
+    return chat | {region: findings.get(region, "") for region in REGIONS}
 
 
 def made(**splits: list[dict]) -> DatasetDict:

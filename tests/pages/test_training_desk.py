@@ -16,19 +16,9 @@ LOG = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "eval_loss": [None, 1.5]
 
 
 def plan(**changes):
-    made = {
-        "tokens": 428.4,
-        "image_tokens": 288,
-        "trainable": 41_943_040,
-        "memory": 6.4,
-        "recomputed": 22,
-        "layers": 32,
-        "steps": 260,
-        "look": (0.05, 0.1, 0.2),
-        "hours": (1.6, 2.5, 4.1),
-        "sessions": (1, 1, 2),
-    }
-    return Plan(**{**made, **changes})
+    made = {"tokens": 428.4, "image_tokens": 288, "trainable": 41_943_040, "memory": 6.4, "recomputed": 22}
+    made |= {"layers": 32, "steps": 260, "look": (0.05, 0.1, 0.2), "hours": (1.6, 2.5, 4.1)}
+    return Plan(**{"sessions": (1, 1, 2), **made, **changes})
 
 
 def test_the_plan_tells_cost_and_uncertainty():

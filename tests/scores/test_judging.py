@@ -18,15 +18,9 @@ SPLIT = Dataset.from_list(
         {"id": "b", "lung": "Left pleural effusion.", "heart": "", "mediastinal": "", "bone": "No fracture."},
     ]
 )
-LINES = [
-    {"system": "m", "split": "test", "id": "a", "report": {"lung": "Clear.", "bone": "Scoliosis."}},
-    {
-        "system": "m",
-        "split": "test",
-        "id": "b",
-        "report": {"lung": "Right pleural effusion.", "bone": "No fracture."},
-    },
-]
+LINE = {"system": "m", "split": "test"}
+LINES = [LINE | {"id": "a", "report": {"lung": "Clear.", "bone": "Scoliosis."}}]
+LINES.append(LINE | {"id": "b", "report": {"lung": "Right pleural effusion.", "bone": "No fracture."}})
 
 
 @pytest.fixture

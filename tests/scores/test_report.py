@@ -184,16 +184,10 @@ def test_it_opens_with_the_chart_the_quizs_table_and_three_sentences(whole):
 def test_settings_and_long_tables_are_folded_and_the_rest_is_not(whole):
     _, page = whole
     folded = re.findall(r"<details><summary><h[23]>(.*?)</h[23]></summary>(.*?)</details>", page, re.DOTALL)
-    assert [title for title, _ in folded] == [
-        "Findings, by system and one by one",
-        "Mean scores of all systems",
-        "The model minus each other system",
-        "Different reports and empty regions",
-        "Shared &lt;words&gt;",
-        "Settings",
-        "Versions",
-        "Commands",
-    ]
+    titles = ["Findings, by system and one by one", "Mean scores of all systems"]
+    titles += ["The model minus each other system", "Different reports and empty regions"]
+    titles += ["Shared &lt;words&gt;", "Settings", "Versions", "Commands"]
+    assert [title for title, _ in folded] == titles
     inside = dict(folded)
     assert "training.lora_rank" in inside["Settings"] and "make demo" in inside["Commands"]
     assert "0.250" in inside["Shared &lt;words&gt;"] and "Findings named rightly" in folded[0][1]

@@ -263,12 +263,8 @@ def test_a_table_with_the_base_model_says_what_it_lacks():
 def test_scores_by_kind_of_study_leave_out_studies_without_a_kind():
     rows = table(*studies([1.0, 0.5, 0.0, 0.2]), *studies([0.0] * 4, system="constant"))
     found = scores.by_kind(rows, {"s0": "normal", "s1": "normal", "s2": "abnormal"})
-    assert found[["split", "system", "studies"]].values.tolist() == [
-        ["test", "model", "abnormal"],
-        ["test", "model", "normal"],
-        ["test", "constant", "abnormal"],
-        ["test", "constant", "normal"],
-    ]
+    kinds = [["test", system, kind] for system in ("model", "constant") for kind in ("abnormal", "normal")]
+    assert found[["split", "system", "studies"]].values.tolist() == kinds
     assert found["lung"].tolist()[:2] == ["0.00 [0.00, 0.00] n=1", "0.75 [0.50, 1.00] n=2"]
     assert set(found["bone"]) == {"not mentioned"}
 

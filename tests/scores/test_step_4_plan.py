@@ -32,14 +32,9 @@ class Judge:
 def rows(system, *texts):
     """A study for each text, its prediction for the lungs; the reference says nothing of the heart."""
     columns = ("system", "split", "id", "region", "reference", "prediction")
-    return pd.DataFrame(
-        [
-            (system, "test", f"s{number}", region, reference, text)
-            for number, text in enumerate(texts)
-            for region, reference in (("lung", "Clear."), ("heart", ""))
-        ],
-        columns=columns,
-    )
+    pairs = (("lung", "Clear."), ("heart", ""))
+    lines = [(system, "test", f"s{n}", *pair, text) for n, text in enumerate(texts) for pair in pairs]
+    return pd.DataFrame(lines, columns=columns)
 
 
 @pytest.fixture

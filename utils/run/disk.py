@@ -172,7 +172,7 @@ def read_json(path: Path):
 
 def read_note(path: Path) -> dict:
     """What a JSON file holds, as `read_json` reads it; `{}` where it is not there or damaged."""
-    with suppress(FileNotFoundError, ValueError):
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
         return read_json(path)
     return {}
 
