@@ -24,7 +24,7 @@ from utils.models import writer as writing
 from utils.models.features import FOLDER, block_features, blocks
 from utils.models.systems import BASE, MODEL, SHUFFLED, SYSTEMS
 from utils.run import processes
-from utils.run.disk import read_json, read_note, write_json
+from utils.run.disk import read_json, write_json
 from utils.run.progress import counter, progress
 from utils.run.workspace import StepError, Workspace
 from utils.settings import GenerationSettings, JudgeSettings, Preset, preset, with_values
@@ -158,7 +158,7 @@ def _opened(workspace: Workspace) -> tuple[Path, DatasetDict, writing.Writer, Pr
     """The folder of step 4, the dataset, the writer, and the preset with what the folder notes over it."""
     workspace.require("training")
     dataset, folder = load(workspace.folder("dataset")), workspace.folder("evaluation")
-    settings = with_values(preset(workspace.size), read_note(folder / NOTED))
+    settings = with_values(preset(workspace.size), _noted(folder))
     return folder, dataset, writer_of(workspace, settings.generation), settings
 
 
@@ -170,8 +170,7 @@ def writer_of(workspace: Workspace, settings: GenerationSettings) -> writing.Wri
 
 def _note(folder: Path, **parts: GenerationSettings | JudgeSettings) -> None:
     """Note settings for the processes of a run, those of a notebook or of a terminal."""
-    noted = read_note(folder / NOTED)
-    write_json(folder / NOTED, noted | {name: part.model_dump() for name, part in parts.items()})
+    write_json(folder / NOTED, _noted(folder) | {name: part.model_dump() for name, part in parts.items()})
 
 
 def _reports(dataset: DatasetDict, systems: Sequence[str]) -> list[tuple[str, str]]:
@@ -187,3 +186,8 @@ def _show(items: Iterable, label: str, total: int | None = None) -> Iterable:
 
 def _of(label: str) -> str:
     return f"{label}, first of {processes.started()}" if processes.started() > 1 else label
+
+
+def _noted(folder: Path) -> dict:
+    path = folder / NOTED  # a damaged one is an error: other settings would be taken unnoticed
+    return read_json(path) if path.exists() else {}
