@@ -9,10 +9,9 @@ elsewhere nobody knows whether the study has it. An absent or empty prediction n
 - F1: 2 right / (present + named), so 0 where a report never names what is there, and undefined
   only where no study has it and no report names it
 
-Micro pools the counts of all findings. Macro is the mean of the F1 of the findings that any study
-has, each with the same weight. Intervals are 95 % percentile bootstrap intervals. The bootstrap
-draws studies, each with all its regions, for the findings of one study are not independent; a draw
-in which a value is undefined is left out of that value's interval. Of a count of 0 it has no width.
+Micro pools the counts of all findings. Macro is the mean of the F1 of the findings that any study has. The
+95 % percentile bootstrap intervals draw studies, each with all its regions, for the findings of one study are
+not independent; a draw in which a value is undefined is left out of that value's interval.
 """
 
 from collections.abc import Iterator, Sequence

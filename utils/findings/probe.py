@@ -64,10 +64,9 @@ class Probe:
     def threshold(self, recall_weight: float) -> float:
         """The probability from which on a finding is named: one for all findings.
 
-        It is the one with the highest F-measure to be expected on the calibration studies, all findings
-        together, if their probabilities are true; recall weighs `recall_weight` times as much as precision.
-        One for all leaves out a finding that the probe cannot see, which one of its own would name in most
-        studies.
+        It has the highest F-measure to be expected on the calibration studies if their probabilities are
+        true; recall weighs `recall_weight` times as much as precision. A threshold of its own would name a
+        finding that the probe cannot see in most studies.
         """
         if not self.calibration.size:
             return 0.0

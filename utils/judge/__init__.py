@@ -59,7 +59,7 @@ def judge_pairs(
     progress: called with (answered, to ask) as answers come
     identical_without_asking: a prediction equal to its reference is scored 1.0, as GREEN did in every
         recorded case, and the label of all judgements says so; an empty one always gets 0 without asking
-    options: of an engine that is named: those of `green.GreenEngine` or of `green.ServerEngine`
+    options: of an engine that is named
 
     Raises JudgeError for an empty reference (a region that a study does not mention is never scored), for an
     unknown engine, for options that reach none, and for a cache file that is not ours.
@@ -120,13 +120,13 @@ def _known(
 
 
 def offline_judge_reward(completions: list, **columns: object) -> list[float | None]:
-    """The offline judge as a reward of TRL: `GRPOTrainer(reward_funcs=offline_judge_reward, ...)`. Not GREEN.
+    """The offline judge, not GREEN, as a reward of TRL: the mean score, 0 to 1, over the regions that a study
+    mentions, None for a study without any; a region that the report leaves out scores 0.
 
     completions: report texts, or conversations whose last message holds one
     columns: the dataset's, as TRL repeats them for each completion; the regions' hold the references
 
-    The reward is the mean score, 0 to 1, over the regions that a study mentions, None for a study without
-    any; a region that the report leaves out scores 0. Raises JudgeError without a column of a region.
+    Raises JudgeError without a column of a region.
     """
     given = {region: columns[region] for region in REGIONS if region in columns}
     if not given:

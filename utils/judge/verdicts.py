@@ -52,8 +52,7 @@ def parse_completion(text: str, judge: str = "") -> Judgement:
     """A judge's completion read; never raises.
 
     Counts and score are green-score 0.0.12's on every text: its own parser's once `green_score.take` has it.
-    Where it counts 0 because no number of matched findings can be read, `score` is None. The words are read
-    by our own parser.
+    Where no number of matched findings can be read, `score` is None.
     """
     ours, package = our_reading(text, judge), green_score.taken()
     if package is None:

@@ -132,17 +132,15 @@ def block_features(
     return features
 
 
+@lru_cache(maxsize=16)
 def blocks(studies: Dataset) -> list[Dataset]:
     """`studies` in the portions whose features are saved together: the same ones for the same `studies`."""
-    return _blocks(studies, BLOCK)
+    return _portions(studies, BLOCK)
 
 
 def _portions(studies: Dataset, size: int) -> list[Dataset]:
     starts = range(0, len(studies), size)
     return [studies.select(range(start, min(start + size, len(studies)))) for start in starts]
-
-
-_blocks = lru_cache(maxsize=16)(_portions)
 
 
 @cache  # features and patches are named by the pictures, which are read once for both
@@ -189,11 +187,8 @@ class Kept:
 
 
 def patch_files(tower: Tower, block: Dataset, folder: Path) -> Iterator[tuple[Path, Dataset]]:
-    """The files in `folder` with the patches of one of `blocks`, and the studies of each.
-
-    They are named by the tower and the pictures, so other ones are looked at anew, and so is what a file that
-    is not whole had.
-    """
+    """The files in `folder` with the patches of one of `blocks`, and the studies of each; made where one is
+    not there or not whole, or is of another tower or other pictures."""
     for number, batch in enumerate(_portions(block, BATCH)):
         path = folder / f"{_content(tower.fingerprint, block)}-{number}.safetensors"
         if not _is_whole(path):

@@ -46,12 +46,12 @@ def where_it_looked(
     means: Sequence[Image.Image],
     show: Callable[..., Iterable] = progress,
 ) -> dict[str, np.ndarray]:
-    """By region, (views, GRID, GRID): how much the log-probability of its line drops without a patch.
+    """By region, (views, GRID, GRID): how much the log-probability of its line, heading and text, drops
+    without a patch: the mean over the windows that cover it. Below zero, the line is more likely without.
 
     views, report: a study and what `read_study` made of it; means: see `mean_views`, the last one stands for
-    further views. A line is a heading, with the findings that it is to name, and its text. Of a patch it is
-    the mean over the windows that cover it; below zero, the line is more likely without them. It takes about
-    `passes` times the `seconds` of `report`. Raises StepError where memory does not hold it.
+    further views. It takes about `passes` times the `seconds` of `report`. Raises StepError where memory does
+    not hold it.
     """
     views, lines = list(views[: report.views]), lines_of(writer.processor, report.tokens)
     if not lines:

@@ -34,7 +34,7 @@ EXAMPLE = (  # the quiz's own
 
 
 class Prompt(NamedTuple):
-    """A system prompt, its name, and the hash of its text that goes into caches and manifests."""
+    """A system prompt, its name, and the hash of its text, for caches and manifests."""
 
     name: str
     text: str
@@ -86,38 +86,32 @@ def split_findings(texts: list[str], engine: str = "offline", **options) -> list
     Raises SplitError where the texts are not strings, the engine is unknown, the model or the server cannot
     be used at all, or a budget is set for a model without a known price.
     """
-    texts = _whole(texts)
-    splits = _unrepaired(texts, engine, **options)
-    if engine == "offline":
-        return splits
-    return [repair_one(text, split)[0] for text, split in zip(texts, splits, strict=True)]
+    texts, splits = _unrepaired(texts, engine, **options)
+    pairs = zip(texts, splits, strict=True)
+    return splits if engine == "offline" else [repair_one(text, split)[0] for text, split in pairs]
 
 
 def split_and_audit(texts: list[str], engine: str = "offline", **options) -> tuple[list[Split], pd.DataFrame]:
     """`split_findings`, with the same options, and the audit of what it gives, as `repair` has it."""
-    texts = _whole(texts)
-    return repair(texts, _unrepaired(texts, engine, **options))
-
-
-def _whole(texts: list[str]) -> list[str]:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise SplitError("texts must be a list of strings, one report each.")
-    return [whole(text) for text in texts]
+    return repair(*_unrepaired(texts, engine, **options))
 
 
 def _unrepaired(
     texts, engine, *, model="", prompt=None, budget=0.0, spending=None, cache=None, progress=None, **server
-) -> list[Split]:
-    model = model_of(engine, model)
+) -> tuple[list[str], list[Split]]:
+    """The texts without halves of characters, and their splits as the engine gives them."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise SplitError("texts must be a list of strings, one report each.")
+    texts, model = [whole(text) for text in texts], model_of(engine, model)
     if engine == "offline":
-        return [split_offline(text) for text in texts]
+        return texts, [split_offline(text) for text in texts]
     system = prompt.text if isinstance(prompt, Prompt) else prompt or load_prompt().text
     if engine == "local":
         if unknown := server.keys() - {"concurrency", "base_url", "api_key"}:
             raise TypeError(f"no such option: {', '.join(unknown)}")
-        return local.ask_all(texts, system, model, cache, progress)
+        return texts, local.ask_all(texts, system, model, cache, progress)
     spending = spending or new_spending(model, budget, server.get("base_url"))
-    return remote.ask_all(texts, system, model, spending, cache=cache, progress=progress, **server)
+    return texts, remote.ask_all(texts, system, model, spending, cache=cache, progress=progress, **server)
 
 
 def options_of(settings: SplitSettings, prompt: str, api_key: str | None, cache: Path) -> dict:

@@ -65,11 +65,9 @@ def failures(text: str, split: Split) -> list[str]:
     """What is wrong with one report's split, one phrase per sentence; empty where the audit is clean."""
     faults = []
     for row in _study(0, text, split):
-        failed = [name for name in CHECKS if not row[name]]
-        fault = f"does not keep its {' and '.join(failed)}"
-        if "traced" in failed:
-            fault = "is left out" if row["direction"] == "original" else "is not in the findings"
-        if failed:
+        if failed := [name for name in CHECKS if not row[name]]:
+            untraced = "is left out" if row["direction"] == "original" else "is not in the findings"
+            fault = untraced if "traced" in failed else f"does not keep its {' and '.join(failed)}"
             faults.append(f'"{row["sentence"]}" {fault}')
     return faults
 
@@ -107,9 +105,12 @@ def repair_one(text: str, split: Split, study: int = 0) -> tuple[Split, list[dic
     fixed = _mend(text, split, before)
     after = _study(study, text, fixed)
     if not all(row["ok"] for row in after):
-        fixed = split_offline(text)
-        after = _study(study, text, fixed)
-    return fixed, _compared(before, after)
+        after = _study(study, text, fixed := split_offline(text))
+    same = itemgetter("direction", "sentence", "regions")
+    kept, remaining = {same(row) for row in before if row["ok"]}, set(map(same, after))
+    changed = [row | {"repaired": same(row) not in kept} for row in after]
+    gone = [row for row in before if row["direction"] == "output" and same(row) not in remaining]
+    return fixed, changed + [row | {"direction": "removed", "ok": True, "repaired": True} for row in gone]
 
 
 def _table(studies: Iterable[list[dict]]) -> pd.DataFrame:
@@ -118,15 +119,6 @@ def _table(studies: Iterable[list[dict]]) -> pd.DataFrame:
     in_pieces = iter(lambda: list(islice(rows, PIECE)), [])
     pieces = [pd.DataFrame(piece, columns=COLUMNS) for piece in in_pieces]
     return pd.concat(pieces or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
-
-
-def _compared(before: list[dict], after: list[dict]) -> list[dict]:
-    """The rows `after`, those marked that are new or were not ok `before`, and the output removed."""
-    same = itemgetter("direction", "sentence", "regions")
-    kept, remaining = {same(row) for row in before if row["ok"]}, {same(row) for row in after}
-    changed = [row | {"repaired": same(row) not in kept} for row in after]
-    gone = [row for row in before if row["direction"] == "output" and same(row) not in remaining]
-    return changed + [row | {"direction": "removed", "ok": True, "repaired": True} for row in gone]
 
 
 def _mend(text: str, split: Split, rows: list[dict]) -> Split:
@@ -160,12 +152,8 @@ def _study(study: int, text: str, split: Split) -> list[dict]:
         rows.append(("original", sentence, regions, checks))
     for (name, sentence, stated), drawn in zip(outputs, sources, strict=True):
         rows.append(("output", sentence, name, _checks(stated, [facts[i] for i in drawn], original=False)))
-    return [
-        {"study": study, "direction": direction, "sentence": sentence, "regions": regions}
-        | checks
-        | {"ok": all(checks.values()), "repaired": False}
-        for direction, sentence, regions, checks in rows
-    ]
+    facts = [(study, *row, *checks.values(), all(checks.values()), False) for *row, checks in rows]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in facts]
 
 
 def _read(text: str, split: Split) -> tuple[list[str], list[_Facts], list[tuple[str, str, _Facts]]]:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import openai
 
-from utils.run.disk import write_json
+from utils.run.disk import read_json, write_json
 
 from .questions import Cache, Spending, SplitError, asked_again, estimate, question, question_tokens
 from .reading import read_answer
@@ -50,8 +50,7 @@ def submit(
     Before anything is sent, the estimate of the cost of all of them is printed. Raises SplitError where that
     is above `budget` dollars (0: no limit), for a budget with a model whose price is not known, and, once,
     with the reason, where a batch has failed. Run again, it hands in what is missing and nothing twice: a
-    batch that was handed in before the state was written is found at the server. Batches are on this side's
-    disk one by one.
+    batch that was handed in before the state was written is found at the server.
 
     token_limit: tokens that the account may have waiting at once, from OpenAI's page of limits (None: what
         the API gave as the reason of a failed batch, else `TOKEN_LIMIT`); what does not fit is printed
@@ -249,7 +248,7 @@ def _lines(client: openai.OpenAI, name: str) -> Iterator[dict]:
 
 def _read(state: Path) -> dict:
     try:
-        held = json.loads(state.read_text(encoding="utf-8"))
+        held = read_json(state)
         if not {"model", "batches"} <= held.keys():
             raise ValueError
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from utils.data import phantoms
 from utils.data.studies import Study
 from utils.findings.sentences import STOPWORDS, sentences, words
 from utils.regions import ALL, tidy
+from utils.run.disk import read_json
 from utils.settings import SplitSettings
 
 from .questions import Split, SplitError
@@ -31,27 +32,25 @@ def agreement(originals: list[str], ours: list[Split], gold: list[Split], prompt
     """Two splits of the same reports compared, one row per original sentence.
 
     Columns: study (position), sentence, ours and gold (regions joined by "+", "" where the split has it
-    nowhere), agree (missing where either is ""). A sentence is in a region, others among them, when 60 % of
-    its content words (no articles, prepositions, forms of "be" and "have", or XXXX; "no" is one) stand
-    anywhere in that region's text. Two splits agree on it when the sets of regions are the same;
-    `frame["agree"].mean()` is the share, over the sentences that both place. A study that `prompt` shows as
-    an example ("Findings: ... Answer:") is left out.
+    nowhere), agree (on the set of regions; missing where either is ""). A sentence is in a region when 60 %
+    of its `content_words` stand anywhere in that region's text. A study that `prompt` shows as an example
+    ("Findings: ... Answer:") is left out.
     """
     prompt, rows = tidy(prompt), []
     for study, (text, *splits) in enumerate(zip(originals, ours, gold, strict=True)):
         if f"Findings: {tidy(text)} Answer:" in prompt:
             continue
-        bags = [{name: set(content_words(split.get(name) or "")) for name in ALL} for split in splits]
+        sides = [{name: set(content_words(split.get(name) or "")) for name in ALL} for split in splits]
         for sentence in sentences(text):
-            mine, theirs = (_placed(content_words(sentence), bag) for bag in bags)
+            mine, theirs = (_regions_of(content_words(sentence), side) for side in sides)
             rows.append((study, sentence, mine, theirs, mine == theirs if mine and theirs else None))
     frame = pd.DataFrame(rows, columns=["study", "sentence", "ours", "gold", "agree"])
     return frame.astype({"agree": "boolean"})
 
 
-def _placed(words: list[str], bag: dict[str, set[str]]) -> str:
-    least = IN_REGION * len(words)
-    return "+".join(n for n in ALL if words and sum(word in bag[n] for word in words) >= least)
+def _regions_of(content: list[str], side: dict[str, set[str]]) -> str:
+    least = IN_REGION * len(content)
+    return "+".join(n for n in ALL if content and sum(word in side[n] for word in content) >= least)
 
 
 def by_region(frame: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +116,7 @@ def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> 
     Raises SplitError where the file `originals` is not there, is no annotation, or has none of them.
     """
     try:
-        splits = json.loads(Path(originals).read_text(encoding="utf-8"))
+        splits = read_json(Path(originals))
         texts = {study["id"]: study["report"] for studies in splits.values() for study in studies}
     except OSError:
         raise SplitError(f"There is no file {originals}.") from None

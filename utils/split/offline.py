@@ -6,7 +6,7 @@ normal") or what stands before the list ("No ...", "Normal ...").
 """
 
 import re
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 from utils.findings.sentences import sentences, words
@@ -20,7 +20,6 @@ JOINT = "cardiomediastinal"  # the outline that heart and mediastinum share
 
 
 _pattern = partial(re.compile, flags=re.IGNORECASE)
-# Clauses.
 _SEPARATOR = _pattern(
     r"(\s*;\s+"
     r"|(?<!consistent)(?<!compatible)(?<!associated)(?<!corresponds)(?<!corresponding)"
@@ -77,6 +76,17 @@ _NAMELESS = _pattern(r"\bpulmonary XXXX\b")
 _SAYS_NOTHING = re.compile(r"\b(?:is|are|has|have)(?: XXXX)+(?: in the interval)?\W*$")
 # A sentence that goes on about the one before it.
 _GOES_ON = _pattern(r"^(?:however,? |not )?(?:this|these|that|it|they|which)\b")
+
+
+_SINGULARS = {  # term: (region, weight)
+    tidy(term): (region, weight)
+    for region, by_weight in LEXICON.items()
+    for weight, terms in by_weight.items()
+    for term in terms.split(",")
+}
+_TERMS = {
+    plural: hit for term, hit in _SINGULARS.items() for plural in (term + "s", term + "es", term[:-1] + "ies")
+} | _SINGULARS
 
 
 class Part(NamedTuple):
@@ -155,32 +165,17 @@ def _runs(body: str) -> list[tuple[str | None, str]]:
 def region_of(phrase: str, least: float = 1) -> str | None:
     """The region that `phrase` speaks of most, None where its terms weigh less than `least`."""
     scores: dict[str, float] = {}
-    tokens, at, terms = words(_NAMELESS.sub("", phrase)), 0, _terms()
+    tokens, at = words(_NAMELESS.sub("", phrase)), 0
     while at < len(tokens):
         for length in (3, 2, 1):
-            if hit := terms.get(" ".join(tokens[at : at + length])):
+            if hit := _TERMS.get(" ".join(tokens[at : at + length])):
                 region, weight = hit
                 scores[region] = scores.get(region, 0 if scores else FIRST) + weight
                 at += length - 1
                 break
         at += 1
-    best = max(scores, key=scores.__getitem__, default=None)
+    best = max(scores, key=scores.get, default=None)
     return best if best and scores[best] >= least else None
-
-
-@cache
-def _terms() -> dict[str, tuple[str, int]]:
-    """Term or its plural -> (region, weight)."""
-    table = {
-        tidy(term): (region, weight)
-        for region, by_weight in LEXICON.items()
-        for weight, terms in by_weight.items()
-        for term in terms.split(",")
-    }
-    plurals = {
-        plural: hit for term, hit in table.items() for plural in (term + "s", term + "es", term[:-1] + "ies")
-    }
-    return plurals | table
 
 
 def _share(clause: str) -> list[tuple[str | None, str]]:

@@ -10,10 +10,8 @@ from pydantic_core import from_json
 
 from utils.regions import ALL, OTHERS
 
-from .auditing import failures
+from .auditing import Split, failures
 from .offline import region_of
-
-Split = dict[str, str]
 
 # What models write before the answer, and how its end is marked: `<think>`, `[THINK]`, or gpt-oss's channels.
 _THOUGHT_NAME = r"(?:\w+:)?(?:think|thinking|thought|thoughts|reasoning)"

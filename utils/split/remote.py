@@ -74,9 +74,7 @@ def ask_all(
     """The model's split of each text, unrepaired; all regions "" where it gave none that can be read.
 
     Where the budget of `spending` is used up no further question is asked, and where answers do not come in
-    time fewer are asked at once; a warning says so. Raises SplitError where the server cannot be used: no
-    key, a key that it refuses, an unknown model, no connection. What was answered until then stays in the
-    cache.
+    time fewer are asked at once; a warning says so. Raises SplitError where the server cannot be used.
 
     server: base_url and api_key
     """

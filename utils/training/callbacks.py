@@ -1,6 +1,5 @@
 """What is watched while a model trains: checkpoints, the rate, the clock, the loss, and sample reports."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from utils.findings.probe import Probe
 from utils.models.features import Tower
 from utils.models.loading import PROBE, READING, READING_SETTINGS
 from utils.models.writer import as_text, stream
-from utils.run.disk import write_json
+from utils.run.disk import read_json, write_json
 from utils.run.machine import memory
 from utils.run.workspace import StepError
 from utils.settings import RECALL_WEIGHT, TrainingSettings
@@ -86,8 +85,11 @@ class RunCallback(TrainerCallback):
             self.measured = now
         if state.global_step >= state.max_steps:
             control.should_evaluate = args.eval_strategy != "no"
-        if self.settings.hours and self._first_says(now - self.started > 3600 * self.settings.hours):
-            control.should_save = control.should_training_stop = True
+        if self.settings.hours:
+            # The first process decides: one that stops alone waits for the others, and they for it.
+            over, device = now - self.started > 3600 * self.settings.hours, self.trainer.accelerator.device
+            if broadcast(torch.tensor(int(over), device=device)):
+                control.should_save = control.should_training_stop = True
         self.skipped = self.skipped + 1 if self.trainer.accelerator.optimizer_step_was_skipped else 0
         if self.skipped >= MOST_SKIPPED:
             raise StepError(
@@ -119,14 +121,9 @@ class RunCallback(TrainerCallback):
             self.probe.save(folder / PROBE)
             self.store.add(state.global_step, state.log_history)
 
-    def _first_says(self, answer: bool) -> bool:
-        """The first process's answer: one that stops alone waits for the others, and they for it."""
-        return bool(broadcast(torch.tensor(int(answer), device=self.trainer.accelerator.device)))
-
     def rate(self, step: int) -> float | None:
         """Seconds per step in this session, once it has made enough of them."""
-        done = step - self.first
-        if self.measured is None or done < MEASURED_OVER:
+        if self.measured is None or (done := step - self.first) < MEASURED_OVER:
             return None
         return (time.monotonic() - self.measured) / (done - MEASURED_FROM)
 
@@ -141,8 +138,8 @@ class RunCallback(TrainerCallback):
         model.eval()
         views = [study[: self.settings.views] for study in self.studies["images"]]
         read = (getattr(self.settings, name) for name in ("base", "precision", "views"))
-        seen = Tower(*read, processor, load=lambda: model).see(views)
-        plans = self.probe.plans(seen, RECALL_WEIGHT)
+        tower = Tower(*read, processor, load=lambda: model)
+        plans = self.probe.plans(tower.see(views), RECALL_WEIGHT)
         tokens = dict(stream(model, processor, views, SAMPLE_TOKENS, plans=plans))
         model.train(was_training)
         references = [messages[0]["content"] for messages in self.studies["completion"]]
@@ -151,10 +148,8 @@ class RunCallback(TrainerCallback):
 
     def _advice(self) -> str:
         instead = " or set precision to fp32 (slower)" if self.settings.precision == "fp16" else ""
-        return (
-            "Training was stopped. Its checkpoints are kept. Choose another name for the run and "
-            f"lower learning_rate{instead} (now {self.settings.learning_rate:g})."
-        )
+        advice = "Training was stopped. Its checkpoints are kept. Choose another name for the run and "
+        return f"{advice}lower learning_rate{instead} (now {self.settings.learning_rate:g})."
 
 
 def write_progress(progress: Progress, path: Path) -> None:
@@ -165,7 +160,7 @@ def write_progress(progress: Progress, path: Path) -> None:
 
 def read_progress(path: Path) -> Progress:
     """What `write_progress` told last."""
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path)
     values["samples"] = [Sample(**each) for each in values["samples"]]
     return Progress(**{**values, "log": pd.DataFrame(values["log"])})
 

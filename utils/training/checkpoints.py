@@ -17,7 +17,7 @@ from datasets import Dataset
 from utils.findings.counts import MICRO, count
 from utils.models.writer import Writer
 from utils.regions import REGIONS, parse
-from utils.run.disk import discard, file_hash, listed, patiently, reason_of, write_json
+from utils.run.disk import discard, file_hash, listed, patiently, read_json, reason_of, write_json
 from utils.run.progress import progress
 from utils.run.workspace import StepError
 
@@ -123,7 +123,7 @@ def is_sealed(checkpoint: Path) -> bool:
 def prune(folder: Path, keep: int, log_history: list[dict]) -> None:
     """Delete all checkpoints but the newest `keep` and the one with the lowest evaluation loss."""
     paths = _checkpoints(folder)
-    best = best_step(log_history, {step_of(path) for path in paths})
+    best = best_step(log_history, set(map(step_of, paths)))
     for path in paths[:-keep]:
         if step_of(path) != best:
             discard(path)
@@ -151,7 +151,7 @@ def same_settings_or_stop(settings: dict, path: Path, free: set[str]) -> None:
     Those called `free` do not change what is learnt, and may differ.
     """
     if path.exists():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        theirs = read_json(path)
         changed = [
             f"{name}: {theirs.get(name)} → {settings.get(name)}"
             for name in {**theirs, **settings}
@@ -196,9 +196,8 @@ def choose(
     without `validation`, where no evaluation loss was taken at a checkpoint, and among equals in findings.
     """
     known, kept = losses(log_history), {step_of(path): path for path in checkpoints}
-    table = pd.DataFrame({"step": sorted({*kept, *known})})
+    table, best = pd.DataFrame({"step": sorted({*kept, *known})}), max(kept)
     table["eval_loss"], table["kept"] = table["step"].map(known), table["step"].isin(kept)
-    best = max(kept)
     if by == "findings" and validation:
         table.loc[table["kept"], "micro_f1"] = by_findings(checkpoints, validation)
         best = table["step"][table["micro_f1"] == table["micro_f1"].max()].max()

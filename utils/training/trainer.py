@@ -9,7 +9,6 @@ trains the run in folder RUN, a folder of `training/` in a workspace whose datas
 """
 
 import gc
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from transformers import ProgressCallback, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from utils.findings.plans import Words
 from utils.findings.probe import Probe
@@ -30,7 +30,7 @@ from utils.models import loading
 from utils.models.bases import fits_or_stop
 from utils.models.features import NUMBERS, PATCHES, Kept
 from utils.run import processes
-from utils.run.disk import replacing, write_json, write_text
+from utils.run.disk import read_json, replacing, write_json, write_text
 from utils.run.machine import Card, card, memory
 from utils.run.progress import counter
 from utils.run.workspace import StepError, Workspace
@@ -191,16 +191,16 @@ def train(
         torch.cuda.empty_cache()
         PartialState().wait_for_everyone()  # the trainer's last act is to save, in the first process
         checkpoint, _ = store.newest()
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    log, finished = log_table(state["log_history"]), step_of(checkpoint) >= last
+    history, finished = read_json(checkpoint / TRAINER_STATE_NAME)["log_history"], step_of(checkpoint) >= last
+    log = log_table(history)
     PartialState().wait_for_everyone()  # before checkpoints move
     if PartialState().is_main_process:
-        store.catch_up(state["log_history"])
+        store.catch_up(history)
         write_text(folder / "log.csv", log.to_csv(index=False))
         if finished:
             shutil.rmtree(store.local / PATCHES, ignore_errors=True)
             validation = sample(dataset["val"], settings) if "val" in dataset else None
-            chosen, table = choose(settings.choose, store.whole(), state["log_history"], validation)
+            chosen, table = choose(settings.choose, store.whole(), history, validation)
             write_text(folder / "choice.csv", table.to_csv(index=False))
             with replacing(folder / "adapter") as adapter:
                 for name in (*loading.ADAPTER_FILES, loading.READING, loading.PROBE):
@@ -268,7 +268,7 @@ def finish(workspace: Workspace, settings: TrainingSettings, outcome: Outcome, *
 def noted_settings(folder: Path) -> dict:
     """The settings of the run in `folder`, none where it has not begun."""
     path = folder / "settings.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def sample(split: Dataset, settings: TrainingSettings) -> Dataset:
@@ -290,9 +290,8 @@ def _columns(split: Dataset, settings: TrainingSettings, processor, words: Words
         return rows
 
     def first_views(batch: dict) -> dict:
-        if "images" not in batch:
-            return batch
-        return {**batch, "images": [views[: settings.views] for views in batch["images"]]}
+        first = [views[: settings.views] for views in batch.get("images", ())]
+        return {**batch, "images": first} if "images" in batch else batch
 
     return rows.with_transform(first_views)
 
