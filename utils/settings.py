@@ -33,11 +33,8 @@ KAGGLE_HOURS = 11  # of a session's 12, until training or judging stops by itsel
 
 
 class StepSettings(BaseModel):
-    """Settings that refuse unknown names and values out of range, also when changed later.
-
-    A form shows at most five, which are not `folded`, and folds the rest away by group. A field's `examples`
-    are choices that a form offers beside any other text.
-    """
+    """Settings that refuse unknown names and values out of range, also when changed later. A form folds
+    away, by group, those that are `folded`, and offers a field's `examples` beside any other text."""
 
     folded: ClassVar[dict[str, tuple[str, ...]]] = {}
     model_config = ConfigDict(extra="forbid", validate_assignment=True)

@@ -1,17 +1,16 @@
 """Which findings reports name rightly: recall, precision and F1 by finding, with intervals.
 
-The rows are those of `judgements.parquet`; scores play no part. A finding is looked for by `groups.named` in
-the reference and in the prediction of its region. It is counted only where the reference mentions the region:
-elsewhere nobody knows whether the study has it. An absent or empty prediction names nothing.
+The rows are those of `judgements.parquet`; scores play no part. A finding is counted only where the reference
+mentions its region: elsewhere nobody knows whether the study has it. An absent or empty prediction names
+nothing.
 
 - recall: of the studies that have the finding, the share whose report names it
 - precision: of the reports that name it, the share whose study has it; undefined (NaN) where none does
-- F1: 2 right / (present + named), so 0 where a report never names what is there, and undefined
-  only where no study has it and no report names it
+- F1: 2 right / (present + named); undefined only where no study has it and no report names it
 
-Micro pools the counts of all findings. Macro is the mean of the F1 of the findings that any study has. The
-95 % percentile bootstrap intervals draw studies, each with all its regions, for the findings of one study are
-not independent; a draw in which a value is undefined is left out of that value's interval.
+Micro pools the counts of all findings. Macro is the mean of the F1 of the findings that any study has.
+Intervals are 95 % percentile bootstrap intervals over studies, each with all its regions, for the findings of
+one study are not independent; a draw in which a value is undefined is left out of that value's interval.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,11 +32,10 @@ def count(rows: pd.DataFrame, groups: Sequence[Group], resamples: int = RESAMPLE
 
     rows: of several systems, with the columns `COLUMNS`, one for each study and region
 
-    Columns: system, split, finding, region; n (studies whose reference mentions the region), present (of
-    these, studies that have the finding), named (predictions that name it), right (both); recall, precision,
-    f1, each with its `_low` and `_high`. Micro and macro have the sums over the findings, and as n the
-    studies with any of the regions; macro has an F1 alone. Without groups there are no rows. Raises
-    ValueError for a missing column and for a study that is given twice.
+    Columns: system, split, finding, region; n (studies whose reference mentions the region), present, named,
+    right; recall, precision, f1, each with its `_low` and `_high`. Micro and macro have the sums over the
+    findings, and as n the studies with any of the regions; macro has an F1 alone. Without groups there
+    are no rows. Raises ValueError for a missing column and for a study that is given twice.
     """
     table = []
     findings = [*((group.name, group.region) for group in groups), (MICRO, ""), (MACRO, "")]
@@ -56,10 +54,8 @@ def count(rows: pd.DataFrame, groups: Sequence[Group], resamples: int = RESAMPLE
 
 
 def on_same_studies(rows: pd.DataFrame) -> pd.DataFrame:
-    """`rows`, and the first system once more on the studies of each system that has fewer of them.
-
-    It stands before that system, and its name ends with `SAME` and that system's.
-    """
+    """`rows`, and before each system that has fewer studies the first system once more, on these alone:
+    its name ends with `SAME` and that system's."""
     model = rows["system"].iloc[0] if len(rows) else ""
     own = rows[rows["system"] == model]
     parts, seen = [own], []

@@ -1,7 +1,6 @@
 """The findings that are counted: a few names each for what radiologists call one thing.
 
-A finding belongs to one region: it is looked for in that region's text only, and a study whose
-reference leaves the region out says nothing of it, neither yes nor no.
+A finding is looked for in the text of its one region only.
 """
 
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 from utils.regions import mentioned
 
-from .reader import read_findings
+from .reader import names_present
 
 FREQUENT = 0.04  # of the training studies name it
 
@@ -28,27 +27,22 @@ class Group(NamedTuple):
 AORTA = "tortuous or calcified aorta"
 # Scars have no group: where a report is in doubt, it names them beside atelectasis.
 GROUPS = tuple(
-    Group(name, region, frozenset(names), sentence)
+    Group(name, region, frozenset(names or [name]), sentence)
     for name, region, names, sentence in (
-        ("effusion", "lung", ["effusion"], "There is a pleural effusion."),
+        ("effusion", "lung", [], "There is a pleural effusion."),
         ("opacity", "lung", ["opacity", "consolidation", "atelectasis"], "There is an opacity."),
-        ("hypoinflation", "lung", ["hypoinflation"], "Lung volumes are low."),
-        ("hyperinflation", "lung", ["hyperinflation"], "The lungs are hyperinflated."),
-        ("granuloma", "lung", ["granuloma"], "There is a calcified granuloma."),
-        ("nodule", "lung", ["nodule"], "There is a nodule."),
-        ("pneumothorax", "lung", ["pneumothorax"], "There is a pneumothorax."),
-        ("edema", "lung", ["edema"], "There is pulmonary edema."),
-        ("cardiomegaly", "heart", ["cardiomegaly"], "The heart is enlarged."),
-        ("wide mediastinum", "mediastinal", ["wide mediastinum"], "The mediastinum is widened."),
+        ("hypoinflation", "lung", [], "Lung volumes are low."),
+        ("hyperinflation", "lung", [], "The lungs are hyperinflated."),
+        ("granuloma", "lung", [], "There is a calcified granuloma."),
+        ("nodule", "lung", [], "There is a nodule."),
+        ("pneumothorax", "lung", [], "There is a pneumothorax."),
+        ("edema", "lung", [], "There is pulmonary edema."),
+        ("cardiomegaly", "heart", [], "The heart is enlarged."),
+        ("wide mediastinum", "mediastinal", [], "The mediastinum is widened."),
         (AORTA, "mediastinal", ["tortuous aorta", "aortic calcification"], "The aorta is tortuous."),
-        (
-            "degenerative change",
-            "bone",
-            ["degenerative change"],
-            "There are degenerative changes of the spine.",
-        ),
-        ("scoliosis", "bone", ["scoliosis"], "There is scoliosis."),
-        ("fracture", "bone", ["fracture"], "There is a rib fracture."),
+        ("degenerative change", "bone", [], "There are degenerative changes of the spine."),
+        ("scoliosis", "bone", [], "There is scoliosis."),
+        ("fracture", "bone", [], "There is a rib fracture."),
     )
 )
 
@@ -56,7 +50,7 @@ GROUPS = tuple(
 @lru_cache(maxsize=65536)
 def named(text: str, region: str) -> frozenset[str]:
     """The groups of `region` that `text` says are present."""
-    names = frozenset().union(*(finding.names for finding in read_findings(text) if finding.present))
+    names = names_present(text)
     return frozenset(group.name for group in GROUPS if group.region == region and group.names & names)
 
 

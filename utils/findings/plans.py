@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from utils.regions import REGIONS
 
 from .groups import FREQUENT, GROUPS, Group, named
-from .reader import STRUCTURES, read_findings
+from .reader import STRUCTURES, names_present, read_findings
 
 NORMAL = "normal"
 ORGANS = {"lung": "lungs", "heart": "heart", "mediastinal": "mediastinum", "bone": "bones"}
@@ -40,14 +40,12 @@ class Words:
 
 
 def words_of(studies: Sequence[dict[str, str]], groups: Iterable[Group]) -> Words:
-    """What the headings of training studies may say; `studies` are their findings by region.
-
-    A region's headings say `normal` where at least `groups.FREQUENT` of the studies have a text that does.
-    """
+    """What the headings of training studies may say; `studies` are their findings by region. A region's
+    headings say `normal` where at least `groups.FREQUENT` of the studies have a text that does."""
     denied = {}
     for region in REGIONS:
         texts = [study[region] for study in studies if study.get(region)]
-        normal = [text for text in texts if not any(finding.present for finding in read_findings(text))]
+        normal = [text for text in texts if not names_present(text)]
         counts = Counter(name for text in normal for name in _denied(text))
         usual = frozenset(name for name, count in counts.items() if count >= MOSTLY * len(normal))
         if sum(is_whole(text, region, usual) for text in normal) >= max(1, FREQUENT * len(studies)):

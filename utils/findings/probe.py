@@ -1,11 +1,8 @@
 """The findings probe: what a radiograph shows, read off the frozen vision tower by logistic regression.
 
 It has one weight per feature, and a bias, for each frequent finding of the training reports; a region that a
-report leaves out is unknown, not negative. All steps before the last are linear, so the probe is kept as one
+report leaves out is unknown, not negative. All steps before the last are linear: the probe is kept as one
 matrix.
-
-The probe decides what a report names: the *plan*. A report names a finding where the probability is at or
-over a threshold, which follows from one number, `recall_weight`: see `Probe.threshold`.
 """
 
 import json
@@ -129,14 +126,12 @@ def fit(
     held_out: tuple[np.ndarray, Studies] | None = None,
     made_of: str = "",
 ) -> Probe:
-    """The probe of training studies with these features, (studies, ...).
+    """The probe of training studies with these features, (studies, ...), on findings that at least
+    `groups.FREQUENT` of them name, and enough have and lack to be cross-validated; there may be none.
 
     held_out: features and findings of the validation studies, on which the strength of the regression is
         chosen, probabilities are calibrated and the threshold is set; without them, or where too few of them
         have a finding, out-of-fold probabilities of the training studies take their place
-
-    Findings are those that at least `groups.FREQUENT` of the studies name, and enough have and lack to be
-    cross-validated; there may be none.
     """
     groups = [group for group in frequent(studies) if _both(labels(studies, [group]), LEAST)]
     flat, truth = _flat(features), labels(studies, groups)
@@ -173,9 +168,8 @@ def _at_strength(
         slope, shift = _calibrate(scores, seen)
         known = ~np.isnan(seen)
         sure = _logistic(slope * scores + shift)
-        learnt.append(
-            (log_loss(seen[known], sure[known]), slope * weight, slope * bias + shift, np.sort(sure))
-        )
+        loss = log_loss(seen[known], sure[known])
+        learnt.append((loss, slope * weight, slope * bias + shift, np.sort(sure)))
     losses, weights, biases, calibration = zip(*learnt, strict=True)
     # A finding whose region reports leave out has fewer studies.
     at = np.linspace(0, 1, max(map(len, calibration)))

@@ -102,6 +102,11 @@ def read_findings(text: str) -> tuple[Finding, ...]:
     return tuple(findings.values()) or _unnamed(text)
 
 
+def names_present(text: str) -> frozenset[str]:
+    """The names of the findings that a report says are present."""
+    return frozenset().union(*(finding.names for finding in read_findings(text) if finding.present))
+
+
 @lru_cache(maxsize=65536)
 def comparison(text: str) -> str:
     """The first word of `text` that compares with an earlier study, "" where there is none."""

@@ -25,10 +25,7 @@ def sentences(text: str, semicolons: bool = False) -> list[str]:
 
 
 def words(text: str, decimals: bool = False) -> list[str]:
-    """The words and numbers of `text` in lower case, in order.
-
-    decimals: whether "3.7" is one word; for the audit it is, as a size must stay whole; for BLEU it is two
-    """
+    """The words and numbers of `text` in lower case, in order; with `decimals` "3.7" is one word, not two."""
     return (_WORD_OR_DECIMAL if decimals else WORD).findall(text.lower())
 
 

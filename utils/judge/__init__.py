@@ -1,10 +1,9 @@
 """From (reference, prediction) to a GREEN judgement.
 
-Three engines answer the same question in the same format: the 7B judge (`green.GreenEngine`), the same model
-behind a server (`green.ServerEngine`), and an offline stand-in (`offline`), which is never called GREEN. One
-parser reads them: `verdicts`, with green-score's own where `green_score` has it. GREEN: Ostmeier et al.,
-"GREEN: Generative Radiology Report Evaluation and Error Notation", 2024;
-model StanfordAIMI/GREEN-radllama2-7b.
+Three engines answer in the same format: the 7B judge (`green.GreenEngine`), the same model behind a server
+(`green.ServerEngine`), and an offline stand-in (`offline`), which is never called GREEN. GREEN: Ostmeier et
+al., "GREEN: Generative Radiology Report Evaluation and Error Notation", 2024; model
+StanfordAIMI/GREEN-radllama2-7b.
 """
 
 import hashlib
@@ -107,10 +106,8 @@ def _known(
     for pair in distinct:
         reference, prediction = pair
         if not prediction:
-            errors = {"b": sentences(reference)}
-            known[pair] = write_completion(
-                f"{text} empty: scored 0 without asking the judge.", errors, {}, []
-            )
+            explanation = f"{text} empty: scored 0 without asking the judge."
+            known[pair] = write_completion(explanation, {"b": sentences(reference)}, {}, [])
         elif identical_without_asking and prediction == reference:
             explanation = f"{text} the reference: scored 1 without asking the judge."
             known[pair] = write_completion(explanation, {}, {}, [reference])
@@ -154,9 +151,7 @@ def judge_of(settings: JudgeSettings) -> Engine:
 
 def compare_green_score(answers: Iterable[tuple[str, str, str]]) -> str:
     """How often green-score's code and our own agree, as a sentence; it warns where they differ.
-
-    answers: (reference, prediction, completion) of pairs that GREEN has judged
-    """
+    `answers`: (reference, prediction, completion) of pairs that GREEN has judged."""
     package, known = green_score.taken(), list(answers)
     if package is None:
         return "green-score is not compared with our own code: it is not in use here."

@@ -1,8 +1,7 @@
 """GREEN-radllama2-7b as an engine of `judge_pairs`: on this machine's GPU, or behind a server.
 
 Prompt, chat format and end of input are those of green-score 0.0.12, with which the model was published:
-other wordings give other verdicts. The prompt is the package's own once `green_score.take` has it; ours is
-the same.
+other wordings give other verdicts.
 """
 
 import hashlib

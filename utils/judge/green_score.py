@@ -42,10 +42,8 @@ def taken() -> Package | None:
 
 
 def take() -> str:
-    """Take prompt and parser from green-score from now on, if it is here; a sentence says whose they are.
-
-    In another version, or where it does not import, it is not taken, and the sentence says why.
-    """
+    """Take prompt and parser from green-score from now on; a sentence says whose they are, and why, where
+    it is not here in the right version or does not import."""
     _taken.clear()
     try:
         version = metadata.version("green-score")

@@ -1,8 +1,7 @@
 """The offline judge: the findings of two texts compared by rule, and the verdict written in GREEN's format.
 
-A stand-in for a quick look without a GPU, for the demo and for choosing checkpoints; it is not GREEN and is
-labelled so everywhere. It knows findings (`utils.findings.reader`), and no sentences. What costs how much
-follows GREEN's recorded verdicts (`benchmarks/offline_judge.py` compares them).
+A stand-in without a GPU, labelled so everywhere. What costs how much follows GREEN's recorded verdicts
+(`benchmarks/offline_judge.py` compares them).
 """
 
 import hashlib

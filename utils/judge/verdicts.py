@@ -129,9 +129,6 @@ def write_completion(
             f"({key}) {name}: {listed(by_type.get(key, ()))}" for key, name in ERROR_TYPES.items()
         )
 
-    sections = {
-        SIGNIFICANT: errors(significant),
-        INSIGNIFICANT: errors(insignificant),
-        MATCHED: listed(matched),
-    }
-    return "\n\n".join([explanation, *(f"[{name}]:\n{body}" for name, body in sections.items())])
+    bodies = errors(significant), errors(insignificant), listed(matched)
+    sections = zip((SIGNIFICANT, INSIGNIFICANT, MATCHED), bodies, strict=True)
+    return "\n\n".join([explanation, *(f"[{name}]:\n{body}" for name, body in sections)])

@@ -1,9 +1,8 @@
 """What lets an adapter, or the weights it was merged into, be read without this project.
 
 At `tiles`, and for families that read a view whole anyway, `config.json` and the processor's files are the
-base model's own. LLaVA-NeXT that reads a view whole is LLaVA: at `base` its configuration says all. At
-`frontal` and `pooled`, no model of transformers averages after the projector: `reading.py` does, which also
-sets the headings, after the probe's plan, by what `reading.json` tells it.
+base model's own. LLaVA-NeXT at `base` is LLaVA. At `frontal` and `pooled` no model of transformers averages
+after the projector: `reading.py` does, which also sets the headings, by what `reading.json` tells it.
 """
 
 import shutil
@@ -81,23 +80,17 @@ def write_files(adapter: Path, folder: Path, recall_weight: float, max_new_token
 
 
 def processor_of(how: dict) -> ProcessorMixin:
-    """The processor of `loading.load_processor` as transformers has it.
-
-    how: base and image_tokens, as `loading.how_to_read` gives them. At `frontal` every view has the tokens of
-    a further one, and `reading.py` gives the first view more
-    """
+    """The processor of `loading.load_processor` as transformers has it; `how` is what
+    `loading.how_to_read` gives. At `frontal` every view has the tokens of a further one, and `reading.py`
+    gives the first view more."""
     ours = loading.load_processor(how["base"], how["image_tokens"])
     if not reads_whole(how["base"], how["image_tokens"]):
         return ours
     images = ours.image_processor
     names = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
-    side = images.crop_size["height"]
-    whole = CLIPImageProcessor(
-        size={"height": side, "width": side},
-        crop_size={"height": side, "width": side},
-        do_convert_rgb=True,
-        **{name: getattr(images, name) for name in names},
-    )
+    shared, side = {name: getattr(images, name) for name in names}, images.crop_size["height"]
+    size = {"height": side, "width": side}
+    whole = CLIPImageProcessor(size=size, crop_size=size, do_convert_rgb=True, **shared)
     return LlavaProcessor(
         whole,
         ours.tokenizer,
@@ -141,9 +134,8 @@ def snippet(how: dict, folder: str, base: str) -> str:
     """
     dtype, quantisation, bits = loading.DTYPES[how["precision"]], "", ""
     if not hasattr(loading.load_config(how["base"]), "quantization_config"):
-        values = "".join(f"    {name}={value!r},\n" for name, value in loading.IN_4_BITS.items()).replace(
-            "'", '"'
-        )
+        values = "".join(f"    {name}={value!r},\n" for name, value in loading.IN_4_BITS.items())
+        values = values.replace("'", '"')
         bits = f"bits = BitsAndBytesConfig(\n{values}    bnb_4bit_compute_dtype={dtype},\n)\n"
         quantisation = "    quantization_config=bits,\n"
     return f"""import sys

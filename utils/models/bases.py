@@ -78,11 +78,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Base:
-    """A base model.
+    """A base model; `processor` and `weights` are names on the Hub or folders, the weights perhaps in 4 bits.
 
-    `processor` and `weights` are names on the Hub or folders; the weights may be a copy already in 4 bits.
-    `prompt` is the form of a question and its answer, or "" for the processor's own; `image` stands for a
-    view.
+    `prompt` is the form of a question and its answer, "" for the processor's own; `image` stands for a view.
     """
 
     processor: str

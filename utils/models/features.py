@@ -63,11 +63,9 @@ class Tower:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def see(self, studies: Sequence[list]) -> np.ndarray:
-        """The features of studies, each given as its list of views: (studies, 2, 2, hidden), float32.
-
-        Of the first view, and of the mean over the views that are seen: the mean and the maximum over the
-        patches, in the layer that the language model reads.
-        """
+        """The features of studies, each given as its list of views: (studies, 2, 2, hidden), float32: of
+        the first view, and of the mean over all, the mean and the maximum over the patches, in the layer
+        that the language model reads."""
         features = []
         for start in range(0, len(studies), BATCH):
             batch = [study[: self.views] for study in studies[start : start + BATCH]]
@@ -156,10 +154,8 @@ def _content(tower: str, block: Dataset) -> str:
 
 
 class Kept:
-    """The patches of the views of some splits, in files of `BATCH` studies in a folder: see `patch_files`.
-
-    `numbers` are, for each split, those of each study's views, by which they are read.
-    """
+    """The patches of the views of some splits, see `patch_files`, read by the `numbers` of each study's
+    views."""
 
     def __init__(self, tower: Tower, splits: dict[str, Dataset], folder: Path):
         self.numbers: dict[str, list[list[int]]] = {name: [] for name in splits}

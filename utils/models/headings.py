@@ -12,11 +12,9 @@ from . import reading
 
 
 class EveryRegion:
-    """Makes reports name every region, in order: where one would end or begin a line, the next heading comes.
-
-    What stands behind a heading is the model's own, and a report that names all regions is left as it is.
-    Without this, a model that saw many studies silent on bone leaves it out of those too that are not. A
-    heading may also name the findings to write about, see `regions.heading`.
+    """Makes reports name every region, in order: where one would end or begin a line, the next heading comes,
+    which may name the findings to write about, see `regions.heading`. A report that names all is left as it
+    is.
 
     Called with the plan of one report, by region the names of findings, it gives its `decoding.rows.Rule`.
     """

@@ -1,14 +1,12 @@
 """The vision-language model: processor, 4-bit weights, LoRA, and what a view costs in tokens.
 
 All of it is transformers, bitsandbytes and peft. What is ours is the token budget of a view (`image_tokens`
-in the settings) for LLaVA-NeXT:
+in the settings) for LLaVA-NeXT; other families read a view whole in their own number of tokens: `base`.
 
 - `tiles`: the model's own cutting into a base view and tiles;
 - `base`: each whole view once, a token per patch;
 - `frontal`: the first view as `base`, further ones as `pooled`;
 - `pooled`: as `base`, averaged 2 x 2 after the projector.
-
-Other families read a view whole in their own number of tokens: `base`.
 """
 
 import json
@@ -152,9 +150,8 @@ def load_config(base: str) -> PretrainedConfig:
 def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -> PreTrainedModel:
     """The base model, its language model in 4-bit NF4 with double quantisation, on the GPU if there is one.
 
-    Vision tower, projector and output head keep `precision`. One that is already in 4 bits is taken as it is,
-    but computes in `precision`. Raises StepError where its weights are not what its configuration says, or
-    the GPU has no bf16 and `precision` is that.
+    All else keeps `precision`; one that is already in 4 bits computes in it. Raises StepError where its
+    weights are not what its configuration says, or the GPU has no bf16 and `precision` is that.
     """
     computes_or_stop(precision, card())
     weights, dtype = find(base).weights, DTYPES[precision]
@@ -201,10 +198,8 @@ def _few(names: Iterable[str]) -> str:
 
 
 def stay_as_taught(model: PreTrainedModel) -> PreTrainedModel:
-    """Keep the norms of a tower of convolutions as they are while the rest trains: each batch teaches them.
-
-    Only these: a whole tower in inference mode would keep its activations, as nothing checkpoints them then.
-    """
+    """Keep the norms of a tower of convolutions as they are while the rest trains: each batch teaches
+    them. A whole tower in inference mode would keep its activations, as nothing checkpoints them then."""
     for module in model.model.vision_tower.modules():
         if hasattr(module, "running_mean"):
             module.eval().train = lambda mode=True, module=module: module
@@ -230,10 +225,8 @@ def lora_config(settings: TrainingSettings) -> LoraConfig:
 
 
 def how_to_read(adapter: Path) -> dict:
-    """How the adapter in folder `adapter` was taught to read a study: base, image_tokens, precision, views.
-
-    Raises StepError where there is no adapter.
-    """
+    """How the adapter in folder `adapter` was taught to read a study: base, image_tokens, precision,
+    views. Raises StepError where there is none."""
     try:
         return json.loads((adapter / READING).read_text(encoding="utf-8"))
     except FileNotFoundError:

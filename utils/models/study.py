@@ -51,10 +51,8 @@ class StudyReport:
 
 
 def open_views(paths: Sequence[Path], longest_side: int) -> list[Image.Image]:
-    """The radiographs at `paths` as step 2 reads them: see `data.studies.read_view`.
-
-    Raises DataError, in one sentence, where there is none, or one is no radiograph.
-    """
+    """The radiographs at `paths` as step 2 reads them, see `data.studies.read_view`. Raises DataError, in
+    one sentence, where there is none, or one is no radiograph."""
     if not paths:
         raise DataError(f"There is no image. {FORMS}")
     views = []
@@ -70,10 +68,8 @@ def open_views(paths: Sequence[Path], longest_side: int) -> list[Image.Image]:
 
 
 def open_writer(adapter: Path) -> Writer:
-    """The adapter in folder `adapter` with its base model, loaded.
-
-    Raises StepError where one of them is not there or damaged, or they do not fit.
-    """
+    """The adapter in folder `adapter` with its base model, loaded. Raises StepError where one of them is
+    not there or damaged, or they do not fit."""
     try:
         writer = Writer(adapter)
         _ = writer.model
@@ -92,9 +88,7 @@ def read_study(
     writer: Writer, views: Sequence[Image.Image], max_new_tokens: int = MOST_TOKENS
 ) -> StudyReport:
     """The report that `writer` writes on the study with these views, frontal first, and what goes with it.
-
-    Raises StepError where the adapter does not fit its base model or memory does not hold the study.
-    """
+    Raises StepError where the adapter does not fit its base model or memory does not hold the study."""
     views = list(views[: writer.reading["views"]])
     try:
         (plan,) = writer.plans(seen := writer.tower.see([views]))
@@ -107,13 +101,12 @@ def read_study(
         raise StepError("Memory does not hold the study: restart the runtime and run this alone.") from None
     text, owners = plain_text(processor, tokens)
     report, probe = parse(text), writer.probe if writer.probe and writer.probe.names else None
+    seen = probe.probabilities(seen)[0].tolist() if probe else []
     return StudyReport(
         report=report,
         added=left_out(report, plan),
         words={region: _words(text, span, owners, sure) for region, span in places(text).items()},
-        findings=dict(zip(probe.names, map(float, probe.probabilities(seen)[0]), strict=True))
-        if probe
-        else {},
+        findings=dict(zip(probe.names if probe else (), seen, strict=True)),
         threshold=probe.threshold(writer.recall_weight) if probe else 0.0,
         plan=plan,
         tokens=tokens,
@@ -126,10 +119,8 @@ def read_study(
 def log_probabilities(
     model: PreTrainedModel, processor: ProcessorMixin, studies: Sequence[list], tokens: Sequence[int]
 ) -> np.ndarray:
-    """(studies, tokens) of one answer, `tokens`: the log-probability of each token after those before it.
-
-    studies: each a list of views
-    """
+    """(studies, tokens) of one answer, `tokens`, to studies, each a list of views: the log-probability of
+    each token after those before it."""
     inputs = questions(model, processor, studies)
     ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(1)[:, None]
     cache, decoder = SlotCache(model.config), Decoder(model, set(), len(tokens))

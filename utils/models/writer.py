@@ -254,10 +254,8 @@ def _sources(split: Dataset, system: str) -> list[int]:
 
 
 def ids_to_write(split: Dataset, settings: GenerationSettings, system: str = MODEL) -> list[str]:
-    """The studies of `split` that `system` writes reports on.
-
-    The controls take the same ones, evenly spread: of IU X-Ray's test studies, most of the first are normal.
-    """
+    """The studies of `split` that `system` writes reports on; the controls take the same ones, evenly
+    spread."""
     ids = split["id"][: settings.studies or len(split)]
     if system == MODEL:
         return ids
@@ -266,10 +264,8 @@ def ids_to_write(split: Dataset, settings: GenerationSettings, system: str = MOD
 
 
 def read_generations(path: Path, adapter: str | None = None) -> list[dict]:
-    """The lines of `path`, `[]` where there is none.
-
-    Raises StepError where a line is damaged or comes from another adapter than `adapter`.
-    """
+    """The lines of `path`, `[]` where there is none. Raises StepError where one is damaged or of another
+    adapter than `adapter`."""
     return _open_generations(path, adapter)[0] if files_of(path) else []
 
 

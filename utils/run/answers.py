@@ -1,9 +1,8 @@
 """The store of answers: a file of JSON lines that grows as answers come, so that a run that dies loses none.
 
-Splits, reports and judgements are kept in such files. Of several processes that share the work, the first
-appends to the file itself, `answers.jsonl`, the second to `answers.1.jsonl` beside it, and so on, which needs
-no locks: Google Drive has none. They are read as one. While a file cannot be written, because Drive is away
-or full, its lines wait on this machine's own disk, and are added as soon as they can be.
+Of several processes that share the work, the first appends to the file itself, `answers.jsonl`, the second to
+`answers.1.jsonl` beside it, and so on, which needs no locks: Google Drive has none. They are read as one.
+While a file cannot be written, because Drive is away or full, its lines wait on this machine's own disk.
 """
 
 import json
@@ -40,13 +39,12 @@ class AnswerFile:
     path: the file; None keeps nothing
     what: what a line holds, as messages say it: "an answer of a judge"
     take: called with each entry that the file holds; raises KeyError or TypeError for one that is not `what`
-    error: raised with one sentence, which names the file, for one that is not ours
+    error: raised with one sentence, which names the file, for one that is not ours, and where a line can be
+        kept nowhere
     header: the first line, where the file has one
 
-    It reads what other processes have left beside it, too, and warns of a line that a kill cut off. Runs that
-    know nothing of each other may append to one file: each line is one write at its end.
-
-    Raises DiskError where the file cannot be read, and `error` where a line can be kept nowhere.
+    It warns of a line that a kill cut off. Runs that know nothing of each other may append to one file: each
+    line is one write at its end. Raises DiskError where the file cannot be read.
     """
 
     def __init__(

@@ -1,9 +1,8 @@
 """Several processes on one step: how many, what each of them does, and how a notebook starts them.
 
-accelerate starts them, from a terminal as from a notebook: `accelerate launch --multi_gpu -m ...`. A
-notebook does so in the background and shows how far they are. accelerate's `notebook_launcher` cannot do
-that here: it forks the kernel, which has used CUDA and imported bitsandbytes by then, and what a fork
-displays does not reach the page.
+accelerate starts them: `accelerate launch --multi_gpu -m ...`. A notebook does so in the background.
+accelerate's `notebook_launcher` forks the kernel, which has used CUDA by then, and what a fork displays does
+not reach the page.
 """
 
 import os

@@ -99,11 +99,8 @@ class Workspace:
         return write_json(self._manifest(step), manifest)
 
     def require(self, step: str) -> dict:
-        """The manifest of a finished `step`.
-
-        Raises StepError, naming the notebook to run, where it is not finished or a file that it left has
-        changed.
-        """
+        """The manifest of a finished `step`. Raises StepError, naming the notebook to run, where it is not
+        finished or a file that it left has changed."""
         manifest, notebook = self.manifest(step), f"run notebooks/{STEPS[step]}.ipynb first"
         if manifest is None:
             state = "was not finished" if self.folder(step).exists() else "is missing"

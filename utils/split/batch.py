@@ -103,11 +103,8 @@ def poll(state: Path, **server) -> dict[str, str]:
 
 
 def collect(texts: Sequence[str], prompt: str, state: Path, *, cache: Path, **server) -> tuple[int, int]:
-    """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask.
-
-    Left are those without an answer, for which the reasons are shown, those that failed the audit, and those
-    of batches that are not over; `split_findings` with the same cache asks them, and so does `submit`.
-    """
+    """Puts the answers of finished batches into the cache: how many came in, and how many are left to ask,
+    by `split_findings` with the same cache or by `submit`. Reasons for lacking answers are shown."""
     held, known = _read(state), Cache(cache)
     waiting = known.open_questions(held["model"], prompt, texts)
     before = len(waiting)

@@ -15,10 +15,8 @@ ROOM = 160  # tokens of an answer beyond twice its report: the five names, marks
 
 def ask_all(texts: list[str], prompt: str, model: str, cache: Path | None, progress=None) -> list[Split]:
     """The model's split of each text, unrepaired; all regions "" where it gave none that can be read.
-
-    `model` is a name on the Hugging Face Hub, a folder, or a GGUF file whose architecture transformers knows.
-    Answers are kept batch by batch. Raises SplitError where the model cannot be loaded.
-    """
+    `model` is a name on the Hugging Face Hub, a folder, or a GGUF file. Raises SplitError where it cannot
+    be loaded."""
     known = Cache(cache)
     waiting = known.open_questions(model, prompt, texts)
     done, progress = len(texts) - sum(map(len, waiting.values())), progress or (lambda done, total: None)

@@ -1,8 +1,7 @@
 """Findings to regions without a model: a clinical lexicon and a little grammar.
 
 A sentence goes whole to the region that its terms speak of. Where its clauses or the members of its list
-speak of several regions, each region gets its own part with the words that all share: the predicate ("... are
-normal") or what stands before the list ("No ...", "Normal ...").
+speak of several, each region gets its own part with the words that all share: "... are normal", "No ...".
 """
 
 import re

@@ -33,11 +33,8 @@ def asked_again(prompt: str, text: str, content: str | None) -> Messages | None:
     answer = read_answer(content, text)
     wrong = failures(text, answer) if answer else ["it is not one complete JSON object with the five keys"]
     reason = "That answer does not pass: " + "; ".join(wrong) + ". Answer again, with the whole JSON object."
-    again = [
-        {"role": "assistant", "content": whole(content or "(no answer)")},
-        {"role": "user", "content": reason},
-    ]
-    return [*question(prompt, text), *again] if wrong else None
+    answered = {"role": "assistant", "content": whole(content or "(no answer)")}
+    return [*question(prompt, text), answered, {"role": "user", "content": reason}] if wrong else None
 
 
 def better(text: str, first: str | None, second: str | None) -> Split | None:

@@ -24,10 +24,9 @@ _NOTHING_SAID = frozenset({"none", "null", "nil", "n/a", "not mentioned"})
 def read_answer(content: str | None, text: str) -> Split | None:
     """The split of `text` in an answer, whatever is around it; None where none can be read.
 
-    Thoughts do not count. Of several splits, such as a form repeated before the answer, it is the one with
-    the fewest failures in the audit, the last where they are equal. The names of regions are read as they are
-    meant ("Lungs", "cardiac"), lists of sentences are joined, and a broken answer is read up to there: the
-    audit tells what it lacks.
+    Thoughts do not count. Of several splits it is the one with the fewest failures in the audit, the last
+    where they are equal. Names of regions are read as they are meant ("Lungs", "cardiac"), lists of sentences
+    are joined, and a broken answer is read up to there.
     """
     content = _UNFINISHED.sub("", _THOUGHT.sub("", whole(content or "")))
     splits = list(_splits(content))

@@ -152,18 +152,14 @@ class _Run:
                 return
             except REFUSED as error:
                 self.fatal = f"The server refused the request ({error.status_code}): {message_of(error)}."
-            except openai.OpenAIError as error:
-                self._failed(error)
+            except openai.OpenAIError as error:  # left to the offline engine, unless no report gets an answer
+                self.failed_in_a_row += 1
+                self.last_error = f"The server does not answer: {message_of(error)}."
+                never_there = isinstance(error, openai.APIConnectionError | LateError) and not self.answered
+                if never_there or self.failed_in_a_row >= GIVE_UP:
+                    self.fatal = self.last_error
             self.done += 1 + len(same)
             self.progress(self.done, self.total)
-
-    def _failed(self, error: openai.OpenAIError) -> None:
-        """A report without an answer is left to the offline engine, unless no report gets one."""
-        self.failed_in_a_row += 1
-        self.last_error = f"The server does not answer: {message_of(error)}."
-        never_there = isinstance(error, openai.APIConnectionError | LateError) and not self.answered
-        if never_there or self.failed_in_a_row >= GIVE_UP:
-            self.fatal = self.last_error
 
     async def _split(self, client: openai.AsyncOpenAI, key: str, text: str) -> Split | None:
         """The model's split of `text`; of two answers, the one with fewer failures in the audit."""

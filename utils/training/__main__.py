@@ -25,8 +25,7 @@ def main() -> None:
         workspace = processes.workspace_of(options.run, "training")
         workspace.require("dataset")
         run = workspace.folder("training")
-        noted = noted_settings(run)
-        if noted:
+        if noted := noted_settings(run):
             settings = TrainingSettings.model_validate(noted)
         else:
             settings = preset(workspace.size).training

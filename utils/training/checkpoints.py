@@ -109,10 +109,8 @@ def seal(checkpoint: Path) -> None:
 
 
 def is_sealed(checkpoint: Path) -> bool:
-    """Whether `checkpoint` is whole: its seal is there and every file is as it was sealed.
-
-    Raises OSError where that cannot be read now.
-    """
+    """Whether `checkpoint` is whole: its seal is there and every file is as it was sealed. Raises OSError
+    where that cannot be read now."""
     try:
         files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
         return bool(files) and all(file_hash(checkpoint / name) == digest for name, digest in files.items())
@@ -146,10 +144,8 @@ def step_of(checkpoint: Path) -> int:
 
 
 def same_settings_or_stop(settings: dict, path: Path, free: set[str]) -> None:
-    """Note a run's `settings` in `path`, or raise StepError with the difference to those noted there.
-
-    Those called `free` do not change what is learnt, and may differ.
-    """
+    """Note a run's `settings` in `path`, or raise StepError with the difference to those noted there, but
+    for those called `free`, which do not change what is learnt."""
     if path.exists():
         theirs = read_json(path)
         changed = [

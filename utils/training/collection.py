@@ -1,9 +1,8 @@
 """The small base model for real radiographs: LLaVA-NeXT's own classes, taught on a dataset's training split.
 
-`make collection` and notebook 03 at the preset `small` make it, as no base model that fits two CPU cores has
-ever seen a radiograph or read a report. First the vision tower, convolutions from nothing, learns to name the
-findings that the reports name; then all but the tower learns the reports' words. Validation and test studies
-are not looked at. A step that was killed goes on from its last epoch.
+`make collection` and notebook 03 at the preset `small` make it. First the vision tower, convolutions from
+nothing, learns to name the findings that the reports name; then all but the tower learns the reports' words.
+Validation and test studies are not looked at. A step that was killed goes on from its last epoch.
 """
 
 import shutil
@@ -32,7 +31,7 @@ from utils.data.hf_dataset import instruction
 from utils.findings.groups import frequent
 from utils.findings.plans import words_of
 from utils.findings.probe import labels
-from utils.findings.reader import UNNAMED, read_findings
+from utils.findings.reader import UNNAMED, names_present
 from utils.models.loading import load_processor, stay_as_taught
 from utils.run.disk import replacing, replacing_file, write_json
 from utils.run.workspace import versions
@@ -55,10 +54,8 @@ FOLDER, TOWER, FIGURES = "base", "tower.safetensors", "figures.json"  # FOLDER i
 
 
 def taught(folder: Path, train: Dataset) -> Path:
-    """The base model in `folder`, taught on the split `train`; where it is there already, as it is.
-
-    What is not finished lies in a folder beside it, and is gone on with.
-    """
+    """The base model in `folder`, taught on the split `train`; where it is there already, as it is. What
+    is not finished lies in a folder beside it, and is gone on with."""
     room = folder.with_name(f".{folder.name}.teaching")
     if (folder / FIGURES).exists():
         shutil.rmtree(room, ignore_errors=True)
@@ -197,19 +194,11 @@ def teach_to_see(tower: ResNetModel, train: Dataset, studies: Sequence[dict[str,
 
 
 def taught_findings(studies: Sequence[dict[str, str]]) -> tuple[torch.Tensor, int]:
-    """What the tower learns to name: (studies, findings), NaN where a report is silent; how many are counted.
-
-    The counted findings come first, then all others that at least `LEAST` reports name.
-    """
+    """What the tower learns to name: (studies, findings), NaN where a report is silent, first those that
+    are counted, then all others that at least `LEAST` reports name; and how many are counted."""
     counted = labels(studies, frequent(studies))
-    named = [
-        {
-            region: {name for finding in read_findings(text) if finding.present for name in finding.names}
-            for region, text in study.items()
-        }
-        for study in studies
-    ]
-    counts = Counter((region, name) for study in named for region in study for name in study[region])
+    named = [{region: names_present(text) for region, text in study.items()} for study in studies]
+    counts = Counter((region, name) for study in named for region in study for name in sorted(study[region]))
     others = [key for key, count in counts.items() if count >= LEAST and key[1] != UNNAMED]
     rows = [
         [name in study[region] if region in study else np.nan for region, name in others] for study in named

@@ -86,11 +86,9 @@ def study_lengths(base: str, image_tokens: str, views: int, studies: Dataset) ->
 
 
 class LengthGroupedSampler(Sampler):
-    """Studies of similar length in a batch, for less padding, in an order of its own for each epoch.
-
-    Only among `CHUNK` optimiser steps' worth of studies, so that a step sees all lengths. The library's own
-    draws from the random state of the moment: a run resumed in its second epoch would have another order.
-    """
+    """Studies of similar length in a batch, among `CHUNK` optimiser steps' worth of studies, so that a
+    step sees all lengths; the order is each epoch's own. The library's draws from the random state of the
+    moment: a run resumed in its second epoch would have another order."""
 
     CHUNK = 4
 

@@ -1,8 +1,7 @@
 """The plan of a fine-tuning run, before it starts: tokens, trainable weights, memory, hours, sessions.
 
-Every figure is computed, none was measured on a GPU. After its first steps a run replaces the hours by its
-own rate. `python -m utils.training.plan --card L4 --gpus 2` prints the table of docs/training.md for other
-cards.
+Every figure is computed, none was measured on a GPU; after its first steps a run shows the hours of its own
+rate. `python -m utils.training.plan --card L4 --gpus 2` prints the table of docs/training.md for other cards.
 """
 
 import math
@@ -26,11 +25,10 @@ IU_XRAY_VIEWS = {"pooled": 2 * 144, "frontal": 576 + 144, "base": 2 * 576, "tile
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will cost on `gpus` cards like `card`.
+    """What a run will cost on `gpus` cards like `card`; memory is in GiB, of each card.
 
     `hours`, of them those of the `look` at the radiographs, and `sessions` are (fast, likely, slow), None
-    where the card's speed is not known; memory is in GiB, of each card, with `recomputed` of the `layers`
-    recomputed. `advice` says what to change, if anything.
+    where the card's speed is not known. `advice` says what to change, if anything.
     """
 
     tokens: float
@@ -51,11 +49,9 @@ class Plan:
 def make_plan(
     settings: TrainingSettings, studies: Dataset, card: Card = T4, gpus: int = 1, validation: int = 0
 ) -> Plan:
-    """The plan for fine-tuning on `studies`, the training split, on as many of `gpus` cards like `card` as
-    can share the work. `validation`: studies that the findings probe sees beside those of training.
-
-    Raises StepError where the base model cannot be trained with these settings on this card.
-    """
+    """The plan for fine-tuning on `studies`, the training split, on as many of `gpus` as can share the
+    work; `validation`: studies that the findings probe sees, too. Raises StepError where the base model
+    cannot be trained with these settings on this card."""
     base = fits_or_stop(settings)
     computes_or_stop(settings.precision, card)
     present, gpus = gpus, processes(settings, gpus)
@@ -121,21 +117,18 @@ def seconds_a_step(
     """Seconds of one optimiser step on cards that compute `rate` floating-point operations per second each.
 
     A token costs 4 operations per weight of the language model (2 forward, 2 backward to the inputs; the
-    weights are frozen) and 12 x tokens x attention width a layer; in a layer that is recomputed, 2 more and
-    4 x tokens x attention width more. The vision tower costs 2 a weight and patch, once, where what it sees
-    is not kept: whole views of LLaVA-NeXT are, if the disk has room. For each batch the 4-bit weights are
-    written out in `precision` twice, at the card's bandwidth, and three times in a recomputed layer.
+    weights are frozen) and 12 x tokens x attention width a layer; in a layer that is recomputed, 2 more and 4
+    x tokens x attention width more. The vision tower costs 2 a weight and patch, once, where what it sees is
+    not kept. For each batch the 4-bit weights are written out in `precision` twice, at the card's bandwidth,
+    and three times in a recomputed layer. Several GPUs share the batches, then exchange the adapter's
+    gradients in a ring, over `LINK`; what a card waits for another is not counted.
 
     Where the rates come from: Unsloth's vision notebooks state 315 s for 30 steps of 8 samples with
-    Qwen2-VL-7B on a T4, and 958 s with Llama-3.2-11B. They do not state tokens. With 150 tokens a
-    sample (a short line of LaTeX as a picture and as text) the first is 6e12 a second after the
-    weights' unpacking; with four padded tiles of 1,601 positions for its vision tower the second is
-    14e12. The card's peak is 65e12, and 16e12 is a quarter of it. So 10e12 is likely between 6e12 and
-    16e12, and hours are given as that range. In 32 bits the peak is 8.1e12, and no run is published.
-    Other cards are taken to reach the same shares of their peaks as a T4.
-
-    Each of several GPUs takes its share of the step's batches. Then they exchange the adapter's gradients in
-    a ring, over `LINK`. What a card waits for one whose studies are longer is not counted.
+    Qwen2-VL-7B on a T4, and 958 s with Llama-3.2-11B, but no tokens. With 150 tokens a sample (a short line
+    of LaTeX as a picture and as text) the first is 6e12 a second after the weights' unpacking; with four
+    padded tiles of 1,601 positions for its vision tower the second is 14e12. A quarter of the card's peak,
+    65e12, is 16e12. So 10e12 is likely between 6e12 and 16e12. In 32 bits the peak is 8.1e12, and no run is
+    published. Other cards are taken to reach the same shares of their peaks.
     """
     shape = base.shape
     again = _recomputed(settings, base, lengths, card, gpus) / shape.layers
@@ -179,11 +172,9 @@ def look_hours(settings: TrainingSettings, base: Base, studies: int, card: Card)
 def run_hours(
     settings: TrainingSettings, base: Base, lengths: Lengths, count: int, card: Card = T4, gpus: int = 1
 ) -> Hours:
-    """Hours of a run of `count` steps on `gpus` cards of known speed: fast, likely, slow.
-
-    An evaluation costs a pass forward on its studies; a sample report reads the 4-bit weights once per token,
-    on one card while the others wait. The download of the base model is not counted.
-    """
+    """Hours of a run of `count` steps on `gpus` cards of known speed, without the base model's download:
+    fast, likely, slow. An evaluation costs a pass forward on its studies; a sample report reads the 4-bit
+    weights once per token, on one card while the others wait."""
     batches = settings.evaluate_on / settings.batch_size / gpus
     sampled = lengths.answer * unpacking(_weights(base.shape), settings.precision, card)
 

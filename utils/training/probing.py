@@ -34,10 +34,9 @@ def run_probe(
     settings: TrainingSettings, dataset: DatasetDict, folder: Path, scratch: Path | None = None
 ) -> Probe:
     """The probe of the run in `folder`, on the vision tower of its base model; made once, and kept there.
+    Training studies teach it; validation studies, where there are any, calibrate it and set its threshold.
 
     scratch: where what the tower sees is kept for training, see `kept_patches`; nothing is without it
-
-    Training studies teach it; validation studies, where there are any, calibrate it and set its threshold.
     """
     tower, splits = tower_of(settings), _splits(dataset)
     known = {name: findings(studies) for name, studies in splits.items()}
@@ -60,8 +59,7 @@ def run_probe(
 
 
 def kept_patches(settings: TrainingSettings, dataset: DatasetDict, scratch: Path) -> Kept | None:
-    """What the tower sees in training and validation studies, for a trainer; None where `features.room` has
-    none."""
+    """What the tower sees in training and validation studies; None where `features.room` has none."""
     splits = _splits(dataset)
     if (folder := room(settings, splits, scratch)) is None:
         return None
@@ -79,10 +77,8 @@ class Seen(NamedTuple):
 
 
 def on_validation(probe: Probe, settings: TrainingSettings, dataset: DatasetDict, folder: Path) -> Seen:
-    """What the probe of the run in `folder` sees on validation; both tables are kept there, too.
-
-    Without a validation split or without findings, both tables are empty.
-    """
+    """What the probe of the run in `folder` sees on validation; both tables are kept there, too, and empty
+    without a validation split or without findings."""
     split = dataset["val"] if "val" in dataset else dataset["train"].select([])
     features, known = np.zeros((0, probe.weight.shape[1])), findings(split)
     if len(split):
@@ -115,10 +111,7 @@ def words(probe: Probe, train: Dataset) -> Words:
 
 
 def lead(text: str, region: str, names: Iterable[str]) -> str:
-    """`text` of `region`, the sentences first that name any of the findings `names`.
-
-    So near to the heading, that it is followed is learnt soonest.
-    """
+    """`text` of `region`, the sentences first, near to the heading, that name any of the findings `names`."""
     wanted = set(names)
     return " ".join(sorted(sentences(text), key=lambda sentence: not wanted & named(sentence, region)))
 

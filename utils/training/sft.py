@@ -1,9 +1,6 @@
 """TRL's trainer as a run has it: similar lengths in a batch, logits only where an answer is learnt, and
-gradient checkpointing for as many layers as memory needs, and for more where a batch does not fit.
-
-A layer that is recomputed keeps its input alone, and computes the rest again in the backward pass: memory for
-time. The vision tower is frozen: no gradient goes through it, so it keeps and recomputes nothing.
-"""
+gradient checkpointing for as many layers as memory needs. A layer that is recomputed keeps its input
+alone: memory for time. The vision tower is frozen: no gradient goes through it, so it keeps nothing."""
 
 import gc
 from contextlib import contextmanager

@@ -91,11 +91,9 @@ def _kept_a_token(settings: TrainingSettings, shape: Shape, tokens: int) -> floa
 def layers_recomputed(
     settings: TrainingSettings, base: Base, longest: int, card: Card, gpus: int = 1, answer: int = ANSWER
 ) -> int:
-    """How many of the language model's layers recompute their activations: the first ones.
-
-    As needed: as few as leave room on each card for a step whose studies have `longest` tokens each, and
-    answers of `answer`, with a `MARGIN`; all where no number does.
-    """
+    """How many of the language model's layers recompute their activations, the first ones: as needed, as
+    few as leave room on each card for a step whose studies have `longest` tokens each, and answers of
+    `answer`, with a `MARGIN`; all where no number does."""
     if settings.recompute != AS_NEEDED:
         return _most_recomputed(settings, base)
     for number in range(base.shape.layers):

@@ -50,11 +50,9 @@ def new_processor(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     tokenizer.train_from_iterator(texts, trainer)
+    image = {"image_token": "<image>"}
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        padding_side="left",
-        extra_special_tokens={"image_token": "<image>"},
-        **SPECIAL,
+        tokenizer_object=tokenizer, padding_side="left", extra_special_tokens=image, **SPECIAL
     )
     images = LlavaNextImageProcessor(
         size={"shortest_edge": side},

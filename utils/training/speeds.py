@@ -1,7 +1,5 @@
-"""How fast a card computes and loads, and what one look at the radiographs costs: the ground of both plans.
-
-Nothing here was measured on a GPU; where the figures come from is said where they stand.
-"""
+"""How fast a card computes and loads, and what one look at the radiographs costs. Nothing was measured on
+a GPU."""
 
 from utils.models.bases import Base, Shape
 from utils.run.machine import Card
@@ -46,11 +44,8 @@ def other_weights(shape: Shape) -> int:
 
 
 def looking_hours(shape: Shape, precision: str, views: int, studies: int, card: Card) -> Hours:
-    """Hours in which one `card` of known speed sees `views` of each of `studies`, each whole: fast, likely,
-    slow.
-
-    Preparing the pictures, on the processor, is not counted.
-    """
+    """Hours in which one `card` of known speed sees `views` of each of `studies`: fast, likely, slow.
+    Preparing the pictures is not counted."""
     operations = vision_operations(shape) * views * studies
     slow, likely, fast = (operations / rate / 3600 for rate in rates(card, precision))
     return fast, likely, slow

@@ -1,11 +1,8 @@
 """Fine-tuning: TRL's SFTTrainer over the 4-bit model, on one GPU or several, stopped and resumed at will.
 
 A run's folder holds `settings.json`, `checkpoints/checkpoint-<step>/`, `log.csv`, `choice.csv` and, at the
-end, `adapter/`. On several processes, by accelerate's own configuration:
-
-    accelerate launch --multi_gpu -m utils.training RUN
-
-trains the run in folder RUN, a folder of `training/` in a workspace whose dataset is built.
+end, `adapter/`. `accelerate launch --multi_gpu -m utils.training RUN` trains the run in folder RUN on several
+processes.
 """
 
 import gc
@@ -58,8 +55,7 @@ class Outcome(NamedTuple):
 
 
 def shared_accumulation(settings: TrainingSettings, processes: int) -> int:
-    """Batches per optimiser step of each process: together as many as one takes. Raises StepError where they
-    cannot be divided among the processes."""
+    """Batches per optimiser step of each process. Raises StepError where they cannot be shared evenly."""
     if settings.accumulation % processes:
         raise StepError(
             f"accumulation is {settings.accumulation}: set it to a multiple of {processes} (the processes)."
@@ -224,10 +220,8 @@ def train_on_all(
     dataset: DatasetDict,
     on_progress: Callable[[Progress], None],
 ) -> Outcome:
-    """`train` the run of `workspace` on all GPUs of this machine, as far as they divide the accumulation.
-
-    With more than one it is trained in processes of its own, of which `on_progress` hears all the same.
-    """
+    """`train` the run of `workspace` on as many GPUs of this machine as divide the accumulation; with more
+    than one in processes of its own, of which `on_progress` hears all the same."""
     folder = workspace.folder("training")
     count = divisor(settings, processes.how_many())
     if count == 1:

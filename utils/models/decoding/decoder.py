@@ -119,8 +119,7 @@ class Decoder:
         return lengths[math.ceil(0.95 * len(lengths)) - 1]
 
     def room(self, slots: int, used: int) -> int:
-        """How many texts of `slots` tokens memory holds where `used` bytes are theirs already; 1 is tried
-        anyway."""
+        """How many texts of `slots` tokens memory holds where `used` bytes are theirs already; at least 1."""
         fitting = CACHE_SHARE * (free_memory() + used) / (self._bytes * slots)
         return max(min(int(fitting), self.most_rows), 1)
 
@@ -139,8 +138,7 @@ class Decoder:
         return self._start_cache
 
     def read(self, cache: SlotCache, first: int, tokens, slots, keep: int = 0) -> torch.Tensor:
-        """(rows, tokens, vocabulary): logits after `tokens`, which rows from `first` on get in `slots`;
-        `keep`: see `logits`."""
+        """(rows, tokens, vocabulary): logits after `tokens`, which rows from `first` on get in `slots`."""
         cache.write_at(first, slots, int(slots.max()) + 1)
         return self.logits(cache, keep, input_ids=tokens, attention_mask=cache.mask(), position_ids=slots)
 

@@ -1,7 +1,4 @@
-"""What a text will go on with, guessed from the texts before it.
-
-A guess costs but a wider pass: of it `decoder.Decoder` keeps what the model itself would have written.
-"""
+"""What a text will go on with, guessed from the texts before it; `decoder.Decoder` keeps what is right."""
 
 from collections.abc import Sequence
 
@@ -14,9 +11,8 @@ _VOTES = 255
 class Drafts:
     """Proposals for a text's next tokens: after each context the token that most often came next.
 
-    A context keeps one token and its lead, counted as in a majority vote of one pass (Boyer and Moore, 1981):
-    a token with more than half of the counts is always the one kept, and of equals the later wins. A context
-    whose lead is used up gives no guess.
+    A context keeps one token and its lead, counted as in a majority vote of one pass (Boyer and Moore, 1981),
+    of equals the later. A context whose lead is used up gives no guess.
     """
 
     def __init__(self) -> None:

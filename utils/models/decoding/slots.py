@@ -70,9 +70,7 @@ class _Layer(CacheLayerMixin):
 
 class SlotCache(Cache):
     """The keys and values of a batch, for models that attend to all tokens or to a sliding window of them.
-
-    Raises ValueError for a model with layers of another kind.
-    """
+    Raises ValueError for others."""
 
     def __init__(self, config: PretrainedConfig):
         text = config.get_text_config()
