@@ -223,7 +223,7 @@ def preset(name: str) -> Preset:
     """
     # On a processor, where memory and the network play no part.
     plain = {"image_tokens": "base", "precision": "fp32", "optimizer": "adamw_torch", "accumulation": 1}
-    plain |= {"lora_dropout": 0}
+    plain, offline = {**plain, "lora_dropout": 0}, JudgeSettings(engine="offline")
     match name:
         case "t4":
             gpu, session = card(), {"hours": KAGGLE_HOURS} if in_kaggle() else {}
@@ -231,9 +231,7 @@ def preset(name: str) -> Preset:
             return Preset(name="t4", data="iu_xray", training=training, judge=JudgeSettings(**session))
         case "demo":
             training = TrainingSettings(base=DEMO_BASE, learning_rate=3e-3, evaluate_every=80, **plain)
-            return Preset(
-                name="demo", data="phantoms", training=training, judge=JudgeSettings(engine="offline")
-            )
+            return Preset(name="demo", data="phantoms", training=training, judge=offline)
         case "small":
             schedule = {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3}
             schedule |= {"evaluate_every": 130, "save_every": 130}
@@ -245,6 +243,6 @@ def preset(name: str) -> Preset:
                 dataset=DatasetSettings(longest_side=256),
                 training=training,
                 generation=GenerationSettings(shuffled=1000),
-                judge=JudgeSettings(engine="offline"),
+                judge=offline,
             )
     raise ValueError(f"no preset called {name!r}: choose {', '.join(PRESETS)}")

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from utils import split
+from utils.run.answers import key_of
 from utils.split import questions
-from utils.split.questions import Cache, cache_key
+from utils.split.questions import Cache
 
 TEXTS = ["Heart size is normal. The lungs are clear.", "No pneumothorax.", "No pneumothorax.", ""]
 PROMPT = "Split this."
@@ -82,7 +83,7 @@ def test_what_is_in_the_cache_costs_nothing_and_a_batch_half(tmp_path):
     whole = split.estimate(TEXTS, "gpt-4.1", PROMPT)
     assert split.estimate(TEXTS, "gpt-4.1", PROMPT, batch=True).dollars == pytest.approx(whole.dollars / 2)
     Cache(tmp_path / "answers.jsonl").add(
-        cache_key("gpt-4.1", PROMPT, TEXTS[1]), answer={"lung": "No pneumothorax."}
+        key_of("gpt-4.1", PROMPT, TEXTS[1]), answer={"lung": "No pneumothorax."}
     )
     rest = split.estimate(TEXTS, "gpt-4.1", PROMPT, cache=tmp_path / "answers.jsonl")
     assert rest.reports == 1 and rest.dollars < whole.dollars

@@ -17,7 +17,8 @@ from conftest import ROOT
 
 from utils import split
 from utils.regions import ALL
-from utils.split import questions, remote
+from utils.run.answers import key_of
+from utils.split import remote
 from utils.split.offline import split_offline
 
 KEY = "sk-secret-0123456789"
@@ -364,7 +365,7 @@ def test_killed_in_mid_run_it_goes_on_where_it_was(serve, tmp_path):
     assert process.wait() == -signal.SIGKILL
     whole = [line for line in cache.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     keys = {json.loads(line)["key"] for line in whole}
-    finished = [text for text in TEXTS if questions.cache_key("m", split.load_prompt().text, text) in keys]
+    finished = [text for text in TEXTS if key_of("m", split.load_prompt().text, text) in keys]
     assert 5 <= len(finished) < len(TEXTS)
     while server.busy:  # what was under way at the server ends
         time.sleep(0.01)

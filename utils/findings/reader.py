@@ -189,11 +189,9 @@ def _read_clause(clause: str, roles: Roles) -> list[Finding]:
             findings.append(Finding(frozenset({large}), True, grade=1))
             continue
         names = [(word, lexicon.BECOMES.get((structure.name, word.name))) for word in describing]
-        described = [(word, name) for word, name in names if name]
-        findings += [
-            _absent(name) if denied(word) else _present(name, clause, "") for word, name in described
-        ]
-        if described or not statement or structure in placed or structure.start < said_from:
+        meant = [(word, name) for word, name in names if name]
+        findings += [_absent(name) if denied(word) else _present(name, clause, "") for word, name in meant]
+        if meant or not statement or structure in placed or structure.start < said_from:
             continue
         side, attributes = _one_side(clause) * (structure.name == "lungs"), _attributes(clause[slice(*own)])
         normal = statement._replace(names=frozenset({structure.name}), attributes=attributes)

@@ -6,15 +6,13 @@ al., "GREEN: Generative Radiology Report Evaluation and Error Notation", 2024; m
 StanfordAIMI/GREEN-radllama2-7b.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from utils.findings.sentences import sentences
 from utils.regions import REGIONS, mentioned, parse, tidy
-from utils.run.answers import AnswerFile
+from utils.run.answers import AnswerFile, key_of
 from utils.run.machine import secret
 from utils.run.processes import shard
 from utils.settings import JudgeSettings
@@ -184,17 +182,13 @@ class Cache:
     def _take(self, entry: dict) -> None:
         self._answers[entry["key"]] = entry["completion"]
 
-    @staticmethod
-    def _key(judge: Engine, pair: Pair) -> str:
-        return hashlib.sha256(json.dumps([judge.label, judge.fingerprint, *pair]).encode()).hexdigest()
-
     def get(self, judge: Engine, pair: Pair) -> str | None:
         """The answer of `judge` to `pair`, if it is kept."""
-        return self._answers.get(self._key(judge, pair))
+        return self._answers.get(key_of(judge.label, judge.fingerprint, *pair))
 
     def add(self, judge: Engine, pair: Pair, completion: str) -> None:
         """Keep an answer, in the file at once."""
         names = ("key", "judge", "reference", "prediction", "completion")
-        values = (self._key(judge, pair), judge.label, *pair, completion)
+        values = (key_of(judge.label, judge.fingerprint, *pair), judge.label, *pair, completion)
         self._file.add(entry := dict(zip(names, values, strict=True)))
         self._take(entry)

@@ -139,9 +139,7 @@ class GreenEngine:
 
     def ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, str]]:
         """Answers as they are done, the longest questions first; out of memory, half of the pairs wait.
-
-        Raises JudgeError where not even one pair fits.
-        """
+        Raises JudgeError where not even one pair fits."""
         import torch
 
         from utils.models.decoding import Request

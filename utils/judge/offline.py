@@ -213,9 +213,7 @@ def _is_added(other: Finding, wanted: Findings, given: Findings) -> bool:
 
 def _calls_clear(findings: Findings) -> bool:
     """Whether "lungs are clear" is among them, of the whole lungs."""
-    return any(
-        finding.names == {"lungs"} and not finding.present and not finding.partly for finding in findings
-    )
+    return any(each.names == {"lungs"} and not each.present and not each.partly for each in findings)
 
 
 def _clear_sums_up(finding: Finding) -> bool:

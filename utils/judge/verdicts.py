@@ -124,10 +124,8 @@ def write_completion(
         words = "; ".join(tidy(item.replace(";", ",")) for item in items) if items else ""
         return f"{len(items)}. {words}".rstrip()
 
-    def errors(by_type: dict[str, Sequence[str]]) -> str:
-        return "\n".join(
-            f"({key}) {name}: {listed(by_type.get(key, ()))}" for key, name in ERROR_TYPES.items()
-        )
+    def errors(words: dict[str, Sequence[str]]) -> str:
+        return "\n".join(f"({key}) {name}: {listed(words.get(key, ()))}" for key, name in ERROR_TYPES.items())
 
     bodies = errors(significant), errors(insignificant), listed(matched)
     sections = zip((SIGNIFICANT, INSIGNIFICANT, MATCHED), bodies, strict=True)

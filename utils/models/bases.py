@@ -71,6 +71,11 @@ class Shape:
         return [*attention, (hidden, wide), (hidden, wide), (wide, hidden)]
 
     @property
+    def weights(self) -> int:
+        """Weights of all layers' linear maps, which are held in 4 bits."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linears)
+
+    @property
     def projector(self) -> list[tuple[int, int]]:
         """Inputs and outputs of the maps between vision tower and language model."""
         return [(self.vision_hidden, self.hidden), (self.hidden, self.hidden)]
@@ -78,10 +83,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Base:
-    """A base model; `processor` and `weights` are names on the Hub or folders, the weights perhaps in 4 bits.
-
-    `prompt` is the form of a question and its answer, "" for the processor's own; `image` stands for a view.
-    """
+    """A base model; `processor` and `weights` are names on the Hub or folders, the weights perhaps in 4
+    bits. `prompt` is the form of a question and its answer, "" for the processor's own; `image` stands for
+    a view."""
 
     processor: str
     weights: str
@@ -151,9 +155,7 @@ REGISTRY = {
 @cache
 def find(base: str) -> Base:
     """The base model called `base`: one of `REGISTRY`, `demo`, a folder, or another name on the Hub.
-
-    Raises StepError where it cannot be read, or is of no family that this project can train.
-    """
+    Raises StepError where it cannot be read, or is of no family that this project can train."""
     if base in REGISTRY:
         return REGISTRY[base]
     if base == SMALL_BASE:
@@ -192,9 +194,7 @@ def fits_or_stop(settings: TrainingSettings) -> Base:
 
 def computes_or_stop(precision: str, card: Card | None) -> None:
     """Raise StepError where `card` cannot compute in `precision`; None stands for a processor, which can.
-
-    torch would take bf16 on older cards too, and compute it slowly in 32 bits.
-    """
+    torch would take bf16 on older cards too, and compute it slowly in 32 bits."""
     if precision == "bf16" and card and not card.bf16:
         raise StepError(
             f"The GPU ({card.name}) has no bf16: train with precision = fp16 or fp32, or use one that "

@@ -59,9 +59,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 class WholeViewProcessor(LlavaNextProcessor):
     """LLaVA-NeXT's processor for whole views: of each, `pool` x `pool` patches make a token, see `POOLS`.
-
-    `image_sizes` become those at which the model is to read the views: half the side, a quarter of tokens.
-    """
+    `image_sizes` become those at which the model is to read the views: half the side, a quarter of tokens."""
 
     pools = POOLS["base"]
 

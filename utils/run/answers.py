@@ -5,6 +5,7 @@ Of several processes that share the work, the first appends to the file itself, 
 While a file cannot be written, because Drive is away or full, its lines wait on this machine's own disk.
 """
 
+import hashlib
 import json
 import re
 import time
@@ -24,6 +25,11 @@ MAX_RETRIES = 8  # per request, by the client itself: 429 (it honours Retry-Afte
 TIMEOUT = 120.0  # seconds per request
 PAUSE = 30.0  # seconds between two tries to write a file that could not be written
 Take = Callable[[dict], None]
+
+
+def key_of(*parts: str) -> str:
+    """The key under which the answer to a question with these parts is kept: their SHA-256."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def files_of(path: Path) -> list[Path]:

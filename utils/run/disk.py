@@ -62,10 +62,8 @@ def is_away(error: BaseException) -> bool:
 
 
 def patiently(act: Callable[[], Result], path: Path) -> Result:
-    """What `act` gives, which needs `path`. While the disk is away, it is tried again for `PATIENCE` seconds.
-
-    Raises DiskError where it stays away, and any other error at once.
-    """
+    """What `act` gives, which needs `path`. While the disk is away, it is tried again for `PATIENCE`
+    seconds. Raises DiskError where it stays away, and any other error at once."""
     stop, wait = stop_after_delay(PATIENCE), wait_exponential(max=8)
     try:
         return Retrying(retry=retry_if_exception(is_away), stop=stop, wait=wait, reraise=True)(act)

@@ -60,10 +60,8 @@ def session_disk() -> Path | None:
 
 
 def secret(name: str) -> str | None:
-    """A secret from the environment, or from Colab's or Kaggle's secrets; None where none gives it.
-
-    Raises ConnectionError, with what to do, where Kaggle's secrets cannot be reached.
-    """
+    """A secret from the environment, or from Colab's or Kaggle's secrets; None where none gives it. Raises
+    ConnectionError, with what to do, where Kaggle's secrets cannot be reached."""
     if os.environ.get(name):
         return os.environ[name]
     if in_kaggle():

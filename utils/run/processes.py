@@ -46,11 +46,9 @@ def started() -> int:
 
 
 def shard(items: Sequence) -> Sequence:
-    """This process's share of `items`: every one, or every second of two processes.
-
-    Shares depend on nothing but the order of `items`. So give it all of them, also those that are done:
-    then processes need not agree on what is done already.
-    """
+    """This process's share of `items`: every one, or every second of two processes. Shares depend on
+    nothing but the order of `items`. So give it all of them, also those that are done: then processes need
+    not agree on what is done already."""
     return items[rank() :: started()]
 
 

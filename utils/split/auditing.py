@@ -28,8 +28,7 @@ _JOINT = re.compile(r"\bcardio[\s-]?mediastinal\b")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _SIDE = re.compile(r"\b(left|right|bilateral)")
 _NEGATED = re.compile(
-    r"\b(?:no|not|without|negative for|free of|clear of|absent|absence of|nor|neither|cannot)\b(.*)",
-    re.DOTALL,
+    r"(?s)\b(?:no|not|without|negative for|free of|clear of|absent|absence of|nor|neither|cannot)\b(.*)"
 )
 _QUALIFIER = re.compile(r"\d|left|right|bilateral|(?:no|not|without)$")
 _PLACEHOLDER = "xxxx"
@@ -74,10 +73,8 @@ def failures(text: str, split: Split) -> list[str]:
 
 def repair(texts: Sequence[str], splits: Sequence[Split]) -> tuple[list[Split], pd.DataFrame]:
     """`splits` with what fails the audit put right by the offline engine, and the audit of the result.
-
     Output sentences that fail go; original sentences that did not come through are split offline instead.
-    Such rows are marked `repaired`; what had to go is listed too, with direction "removed" and ok.
-    """
+    Such rows are marked `repaired`; what had to go is listed too, with direction "removed" and ok."""
     mended: list[Split] = []
 
     def rows() -> Iterator[list[dict]]:

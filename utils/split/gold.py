@@ -111,10 +111,9 @@ def gold_for(train: Sequence[Study], settings: SplitSettings, originals: str, dr
 
 
 def gold_pairs(findings: dict[str, Split], originals: str | Path, most: int) -> list[Pair]:
-    """At most `most` of the studies `findings` (by id), evenly spread, with their text in R2Gen's annotation.
-
-    Raises SplitError where the file `originals` is not there, is no annotation, or has none of them.
-    """
+    """At most `most` of the studies `findings` (by id), evenly spread, with their text in R2Gen's
+    annotation. Raises SplitError where the file `originals` is not there, is no annotation, or has none of
+    them."""
     try:
         splits = read_json(Path(originals))
         texts = {study["id"]: study["report"] for studies in splits.values() for study in studies}

@@ -150,7 +150,11 @@ def _runs(body: str) -> list[tuple[str | None, str]]:
             continue
         of_list = range(len(parts), len(parts) + len(shared)) if len(shared) > 1 else range(0)
         parts += [(mark if len(shared) == 1 else None, region, phrase) for region, phrase in shared]
-    parts = _in_company(parts)
+    named = {region for _, region, _ in parts}
+    for at, (mark, _, phrase) in enumerate(parts):  # the terms of `COMPANY` move to the region they keep to
+        for term, (beside, to) in COMPANY.items():
+            if named & beside and term in phrase.lower():
+                parts[at] = (mark, to, phrase)
     runs = [parts[0][1:]]
     for mark, region, phrase in parts[1:]:
         last, before = runs[-1]
@@ -247,16 +251,6 @@ def _members(subject: str, has_predicate: bool) -> list[tuple[str | None, str]]:
 
 def _joint_region(phrase: str) -> str | None:
     return JOINT if _JOINT.search(phrase) else region_of(phrase, STANDS_ALONE)
-
-
-def _in_company(parts: list[tuple]) -> list[tuple]:
-    """`parts` (mark, region, phrase) with the terms of `COMPANY` moved to the region that they keep to."""
-    named = {region for _, region, _ in parts}
-    for at, (mark, _, phrase) in enumerate(parts):
-        for term, (beside, to) in COMPANY.items():
-            if named & beside and term in phrase.lower():
-                parts[at] = (mark, to, phrase)
-    return parts
 
 
 def _joint(text: str) -> list[tuple[str, str]]:

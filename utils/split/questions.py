@@ -1,6 +1,5 @@
 """What a language model is asked, where its answers are kept, and what they cost, alike for all engines."""
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.regions import ALL
-from utils.run.answers import AnswerFile
+from utils.run.answers import AnswerFile, key_of
 
 from .auditing import failures
 from .offline import split_offline
@@ -70,23 +69,18 @@ class Cache:
         """The texts that have no answer yet, by key; the same text comes under one key."""
         waiting: dict[str, list[str]] = {}
         for text in texts:
-            key = cache_key(model, prompt, text)
+            key = key_of(model, prompt, text)
             if text.strip() and key not in self.answers:
                 waiting.setdefault(key, []).append(text)
         return waiting
 
     def splits(self, model: str, prompt: str, texts: list[str]) -> list[Split]:
         """The best answer there is for each text; all regions "" where none can be read."""
-        keys = [cache_key(model, prompt, text) for text in texts]
+        keys = [key_of(model, prompt, text) for text in texts]
         return [
             dict(self.answers.get(key) or read_answer(self.firsts.get(key), text) or NOTHING)
             for key, text in zip(keys, texts, strict=True)
         ]
-
-
-def cache_key(model: str, prompt: str, text: str) -> str:
-    """The hash under which the answer of `model` to `prompt` and `text` is kept."""
-    return hashlib.sha256(json.dumps([model, prompt, text]).encode()).hexdigest()
 
 
 CHARACTERS_A_TOKEN = 4  # OpenAI's rule of thumb for English, where tiktoken cannot count

@@ -1,5 +1,5 @@
 """Fine-tuning: its `plan`, how fast cards are (`speeds`), the findings probe (`probing`), the `trainer`, what
-it shows meanwhile (`watch`), and its `checkpoints`."""
+it shows meanwhile (`callbacks`), and its `checkpoints`."""
 
 from .probing import on_validation, run_probe
 from .trainer import FREE, finish, noted_settings, train, train_on_all

@@ -134,7 +134,7 @@ def seconds_a_step(
     again = _recomputed(settings, base, lengths, card, gpus) / shape.layers
     layers, head, attention = _operations(shape, lengths.mean)
     backward = settings.batch_size * ((1 + again) * layers + head + (2 + again) * attention) / rate
-    backward += (1 + again) * unpacking(_weights(shape), settings.precision, card)
+    backward += (1 + again) * unpacking(shape.weights, settings.precision, card)
     exchange = 4 * trainable(settings, shape) * 2 * (gpus - 1) / gpus / LINK
     forward = _forward_seconds(settings, base, lengths, rate, card)
     return settings.accumulation / gpus * (forward + backward) + exchange
@@ -148,18 +148,14 @@ def _forward_seconds(
     if not reads_whole(settings.base, settings.image_tokens):  # else what the tower saw is read
         pictures = crops(settings, base) if settings.image_tokens == "tiles" else 1
         study += settings.views * pictures * vision_operations(base.shape)
-    unpacked = unpacking(_weights(base.shape), settings.precision, card)
+    unpacked = unpacking(base.shape.weights, settings.precision, card)
     return settings.batch_size * study / rate + unpacked
 
 
 def _operations(shape: Shape, tokens: float) -> tuple[float, float, float]:
     """Operations forward for a study of so many tokens: linear maps of the layers, head, attention."""
     attention = 4 * tokens * shape.heads * shape.head_dim * shape.layers
-    return tokens * 2 * _weights(shape), tokens * 2 * shape.vocabulary * shape.hidden, tokens * attention
-
-
-def _weights(shape: Shape) -> int:
-    return shape.layers * sum(i * o for i, o in shape.linears)
+    return tokens * 2 * shape.weights, tokens * 2 * shape.vocabulary * shape.hidden, tokens * attention
 
 
 def look_hours(settings: TrainingSettings, base: Base, studies: int, card: Card) -> Hours:
@@ -176,7 +172,7 @@ def run_hours(
     fast, likely, slow. An evaluation costs a pass forward on its studies; a sample report reads the 4-bit
     weights once per token, on one card while the others wait."""
     batches = settings.evaluate_on / settings.batch_size / gpus
-    sampled = lengths.answer * unpacking(_weights(base.shape), settings.precision, card)
+    sampled = lengths.answer * unpacking(base.shape.weights, settings.precision, card)
 
     def hours(rate: float) -> float:
         step = seconds_a_step(settings, base, lengths, rate, card, gpus)

@@ -94,10 +94,8 @@ class AnswerTrainer(SFTTrainer):
 
 @contextmanager
 def _apart(model: torch.nn.Module):
-    """A batch whose gradients are added to those before it once they are whole; nothing is copied.
-
-    Out of memory, gradients and random states are those before the batch.
-    """
+    """A batch whose gradients are added to those before it once they are whole; nothing is copied. Out of
+    memory, gradients and random states are those before the batch."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     before, host = [weight.grad for weight in weights], torch.get_rng_state()
     gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
@@ -148,9 +146,7 @@ class Blank:
 
     def __call__(self, images: list[list], **_) -> BatchFeature:
         count = sum(map(len, images))
-        return BatchFeature(
-            {name: value.expand(count, *value.shape[1:]) for name, value in self._blank.items()}
-        )
+        return BatchFeature({name: part.expand(count, *part.shape[1:]) for name, part in self._blank.items()})
 
 
 class Arguments(SFTConfig):

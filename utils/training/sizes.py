@@ -60,8 +60,7 @@ def memory(
     and the allocator's gaps come on top, some 0.5 GiB.
     """
     shape, width = base.shape, WIDTHS[settings.precision]
-    linears = shape.layers * sum(i * o for i, o in shape.linears)
-    weights = linears * NF4_BYTES + other_weights(shape) * width
+    weights = shape.weights * NF4_BYTES + other_weights(shape) * width
     adapter = trainable(settings, shape) * (8 + MOMENTS[settings.optimizer] + (4 if gpus > 1 else 0))
     count, again = settings.batch_size * tokens, shape.layers if recomputed is None else recomputed
     states, layer = again * count * shape.hidden * width, count * _kept_a_token(settings, shape, tokens)

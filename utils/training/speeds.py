@@ -58,9 +58,8 @@ def loading_hours(base: Base) -> Hours:
     two bytes for every other weight. Slow is a first load in Colab: half of the 13.5 GB of Vicuna 7B in 83 s
     (FastChat, issue 1771). Fast is about what a file takes that memory still holds; likely lies between.
     """
-    linears = base.shape.layers * sum(i * o for i, o in base.shape.linears)
     width = 2 if base.weights == base.processor else NF4_BYTES
-    size = linears * width + 2 * other_weights(base.shape)
+    size = base.shape.weights * width + 2 * other_weights(base.shape)
     return tuple(size / rate / 3600 for rate in READING)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -25,6 +24,7 @@ from utils.findings.plans import Words
 from utils.findings.probe import Probe
 from utils.models import loading
 from utils.models.bases import fits_or_stop
+from utils.models.decoding.decoder import free_memory
 from utils.models.features import NUMBERS, PATCHES, Kept
 from utils.run import processes
 from utils.run.disk import read_json, replacing, write_json, write_text
@@ -148,7 +148,7 @@ def _arguments(settings: TrainingSettings, folder: Path, evaluates: bool) -> Arg
 def _recomputing(settings: TrainingSettings, longest: int, answer: int) -> dict:
     """How many layers recompute on this machine, and what to change where not even all of them help."""
     gpus = PartialState().num_processes
-    room = card() or Card("processor", psutil.virtual_memory().available / GIB / gpus, bf16=True)
+    room = card() or Card("processor", free_memory() / GIB / gpus, bf16=True)
     count = layers_recomputed(settings, fits_or_stop(settings), longest, room, gpus, answer)
     _, *smaller = batches(settings, gpus)
     return {"recomputed": count, "advice": to_save_memory(smaller[0] if smaller else None)}
