@@ -121,11 +121,8 @@ def _values(totals: np.ndarray, has: np.ndarray) -> dict[str, np.ndarray]:
     of_macro = f1[:, :-1][:, has]
     macro = _ratio(np.nansum(of_macro, axis=1), (~np.isnan(of_macro)).sum(axis=1))[:, None]
     nothing = np.full_like(macro, np.nan)
-    return {
-        "recall": np.concatenate([_ratio(right, present), nothing], axis=1),
-        "precision": np.concatenate([_ratio(right, predicted), nothing], axis=1),
-        "f1": np.concatenate([f1, macro], axis=1),
-    }
+    columns = (_ratio(right, present), nothing), (_ratio(right, predicted), nothing), (f1, macro)
+    return {name: np.concatenate(both, axis=1) for name, both in zip(VALUES, columns, strict=True)}
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -130,15 +130,17 @@ def block_features(
     return features
 
 
-@lru_cache(maxsize=16)
 def blocks(studies: Dataset) -> list[Dataset]:
     """`studies` in the portions whose features are saved together: the same ones for the same `studies`."""
-    return _portions(studies, BLOCK)
+    return _blocks(studies, BLOCK)
 
 
 def _portions(studies: Dataset, size: int) -> list[Dataset]:
     starts = range(0, len(studies), size)
     return [studies.select(range(start, min(start + size, len(studies)))) for start in starts]
+
+
+_blocks = lru_cache(maxsize=16)(_portions)
 
 
 @cache  # features and patches are named by the pictures, which are read once for both

@@ -172,12 +172,9 @@ def load_model(base: str, image_tokens: str = "base", precision: str = "fp16") -
         raise _unfit(weights, "weights that are missing or of another shape") from error
     if missing := report["missing_keys"]:
         raise _unfit(weights, f"no weights for {_few(missing)}")
-    unlike = [
-        name
-        for name, part in model.named_modules()
-        if isinstance(part, torch.nn.Linear)
-        and isinstance(part, Linear4bit) != hasattr(part.weight, "quant_state")
-    ]
+    maps = {name: part for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    in_4_bits = {name for name, part in maps.items() if hasattr(part.weight, "quant_state")}
+    unlike = [name for name, part in maps.items() if isinstance(part, Linear4bit) != (name in in_4_bits)]
     if unlike:
         raise _unfit(weights, f"different weights in 4 bits than it lists ({_few(unlike)})")
     reading.compute_in(model, dtype)

@@ -241,11 +241,8 @@ def plans_to_write(
 def as_planned(rows: Iterable[dict], system: str, name: str, plans: dict[str, Plan]) -> dict[str, dict]:
     """By study, the reports of `system` on the split called `name` that were to name what `plans` say."""
     wanted = {(system, name, study): _noted(plan) for study, plan in plans.items()}
-    return {
-        row["id"]: row
-        for row in rows
-        if wanted.get((row["system"], row["split"], row["id"])) == row.get("plan", {})
-    }
+    keyed = (((row["system"], row["split"], row["id"]), row) for row in rows)
+    return {row["id"]: row for key, row in keyed if wanted.get(key) == row.get("plan", {})}
 
 
 def _sources(split: Dataset, system: str) -> list[int]:

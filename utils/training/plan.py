@@ -1,7 +1,8 @@
 """The plan of a fine-tuning run, before it starts: tokens, trainable weights, memory, hours, sessions.
 
-Every figure is computed, none was measured on a GPU; after its first steps a run shows the hours of its own
-rate. `python -m utils.training.plan --card L4 --gpus 2` prints the table of docs/training.md for other cards.
+Every figure is computed, none was measured on a GPU. After its first steps a run replaces the hours by its
+own rate. `python -m utils.training.plan --card L4 --gpus 2` prints the table of docs/training.md for other
+cards.
 """
 
 import math

@@ -7,6 +7,7 @@ of the reference, when a report is written those that the probe reads in the pic
 
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,10 +48,8 @@ def run_probe(
     if path.exists() and (kept := probes.load(path)).made_of == made_of:
         return kept
     patches = room(settings, splits, scratch) if scratch else None
-    seen = {
-        name: study_features(tower, studies, name, folder / FOLDER, patches=patches)
-        for name, studies in splits.items()
-    }
+    seen_in = partial(study_features, tower, kept=folder / FOLDER, patches=patches)
+    seen = {name: seen_in(studies, name) for name, studies in splits.items()}
     tower.close()
     held_out = (seen["val"], known["val"]) if "val" in known else None
     probe = probes.fit(seen["train"], known["train"], held_out, made_of)

@@ -250,10 +250,8 @@ class Batch:
     def _pass(self) -> list[Row]:
         """One forward pass over all rows; the rows that it ended, which leave."""
         decoder = self.decoder
-        drafts = [
-            row.propose(decoder.drafts, min(decoder.most_proposed, decoder.most_new - len(row.written) - 1))
-            for row in self.rows
-        ]
+        most = (min(decoder.most_proposed, decoder.most_new - len(row.written) - 1) for row in self.rows)
+        drafts = [row.propose(decoder.drafts, count) for row, count in zip(self.rows, most, strict=True)]
         width = 1 + max(map(len, drafts))
         self._grow(width)
         read = [[row.last, *draft] for row, draft in zip(self.rows, drafts, strict=True)]
