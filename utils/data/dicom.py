@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 RADIOGRAPHS = ("CR", "DX")
 MISSING = "DICOM files need the package pydicom: run %pip install pydicom, then this cell again"
-NO_DECODER = "DICOM files in {} need a decoder: run %pip install pylibjpeg[all], restart the runtime, "
-NO_DECODER += "then run this notebook again"
+NO_DECODER = (
+    "DICOM files in {} need a decoder: run %pip install pylibjpeg[all], restart the runtime, then run "
+    "this notebook again"
+)
 
 _SUFFIXES = (".dcm", ".dicom")
 _PICTURES = (".png", ".jpg", ".jpeg")

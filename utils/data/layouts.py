@@ -17,8 +17,10 @@ from .dicom import in_order, rank
 from .own import Faults, Layout, Row, merged
 from .studies import ANNOTATIONS, SPLITS, DataError
 
-SPANISH = "PadChest's reports are in Spanish: in 01 choose a language model, "
-SPANISH += "as the offline engine and the judges read English."
+SPANISH = (
+    "PadChest's reports are in Spanish: in 01 choose a language model, as the offline engine and the judges "
+    "read English."
+)
 _PADCHEST = {"ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Report"}
 _PROJECTIONS = ("PA", "AP", "AP_horizontal", "L")  # the order of views; others come after
 INDIANA = ("indiana_reports.csv", "indiana_projections.csv")  # IU X-Ray's: a line for a study, for an image

@@ -43,11 +43,13 @@ class Source(NamedTuple):
     lacks: str = ""
 
 
-_TWO = "findings by region, and views beyond two a study"
 SOURCES = (  # in the order in which they are asked
     Source("the quiz's archive", drive_address("1cdcsyJtW8G2YYptlujzDAU-fMXOpew5K"), "iu_xray_quiz.archive"),
     Source(
-        "R2Gen's archive", drive_address("1c0BXEuDy8Cmm2jfN0YYGkQxFZd2ZIoLg"), "iu_xray_r2gen.archive", _TWO
+        "R2Gen's archive",
+        drive_address("1c0BXEuDy8Cmm2jfN0YYGkQxFZd2ZIoLg"),
+        "iu_xray_r2gen.archive",
+        "findings by region, and views beyond two a study",
     ),
     # By the collection's list of projections the first of a study's files is frontal in 2,618 of 2,955.
     Source(

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
 TITLE = "Chest X-ray findings by region"
-ABOUT = "Choose one study's views, the frontal one first, as DICOM, PNG or JPEG. Files are read as they are "
-ABOUT += f"listed, from top to bottom. **{NOT_FOR_CLINICAL_USE}**"
+ABOUT = (
+    "Choose one study's views, the frontal one first, as DICOM, PNG or JPEG. Files are read as they are "
+    f"listed, from top to bottom. **{NOT_FOR_CLINICAL_USE}**"
+)
 KEPT = 3600  # seconds: as often, Gradio deletes the chosen files that are older
 LARGEST = "200mb"  # of a file
 FONTS = ["system-ui", "sans-serif"]  # of the machine: Gradio's own are asked for from outside

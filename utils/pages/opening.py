@@ -25,8 +25,10 @@ from .page import html, table, tag
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-colab.txt"
 GREEN_SCORE = ROOT / "requirements-green-score.txt"
-_A_GPU = {"Colab": "choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all"}
-_A_GPU["Kaggle"] = "choose Settings > Accelerator > GPU T4 x2, then Run all"
+_A_GPU = {
+    "Colab": "choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all",
+    "Kaggle": "choose Settings > Accelerator > GPU T4 x2, then Run all",
+}
 
 
 def begin(step: str, root: str = "", size: str = "", run: str = "default") -> tuple[Workspace, Preset]:
