@@ -73,7 +73,8 @@ def as_page(notebook: nbformat.NotebookNode) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is not done, with one line per notebook; say what to open."""
-    parser = argparse.ArgumentParser(description="Run the four notebooks on two CPU cores.")
+    about = {"prog": "python -m tools.demo", "description": "Run the four notebooks on two CPU cores."}
+    parser = argparse.ArgumentParser(**about)
     parser.add_argument(
         "--preset", choices=list(TIMES), default="demo", help="demo: phantoms; small: real radiographs"
     )

@@ -165,8 +165,16 @@ def test_without_splits_patients_are_split_by_a_hash_of_their_ids(mine, ws, caps
     ("patients", "images", "said"),
     [
         (("P1", "P2", ""), "", "patients are split 80/10/10 by a hash of their ids, the same each time."),
-        (("P1", "P2", ""), "views/a.png", "where the patient is not known (1 of 3), the study's own id"),
-        (("", "", ""), "", "studies are split 80/10/10 by a hash of their ids, the same each time; one"),
+        (
+            ("P1", "P2", ""),
+            "views/a.png",
+            "where the patient is not known (1 of 3), the study's own id counts.",
+        ),
+        (
+            ("", "", ""),
+            "",
+            "studies are split 80/10/10 by a hash of their ids, the same each time; one patient",
+        ),
     ],
 )
 def test_the_rule_of_the_split_counts_the_studies_that_are_kept(mine, ws, capsys, patients, images, said):
@@ -194,20 +202,35 @@ def test_split_names_of_other_collections_are_known(mine, ws):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([{"study": 1, "text": 2, "images": 3}], ("no column for findings", "study, text, images; name")),
+        (
+            [{"study": "S1", "text": CLEAR, "images": "a"}],
+            ("no column for findings", "study, text, images;", "name them"),
+        ),
         ([{"number": "1", "findings": CLEAR}], ("no column for study or images", "number, findings;")),
-        ([study("S1"), study("S1", "test"), study("S2"), study("S2", "val")], ("Studies in two splits: 2",)),
-        ([study("S1", patient="P"), study("S2", "test", patient="P")], ("Patients in two splits: 1, P (",)),
+        (
+            [study("S1"), study("S1", "test"), study("S2"), study("S2", "val")],
+            ("Studies in two splits: 2, such as S1 (train and test)",),
+        ),
+        (
+            [study("S1", patient="P"), study("S2", "test", patient="P")],
+            ("Patients in two splits: 1, P (train and test)",),
+        ),
         ([study("S1"), study("S2", "")], ("1 of 2 studies have no split, such as S2",)),
         ([study("S1", "holdout")], ("Rows with a split other than train, val, test: 1, 'holdout' of S1",)),
         ([study("")], ("Rows without a study's id: 1, row 1",)),
         (
-            [study("S1", images="../b"), study("S2", images="/c")],
-            ("outside their folder: 2, such as ../b of",),
+            [study("S1", images="../b.png"), study("S2", images="/etc/c.png")],
+            ("Images outside their folder: 2", "../b.png of study S1"),
         ),
         ([study("a/b")], ("has the id 'a/b', which cannot name a folder",)),
-        ([study("S1", findings=" ")], ("no study is left to train on", "without findings, left out: 1, S1")),
-        ([study("S1", images="z.png")], ("no study is left", "Images that are not there, left out: 1, z")),
+        (
+            [study("S1", findings=" ")],
+            ("no study is left to train on", "Studies without findings, left out: 1, S1"),
+        ),
+        (
+            [study("S1", images="views/z.png")],
+            ("no study is left to train on", "Images that are not there, left out: 1, views/z.png"),
+        ),
         ([study("S1", "test")], ("no study is left to train on",)),
     ],
 )
@@ -342,7 +365,9 @@ def test_dicom_that_needs_a_decoder_is_refused_before_anything_is_split(mine, ws
     dicom_files.compressed(mine / "b.dcm", JPEGLosslessSV1, b"\xff\xd8", AccessionNumber="S1")
     row = study("S1", images="a.dcm;b.dcm")
     table(mine / "t.csv", [row if named else {key: row[key] for key in row if key != "images"}])
-    with pytest.raises(DataError, match=r"JPEG Lossless need a decoder: run %pip .* this notebook again\.$"):
+    with pytest.raises(
+        DataError, match=r"JPEG Lossless need a decoder: run %pip .* run this notebook again\.$"
+    ):
         open_data(mine / "t.csv", "iu_xray", ws)
     assert folders(ws) == []
 

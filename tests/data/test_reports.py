@@ -18,7 +18,11 @@ CLEAR = "The lungs are clear."
             f"{CLEAR} HEART AND MEDIASTINUM: Severe cardiomegaly. PLEURA: Left effusion.",
             FINDINGS,
         ),
-        ("FINDINGS: \n \n LUNGS: Clear.\n HEART: Large.", "LUNGS: Clear. HEART: Large.", FINDINGS),
+        (
+            "FINDINGS: \n \n LUNGS: Clear.\n HEART: Large.\n BONES: Intact.",
+            "LUNGS: Clear. HEART: Large. BONES: Intact.",
+            FINDINGS,
+        ),
         (
             f"FINDINGS: {CLEAR}\n COMPRESSION DEFORMITIES: None.\n LEFT 3RD RIB: Healed.",
             f"{CLEAR} COMPRESSION DEFORMITIES: None. LEFT 3RD RIB: Healed.",

@@ -70,7 +70,9 @@ def inside(fig):
 def drawn(judgements):
     log = pd.DataFrame({"step": [5, 10, 15], "loss": [2.0, 1.0, 0.5], "eval_loss": [np.nan, 1.1, 0.52]})
     counts = pd.DataFrame({"studies": [10, 4]} | {key: [7, 3] for key in REGIONS}, index=["train", "val"])
-    studies = [{"id": f"s{i}", "views": [view(), view()], "caption": "Costs $5, $6. " * 30} for i in range(4)]
+    studies = [
+        {"id": f"s{i}", "views": [view(), view()], "caption": "Costs $5 and $6. " * 30} for i in range(4)
+    ]
     return {
         "region_bars": score_charts.region_bars(scores.summary(judgements), data_label=PHANTOMS),
         "score_distribution": score_charts.score_distribution(judgements, data_label=PHANTOMS),
@@ -233,7 +235,10 @@ def test_a_failed_save_leaves_the_old_figure(tmp_path, drawn, monkeypatch):
         ("loss_curve", "evaluation ends at 0.520, step 15"),
         ("region_coverage", "training: lung 70%"),
         ("gallery", "views and captions of s0, s1"),
-        ("operating_curve", f"recall_weight {RECALL_WEIGHT:g}: of ten findings named about 7 are there"),
+        (
+            "operating_curve",
+            f"recall_weight {RECALL_WEIGHT:g}: of ten findings named about 7 are there, and of",
+        ),
         ("findings_named", "images shuffled, named of those there: effusion 0 of 0"),
     ],
 )

@@ -240,9 +240,16 @@ def test_a_run_that_has_begun_is_fixed_and_says_so(folder):
     assert sources(free) == {"count 9": "run", "many 8": "form"}
 
 
+def test_settings_that_hold_settings_have_no_form():
+    with pytest.raises(TypeError, match="'split'"):
+        forms.Form(preset("t4"))
+
+
 def test_other_settings_than_those_of_a_run_are_refused_in_a_sentence(folder):
     begun = Everything(count=9).model_dump()
-    with pytest.raises(StepError, match=r"started with count 9, not 5; share 0.5, not 0.1. Take that .*RUN"):
+    with pytest.raises(
+        StepError, match=r"started with count 9, not 5; share 0.5, not 0.1. Take that out .*RUN"
+    ):
         forms.open_form(Everything(), {"count": 5, "share": 0.1}, folder, begun=begun)
     with pytest.raises(ValueError, match=r"The run in .*rank64 has 'gone', which is not a field"):
         forms.open_form(Everything(), {}, folder, begun={**begun, "gone": 1})
@@ -256,7 +263,10 @@ def test_a_long_text_that_is_not_the_presets_is_told_by_its_length(folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"coutn": 1}, "SETTINGS has 'coutn', which is not a field of this form. The fields are switch"),
+        (
+            {"coutn": 1},
+            "SETTINGS has 'coutn', which is not a field of this form. The fields are switch, choice",
+        ),
         ({"count": 99}, "The value 99 of 'count' is not allowed: .* less than or equal to 20"),
         ({"choice": "three"}, "The value 'three' of 'choice' is not allowed: .*'one' or 'two'"),
         ('{"count": 1}', "SETTINGS must hold names and values"),
@@ -304,7 +314,9 @@ def test_fields_that_are_filled_in_are_values_and_settings_is_over_them(folder):
 def test_a_notebook_with_two_forms_takes_the_values_by_form():
     given = {"judge": {"batch_size": 2}}
     assert forms.parts(given, "generation", "judge") == {"generation": {}} | given
-    with pytest.raises(ValueError, match=r"SETTINGS has 'batch_size', but must name .*: generation or judge"):
+    with pytest.raises(
+        ValueError, match=r"SETTINGS has 'batch_size', but must name .*forms: generation or judge"
+    ):
         forms.parts({"batch_size": 2}, "generation", "judge")
 
 

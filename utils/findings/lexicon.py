@@ -11,7 +11,7 @@ from .sentences import STOPWORDS, words
 
 
 def _table(text: str) -> dict[str, str]:
-    """Patterns by name: a line `name: pattern` each, which goes on in the lines below it that are set in."""
+    """Patterns by name: each has a line `name: pattern`, and its indented lines continue it."""
     entries = (entry.split(":", 1) for entry in re.sub(r"\n +", "", text.strip()).split("\n"))
     return {name: pattern.strip() for name, pattern in entries}
 

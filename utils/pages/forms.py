@@ -268,4 +268,6 @@ def _field(name: str, settings: StepSettings) -> widgets.Widget:
         return widgets.Textarea(**look)
     if info.examples:
         return widgets.Combobox(options=info.examples, **look)
-    return widgets.Text(**look)
+    if annotation is str:
+        return widgets.Text(**look)
+    raise TypeError(f"no field for {name!r}: settings in a form are numbers, texts, choices or yes and no")
