@@ -124,6 +124,8 @@ def test_the_best_baseline_stands_beside_the_model_and_is_named_by_its_look(judg
     assert {"test, all studies", "test, abnormal studies", "bone\nn=6", "bone\nn=3"} <= set(said)
     legend = [text.get_text() for text in fig.legends[0].get_texts()]
     assert legend == ["model", baselines.CONSTANT, baselines.NEAREST]
+    with pytest.raises(ValueError, match="one split"):
+        score_charts.beside_best(best, data_label=PHANTOMS)
     bars = fig.axes[1].patches
     assert len(bars) == 8 and bars[7].get_hatch() != bars[5].get_hatch() == bars[1].get_hatch()
     mean = best.query("split == 'test' and studies == 'abnormal' and region == 'bone'")["mean"].item()
@@ -264,6 +266,9 @@ def test_findings_stand_on_the_y_axis_with_their_counts(drawn):
     assert legend == ["model (n=6)", "images shuffled (n=3)"]  # the constant names nothing
     assert "Not drawn, as they name none or there is no room: constant" in fig.alt
     assert len(recall.patches) == 4 and precision.get_xlim() == (0, 1)
+    counted = findings.count([seen_rows()], GROUPS)
+    with pytest.raises(ValueError, match="one split"):
+        finding_charts.findings_named(pd.concat([counted, counted.assign(split="val")]), data_label="x")
 
 
 def test_the_curve_has_a_mark_at_each_weight_and_another_at_the_chosen_one(drawn):

@@ -1,5 +1,6 @@
 """The map at the top of each notebook."""
 
+import pytest
 from page_text import text
 
 from utils.pages import opening
@@ -40,3 +41,8 @@ def test_on_kaggle_the_map_leads_to_notebooks_made_from_the_public_ones(tmp_path
     shown = opening.overview(workspace.Workspace(tmp_path), "regions").data
     link = "https://kaggle.com/kernels/welcome?src=https://github.com/owner/name/blob/"
     assert shown.count(f'href="{link}') == 3
+
+
+def test_an_unknown_step_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no step called 'five': steps are regions"):
+        opening.overview(workspace.Workspace(tmp_path), "five")

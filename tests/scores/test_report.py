@@ -266,3 +266,14 @@ def test_judgements_read_back_from_parquet_give_the_same_report(write, tmp_path)
     rows = two_systems()
     rows.to_parquet(path := tmp_path.parent / "judgements.parquet")
     assert write(pd.read_parquet(path)) == write(rows)
+
+
+def test_what_is_missing_is_named(write, tmp_path):
+    with pytest.raises(ValueError, match=r"figure lost\.png is missing"):
+        write(figures={"Lost": (tmp_path / "lost.png", "x")})
+    (outside := tmp_path.parent / "outside.png").write_bytes(b"png")
+    with pytest.raises(ValueError, match="is not in the report's folder"):
+        write(figures={"Outside": (outside, "x")})
+    with pytest.raises(ValueError, match="sample s99"):
+        write(samples=["s99"])
+    assert not list(tmp_path.glob("report.*"))

@@ -102,6 +102,11 @@ def test_interval_of_one_study_or_equal_scores_is_a_point(values):
     assert statistics.interval(values) == pytest.approx((values[0], values[0]))
 
 
+def test_interval_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one study"):
+        statistics.interval([])
+
+
 def test_summary_is_the_same_each_time_and_whatever_stands_beside():
     model, other = studies([0, 0.5, 1, 1]), studies([0, 0, 0, 1], system="constant")
     alone, together = scores.summary(table(*model)), scores.summary(table(*model, *other))

@@ -61,6 +61,13 @@ class Chart(Figure):
         return {"text/html": self.markup()}  # exported pages leave out the alt text of a bare PNG
 
 
+def only_split(rows: pd.DataFrame) -> str:
+    """The name of the one split that `rows` are of; raises ValueError for several."""
+    if rows["split"].nunique() != 1:
+        raise ValueError(f"a picture of one split, not of {list(rows['split'].unique())}")
+    return split_name(rows["split"].iloc[0])
+
+
 def save(fig: Chart, path: Path) -> Path:
     """Write `fig` as a PNG with its alt text as Description, whole or not at all; gives the path."""
     with replacing_file(path) as part:

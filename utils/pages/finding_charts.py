@@ -6,11 +6,24 @@ from matplotlib.axes import Axes
 
 from utils.findings import counts
 from utils.scores.findings import READER
-from utils.scores.statistics import split_name
 from utils.settings import RECALL_WEIGHT
 
 from . import charts
-from .charts import GREY, INK, SERIES, STYLE, Chart, bar, figure, legend, panel_title, panels, series, tell
+from .charts import (
+    GREY,
+    INK,
+    SERIES,
+    STYLE,
+    Chart,
+    bar,
+    figure,
+    legend,
+    only_split,
+    panel_title,
+    panels,
+    series,
+    tell,
+)
 
 SHOWN = {"recall": ("present", "of those there, named"), "precision": ("named", "of those named, there")}
 
@@ -21,8 +34,9 @@ def findings_named(counted: pd.DataFrame, *, data_label: str) -> Chart:
 
     `counted` are the rows of one split of `scores.findings.count`. Drawn are the first system and
     those after it that name anything, as many as can be told apart; the alt text names the others.
+    Raises ValueError for several splits.
     """
-    split = split_name(counted["split"].iloc[0])
+    split = only_split(counted)
     rows = counted[(counted["finding"] != counts.MACRO) & ~counted["system"].str.contains(counts.SAME)]
     whole = rows[rows["finding"] == counts.MICRO].set_index("system")
     drawn = [name for i, name in enumerate(whole.index) if not i or whole.loc[name, "named"]][: len(SERIES)]

@@ -154,6 +154,8 @@ def overview(workspace: Workspace, current: str) -> HTML:
 
 
 def _steps(workspace: Workspace, current: str) -> str:
+    if current not in STEPS:
+        raise ValueError(f"no step called {current!r}: steps are {', '.join(STEPS)}")
     items = []
     for step, about in ABOUT.items():
         link, manifest = "" if step == current else _link(STEPS[step]), workspace.manifest(step)

@@ -10,7 +10,21 @@ from utils.scores.baselines import BASELINES
 from utils.scores.statistics import ERRORS, order_splits, scored, split_name
 
 from . import charts
-from .charts import BLUE, GREY, INK, STYLE, Chart, bar, figure, legend, panel_title, panels, series, tell
+from .charts import (
+    BLUE,
+    GREY,
+    INK,
+    STYLE,
+    Chart,
+    bar,
+    figure,
+    legend,
+    only_split,
+    panel_title,
+    panels,
+    series,
+    tell,
+)
 
 # How a score is shown, from the worst to the best: name, colour, hatch.
 BANDS = (
@@ -51,8 +65,11 @@ def region_bars(summary: pd.DataFrame, *, data_label: str) -> Chart:
 
 @mpl.rc_context(STYLE)
 def beside_best(best: pd.DataFrame, *, data_label: str) -> Chart:
-    """Rows of one split of `baselines.beside_best`: a panel for all studies, one for the abnormal ones."""
-    split, groups = split_name(best["split"].iloc[0]), list(best["studies"].unique())
+    """Rows of one split of `baselines.beside_best`: a panel for all studies, one for the abnormal ones.
+
+    Raises ValueError for several splits.
+    """
+    split, groups = only_split(best), list(best["studies"].unique())
     looks = {name: i for i, name in enumerate(BASELINES, start=1)}
     fig = figure(4.0, "The model beside the best baseline, with 95 % interval", _where(data_label, best))
     axes = panels(fig, len(groups), top=1.02, bottom=0.52, left=0.42, gap=0.3)

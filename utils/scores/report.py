@@ -205,12 +205,20 @@ def limits(summary: pd.DataFrame, data_label: str) -> list[str]:
 
 
 def _picture(folder: Path, path: Path, alt: str) -> str:
+    if not path.is_file():
+        raise ValueError(f"the figure {path.name} is missing: save it before the report")
+    if not path.is_relative_to(folder):
+        raise ValueError(
+            f"the figure {path.name} is not in the report's folder, so a link cannot reach it: save it there"
+        )
     alt = tidy(alt).replace("[", "(").replace("]", ")")
     return f"![{alt}]({quote(path.relative_to(folder).as_posix())})"
 
 
 def _sample(judgements: pd.DataFrame, system: str, study: str) -> str:
     rows = judgements[(judgements["system"] == system) & (judgements["id"] == study)]
+    if rows.empty:
+        raise ValueError(f"the sample {study} has no judgement of {system}")
     rows = one_split(rows).fillna({"reference": "", "prediction": ""})
     rows = rows[(rows["reference"] + rows["prediction"]).str.strip() != ""]
     counted, cells = scored(rows), []

@@ -117,8 +117,10 @@ def region_table(rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
 
 
 def interval(scores: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of `scores`, those of one study or more."""
+    """95 % percentile bootstrap interval of the mean of `scores`, one per study; ValueError without any."""
     scores = np.round(np.asarray(scores, dtype=float), 12)
+    if not scores.size:
+        raise ValueError("no scores: an interval needs at least one study")
     kinds, drawn = resampled(scores, RESAMPLES, SEED)
     low, high = np.quantile(drawn / scores.size @ kinds, MIDDLE)
     return float(low), float(high)
